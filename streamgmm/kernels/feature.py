@@ -1,0 +1,199 @@
+"""Feature form, plain: loops and `np.dot`. The reference for the hand-tiled kernels, and their stand-in.
+
+Per block of B rows, feature-major: Z = whiten (x - shift), Phi (p x B), logits = coef Phi (K x B), responsibilities, and
+sums += R Phi^T (K x p). See `Family` for phi.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from streamgmm._jit import inline, jit
+
+FULL, TIED, DIAG, SPHERICAL = 0, 1, 2, 3
+
+
+@inline
+def whiten_block(rows, first, count, shift, whiten, z):
+    """Write the frame coordinates of rows[first : first + count] to z (D, B); return the largest |z|^2.
+
+    The largest is NaN as soon as one entry is NaN or infinite (inf - inf), so a comparison with it finds bad rows.
+    """
+    D = shift.shape[0]
+    triangular = whiten.shape[1] == D and D > 1
+    largest = 0.0
+    for b in range(count):
+        norm = 0.0
+        for i in range(D):
+            if triangular:
+                s = 0.0
+                for j in range(i + 1):
+                    s += whiten[i, j] * (rows[first + b, j] - shift[j])
+            else:
+                s = whiten[i, 0] * (rows[first + b, i] - shift[i])
+            z[i, b] = s
+            norm += s * s
+        if not (norm <= largest):
+            largest = norm if largest == largest else largest
+    return largest
+
+
+@inline
+def features(family, z, count, phi):
+    """Fill phi (p, B) from z (D, B); columns from `count` on are zero."""
+    D, B = z.shape
+    p = phi.shape[0]
+    if family == FULL:
+        q = 0
+        for i in range(D):
+            for j in range(i + 1):
+                for b in range(count):
+                    phi[q, b] = z[i, b] * z[j, b]
+                q += 1
+    elif family == DIAG:
+        q = D
+        for i in range(D):
+            for b in range(count):
+                phi[i, b] = z[i, b] * z[i, b]
+    elif family == SPHERICAL:
+        q = 1
+        for b in range(count):
+            phi[0, b] = 0.0
+        for i in range(D):
+            for b in range(count):
+                phi[0, b] += z[i, b] * z[i, b]
+    else:
+        q = 0
+    for i in range(D):
+        for b in range(count):
+            phi[q + i, b] = z[i, b]
+    for b in range(count):
+        phi[p - 1, b] = 1.0
+    for b in range(count, B):
+        for i in range(p):
+            phi[i, b] = 0.0
+
+
+@inline
+def softmax(logits, first, count, weight, base, common, logp, resp, label, totals):
+    """Turn logits (K, B) into weighted responsibilities in place, add to the totals, write what was asked for.
+
+    totals: sum of w log p, of w entropy, of w log max r, of w, and the number of rows of positive weight.
+    """
+    K, B = logits.shape
+    for b in range(count):
+        row = first + b
+        top = -math.inf
+        best = 0
+        for k in range(K):
+            if logits[k, b] > top:
+                top = logits[k, b]
+                best = k
+        base_b = base - common[b]
+        if base_b > top:
+            top = base_b
+            best = -1
+        if top == -math.inf:
+            top = 0.0
+        s = math.exp(base_b - top)
+        h = s * (base_b - top) if s > 0.0 else 0.0
+        for k in range(K):
+            d = logits[k, b] - top
+            e = math.exp(d)
+            s += e
+            if e > 0.0:
+                h += e * d
+            logits[k, b] = e
+        log_s = math.log(s)
+        w = weight[row] if weight.shape[0] > 0 else 1.0
+        value = top + log_s + common[b]
+        if w > 0.0:
+            totals[0] += w * value
+            totals[1] += w * (log_s - h / s)
+            totals[2] -= w * log_s
+            totals[3] += w
+            totals[4] += 1.0
+        scale = 1.0 / s
+        if logp.shape[0] > 0:
+            logp[row] = value
+        if label.shape[0] > 0:
+            label[row] = best
+        if resp.shape[0] > 0:
+            for k in range(K):
+                resp[row, k] = logits[k, b] * scale
+            if resp.shape[1] > K:
+                resp[row, K] = math.exp(base_b - top) * scale
+        scale *= w
+        for k in range(K):
+            logits[k, b] *= scale
+    for b in range(count, B):
+        for k in range(K):
+            logits[k, b] = 0.0
+
+
+@jit
+def feature(family, rows, weight, shift, whiten, coef, base, limit, block, done, logp, resp, label, sums, quad, totals):
+    """One E-step over the blocks of `rows` for which the feature form is accurate.
+
+    Parameters
+    ----------
+    family : int                                        # IN
+    rows : (n, D) float32 or float64, read-only          # IN
+    weight : (n,) float64 or (0,) for none               # IN
+    shift, whiten, coef, base, limit                     # IN, see `Plan`
+    block : int                                          # IN  rows per entry of `done`
+    done : (ceil(n / block),) uint8                      # INOUT 0: to do; set to 1 where the block was taken
+    logp : (n,) or (0,)                                  # OUT log p(x)
+    resp : (n, K), (n, K + 1) with a background, (0, 0)  # OUT responsibilities, not weighted
+    label : (n,) int64 or (0,)                           # OUT argmax of the responsibilities, -1 the background
+    sums : (K, p) or (0, 0) to leave out the statistics  # INOUT += sum of w r phi
+    quad : (D (D + 1) / 2,) or (0,), TIED only           # INOUT += sum of w (1 - background) z z^T, packed i >= j
+    totals : (5,)                                        # INOUT += see `softmax`
+    """
+    n = rows.shape[0]
+    D = shift.shape[0]
+    K, p = coef.shape
+    z = np.zeros((D, block))
+    phi = np.zeros((p, block))
+    logits = np.zeros((K, block))
+    common = np.zeros(block)
+    part = np.zeros((K, p))
+    for g in range(done.shape[0]):
+        if done[g] != 0:
+            continue
+        first = g * block
+        count = min(block, n - first)
+        if not (whiten_block(rows, first, count, shift, whiten, z) <= limit):
+            continue
+        done[g] = 1
+        features(family, z, count, phi)
+        np.dot(coef, phi, logits)
+        if family == TIED:
+            for b in range(count):
+                s = 0.0
+                for i in range(D):
+                    s += z[i, b] * z[i, b]
+                common[b] = -0.5 * s
+        softmax(logits, first, count, weight, base, common, logp, resp, label, totals)
+        if sums.shape[0] == 0:
+            continue
+        np.dot(logits, phi.T, part)
+        for k in range(K):
+            for q in range(p):
+                sums[k, q] += part[k, q]
+        if family == TIED:
+            for b in range(count):
+                s = 0.0
+                for k in range(K):
+                    s += logits[k, b]
+                common[b] = s
+            q = 0
+            for i in range(D):
+                for j in range(i + 1):
+                    s = 0.0
+                    for b in range(count):
+                        s += common[b] * z[i, b] * z[j, b]
+                    quad[q] += s
+                    q += 1

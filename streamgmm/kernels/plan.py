@@ -1,0 +1,61 @@
+"""What a kernel is given: one mixture, written in coordinates in which its own overall covariance is about one.
+
+A row x enters as z = whiten (x - shift). In these coordinates (the *frame*) no offset and no unit can hurt, and
+
+    logit_k(z) = log(pi_k N(x | mu_k, Sigma_k)) = coef[k] . phi(z) (+ common(z) for tied)
+
+with the features phi of the family (see `Family`). All arrays are float64 and C-contiguous.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class Family(IntEnum):
+    """Layout of phi and of the statistics; p is the length of phi.
+
+    ========= ========================================================= ======================== ====================
+    family    phi(z)                                                     p                        common(z)
+    ========= ========================================================= ======================== ====================
+    FULL      z_0 z_0, z_1 z_0, z_1 z_1, z_2 z_0, ... (i >= j), z, 1     D (D + 1) / 2 + D + 1    0
+    TIED      z, 1                                                       D + 1                    -|z|^2 / 2
+    DIAG      z_0^2, ..., z_{D-1}^2, z, 1                                2 D + 1                  0
+    SPHERICAL |z|^2, z, 1                                                D + 2                    0
+    ========= ========================================================= ======================== ====================
+    """
+
+    FULL = 0
+    TIED = 1
+    DIAG = 2
+    SPHERICAL = 3
+
+
+class Plan(NamedTuple):
+    """One mixture, ready for the kernels."""
+
+    family: Family
+    shift: Array
+    """(D,) subtracted from every row."""
+    whiten: Array
+    """(D, D) lower triangular for FULL and TIED, (D, 1) factors for DIAG and SPHERICAL. TIED: z has unit covariance
+    within components, so that the quadratic term is |z|^2."""
+    coef: Array
+    """(K, p) feature weights; the coefficient of an off-diagonal product z_i z_j is -P_ij."""
+    means: Array
+    """(K, D) component means in the frame."""
+    factor: Array
+    """Upper triangular precision factors in the frame, U_k U_k^T = P_k: (K, D, D) for FULL, (1, D, D) for TIED;
+    (K, D) reciprocal deviations for DIAG and SPHERICAL."""
+    const: Array
+    """(K,) log pi_k + log det U_k + log det whiten - D/2 log 2 pi."""
+    base: float
+    """Constant log-density of a background component, its weight included; -inf where there is none."""
+    limit: float
+    """Largest |z|^2 for which the feature form is accurate (see `covariance.feature_limit`)."""
