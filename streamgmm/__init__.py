@@ -1,5 +1,38 @@
-"""streamgmm: exact Gaussian mixtures for data larger than memory, and for data that never stop."""
+"""streamgmm: exact Gaussian mixtures for data larger than memory, and for data that never stop.
+
+Importing this package compiles nothing and loads none of dask, zarr or pyarrow: each name is imported when first used.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "GaussianMixture": "streamgmm.estimator",
+    "Mixture": "streamgmm.mixture",
+    "Stats": "streamgmm.stats",
+    "merge": "streamgmm.stats",
+    "open_source": "streamgmm.sources",
+    "StreamGMMError": "streamgmm.errors",
+    "ChunkReadError": "streamgmm.errors",
+    "CheckpointMismatchError": "streamgmm.errors",
+    "MemoryLimitError": "streamgmm.errors",
+    "ModelFileError": "streamgmm.errors",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -26,7 +26,7 @@ def _sources_hash() -> str:
     return digest.hexdigest()
 
 
-class _HashedCache(FunctionCache):  # type: ignore[misc]
+class _HashedCache(FunctionCache):
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return (*super()._index_key(sig, codegen), _sources_hash())
 

@@ -55,7 +55,7 @@ def centred(
     """
     n = rows.shape[0]
     K, D = means.shape
-    triangular = family == FULL or family == TIED
+    triangular = family in (FULL, TIED)
     z = np.zeros((D, block))
     logits = np.zeros((K, block))
     delta = np.zeros((D, block))

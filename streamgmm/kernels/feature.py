@@ -1,7 +1,7 @@
 """Feature form, plain: loops and `np.dot`. The reference for the hand-tiled kernels, and their stand-in.
 
-Per block of B rows, feature-major: Z = whiten (x - shift), Phi (p x B), logits = coef Phi (K x B), responsibilities, and
-sums += R Phi^T (K x p). See `Family` for phi.
+Per block of B rows, feature-major: Z = whiten (x - shift), Phi (p x B), logits = coef Phi (K x B), responsibilities,
+and sums += R Phi^T (K x p). See `Family` for phi.
 """
 
 from __future__ import annotations

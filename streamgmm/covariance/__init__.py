@@ -1,0 +1,58 @@
+"""The four covariance families, one object each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from streamgmm.covariance.base import Array, Covariance, spread_of
+from streamgmm.covariance.scaled import Diag, Spherical
+from streamgmm.covariance.triangular import Full, Tied, Triangular
+
+__all__ = [
+    "DIAG",
+    "FAMILIES",
+    "FULL",
+    "SPHERICAL",
+    "TIED",
+    "Covariance",
+    "check_covariances",
+    "family",
+    "spread_of",
+]
+
+FULL, TIED, DIAG, SPHERICAL = Full(), Tied(), Diag(), Spherical()
+FAMILIES: dict[str, Covariance] = {f.name: f for f in (FULL, TIED, DIAG, SPHERICAL)}
+
+
+def family(name: str | Covariance) -> Covariance:
+    """The family called `name`; an object passes through."""
+    if isinstance(name, Covariance):
+        return name
+    try:
+        return FAMILIES[name]
+    except (KeyError, TypeError):
+        raise ValueError(f"covariance_type must be one of {sorted(FAMILIES)}; got {name!r}.") from None
+
+
+def check_covariances(chosen: Covariance, covariances: Any, K: int, D: int) -> Array:
+    """The covariances as a float64 array of the family's shape.
+
+    Raises
+    ------
+    ValueError
+        Where the shape is wrong, an entry is not finite, or a matrix is not symmetric.
+    """
+    array = np.array(covariances, np.float64)
+    expected = chosen.shape(K, D)
+    if array.shape != expected:
+        raise ValueError(f"covariances of type {chosen.name!r} must have shape {expected}; got {array.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError("covariances must be finite; found NaN or infinity.")
+    if len(expected) >= 2 and isinstance(chosen, Triangular):
+        scale = np.sqrt(np.maximum(np.diagonal(array, axis1=-2, axis2=-1), 0.0))
+        slack = 1e-8 * scale[..., :, None] * scale[..., None, :] + 1e-300
+        if (np.abs(array - np.swapaxes(array, -1, -2)) > slack).any():
+            raise ValueError(f"covariances of type {chosen.name!r} must be symmetric.")
+    return array

@@ -1,0 +1,242 @@
+"""What a covariance family is: shapes, factors, estimates, and how it is laid out for the kernels.
+
+A family is an object chosen once, where a string enters (`streamgmm.covariance.family`). Arrays: full (K, D, D), tied
+(D, D), diag (K, D), spherical (K,), as in scikit-learn. A *frame* is an affine map z = A (x - m) under which the
+overall covariance of the mixture is about the identity; `spread` is the inverse of A (lower triangular, or (D,) scales).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from streamgmm.kernels import Family, Plan, Sums
+from streamgmm.stats import Stats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Array = NDArray[np.float64]
+
+LOG_2PI = math.log(2 * math.pi)
+_EPS = np.finfo(np.float64).eps
+_FEATURE_TOLERANCE = 1e-10
+"""Nats by which the feature form may err on one log-density before a block goes to the centred form."""
+
+
+def feature_limit(narrowest: Array, radius: Array) -> float:
+    """Largest |z|^2 for which the feature form errs by less than `_FEATURE_TOLERANCE` nats.
+
+    Evaluated as a polynomial in z, the quadratic form loses about eps |P| (|z| + |mu|)^2 to rounding.
+
+    Parameters
+    ----------
+    narrowest : (K,) largest eigenvalue (or a bound) of each precision in the frame
+    radius : (K,) |mu_k| in the frame
+    """
+    reach = np.sqrt(_FEATURE_TOLERANCE / (_EPS * np.maximum(narrowest, 1.0))) - radius
+    nearest = float(np.min(reach))
+    return nearest * nearest if nearest > 0 else -1.0
+
+
+def cholesky_or_none(matrices: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Lower Cholesky factors of (K, D, D) and a mask of those that exist; the others are NaN."""
+    good = np.isfinite(matrices).all(axis=(1, 2))
+    if good.all():
+        try:
+            return np.linalg.cholesky(matrices), good
+        except np.linalg.LinAlgError:
+            pass
+    factors = np.full_like(matrices, np.nan)
+    for k in np.flatnonzero(good):
+        try:
+            factors[k] = np.linalg.cholesky(matrices[k])
+        except np.linalg.LinAlgError:
+            good[k] = False
+    return factors, good
+
+
+def inverse_lower(lower: Array) -> Array:
+    """Inverses of lower triangular (..., D, D)."""
+    eye = np.eye(lower.shape[-1])
+    if lower.ndim == 2:
+        return np.asarray(solve_triangular(lower, eye, lower=True, check_finite=False))
+    return np.stack([solve_triangular(one, eye, lower=True, check_finite=False) for one in lower])
+
+
+def spread_of(covariance: Array) -> Array:
+    """A lower triangular factor of an overall covariance (D, D) that exists for every symmetric input.
+
+    Any invertible factor is exact as a change of coordinates; where the covariance is singular (a constant or a
+    collinear feature) a small ridge on the correlation scale, or scale 1, keeps it invertible.
+    """
+    scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    scale[~((scale > 0) & np.isfinite(scale))] = 1.0
+    correlation = covariance / np.outer(scale, scale)
+    D = len(scale)
+    np.fill_diagonal(correlation, 1.0)
+    for ridge in (0.0, 1e-14, 1e-12, 1e-10, 1e-8):
+        lower, good = cholesky_or_none((correlation + ridge * np.eye(D))[None])
+        if good[0] and np.diag(lower[0]).min() > 1e-7:
+            return np.ascontiguousarray(lower[0] * scale[:, None])
+    return np.diag(scale)
+
+
+def log_weights(weights: Array) -> Array:
+    """log pi, with a finite floor: -inf times the zero padding of a block would be NaN."""
+    with np.errstate(divide="ignore"):
+        return np.maximum(np.log(weights), -1e300)
+
+
+def packed_indices(D: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of a packed lower triangle, in the kernels' order (0, 0), (1, 0), (1, 1), (2, 0), ..."""
+    return np.tril_indices(D)
+
+
+def means_of(first: Array, weight: Array) -> Array:
+    return np.divide(first, weight[:, None], out=np.zeros_like(first), where=weight[:, None] > 0)
+
+
+class Covariance(ABC):
+    """One covariance family. Subclasses are final and have one instance each, so `is` compares families."""
+
+    name: str
+    kernel: Family
+
+    def __repr__(self) -> str:
+        return f"<{self.name} covariance>"
+
+    def __reduce__(self) -> tuple[Callable[[str], Covariance], tuple[str]]:
+        from streamgmm.covariance import family
+
+        return family, (self.name,)
+
+    # Shapes and counts ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def shape(self, K: int, D: int) -> tuple[int, ...]:
+        """Shape of the covariances."""
+
+    def scatter_shape(self, K: int, D: int) -> tuple[int, ...]:
+        """Shape of the scatter in `Stats`."""
+        return self.shape(K, D)
+
+    @abstractmethod
+    def n_parameters(self, K: int, D: int) -> int:
+        """Free parameters of the covariances alone."""
+
+    # Statistics -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def between(self, weight: Array, delta: Array) -> Array:
+        """Scatter of means that lie delta (K, D) apart, with weights (K,): sum w delta delta^T in this family."""
+
+    @abstractmethod
+    def spread_scatter(self, scatter: Array, spread: Array) -> Array:
+        """The scatter of x = m + spread z, given that of z."""
+
+    @abstractmethod
+    def scatter_from_features(self, sums: Sums, weight: Array, mean: Array) -> Array:
+        """Scatter about `mean` from the raw sums of the feature form."""
+
+    def scatter_from_moments(self, second: Array, mass: Array, shift: Array) -> Array:
+        """Scatter about mu + shift, from moments about mu, as the centred form makes them."""
+        return second - self.between(mass, shift)
+
+    def stats(self, sums: Sums) -> Stats:
+        """Centred statistics, in the frame, from the raw sums of one kernel run."""
+        D = self._n_features(sums)
+        loglik, entropy, log_max, count, rows = sums.totals.tolist()
+        weight = sums.feature[:, -1].copy()
+        mean = means_of(sums.feature[:, -1 - D : -1], weight)
+        scatter = self.scatter_from_features(sums, weight, mean)
+        total = Stats(weight, mean, scatter, loglik, entropy, log_max, count, int(rows), self)
+        if sums.centred is not None:
+            centre, mass, first, second = sums.centred
+            shift = means_of(first, mass)
+            scatter = self.scatter_from_moments(second, mass, shift)
+            total = total.merge(
+                Stats(mass, np.where(mass[:, None] > 0, centre + shift, 0.0), scatter, 0.0, 0.0, 0.0, 0.0, 0, self)
+            )
+        return total
+
+    @abstractmethod
+    def _n_features(self, sums: Sums) -> int: ...
+
+    # Parameters -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def estimate(self, stats: Stats, reg_covar: float) -> Array:
+        """Maximum likelihood covariances, plus `reg_covar` on the diagonal. Components without weight get NaN."""
+
+    @abstractmethod
+    def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Cholesky factors (lower triangular, or deviations) and a mask of the components that have one."""
+
+    @abstractmethod
+    def precisions_cholesky(self, factors: Array) -> Array:
+        """scikit-learn's `precisions_cholesky_`: upper triangular U, U U^T = precision, or reciprocal deviations."""
+
+    @abstractmethod
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        """Precisions from their Cholesky factors."""
+
+    @abstractmethod
+    def covariances_from_precisions(self, precisions: Array) -> Array:
+        """Inverse of `precisions`, in the family's shape."""
+
+    @abstractmethod
+    def dense(self, covariances: Array, K: int, D: int) -> Array:
+        """The covariances as (K, D, D), whatever the family."""
+
+    @abstractmethod
+    def log_det(self, factors: Array, K: int, D: int) -> Array:
+        """(K,) log determinants of the covariances, from their factors."""
+
+    # Starts ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def whitener(self, mean: Array, covariance: Array) -> Callable[[NDArray[Any]], Array]:
+        """The map of rows (m, D) in which a start is sought, given the overall moments.
+
+        k-means in the units of the data finds useless starts where clusters are elongated or units differ. Whitened for
+        full and tied, scaled for diag; spherical is not free to scale features against each other.
+        """
+
+    @abstractmethod
+    def scatter_of(self, x: Array, resp: Array, mean: Array) -> Array:
+        """Scatter of rows x (m, D) with responsibilities (m, K), weights included, about the means (K, D)."""
+
+    # Repair -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def total_scatter(self, scatter: Array, D: int) -> Array:
+        """Scatter summed over components: (D, D), or (D,) for the families without cross products."""
+
+    @abstractmethod
+    def from_overall(self, overall: Array) -> Array:
+        """One component's covariance that equals the overall covariance (D, D)."""
+
+    @abstractmethod
+    def floor(self, covariances: Array, spread: Array, floor: float, which: NDArray[np.bool_]) -> Array:
+        """Raise the marked components' eigenvalues below `floor`, in the coordinates that `spread` (D, D) whitens."""
+
+    @abstractmethod
+    def split(self, covariances: Array, j: int, spread: Array) -> tuple[Array, Array]:
+        """Halve component j along its widest direction: the step (D,) to both sides, and the covariance of a half."""
+
+    def replace_component(self, covariances: Array, which: tuple[int, ...], value: Array) -> Array:
+        """The covariances with those of the components `which` replaced."""
+        covariances = covariances.copy()
+        for k in which:
+            covariances[k] = value
+        return covariances
+
+    @abstractmethod
+    def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
+        """What the kernels need, and the `spread` that leads back from their frame."""

@@ -1,0 +1,199 @@
+"""Diagonal and spherical covariances: frames that only scale the features."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.covariance.base import LOG_2PI, Array, Covariance, feature_limit, log_weights
+from streamgmm.kernels import Family, Plan, Sums
+from streamgmm.stats import Stats
+
+
+class Scaled(Covariance):
+    """What diag and spherical share: frames that only scale the features."""
+
+    def precisions_cholesky(self, factors: Array) -> Array:
+        return 1.0 / factors
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        return precisions_cholesky**2
+
+    def covariances_from_precisions(self, precisions: Array) -> Array:
+        return 1.0 / precisions
+
+    def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
+        good = np.isfinite(covariances) & (covariances > 0)
+        good = good if good.ndim == 1 else good.all(axis=1)
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(covariances), good
+
+    def _scales(self, share: Array, delta: Array, covariances: Array) -> Array:
+        """(D,) scales of the frame."""
+        variance = share @ self._per_feature(covariances, delta.shape[1]) + share @ delta**2
+        variance[~((variance > 0) & np.isfinite(variance))] = 1.0
+        return np.sqrt(variance)
+
+    @abstractmethod
+    def _per_feature(self, covariances: Array, D: int) -> Array:
+        """Variances as (K, D)."""
+
+    @abstractmethod
+    def _quadratic(self, precision: Array) -> Array:
+        """Coefficients of the quadratic features, from precisions (K, D)."""
+
+    def dense(self, covariances: Array, K: int, D: int) -> Array:
+        return np.asarray(self._per_feature(covariances, D)[:, :, None] * np.eye(D))
+
+    def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
+        K, D = means.shape
+        share = weights / weights.sum()
+        shift = share @ means
+        delta = means - shift
+        spread = self._scales(share, delta, covariances)
+        mu = delta / spread
+        deviations = np.sqrt(self._per_feature(covariances, D))
+        reciprocal = np.ascontiguousarray(spread / deviations)
+        precision = reciprocal**2
+        const = log_weights(weights) - 0.5 * (self.log_det(factors, K, D) + D * LOG_2PI)
+        linear = precision * mu
+        constant = const - 0.5 * np.einsum("ki,ki->k", linear, mu)
+        coef = np.concatenate([self._quadratic(precision), linear, constant[:, None]], axis=1)
+        limit = feature_limit(precision.max(axis=1), np.linalg.norm(mu, axis=1))
+        whiten = np.ascontiguousarray(1.0 / spread[:, None])
+        return Plan(self.kernel, shift, whiten, coef, mu, reciprocal, const, base, limit), spread
+
+
+class Diag(Scaled):
+    name = "diag"
+    kernel = Family.DIAG
+
+    def shape(self, K: int, D: int) -> tuple[int, ...]:
+        return (K, D)
+
+    def n_parameters(self, K: int, D: int) -> int:
+        return K * D
+
+    def between(self, weight: Array, delta: Array) -> Array:
+        return weight[:, None] * delta**2
+
+    def spread_scatter(self, scatter: Array, spread: Array) -> Array:
+        return np.asarray(scatter * spread**2)
+
+    def whitener(self, mean: Array, covariance: Array) -> Callable[[NDArray[Any]], Array]:
+        scale = np.sqrt(np.diag(covariance))
+        scale = np.where(scale > 0, scale, 1.0)
+        return lambda rows: (rows - mean) / scale
+
+    def scatter_of(self, x: Array, resp: Array, mean: Array) -> Array:
+        return np.stack([resp[:, k] @ (x - mean[k]) ** 2 for k in range(len(mean))])
+
+    def total_scatter(self, scatter: Array, D: int) -> Array:
+        return np.asarray(scatter.sum(axis=0))
+
+    def from_overall(self, overall: Array) -> Array:
+        return np.diag(overall).copy()
+
+    def floor(self, covariances: Array, spread: Array, floor: float, which: NDArray[np.bool_]) -> Array:
+        least = floor * np.einsum("ij,ij->i", spread, spread)
+        return np.where(which[:, None], np.maximum(covariances, least), covariances)
+
+    def split(self, covariances: Array, j: int, spread: Array) -> tuple[Array, Array]:
+        widest = int(np.argmax(covariances[j] / np.einsum("ij,ij->i", spread, spread)))
+        step = np.zeros(len(covariances[j]))
+        step[widest] = 0.5 * math.sqrt(covariances[j, widest])
+        return step, covariances[j] - step**2
+
+    def _n_features(self, sums: Sums) -> int:
+        return (sums.feature.shape[1] - 1) // 2
+
+    def scatter_from_features(self, sums: Sums, weight: Array, mean: Array) -> Array:
+        D = mean.shape[1]
+        return np.maximum(sums.feature[:, :D] - self.between(weight, mean), 0.0)
+
+    def scatter_from_moments(self, second: Array, mass: Array, shift: Array) -> Array:
+        return np.maximum(second[:, :, 0] - self.between(mass, shift), 0.0)
+
+    def estimate(self, stats: Stats, reg_covar: float) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return stats.scatter / stats.weight[:, None] + reg_covar
+
+    def log_det(self, factors: Array, K: int, D: int) -> Array:
+        return 2.0 * np.log(factors).sum(axis=1)
+
+    def _per_feature(self, covariances: Array, D: int) -> Array:
+        return covariances
+
+    def _quadratic(self, precision: Array) -> Array:
+        return -0.5 * precision
+
+
+class Spherical(Scaled):
+    name = "spherical"
+    kernel = Family.SPHERICAL
+
+    def shape(self, K: int, D: int) -> tuple[int, ...]:
+        return (K,)
+
+    def n_parameters(self, K: int, D: int) -> int:
+        return K
+
+    def between(self, weight: Array, delta: Array) -> Array:
+        return weight * np.einsum("ki,ki->k", delta, delta)
+
+    def spread_scatter(self, scatter: Array, spread: Array) -> Array:
+        return np.asarray(scatter * spread[0] ** 2)
+
+    def whitener(self, mean: Array, covariance: Array) -> Callable[[NDArray[Any]], Array]:
+        scale = math.sqrt(float(np.diag(covariance).mean())) or 1.0
+        return lambda rows: (rows - mean) / scale
+
+    def scatter_of(self, x: Array, resp: Array, mean: Array) -> Array:
+        return np.array([resp[:, k] @ ((x - mean[k]) ** 2).sum(axis=1) for k in range(len(mean))])
+
+    def total_scatter(self, scatter: Array, D: int) -> Array:
+        return np.full(D, scatter.sum() / D)
+
+    def from_overall(self, overall: Array) -> Array:
+        return np.asarray(np.diag(overall).mean())
+
+    def floor(self, covariances: Array, spread: Array, floor: float, which: NDArray[np.bool_]) -> Array:
+        least = floor * float(np.einsum("ij,ij->i", spread, spread).mean())
+        return np.where(which, np.maximum(covariances, least), covariances)
+
+    def split(self, covariances: Array, j: int, spread: Array) -> tuple[Array, Array]:
+        sizes = np.einsum("ij,ij->i", spread, spread)
+        step = np.zeros(len(sizes))
+        step[np.argmax(sizes)] = 0.5 * math.sqrt(covariances[j])
+        return step, np.asarray(covariances[j] * (1.0 - 0.25 / len(sizes)))
+
+    def _n_features(self, sums: Sums) -> int:
+        return sums.feature.shape[1] - 2
+
+    def scatter_from_features(self, sums: Sums, weight: Array, mean: Array) -> Array:
+        return np.maximum(sums.feature[:, 0] - self.between(weight, mean), 0.0)
+
+    def scatter_from_moments(self, second: Array, mass: Array, shift: Array) -> Array:
+        return np.maximum(second[:, :, 0].sum(axis=1) - self.between(mass, shift), 0.0)
+
+    def estimate(self, stats: Stats, reg_covar: float) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return stats.scatter / (stats.weight * stats.mean.shape[1]) + reg_covar
+
+    def log_det(self, factors: Array, K: int, D: int) -> Array:
+        return 2.0 * D * np.log(factors)
+
+    def _scales(self, share: Array, delta: Array, covariances: Array) -> Array:
+        variance = super()._scales(share, delta, covariances) ** 2
+        return np.full(delta.shape[1], math.sqrt(variance.mean()))
+
+    def _per_feature(self, covariances: Array, D: int) -> Array:
+        return np.repeat(covariances[:, None], D, axis=1)
+
+    def _quadratic(self, precision: Array) -> Array:
+        return -0.5 * precision[:, :1]

@@ -1,0 +1,216 @@
+"""Full and tied covariances: frames with a lower triangular factor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.covariance.base import (
+    LOG_2PI,
+    Array,
+    Covariance,
+    cholesky_or_none,
+    feature_limit,
+    inverse_lower,
+    log_weights,
+    packed_indices,
+    spread_of,
+)
+from streamgmm.kernels import Family, Plan, Sums
+from streamgmm.stats import Stats
+
+
+class Triangular(Covariance):
+    """What full and tied share: frames with a lower triangular factor."""
+
+    def spread_scatter(self, scatter: Array, spread: Array) -> Array:
+        return spread @ scatter @ spread.T
+
+    def precisions_cholesky(self, factors: Array) -> Array:
+        return np.ascontiguousarray(np.swapaxes(inverse_lower(factors), -1, -2))
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        return precisions_cholesky @ np.swapaxes(precisions_cholesky, -1, -2)
+
+    def whitener(self, mean: Array, covariance: Array) -> Callable[[NDArray[Any]], Array]:
+        inverse = inverse_lower(spread_of(covariance)).T
+        return lambda rows: (rows - mean) @ inverse
+
+    def from_overall(self, overall: Array) -> Array:
+        return overall
+
+    @staticmethod
+    def _floor(covariance: Array, spread: Array, floor: float) -> Array:
+        whiten = inverse_lower(spread)
+        values, vectors = np.linalg.eigh(whiten @ covariance @ whiten.T)
+        half = spread @ (vectors * np.sqrt(np.maximum(values, floor)))
+        return np.asarray(half @ half.T)
+
+    @staticmethod
+    def _split(covariance: Array, spread: Array) -> tuple[Array, Array]:
+        whiten = inverse_lower(spread)
+        values, vectors = np.linalg.eigh(whiten @ covariance @ whiten.T)
+        step = spread @ vectors[:, -1] * (0.5 * math.sqrt(max(values[-1], 0.0)))
+        return step, covariance - np.outer(step, step)
+
+
+class Full(Triangular):
+    name = "full"
+    kernel = Family.FULL
+
+    def shape(self, K: int, D: int) -> tuple[int, ...]:
+        return (K, D, D)
+
+    def n_parameters(self, K: int, D: int) -> int:
+        return K * D * (D + 1) // 2
+
+    def between(self, weight: Array, delta: Array) -> Array:
+        return (weight[:, None] * delta)[:, :, None] * delta[:, None, :]
+
+    def _n_features(self, sums: Sums) -> int:
+        p = sums.feature.shape[1]
+        return (math.isqrt(8 * p + 1) - 3) // 2
+
+    def scatter_of(self, x: Array, resp: Array, mean: Array) -> Array:
+        return np.stack([((x - mean[k]) * resp[:, k, None]).T @ (x - mean[k]) for k in range(len(mean))])
+
+    def total_scatter(self, scatter: Array, D: int) -> Array:
+        return np.asarray(scatter.sum(axis=0))
+
+    def floor(self, covariances: Array, spread: Array, floor: float, which: NDArray[np.bool_]) -> Array:
+        covariances = covariances.copy()
+        for k in np.flatnonzero(which):
+            covariances[k] = self._floor(covariances[k], spread, floor)
+        return covariances
+
+    def split(self, covariances: Array, j: int, spread: Array) -> tuple[Array, Array]:
+        return self._split(covariances[j], spread)
+
+    def scatter_from_features(self, sums: Sums, weight: Array, mean: Array) -> Array:
+        K, D = mean.shape
+        i, j = packed_indices(D)
+        scatter = np.empty((K, D, D))
+        packed = sums.feature[:, : len(i)]
+        scatter[:, i, j] = packed
+        scatter[:, j, i] = packed
+        return scatter - self.between(weight, mean)
+
+    def estimate(self, stats: Stats, reg_covar: float) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            covariances = stats.scatter / stats.weight[:, None, None]
+        d = np.arange(covariances.shape[1])
+        covariances[:, d, d] += reg_covar
+        return covariances
+
+    def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
+        return cholesky_or_none(covariances)
+
+    def covariances_from_precisions(self, precisions: Array) -> Array:
+        return np.linalg.inv(precisions)
+
+    def dense(self, covariances: Array, K: int, D: int) -> Array:
+        return covariances
+
+    def log_det(self, factors: Array, K: int, D: int) -> Array:
+        return 2.0 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+
+    def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
+        D = means.shape[1]
+        share = weights / weights.sum()
+        shift = share @ means
+        delta = means - shift
+        spread = spread_of(np.tensordot(share, covariances, 1) + (share[:, None] * delta).T @ delta)
+        whiten = inverse_lower(spread)
+        mu = delta @ whiten.T
+        upper = np.ascontiguousarray(np.swapaxes(inverse_lower(whiten @ factors), -1, -2))
+        precision = self.precisions(upper)
+        const = log_weights(weights) - 0.5 * (self.log_det(factors, *means.shape) + D * LOG_2PI)
+        linear = np.einsum("kij,kj->ki", precision, mu)
+        i, j = packed_indices(D)
+        quadratic = np.where(i == j, -0.5, -1.0) * precision[:, i, j]
+        constant = const - 0.5 * np.einsum("ki,ki->k", linear, mu)
+        coef = np.concatenate([quadratic, linear, constant[:, None]], axis=1)
+        narrowest = np.linalg.norm(precision, axis=(1, 2))
+        limit = feature_limit(narrowest, np.linalg.norm(mu, axis=1))
+        return Plan(self.kernel, shift, whiten, coef, mu, upper, const, base, limit), spread
+
+
+class Tied(Triangular):
+    name = "tied"
+    kernel = Family.TIED
+
+    def shape(self, K: int, D: int) -> tuple[int, ...]:
+        return (D, D)
+
+    def n_parameters(self, K: int, D: int) -> int:
+        return D * (D + 1) // 2
+
+    def between(self, weight: Array, delta: Array) -> Array:
+        return (weight[:, None] * delta).T @ delta
+
+    def _n_features(self, sums: Sums) -> int:
+        return sums.feature.shape[1] - 1
+
+    def scatter_of(self, x: Array, resp: Array, mean: Array) -> Array:
+        scatter = np.zeros((x.shape[1], x.shape[1]))
+        for k in range(len(mean)):
+            scatter += ((x - mean[k]) * resp[:, k, None]).T @ (x - mean[k])
+        return scatter
+
+    def total_scatter(self, scatter: Array, D: int) -> Array:
+        return scatter
+
+    def floor(self, covariances: Array, spread: Array, floor: float, which: NDArray[np.bool_]) -> Array:
+        return self._floor(covariances, spread, floor)
+
+    def split(self, covariances: Array, j: int, spread: Array) -> tuple[Array, Array]:
+        return self._split(covariances, spread)[0], covariances
+
+    def replace_component(self, covariances: Array, which: tuple[int, ...], value: Array) -> Array:
+        return covariances
+
+    def scatter_from_features(self, sums: Sums, weight: Array, mean: Array) -> Array:
+        D = mean.shape[1]
+        i, j = packed_indices(D)
+        scatter = np.empty((D, D))
+        scatter[i, j] = sums.quad
+        scatter[j, i] = sums.quad
+        return scatter - self.between(weight, mean)
+
+    def scatter_from_moments(self, second: Array, mass: Array, shift: Array) -> Array:
+        return second[0] - self.between(mass, shift)
+
+    def estimate(self, stats: Stats, reg_covar: float) -> Array:
+        covariance = stats.scatter / stats.weight.sum()
+        covariance[np.diag_indices_from(covariance)] += reg_covar
+        return covariance
+
+    def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
+        factors, good = cholesky_or_none(covariances[None])
+        return factors[0], good
+
+    def covariances_from_precisions(self, precisions: Array) -> Array:
+        return np.linalg.inv(precisions)
+
+    def dense(self, covariances: Array, K: int, D: int) -> Array:
+        return np.broadcast_to(covariances, (K, D, D))
+
+    def log_det(self, factors: Array, K: int, D: int) -> Array:
+        return np.full(K, 2.0 * np.log(np.diagonal(factors)).sum())
+
+    def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
+        K, D = means.shape
+        share = weights / weights.sum()
+        shift = share @ means
+        whiten = inverse_lower(factors)
+        mu = (means - shift) @ whiten.T
+        upper = np.eye(D)[None]
+        const = log_weights(weights) - 0.5 * (self.log_det(factors, K, D) + D * LOG_2PI)
+        constant = const - 0.5 * np.einsum("ki,ki->k", mu, mu)
+        coef = np.concatenate([mu, constant[:, None]], axis=1)
+        limit = feature_limit(np.ones(K), np.linalg.norm(mu, axis=1))
+        return Plan(self.kernel, shift, whiten, coef, mu, upper, const, base, limit), factors

@@ -1,0 +1,118 @@
+"""EM: a chunk becomes statistics, statistics merge, merged statistics become a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from streamgmm.kernels import NonFiniteRowError
+from streamgmm.mixture import Mixture
+from streamgmm.rules import Block, Rule
+from streamgmm.stats import Stats
+
+Models = tuple[Mixture, ...]
+Update = Callable[[Models, tuple[Stats, ...], Any], tuple[Models, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One update: the models after it, what rule and update remember, and the statistics that led to it."""
+
+    models: Models
+    state: Any
+    memory: Any
+    block: Block
+    stats: tuple[Stats, ...]
+
+
+def em(
+    source: Any, models: Models, *, rule: Rule, executor: Any, update: Update, state: Any = None, memory: Any = None
+) -> Iterator[Step]:
+    """Yield one `Step` per update; stop by ceasing to iterate, or when no model is left.
+
+    Parameters
+    ----------
+    source : Source
+    models : tuple of Mixture
+        All share every reading of the data.
+    rule : Rule
+        Which chunks make a block, and how its statistics enter the total.
+    executor : Executor
+    update : callable (models, totals, memory) -> (models, memory)
+        The M-step, and whatever is composed with it: acceleration, repair, retirement.
+    state, memory :
+        As found in an earlier `Step`, to go on from there.
+    """
+    state = rule.init(models, source) if state is None else state
+    for block in rule.blocks(source):
+        framed = executor.run(partial(e_step, models), block.chunks, merge_all)
+        stats = tuple(model.restore(part) for model, part in zip(models, framed, strict=True))
+        state, totals = rule.absorb(state, block, stats)
+        models, memory = update(models, totals, memory)
+        yield Step(models, state, memory, block, stats)
+        if not models:
+            return
+
+
+def e_step(models: Models, chunk: Any) -> tuple[Stats, ...]:
+    """Statistics of one chunk under every model, each in its model's own frame (`Mixture.restore` leads back)."""
+    rows, weight = chunk.load()
+    try:
+        return tuple(model.frame_stats(rows, weight) for model in models)
+    except NonFiniteRowError as error:
+        raise non_finite(rows, error.row, chunk) from None
+
+
+def merge_all(a: tuple[Stats, ...], b: tuple[Stats, ...]) -> tuple[Stats, ...]:
+    """Merge the statistics of two runs of rows, model by model."""
+    return tuple(left.merge(right) for left, right in zip(a, b, strict=True))
+
+
+def m_step(stats: Stats, *, reg_covar: float = 0.0) -> Mixture:
+    """The mixture that maximises the expected log-likelihood of `stats`.
+
+    Parameters
+    ----------
+    reg_covar : float
+        Added to every variance, in squared units of the data.
+
+    Raises
+    ------
+    CollapsedError
+        Where a covariance has no Cholesky factor.
+    """
+    family = stats.family
+    weights = stats.weight / stats.weight.sum()
+    covariances = family.estimate(stats, reg_covar)
+    factors, good = family.factor(covariances)
+    if not good.all():
+        raise CollapsedError(~good)
+    return Mixture.trusted(weights, stats.mean, covariances, family, factors)
+
+
+class CollapsedError(ValueError):
+    """An M-step met covariances without a Cholesky factor; `collapsed` (K,) or (1,) marks them."""
+
+    def __init__(self, collapsed: Any) -> None:
+        super().__init__(
+            "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
+            "instance caused by singleton or collapsed samples): component(s) "
+            f"{np.flatnonzero(collapsed).tolist()}. Try to decrease the number of components, increase reg_covar, or "
+            "scale the input data; on_collapse='repair' replaces such components instead."
+        )
+        self.collapsed = collapsed
+
+
+def non_finite(rows: Any, row: int, chunk: Any) -> ValueError:
+    """The error for a row that holds NaN or infinity."""
+    column = int(np.argmax(~np.isfinite(rows[row])))
+    value = rows[row, column]
+    start = getattr(chunk, "start", None)
+    where = f"row {start + row}" if start is not None else f"row {row} of chunk {getattr(chunk, 'index', 0)}"
+    kind = "NaN" if np.isnan(value) else "infinity"
+    remedy = "drop or impute such rows, or set missing='marginalize'" if kind == "NaN" else "drop or clip such rows"
+    return ValueError(f"Input X contains {kind}: {where}, column {column}. Expected finite numbers; {remedy}.")

@@ -1,0 +1,489 @@
+"""`GaussianMixture`: scikit-learn's face on the engine. Strings become objects here, once."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from streamgmm.covariance import Covariance, check_covariances, family
+from streamgmm.em import em
+from streamgmm.executors import Executor, Threads
+from streamgmm.fitting import Candidate, Memory, PlainUpdate, best, candidates
+from streamgmm.mixture import Mixture, check_weight
+from streamgmm.rules import Exact
+from streamgmm.seeding import INIT, sample_size, start, survey
+from streamgmm.sources import array_source, is_array_like, open_source
+from streamgmm.sources.base import Source
+from streamgmm.stopping import RULES, distance_to_limit
+
+Array = NDArray[np.float64]
+
+
+class GaussianMixture(DensityMixin, BaseEstimator):
+    """Gaussian mixture fitted by exact EM, one chunk of the data at a time.
+
+    Parameters
+    ----------
+    n_components : int, default 1
+    covariance_type : {"full", "tied", "diag", "spherical"}, default "full"
+    tol : float, default 1e-6
+        In nats per row. With ``stopping="aitken"`` the fit stops when the estimated distance of the mean log-likelihood
+        from its limit is below `tol`; with ``"change"`` when its last change is (scikit-learn's rule, there with 1e-3).
+        0 never stops early.
+    reg_covar : float, default 1e-6
+        Added to every variance, in squared units of the data.
+    max_iter : int, default 100
+        Full-data E-steps per start.
+    n_init : int, default 1
+        Starts; all share every reading of the data, and the best is kept.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default "kmeans"
+    weights_init, means_init, precisions_init : array-like, optional
+        As in scikit-learn.
+    random_state : int, RandomState or None
+    warm_start : bool, default False
+        Go on from the parameters of the last fit.
+    verbose, verbose_interval : int
+        Print progress every `verbose_interval` iterations.
+    solver : {"auto", "exact"}, default "auto"
+    stopping : {"aitken", "change"}, default "aitken"
+    on_collapse : {"repair", "raise"}, default "repair"
+        What happens to a component without mass or without a positive definite covariance.
+    executor : {None, "threads"} or an Executor
+    n_jobs : int or None
+        Threads; None is all cores available to the process.
+
+    Attributes
+    ----------
+    weights_ : (K,)
+    means_ : (K, D)
+    covariances_, precisions_, precisions_cholesky_ : in the shape of `covariance_type`, as in scikit-learn
+    mixture_ : Mixture
+        The fitted model as a frozen value.
+    converged_ : bool
+    n_iter_ : int
+    lower_bound_ : float
+        Mean log-likelihood per row, in nats, of the model before the last M-step.
+    lower_bounds_ : list of float
+        The same for every E-step.
+    n_passes_ : int
+        Full readings of the data, initialisation included.
+    report_ : dict
+        Criteria of the last E-step, repairs, rows read, timings.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.array([[1.0, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+    >>> gm = sg.GaussianMixture(n_components=2, random_state=0).fit(X)
+    >>> sorted(gm.means_[:, 0].round(6).tolist())
+    [1.0, 10.0]
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"}), Covariance],
+        "tol": [Interval(Real, 0.0, None, closed="left")],
+        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "init_params": [StrOptions(set(INIT))],
+        "weights_init": ["array-like", None],
+        "means_init": ["array-like", None],
+        "precisions_init": ["array-like", None],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
+        "solver": [StrOptions({"auto", "exact"})],
+        "stopping": [StrOptions(set(RULES))],
+        "on_collapse": [StrOptions({"repair", "raise"})],
+        "executor": [StrOptions({"threads"}), Executor, None],
+        "n_jobs": [Integral, None],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-6,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: ArrayLike | None = None,
+        means_init: ArrayLike | None = None,
+        precisions_init: ArrayLike | None = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        solver: str = "auto",
+        stopping: str = "aitken",
+        on_collapse: str = "repair",
+        executor: Any = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.solver = solver
+        self.stopping = stopping
+        self.on_collapse = on_collapse
+        self.executor = executor
+        self.n_jobs = n_jobs
+
+    # Fitting ----------------------------------------------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit the mixture.
+
+        Parameters
+        ----------
+        X : array-like (N, D), a path, or a source
+            See `streamgmm.open_source` for what is understood.
+        y : ignored
+        sample_weight : (N,) >= 0, optional
+            0 is no row, 2 is the row twice.
+
+        Raises
+        ------
+        ValueError
+            On NaN or infinity, K > N, negative or all-zero weights, and shapes that do not agree.
+        """
+        began = time.perf_counter()
+        source = self._source(X, sample_weight, reset=True)
+        executor = self._executor()
+        for _ in self._steps(source, executor, began):
+            pass
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+        """Fit, then label the rows: (N,). The labels cost one more reading than `fit`."""
+        return self.fit(X, sample_weight=sample_weight).predict(X)
+
+    def _steps(self, source: Source, executor: Executor, began: float) -> Iterator[Any]:
+        """Fit `source`, yielding every `Step`; attributes are set when the last one is taken."""
+        if source.n_rows is not None and source.n_rows < self.n_components:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
+                f"n_samples = {source.n_rows}. Lower n_components."
+            )
+        models, traces, surveyed, n_starts = self._starts(source, executor)
+        started = time.perf_counter()
+        memory = candidates(models, traces)
+        update = PlainUpdate(
+            self.reg_covar, RULES[self.stopping](self.tol), self.max_iter, self.on_collapse == "repair"
+        )
+        n_passes = surveyed
+        if self.max_iter > 0:
+            for step in em(source, models, rule=Exact(), executor=executor, update=update, memory=memory):
+                memory = step.memory
+                n_passes += 1
+                self._print(memory, n_passes - surveyed)
+                yield step
+        self._finish(memory, n_passes, began, started, n_starts)
+
+    def _starts(
+        self, source: Source, executor: Executor
+    ) -> tuple[tuple[Mixture, ...], tuple[tuple[float, ...], ...], int, int]:
+        """First models, the traces they continue, passes taken, and the number of starts."""
+        chosen = family(self.covariance_type)
+        K, D = self.n_components, source.n_features
+        if self.warm_start and hasattr(self, "mixture_"):
+            if self.mixture_.means.shape != (K, D) or self.mixture_.family is not chosen:
+                raise ValueError(
+                    f"warm_start: the last fit has shape {self.mixture_.means.shape} and covariance_type "
+                    f"{self.mixture_.family.name!r}; expected {(K, D)} and {chosen.name!r}. Set warm_start=False."
+                )
+            return (self.mixture_,), (tuple(self.lower_bounds_),), 0, 1
+        weights, means, covariances = self._given(chosen, K, D)
+        if weights is not None and means is not None and covariances is not None:
+            return (Mixture(weights, means, covariances, chosen),), ((),), 0, 1
+        rng = check_random_state(self.random_state)
+        seed = int(rng.randint(2**31 - 1))
+        sample = survey(source, executor, size=sample_size(K, D), seed=seed)
+        if sample.n_rows < K:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = {K}, n_samples = {sample.n_rows} rows "
+                "of positive weight. Lower n_components."
+            )
+        models = []
+        for _ in range(self.n_init):
+            model = start(sample, K, chosen, init=self.init_params, rng=rng, reg_covar=self.reg_covar, centres=means)
+            models.append(
+                Mixture(
+                    model.weights if weights is None else weights,
+                    model.means if means is None else means,
+                    model.covariances if covariances is None else covariances,
+                    chosen,
+                )
+            )
+        return tuple(models), ((),) * len(models), 1, len(models)
+
+    def _given(self, chosen: Covariance, K: int, D: int) -> tuple[Array | None, Array | None, Array | None]:
+        """Parameters given by the user, checked, precisions turned into covariances."""
+        weights = means = covariances = None
+        if self.weights_init is not None:
+            weights = np.array(self.weights_init, np.float64)
+            if weights.shape != (K,):
+                raise ValueError(f"The parameter 'weights' should have the shape of ({K},), but got {weights.shape}")
+            if not ((weights >= 0) & (weights <= 1)).all():
+                raise ValueError(
+                    "The parameter 'weights' should be in the range [0, 1], but got max value "
+                    f"{weights.max():.5f}, min value {weights.min():.5f}"
+                )
+            if abs(weights.sum() - 1) > 1e-6:
+                raise ValueError(
+                    f"The parameter 'weights' should be normalized, but got sum(weights) = {weights.sum():.5f}"
+                )
+        if self.means_init is not None:
+            means = np.array(self.means_init, np.float64)
+            if means.shape != (K, D):
+                raise ValueError(f"The parameter 'means' should have the shape of ({K}, {D}), but got {means.shape}")
+        if self.precisions_init is not None:
+            precisions = np.array(self.precisions_init, np.float64)
+            if precisions.shape != chosen.shape(K, D):
+                raise ValueError(
+                    f"The parameter '{chosen.name} precision' should have the shape of {chosen.shape(K, D)}, "
+                    f"but got {precisions.shape}"
+                )
+            checked = check_covariances(chosen, precisions, K, D)
+            _, good = chosen.factor(checked)
+            if not good.all():
+                kind = "positive" if chosen.name in ("diag", "spherical") else "symmetric, positive-definite"
+                raise ValueError(f"'{chosen.name} precision' should be {kind}")
+            covariances = chosen.covariances_from_precisions(checked)
+        return weights, means, covariances
+
+    def _finish(self, memory: Memory, n_passes: int, began: float, started: float, n_starts: int) -> None:
+        winner = best(memory)
+        self.mixture_ = winner.model
+        self.converged_ = winner.status == "converged"
+        self.n_iter_ = winner.n_iter
+        self.lower_bounds_ = list(winner.trace)
+        self.lower_bound_ = winner.objective
+        self.n_passes_ = n_passes
+        self.report_ = self._report(winner, memory, n_passes, began, started)
+        if not self.converged_ and self.max_iter > 0:
+            warnings.warn(
+                f"Best performing initialization did not converge after {winner.n_iter} iterations: the estimated "
+                f"distance to the limit is {distance_to_limit(winner.trace):.2g} nats per row, tol is {self.tol:g}. "
+                "Raise max_iter or tol, change the init parameters, or check for degenerate data.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _report(self, winner: Candidate, memory: Memory, n_passes: int, began: float, started: float) -> dict[str, Any]:
+        now = time.perf_counter()
+        report: dict[str, Any] = {
+            "solver": "exact",
+            "n_passes": n_passes,
+            "n_iter": winner.n_iter,
+            "converged": winner.status == "converged",
+            "starts": [
+                {"index": c.index, "lower_bound": c.objective, "n_iter": c.n_iter, "status": c.status} for c in memory
+            ],
+            "repairs": list(winner.repairs),
+            "seconds": {"total": now - began, "start": started - began, "em": now - started},
+        }
+        if winner.last is not None:
+            last = winner.last
+            df = winner.model.n_parameters
+            bic = float(-2.0 * last.loglik + df * np.log(last.count))
+            report |= {
+                "rows": last.rows,
+                "weight": last.count,
+                "loglik": last.loglik,
+                "n_parameters": df,
+                "bic": bic,
+                "aic": -2.0 * last.loglik + 2.0 * df,
+                "icl": bic - 2.0 * last.log_max,
+            }
+        return report
+
+    def _print(self, memory: Memory, iteration: int) -> None:
+        if not self.verbose:
+            return
+        if iteration == 1:
+            print(f"Initialization: {len(memory)} start(s)")
+        if iteration % self.verbose_interval == 0 or all(c.status != "running" for c in memory):
+            leader = best(memory)
+            change = leader.trace[-1] - leader.trace[-2] if len(leader.trace) > 1 else np.inf
+            running = sum(c.status == "running" for c in memory)
+            print(
+                f"  Iteration {iteration}\t ll per row {leader.objective:.9g}\t change {change:.5g}\t running {running}"
+            )
+
+    # Data -------------------------------------------------------------------------------------------------------
+
+    def _source(self, X: Any, sample_weight: ArrayLike | None, *, reset: bool) -> Source:
+        """Anything readable as a source. What is in memory passes scikit-learn's checks, without a pass over it."""
+        if is_array_like(X):
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype="numeric",
+                ensure_all_finite=False,
+                ensure_min_samples=2 if reset else 1,
+            )
+            return array_source(X, check_weight(sample_weight, len(X)))
+        source = X if isinstance(X, Source) else open_source(X, weight=sample_weight)
+        if reset:
+            self.n_features_in_ = source.n_features
+            if source.feature_names is not None:
+                self.feature_names_in_ = np.array(source.feature_names, dtype=object)
+            elif hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+        elif source.n_features != self.n_features_in_:
+            raise ValueError(
+                f"X has {source.n_features} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input."
+            )
+        return source
+
+    def _executor(self) -> Executor:
+        return self.executor if isinstance(self.executor, Executor) else Threads(self.n_jobs)
+
+    # Fitted values ----------------------------------------------------------------------------------------------
+
+    def _model(self) -> Mixture:
+        mixture: Mixture | None = self.__dict__.get("mixture_")
+        if mixture is None:
+            raise AttributeError(f"this {type(self).__name__} is not fitted yet; call fit first")
+        return mixture
+
+    @property
+    def weights_(self) -> Array:
+        return self._model().weights
+
+    @property
+    def means_(self) -> Array:
+        return self._model().means
+
+    @property
+    def covariances_(self) -> Array:
+        return self._model().covariances
+
+    @property
+    def precisions_cholesky_(self) -> Array:
+        return self._model().precisions_cholesky
+
+    @property
+    def precisions_(self) -> Array:
+        model = self._model()
+        return model.family.precisions(model.precisions_cholesky)
+
+    # Questions --------------------------------------------------------------------------------------------------
+
+    def _rows(self, X: Any) -> NDArray[Any]:
+        check_is_fitted(self)
+        return np.asarray(validate_data(self, X, reset=False, dtype="numeric", ensure_all_finite=False))
+
+    def predict(self, X: Any) -> Any:
+        """(N,) most responsible component of each row."""
+        return self._map(X, "labels")
+
+    def predict_proba(self, X: Any) -> Any:
+        """(N, K) responsibilities."""
+        return self._map(X, "responsibilities")
+
+    def score_samples(self, X: Any) -> Any:
+        """(N,) log p(x) in nats."""
+        return self._map(X, "log_prob")
+
+    def _map(self, X: Any, question: str) -> Any:
+        check_is_fitted(self)
+        source = self._source(X, None, reset=False)
+        results = map_chunks(source, self.mixture_, question, self._executor())
+        if is_array_like(X):
+            return np.concatenate(list(results))
+        return results
+
+    def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
+        """Mean log-likelihood per row, in nats (weighted mean with weights)."""
+        totals = self._totals(X, sample_weight)
+        return totals[0] / totals[3]
+
+    def _totals(self, X: Any, sample_weight: ArrayLike | None = None) -> Any:
+        """Sums over the rows of X: log p, entropy, log max r, weight, rows."""
+        check_is_fitted(self)
+        source = self._source(X, sample_weight, reset=False)
+        from functools import partial
+
+        return self._executor().run(partial(score_chunk, self.mixture_), source.chunks(), np.add)
+
+    def bic(self, X: Any) -> float:
+        """Bayesian information criterion; smaller is better."""
+        loglik, _, _, count, _ = self._totals(X)
+        return float(-2.0 * loglik + self.mixture_.n_parameters * np.log(count))
+
+    def aic(self, X: Any) -> float:
+        """Akaike information criterion; smaller is better."""
+        return float(-2.0 * self._totals(X)[0] + 2.0 * self.mixture_.n_parameters)
+
+    def icl(self, X: Any) -> float:
+        """Integrated completed likelihood: bic - 2 sum log max_k r (Biernacki et al. 2000); smaller is better."""
+        loglik, _, log_max, count, _ = self._totals(X)
+        return float(-2.0 * loglik + self.mixture_.n_parameters * np.log(count) - 2.0 * log_max)
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
+        """Draw rows from the mixture: (N, D) values and (N,) labels."""
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")
+        return self.mixture_.sample(n_samples, check_random_state(self.random_state))
+
+
+def map_chunks(source: Source, model: Mixture, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
+    """Answers to `question` (a method of `Mixture`), chunk by chunk, in order."""
+    for chunk in source.chunks():
+        yield answer(model, question, chunk)
+
+
+def answer(model: Mixture, question: str, chunk: Any) -> NDArray[Any]:
+    """`question` asked of the rows of one chunk."""
+    from streamgmm.em import non_finite
+    from streamgmm.kernels import NonFiniteRowError
+
+    rows, _ = chunk.load()
+    try:
+        return np.asarray(getattr(model, question)(rows))
+    except NonFiniteRowError as error:
+        raise non_finite(rows, error.row, chunk) from None
+
+
+def score_chunk(model: Mixture, chunk: Any) -> Array:
+    """(5,) sums over one chunk: log p, entropy, log max r, weight, rows."""
+    from streamgmm.em import non_finite
+    from streamgmm.kernels import NonFiniteRowError
+
+    rows, weight = chunk.load()
+    try:
+        return model.totals(rows, weight)
+    except NonFiniteRowError as error:
+        raise non_finite(rows, error.row, chunk) from None

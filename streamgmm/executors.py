@@ -1,0 +1,134 @@
+"""Where tasks run. Both executors fold in the same fixed shape, so the bits do not depend on the choice."""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache
+from itertools import islice
+from typing import Any
+
+from streamgmm.reduce import Fold
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_n_jobs(n_jobs: int | None) -> int:
+    """Number of threads: None is all available cores; -1 too, -2 all but one, as in joblib."""
+    if n_jobs is None:
+        return available_cores()
+    if n_jobs == 0:
+        raise ValueError("n_jobs must not be 0; use None for all available cores.")
+    return n_jobs if n_jobs > 0 else max(1, available_cores() + 1 + n_jobs)
+
+
+@cache
+def _thread_pools() -> Any:
+    import scipy.linalg.blas  # the BLAS that compiled code calls must be loaded before it can be found
+    from threadpoolctl import ThreadpoolController
+
+    assert scipy.linalg.blas
+    return ThreadpoolController()
+
+
+_blas_lock = threading.Lock()
+_blas_users = 0
+_blas_limits: Any = None
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """One BLAS thread while any fit is inside; the first one in sets the limit, the last one out restores it.
+
+    The limit is a property of the process, so fits that run at the same time have to share one.
+    """
+    global _blas_users, _blas_limits
+    with _blas_lock:
+        if _blas_users == 0:
+            _blas_limits = _thread_pools().limit(limits=1, user_api="blas")
+            _blas_limits.__enter__()
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                _blas_limits.__exit__(None, None, None)
+                _blas_limits = None
+
+
+class Executor(ABC):
+    """Runs a pure task over chunks and folds what comes back."""
+
+    on_chunk: Callable[[Any], None] | None = None
+    """Called in the driver with each finished chunk; for progress only."""
+
+    @abstractmethod
+    def run[T](self, task: Callable[[Any], T], chunks: Iterable[Any], combine: Callable[[T, T], T]) -> T:
+        """Fold ``task(chunk)`` over the chunks, in the shape of `streamgmm.reduce.Fold`.
+
+        Raises
+        ------
+        ValueError
+            Where there is no chunk at all.
+        """
+
+
+class Threads(Executor):
+    """Threads of this process, with at most `window` chunks in flight for each.
+
+    Reading and decoding happen in the task, so one thread's read overlaps another's arithmetic.
+    """
+
+    def __init__(self, n_jobs: int | None = None) -> None:
+        self.n_jobs = resolve_n_jobs(n_jobs)
+
+    def run[T](self, task: Callable[[Any], T], chunks: Iterable[Any], combine: Callable[[T, T], T]) -> T:
+        tree: Fold[T] = Fold(combine)
+        iterator = iter(chunks)
+        head = list(islice(iterator, 2))
+        with single_threaded_blas():
+            if len(head) < 2 or self.n_jobs == 1:
+                for chunk in (*head, *iterator):
+                    tree.add(chunk.index, task(chunk))
+                    self._report(chunk)
+            else:
+                self._run_threads(task, _chain(head, iterator), tree)
+        total = tree.result()
+        if total is None:
+            raise ValueError("The data have no rows: expected at least one chunk, found none.")
+        return total
+
+    def _run_threads[T](self, task: Callable[[Any], T], chunks: Iterator[Any], tree: Fold[T]) -> None:
+        with ThreadPoolExecutor(self.n_jobs, thread_name_prefix="streamgmm") as pool:
+            waiting: dict[Future[T], Any] = {}
+            try:
+                while True:
+                    for chunk in islice(chunks, self.n_jobs + 1 - len(waiting)):
+                        waiting[pool.submit(task, chunk)] = chunk
+                    if not waiting:
+                        return
+                    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        chunk = waiting.pop(future)
+                        tree.add(chunk.index, future.result())
+                        self._report(chunk)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _report(self, chunk: Any) -> None:
+        if self.on_chunk is not None:
+            self.on_chunk(chunk)
+
+
+def _chain(head: list[Any], tail: Iterator[Any]) -> Iterator[Any]:
+    yield from head
+    yield from tail

@@ -1,0 +1,258 @@
+"""A Gaussian mixture as a frozen value, and what can be asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamgmm import kernels
+from streamgmm.covariance import Covariance, check_covariances, family
+from streamgmm.kernels import Plan
+from streamgmm.stats import Stats
+
+Array = NDArray[np.float64]
+
+
+def _frozen(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """What follows from the parameters and is wanted more than once."""
+
+    plan: Plan
+    spread: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False, init=False)
+class Mixture:
+    """K Gaussians with weights: p(x) = sum_k weights[k] N(x | means[k], covariances[k]).
+
+    Parameters
+    ----------
+    weights : (K,) >= 0, summing to 1
+    means : (K, D)
+    covariances : full (K, D, D), tied (D, D), diag (K, D), spherical (K,)
+    covariance_type : {"full", "tied", "diag", "spherical"} or a `Covariance`
+
+    Raises
+    ------
+    ValueError
+        Where shapes do not agree, a number is not finite, the weights do not sum to 1, or a covariance is not positive
+        definite.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> pair = sg.Mixture([0.5, 0.5], [[-2.0], [2.0]], [[1.0], [1.0]], covariance_type="diag")
+    >>> pair.responsibilities([[0.0]])
+    array([[0.5, 0.5]])
+    """
+
+    weights: Array
+    means: Array
+    covariances: Array
+    family: Covariance
+    factors: Array = field(repr=False)
+    _prepared: _Prepared | None = field(repr=False)
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        means: ArrayLike,
+        covariances: ArrayLike,
+        covariance_type: str | Covariance = "full",
+    ) -> None:
+        chosen = family(covariance_type)
+        w = np.array(weights, np.float64)
+        mu = np.array(means, np.float64)
+        if mu.ndim != 2 or w.shape != mu.shape[:1] or 0 in mu.shape:
+            raise ValueError(
+                f"weights must have shape (K,) and means (K, D) with K, D >= 1; got {w.shape} and {mu.shape}."
+            )
+        if not np.isfinite(mu).all():
+            raise ValueError("means must be finite; found NaN or infinity.")
+        if not (np.isfinite(w).all() and (w >= 0).all() and abs(w.sum() - 1.0) < 1e-6):
+            raise ValueError(f"weights must be >= 0 and sum to 1; got {w} with sum {w.sum()}.")
+        sigma = check_covariances(chosen, covariances, *mu.shape)
+        factors, good = chosen.factor(sigma)
+        if not good.all():
+            raise ValueError(
+                f"covariances must be positive definite; component(s) {np.flatnonzero(~good).tolist()} are not. "
+                "Add a small value to their diagonal (reg_covar)."
+            )
+        self._set(w, mu, sigma, chosen, factors)
+
+    def _set(self, weights: Array, means: Array, covariances: Array, chosen: Covariance, factors: Array) -> None:
+        put = partial(object.__setattr__, self)
+        put("weights", _frozen(weights))
+        put("means", _frozen(means))
+        put("covariances", _frozen(covariances))
+        put("family", chosen)
+        put("factors", _frozen(factors))
+        put("_prepared", None)
+
+    @classmethod
+    def trusted(cls, weights: Array, means: Array, covariances: Array, chosen: Covariance, factors: Array) -> Mixture:
+        """A mixture from parts that are known to be right; nothing is copied or checked."""
+        self = object.__new__(cls)
+        self._set(weights, means, covariances, chosen, factors)
+        return self
+
+    def __repr__(self) -> str:
+        K, D = self.means.shape
+        return f"Mixture(n_components={K}, n_features={D}, covariance_type={self.family.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Mixture.trusted, (self.weights, self.means, self.covariances, self.family, self.factors)
+
+    @property
+    def n_components(self) -> int:
+        return int(self.means.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        return int(self.means.shape[1])
+
+    @property
+    def n_parameters(self) -> int:
+        """Degrees of freedom: K - 1 weights, K D means, and those of the covariances."""
+        K, D = self.means.shape
+        return K - 1 + K * D + self.family.n_parameters(K, D)
+
+    @property
+    def precisions_cholesky(self) -> Array:
+        """Upper triangular U with U U^T = precision (full, tied), reciprocal deviations (diag, spherical)."""
+        return self.family.precisions_cholesky(self.factors)
+
+    def _prepare(self) -> _Prepared:
+        prepared = self._prepared
+        if prepared is None:
+            plan, spread = self.family.plan(self.weights, self.means, self.covariances, self.factors, -np.inf)
+            prepared = _Prepared(plan, spread)
+            object.__setattr__(self, "_prepared", prepared)
+        return prepared
+
+    # Statistics -------------------------------------------------------------------------------------------------
+
+    def frame_stats(self, rows: NDArray[Any], weight: Array | None = None) -> Stats:
+        """Statistics of `rows` in this mixture's own coordinates; see `restore`.
+
+        Kept there while chunks are merged, so that no offset of the data can cost a digit.
+        """
+        return self.family.stats(kernels.run(self._prepare().plan, rows, weight, statistics=True))
+
+    def totals(self, rows: NDArray[Any], weight: Array | None = None) -> Array:
+        """(5,) sums over `rows`: w log p, w entropy, w log max r, w, and rows of positive weight."""
+        return kernels.run(self._prepare().plan, rows, weight, statistics=False).totals
+
+    def restore(self, stats: Stats) -> Stats:
+        """The same statistics in the units of the data."""
+        prepared = self._prepare()
+        spread = prepared.spread
+        mean = stats.mean * spread if spread.ndim == 1 else stats.mean @ spread.T
+        return replace(
+            stats,
+            mean=mean + prepared.plan.shift,
+            scatter=self.family.spread_scatter(stats.scatter, spread),
+        )
+
+    def accumulate(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Stats:
+        """E-step: the expected sufficient statistics of the rows of X.
+
+        Parameters
+        ----------
+        X : (N, D)
+        sample_weight : (N,) >= 0, optional. 0 is no row, 2 is the row twice.
+
+        Returns
+        -------
+        Stats
+            In the units of the data; `Stats.maximize` turns it into the next mixture.
+        """
+        rows = self._rows(X)
+        return self.restore(self.frame_stats(rows, check_weight(sample_weight, len(rows))))
+
+    # Questions --------------------------------------------------------------------------------------------------
+
+    def _rows(self, X: ArrayLike) -> NDArray[Any]:
+        rows = np.asarray(X)
+        if rows.dtype not in (np.float32, np.float64):
+            rows = rows.astype(np.float64)
+        if rows.ndim != 2 or rows.shape[1] != self.n_features:
+            raise ValueError(f"X must have shape (N, {self.n_features}); got {rows.shape}.")
+        return np.ascontiguousarray(rows)
+
+    def log_prob(self, X: ArrayLike) -> Array:
+        """(N,) log p(x) in nats."""
+        rows = self._rows(X)
+        out = np.empty(len(rows))
+        kernels.run(self._prepare().plan, rows, None, statistics=False, logp=out)
+        return out
+
+    def responsibilities(self, X: ArrayLike) -> Array:
+        """(N, K) posterior probabilities of the components."""
+        rows = self._rows(X)
+        out = np.empty((len(rows), self.n_components))
+        kernels.run(self._prepare().plan, rows, None, statistics=False, resp=out)
+        return out
+
+    def labels(self, X: ArrayLike) -> NDArray[np.int64]:
+        """(N,) most responsible component of each row."""
+        rows = self._rows(X)
+        out = np.empty(len(rows), np.int64)
+        kernels.run(self._prepare().plan, rows, None, statistics=False, label=out)
+        return out
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[Array, NDArray[np.int64]]:
+        """Draw rows: (N, D) values and (N,) component labels, ordered by component as scikit-learn does.
+
+        Parameters
+        ----------
+        n_samples : int >= 1
+        random_state : None, int, RandomState or Generator
+        """
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1; got {n_samples}.")
+        rng = random_state if hasattr(random_state, "standard_normal") else np.random.default_rng(random_state)
+        K, D = self.means.shape
+        counts = rng.multinomial(n_samples, self.weights / self.weights.sum())
+        labels = np.repeat(np.arange(K), counts)
+        noise = rng.standard_normal((n_samples, D))
+        factors = self.factors
+        values = np.empty((n_samples, D))
+        stop = np.cumsum(counts)
+        for k in range(K):
+            part = slice(stop[k] - counts[k], stop[k])
+            factor = factors if self.family.name == "tied" else factors[k]
+            values[part] = self.means[k] + (noise[part] @ factor.T if np.ndim(factor) == 2 else noise[part] * factor)
+        return values, labels
+
+
+def check_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
+    """Sample weights as (N,) float64, or None.
+
+    Raises
+    ------
+    ValueError
+        Where the length is wrong, or a weight is negative, NaN or infinite (the message names the row).
+    """
+    if sample_weight is None:
+        return None
+    weight = np.ascontiguousarray(sample_weight, np.float64)
+    if weight.shape != (n_rows,):
+        raise ValueError(f"sample_weight must have shape ({n_rows},), one weight a row; got {weight.shape}.")
+    bad = ~((weight >= 0) & (weight < np.inf))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"sample_weight must be finite and >= 0 (0 leaves a row out); row {row} has {weight[row]}."
+            + (" Negative weights have no meaning in a likelihood." if weight[row] < 0 else "")
+        )
+    return weight

@@ -1,0 +1,234 @@
+"""The first models: one pass that fills a reservoir and takes the overall moments, then k-means on the sample."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+from streamgmm.covariance import Covariance
+from streamgmm.em import non_finite
+from streamgmm.mixture import Mixture
+from streamgmm.repair import repairing_m_step
+from streamgmm.stats import Stats
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Survey:
+    """What the first pass learnt.
+
+    Attributes
+    ----------
+    rows : (m, D) sample in the order of the data, in the dtype of the source
+    weight : (m,) sample weights of those rows; all one where the sample is a true subset (then the draw used them)
+    moments : (D,) mean and (D, D) covariance of all rows, weighted
+    n_rows : rows of positive weight in the data
+    count : sum of the sample weights in the data
+    """
+
+    rows: NDArray[Any]
+    weight: Array
+    mean: Array
+    covariance: Array
+    n_rows: int
+    count: float
+
+
+def sample_size(n_components: int, n_features: int) -> int:
+    """Rows of the reservoir: enough for K Gaussians in D dimensions."""
+    return max(20 * n_components * n_features, 10_000)
+
+
+def _uniform(seed: int, row: NDArray[np.uint64]) -> Array:
+    """Uniform (0, 1] numbers that depend on seed and row number only (splitmix64, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        x = (row + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return ((x >> np.uint64(11)).astype(np.float64) + 1.0) * 2.0**-53
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    keys: Array
+    numbers: NDArray[np.uint64]
+    rows: NDArray[Any]
+    weight: Array
+    count: float
+    n_rows: int
+    mean: Array
+    scatter: Array
+
+
+def _survey_chunk(chunk: Any, *, size: int, seed: int) -> _Part:
+    rows, weight = chunk.load()
+    n, D = rows.shape
+    start = chunk.start
+    numbers = np.arange(n, dtype=np.uint64)
+    numbers += np.uint64(start) if start is not None else np.uint64(chunk.index) << np.uint64(40)
+    log_u = np.log(_uniform(seed, numbers))
+    w = np.ones(n) if weight is None else weight
+    present = np.flatnonzero(w > 0) if weight is not None else np.arange(n)
+    keys = log_u[present] / w[present]
+    chosen = present if len(present) <= size else present[np.argpartition(-keys, size - 1)[:size]]
+    chosen.sort()
+    count = float(w.sum())
+    mean = np.zeros(D)
+    scatter = np.zeros((D, D))
+    if count > 0:
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean = rows[0] + (w @ (rows.astype(np.float64) - rows[0])) / count
+            delta = rows - mean
+            scatter = (delta * w[:, None]).T @ delta
+        if not np.isfinite(scatter).all():
+            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+            if bad.size:
+                raise non_finite(rows, int(bad[0]), chunk)
+    return _Part(
+        log_u[chosen] / w[chosen], numbers[chosen], rows[chosen], w[chosen], count, len(present), mean, scatter
+    )
+
+
+def _merge_parts(a: _Part, b: _Part, *, size: int) -> _Part:
+    if a.count == 0 or b.count == 0:
+        return b if a.count == 0 else a
+    keys = np.concatenate([a.keys, b.keys])
+    keep = np.arange(len(keys)) if len(keys) <= size else np.sort(np.argpartition(-keys, size - 1)[:size])
+    count = a.count + b.count
+    delta = b.mean - a.mean
+    return _Part(
+        keys[keep],
+        np.concatenate([a.numbers, b.numbers])[keep],
+        np.concatenate([a.rows, b.rows])[keep],
+        np.concatenate([a.weight, b.weight])[keep],
+        count,
+        a.n_rows + b.n_rows,
+        a.mean + delta * (b.count / count),
+        a.scatter + b.scatter + np.outer(delta, delta) * (a.count * b.count / count),
+    )
+
+
+def survey(source: Any, executor: Any, *, size: int, seed: int) -> Survey:
+    """One pass: a sample of `size` rows, and the overall mean and covariance.
+
+    The sample keeps the rows with the largest u^(1/w) (Efraimidis & Spirakis 2006), u being a function of seed and
+    absolute row number, so it does not depend on chunking, order or threads.
+
+    Raises
+    ------
+    ValueError
+        Where no row has positive weight.
+    """
+    part = executor.run(partial(_survey_chunk, size=size, seed=seed), source.chunks(), partial(_merge_parts, size=size))
+    if part.count <= 0:
+        raise ValueError("sample_weight: at least one weight must be positive; all weights are zero.")
+    complete = part.n_rows <= size
+    order = np.argsort(part.numbers)
+    return Survey(
+        part.rows[order],
+        part.weight[order] if complete else np.ones(len(order)),
+        part.mean,
+        part.scatter / part.count,
+        part.n_rows,
+        part.count,
+    )
+
+
+# Starts ---------------------------------------------------------------------------------------------------------------
+
+Assign = Callable[[Array, Array, int, np.random.RandomState], NDArray[Any]]
+"""(whitened rows, weights, K, generator) -> labels (m,) or responsibilities (m, K)."""
+
+
+def _kmeans(z: Array, weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
+    with threadpool_limits(1), warnings.catch_warnings():
+        # Fewer distinct rows than clusters is dealt with by the repair of collapsed components.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = KMeans(K, n_init=1, random_state=rng.randint(2**31 - 1)).fit(z, sample_weight=weight)
+    return np.asarray(model.labels_)
+
+
+def _kmeans_plusplus(z: Array, weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
+    centres, _ = kmeans_plusplus(z, K, sample_weight=weight, random_state=rng)
+    return nearest(z, centres)
+
+
+def _random_from_data(z: Array, weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
+    return nearest(z, z[rng.choice(len(z), K, replace=False, p=weight / weight.sum())])
+
+
+def _random(z: Array, weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
+    resp = rng.uniform(size=(len(z), K))
+    return np.asarray(resp / resp.sum(axis=1, keepdims=True))
+
+
+INIT: dict[str, Assign] = {
+    "kmeans": _kmeans,
+    "k-means++": _kmeans_plusplus,
+    "random_from_data": _random_from_data,
+    "random": _random,
+}
+
+
+def nearest(z: Array, centres: Array) -> NDArray[Any]:
+    """(m,) index of the centre nearest to each row."""
+    return np.asarray(np.argmin(np.einsum("ki,ki->k", centres, centres) - 2.0 * (z @ centres.T), axis=1))
+
+
+def stats_from_responsibilities(
+    rows: NDArray[Any], weight: Array, resp: NDArray[Any], K: int, family: Covariance
+) -> Stats:
+    """Statistics of the sample under given labels (m,) or responsibilities (m, K)."""
+    m, D = rows.shape
+    dense = np.zeros((m, K)) if resp.ndim == 1 else resp.astype(np.float64)
+    if resp.ndim == 1:
+        dense[np.arange(m), resp] = 1.0
+    dense = dense * weight[:, None]
+    mass = dense.sum(axis=0)
+    origin = rows.mean(axis=0, dtype=np.float64)
+    x = rows - origin
+    mean = np.divide(dense.T @ x, mass[:, None], out=np.zeros((K, D)), where=mass[:, None] > 0)
+    scatter = family.scatter_of(x, dense, mean)
+    return Stats(mass, mean + origin, scatter, 0.0, 0.0, 0.0, float(weight.sum()), m, family)
+
+
+def start(
+    survey: Survey,
+    K: int,
+    family: Covariance,
+    *,
+    init: str,
+    rng: np.random.RandomState,
+    reg_covar: float,
+    centres: Array | None = None,
+) -> Mixture:
+    """One first model with K components, from the sample.
+
+    Parameters
+    ----------
+    init : a key of `INIT`
+    centres : (K, D), optional
+        Means given by the user: rows go to the nearest of them.
+    """
+    to_frame = family.whitener(survey.mean, survey.covariance)
+    z = to_frame(survey.rows)
+    if centres is not None:
+        resp = nearest(z, to_frame(centres))
+    else:
+        resp = INIT[init](z, survey.weight, K, rng)
+    stats = stats_from_responsibilities(survey.rows, survey.weight, resp, K, family)
+    return repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model
+
+
+__all__ = ["INIT", "Survey", "sample_size", "start", "survey"]

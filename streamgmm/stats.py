@@ -1,0 +1,105 @@
+"""Sufficient statistics of a mixture: the value that chunks become, and its algebra."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from streamgmm.covariance import Covariance
+    from streamgmm.mixture import Mixture
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stats:
+    """Expected sufficient statistics of N rows under K components, centred, in float64.
+
+    A monoid under `merge`, with a scale. There is no subtraction: what was added cannot be taken out again without
+    losing digits.
+
+    Attributes
+    ----------
+    weight : (K,) total responsibility of each component, in rows.
+    mean : (K, D) responsibility-weighted means, in the units of the data; zeros for a component without weight.
+    scatter : sum of r (x - mean)(x - mean)^T: full (K, D, D), tied (D, D) pooled, diag (K, D), spherical (K,) summed
+        over features. Not divided by the weight.
+    loglik : sum of w log p(x), in nats, under the mixture that made the responsibilities.
+    entropy : -sum of w r log r, in nats.
+    log_max : sum of w log max_k r, in nats (the ICL penalty is -2 log_max).
+    count : sum of the sample weights w.
+    rows : number of rows with positive weight.
+    family : the covariance family, which knows the shape of `scatter`.
+    """
+
+    weight: Array
+    mean: Array
+    scatter: Array
+    loglik: float
+    entropy: float
+    log_max: float
+    count: float
+    rows: int
+    family: Covariance
+
+    @classmethod
+    def zeros(cls, family: Covariance, n_components: int, n_features: int) -> Stats:
+        """The neutral element of `merge`."""
+        K, D = n_components, n_features
+        scatter = np.zeros(family.scatter_shape(K, D))
+        return cls(np.zeros(K), np.zeros((K, D)), scatter, 0.0, 0.0, 0.0, 0.0, 0, family)
+
+    def merge(self, other: Stats) -> Stats:
+        """Statistics of both sets of rows together (Chan, Golub & LeVeque 1983, eq. 2.1, per component)."""
+        weight = self.weight + other.weight
+        share = np.divide(other.weight, weight, out=np.zeros_like(weight), where=weight > 0)[:, None]
+        delta = other.mean - self.mean
+        mean = np.where(self.weight[:, None] > 0, self.mean + share * delta, other.mean)
+        return Stats(
+            weight,
+            mean,
+            self.scatter + other.scatter + self.family.between(self.weight * share[:, 0], delta),
+            self.loglik + other.loglik,
+            self.entropy + other.entropy,
+            self.log_max + other.log_max,
+            self.count + other.count,
+            self.rows + other.rows,
+            self.family,
+        )
+
+    def scaled(self, factor: float) -> Stats:
+        """Statistics of the same rows with every sample weight times `factor` >= 0."""
+        return replace(
+            self,
+            weight=self.weight * factor,
+            scatter=self.scatter * factor,
+            loglik=self.loglik * factor,
+            entropy=self.entropy * factor,
+            log_max=self.log_max * factor,
+            count=self.count * factor,
+        )
+
+    def blend(self, other: Stats, rate: float) -> Stats:
+        """(1 - rate) self + rate other: the stochastic approximation step (Cappe & Moulines 2009, eq. 13)."""
+        return self.scaled(1.0 - rate).merge(other.scaled(rate))
+
+    def maximize(self, reg_covar: float = 0.0) -> Mixture:
+        """The mixture that maximises the expected log-likelihood: the exact M-step.
+
+        Parameters
+        ----------
+        reg_covar : float, >= 0
+            Added to every variance, in squared units of the data.
+        """
+        from streamgmm.em import m_step
+
+        return m_step(self, reg_covar=reg_covar)
+
+
+def merge(a: Stats, b: Stats) -> Stats:
+    """Statistics of two sets of rows together; see `Stats.merge`."""
+    return a.merge(b)
