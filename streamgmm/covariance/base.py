@@ -2,7 +2,7 @@
 
 A family is an object chosen once, where a string enters (`streamgmm.covariance.family`). Arrays: full (K, D, D), tied
 (D, D), diag (K, D), spherical (K,), as in scikit-learn. A *frame* is an affine map z = A (x - m) under which the
-overall covariance of the mixture is about the identity; `spread` is the inverse of A (lower triangular, or (D,) scales).
+overall covariance of the mixture is about the identity; `spread` is the inverse of A (lower triangular or (D,) scales).
 """
 
 from __future__ import annotations
