@@ -18,19 +18,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from streamgmm.covariance import Covariance, check_covariances, family
 from streamgmm.em import em
-from streamgmm.executors import Executor, Threads
+from streamgmm.executors import Executor
 from streamgmm.fitting import Candidate, Memory, PlainUpdate, best, candidates
-from streamgmm.mixture import Mixture, check_weight
+from streamgmm.mixture import Mixture
+from streamgmm.reading import Reader
 from streamgmm.rules import Exact
 from streamgmm.seeding import INIT, sample_size, start, survey
-from streamgmm.sources import array_source, is_array_like, open_source
 from streamgmm.sources.base import Source
 from streamgmm.stopping import RULES, distance_to_limit
 
 Array = NDArray[np.float64]
 
 
-class GaussianMixture(DensityMixin, BaseEstimator):
+class GaussianMixture(Reader, DensityMixin, BaseEstimator):
     """Gaussian mixture fitted by exact EM, one chunk of the data at a time.
 
     Parameters
@@ -338,37 +338,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
                 f"  Iteration {iteration}\t ll per row {leader.objective:.9g}\t change {change:.5g}\t running {running}"
             )
 
-    # Data -------------------------------------------------------------------------------------------------------
-
-    def _source(self, X: Any, sample_weight: ArrayLike | None, *, reset: bool) -> Source:
-        """Anything readable as a source. What is in memory passes scikit-learn's checks, without a pass over it."""
-        if is_array_like(X):
-            X = validate_data(
-                self,
-                X,
-                reset=reset,
-                dtype="numeric",
-                ensure_all_finite=False,
-                ensure_min_samples=2 if reset else 1,
-            )
-            return array_source(X, check_weight(sample_weight, len(X)))
-        source = X if isinstance(X, Source) else open_source(X, weight=sample_weight)
-        if reset:
-            self.n_features_in_ = source.n_features
-            if source.feature_names is not None:
-                self.feature_names_in_ = np.array(source.feature_names, dtype=object)
-            elif hasattr(self, "feature_names_in_"):
-                del self.feature_names_in_
-        elif source.n_features != self.n_features_in_:
-            raise ValueError(
-                f"X has {source.n_features} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input."
-            )
-        return source
-
-    def _executor(self) -> Executor:
-        return self.executor if isinstance(self.executor, Executor) else Threads(self.n_jobs)
-
     # Fitted values ----------------------------------------------------------------------------------------------
 
     def _model(self) -> Mixture:
@@ -418,11 +387,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def _map(self, X: Any, question: str) -> Any:
         check_is_fitted(self)
-        source = self._source(X, None, reset=False)
-        results = map_chunks(source, self.mixture_, question, self._executor())
-        if is_array_like(X):
-            return np.concatenate(list(results))
-        return results
+        return self._ask(X, self.mixture_, question)
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean log-likelihood per row, in nats (weighted mean with weights)."""
@@ -457,24 +422,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")
         return self.mixture_.sample(n_samples, check_random_state(self.random_state))
-
-
-def map_chunks(source: Source, model: Mixture, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
-    """Answers to `question` (a method of `Mixture`), chunk by chunk, in order."""
-    for chunk in source.chunks():
-        yield answer(model, question, chunk)
-
-
-def answer(model: Mixture, question: str, chunk: Any) -> NDArray[Any]:
-    """`question` asked of the rows of one chunk."""
-    from streamgmm.em import non_finite
-    from streamgmm.kernels import NonFiniteRowError
-
-    rows, _ = chunk.load()
-    try:
-        return np.asarray(getattr(model, question)(rows))
-    except NonFiniteRowError as error:
-        raise non_finite(rows, error.row, chunk) from None
 
 
 def score_chunk(model: Mixture, chunk: Any) -> Array:

@@ -19,6 +19,7 @@ HOUSE = [
     {"plotting"},
     {"selection", "diagnostics", "outlier", "scoring", "stream"},
     {"estimator", "kmeans", "transforms"},
+    {"reading"},
     {"checkpoint", "persistence"},
     {"fitting", "seeding", "accelerate", "memory"},
     {"stopping"},

@@ -1,0 +1,96 @@
+"""How an estimator reads: anything becomes a source, and questions to a model are answered chunk by chunk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import validate_data
+
+from streamgmm.em import non_finite
+from streamgmm.executors import Executor, Threads, single_threaded_blas
+from streamgmm.kernels import NonFiniteRowError
+from streamgmm.mixture import check_weight
+from streamgmm.sources import array_source, is_array_like, open_source
+from streamgmm.sources.base import Chunk, Source
+
+
+class Reader:
+    """Mixin for estimators with the parameters `executor` and `n_jobs`."""
+
+    executor: Any
+    n_jobs: int | None
+    n_features_in_: int
+    _fewest_rows = 2
+    """Rows that `fit` asks for at least."""
+
+    def _source(self, X: Any, sample_weight: ArrayLike | None, *, reset: bool) -> Source:
+        """Anything readable as a source. What is in memory passes scikit-learn's checks, without a pass over it."""
+        if is_array_like(X):
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype="numeric",
+                ensure_all_finite=False,
+                ensure_min_samples=self._fewest_rows if reset else 1,
+            )
+            return array_source(X, check_weight(sample_weight, len(X)))
+        source = X if isinstance(X, Source) else open_source(X, weight=sample_weight)
+        if reset:
+            self.n_features_in_ = source.n_features
+            if source.feature_names is not None:
+                self.feature_names_in_ = np.array(source.feature_names, dtype=object)
+            elif hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+        elif source.n_features != self.n_features_in_:
+            raise ValueError(
+                f"X has {source.n_features} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input."
+            )
+        return source
+
+    def _executor(self) -> Executor:
+        return self.executor if isinstance(self.executor, Executor) else Threads(self.n_jobs)
+
+    def _ask(self, X: Any, model: Any, question: str) -> Any:
+        """Answers of `model` to `question` (a method of it) for every row: an array for arrays, else an iterator."""
+        source = self._source(X, None, reset=False)
+        results = map_chunks(source, model, question, self._executor())
+        if is_array_like(X):
+            return np.concatenate(list(results))
+        return results
+
+
+def map_chunks(source: Source, model: Any, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
+    """Answers to `question` (a method of `model`), chunk by chunk, in order; a few chunks ahead are in work."""
+    n_jobs = executor.n_jobs if isinstance(executor, Threads) else 1
+    if n_jobs == 1 or (source.n_chunks is not None and source.n_chunks < 2):
+        yield from (answer(model, question, chunk) for chunk in source.chunks())
+        return
+    with ThreadPoolExecutor(n_jobs, thread_name_prefix="streamgmm") as pool:
+        ahead: deque[Future[NDArray[Any]]] = deque()
+        try:
+            for chunk in source.chunks():
+                ahead.append(pool.submit(answer, model, question, chunk))
+                if len(ahead) > n_jobs:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def answer(model: Any, question: str, chunk: Chunk) -> NDArray[Any]:
+    """`question` asked of the rows of one chunk."""
+    rows, _ = chunk.load()
+    try:
+        with single_threaded_blas():
+            return np.asarray(getattr(model, question)(rows))
+    except NonFiniteRowError as error:
+        raise non_finite(rows, error.row, chunk) from None
