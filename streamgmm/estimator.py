@@ -62,6 +62,8 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
     executor : {None, "threads"} or an Executor
     n_jobs : int or None
         Threads; None is all cores available to the process.
+    max_time : float or None
+        Seconds after which the fit ends with the pass it is in, as if `max_iter` had been reached.
 
     Attributes
     ----------
@@ -110,6 +112,7 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         "on_collapse": [StrOptions({"repair", "raise"})],
         "executor": [StrOptions({"threads"}), Executor, None],
         "n_jobs": [Integral, None],
+        "max_time": [Interval(Real, 0.0, None, closed="neither"), None],
     }
 
     def __init__(
@@ -134,6 +137,7 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         on_collapse: str = "repair",
         executor: Any = None,
         n_jobs: int | None = None,
+        max_time: float | None = None,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -154,6 +158,7 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         self.on_collapse = on_collapse
         self.executor = executor
         self.n_jobs = n_jobs
+        self.max_time = max_time
 
     # Fitting ----------------------------------------------------------------------------------------------------
 
@@ -205,6 +210,8 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
                 n_passes += 1
                 self._print(memory, n_passes - surveyed)
                 yield step
+                if self.max_time is not None and time.perf_counter() - began > self.max_time:
+                    break
         self._finish(memory, n_passes, began, started, n_starts)
 
     def _starts(
@@ -373,21 +380,29 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         return np.asarray(validate_data(self, X, reset=False, dtype="numeric", ensure_all_finite=False))
 
-    def predict(self, X: Any) -> Any:
-        """(N,) most responsible component of each row."""
-        return self._map(X, "labels")
+    def predict(self, X: Any, *, out: Any = None) -> Any:
+        """(N,) most responsible component of each row.
 
-    def predict_proba(self, X: Any) -> Any:
-        """(N, K) responsibilities."""
-        return self._map(X, "responsibilities")
+        Parameters
+        ----------
+        X : array-like, a path, or a source
+            For what is not in memory the answer is an iterator of arrays, one per chunk.
+        out : array, optional
+            Written instead, slice by slice: an ndarray, a memmap, a Zarr array.
+        """
+        return self._map(X, "labels", out)
 
-    def score_samples(self, X: Any) -> Any:
-        """(N,) log p(x) in nats."""
-        return self._map(X, "log_prob")
+    def predict_proba(self, X: Any, *, out: Any = None) -> Any:
+        """(N, K) responsibilities; `X` and `out` as in `predict`."""
+        return self._map(X, "responsibilities", out)
 
-    def _map(self, X: Any, question: str) -> Any:
+    def score_samples(self, X: Any, *, out: Any = None) -> Any:
+        """(N,) log p(x) in nats; `X` and `out` as in `predict`."""
+        return self._map(X, "log_prob", out)
+
+    def _map(self, X: Any, question: str, out: Any = None) -> Any:
         check_is_fitted(self)
-        return self._ask(X, self.mixture_, question)
+        return self._ask(X, self.mixture_, question, out)
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean log-likelihood per row, in nats (weighted mean with weights)."""

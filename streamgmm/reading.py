@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -57,13 +58,31 @@ class Reader:
     def _executor(self) -> Executor:
         return self.executor if isinstance(self.executor, Executor) else Threads(self.n_jobs)
 
-    def _ask(self, X: Any, model: Any, question: str) -> Any:
-        """Answers of `model` to `question` (a method of it) for every row: an array for arrays, else an iterator."""
+    def _ask(self, X: Any, model: Any, question: str, out: Any = None) -> Any:
+        """Answers of `model` to `question` (a method of it) for every row: an array for arrays, else an iterator.
+
+        With `out`, anything with slices that can be set, the answers are written there and `out` is returned.
+        """
         source = self._source(X, None, reset=False)
         results = map_chunks(source, model, question, self._executor())
-        if is_array_like(X):
-            return np.concatenate(list(results))
-        return results
+        if out is None and not is_array_like(X):
+            return results
+        first = next(results, None)
+        if first is None:
+            return out
+        if out is None:
+            if len(first) == source.n_rows:
+                return first
+            out = np.empty((source.n_rows or 0, *first.shape[1:]), first.dtype)
+        row = 0
+        for part in chain([first], results):
+            if row + len(part) > len(out):
+                raise ValueError(f"out has {len(out)} rows; X has more. Expected as many rows as X.")
+            out[row : row + len(part)] = part
+            row += len(part)
+        if row != len(out):
+            raise ValueError(f"out has {len(out)} rows; X has {row}. Expected as many rows as X.")
+        return out
 
 
 def map_chunks(source: Source, model: Any, question: str, executor: Executor) -> Iterator[NDArray[Any]]:

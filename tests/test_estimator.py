@@ -256,3 +256,23 @@ def test_no_reading_beyond_the_passes_reported():
     source.chunks = lambda: (Counting(c) for c in inner())
     gm = quiet_fit(sg.GaussianMixture(3, random_state=0, n_init=3), source)
     assert len(reads) == 3 * gm.n_passes_
+
+
+def test_predictions_into_out():
+    gm = quiet_fit(sg.GaussianMixture(3, random_state=0), X_IRIS)
+    source = array_source(X_IRIS, None, chunk_rows=40)
+    for method in ("predict", "predict_proba", "score_samples"):
+        whole = getattr(gm, method)(X_IRIS)
+        np.testing.assert_array_equal(np.concatenate(list(getattr(gm, method)(source))), whole)
+        out = np.empty_like(whole)
+        assert getattr(gm, method)(source, out=out) is out
+        np.testing.assert_array_equal(out, whole)
+        for wrong in (149, 151):
+            with pytest.raises(ValueError, match=f"out has {wrong} rows"):
+                getattr(gm, method)(source, out=np.empty((wrong, *whole.shape[1:])))
+
+
+def test_max_time_ends_the_fit_after_the_pass():
+    with pytest.warns(ConvergenceWarning):
+        gm = sg.GaussianMixture(3, random_state=0, max_time=1e-9, tol=0).fit(X_IRIS)
+    assert gm.n_iter_ == 1 and not gm.converged_
