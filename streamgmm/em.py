@@ -20,7 +20,7 @@ Update = Callable[[Models, tuple[Stats, ...], Any], tuple[Models, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One update: the models after it, what rule and update remember, and the statistics that led to it."""
+    """One block: the models after it, what rule and update remember, and the statistics that led to it."""
 
     models: Models
     state: Any
@@ -32,7 +32,7 @@ class Step:
 def em(
     source: Any, models: Models, *, rule: Rule, executor: Any, update: Update, state: Any = None, memory: Any = None
 ) -> Iterator[Step]:
-    """Yield one `Step` per update; stop by ceasing to iterate, or when no model is left.
+    """Yield one `Step` per block; stop by ceasing to iterate, or when no model is left.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def em(
     models : tuple of Mixture
         All share every reading of the data.
     rule : Rule
-        Which chunks make a block, and how its statistics enter the total.
+        Which chunks make a block, and how its statistics enter the total; where it gives none, the models are held.
     executor : Executor
     update : callable (models, totals, memory) -> (models, memory)
         The M-step, and whatever is composed with it: acceleration, repair, retirement.
@@ -52,7 +52,8 @@ def em(
         framed = executor.run(partial(e_step, models), block.chunks, merge_all)
         stats = tuple(model.restore(part) for model, part in zip(models, framed, strict=True))
         state, totals = rule.absorb(state, block, stats)
-        models, memory = update(models, totals, memory)
+        if totals is not None:
+            models, memory = update(models, totals, memory)
         yield Step(models, state, memory, block, stats)
         if not models:
             return
