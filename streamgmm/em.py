@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from streamgmm.covariance.base import LOG_2PI
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.mixture import Mixture
 from streamgmm.rules import Block, Rule
@@ -93,6 +94,22 @@ def m_step(stats: Stats, *, reg_covar: float = 0.0) -> Mixture:
     if not good.all():
         raise CollapsedError(~good)
     return Mixture.trusted(weights, stats.mean, covariances, family, factors)
+
+
+def bound(model: Mixture, stats: Stats) -> float:
+    """F = Q + H (Neal & Hinton 1998): expected complete log-likelihood of `stats` under `model`, plus their entropy.
+
+    Equals ``stats.loglik`` where `model` made the statistics, and is below the log-likelihood of the rows otherwise.
+    """
+    family, present = stats.family, stats.weight > 0
+    delta = np.where(present[:, None], stats.mean - model.means, 0.0)
+    precisions = family.precisions(model.precisions_cholesky)
+    energy = np.sum(precisions * (stats.scatter + family.between(stats.weight, delta)))
+    with np.errstate(divide="ignore"):
+        log_pi = np.where(present, np.log(model.weights), 0.0)
+    K, D = model.means.shape
+    const = log_pi - 0.5 * (family.log_det(model.factors, K, D) + D * LOG_2PI)
+    return float(stats.weight @ const - 0.5 * energy + stats.entropy)
 
 
 class CollapsedError(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -125,6 +126,12 @@ class Mixture:
         """Degrees of freedom: K - 1 weights, K D means, and those of the covariances."""
         K, D = self.means.shape
         return K - 1 + K * D + self.family.n_parameters(K, D)
+
+    @property
+    def stats_bytes(self) -> int:
+        """Memory of one `Stats` of this mixture."""
+        K, D = self.means.shape
+        return 8 * (K + K * D + math.prod(self.family.scatter_shape(K, D)))
 
     @property
     def precisions_cholesky(self) -> Array:

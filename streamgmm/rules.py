@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from typing import Any
 
 from streamgmm.errors import MemoryLimitError
@@ -231,6 +231,8 @@ class HalfLife(Schedule):
             raise ValueError(f"half_life must be a positive number of rows; got {self.rows}.")
 
     def rate(self, step: int, batch: float, seen: float) -> float:
+        if seen < 1e-9 * self.rows:  # the limit, where the exponentials would lose it
+            return batch / seen
         return math.expm1(-batch / self.rows * math.log(2)) / math.expm1(-seen / self.rows * math.log(2))
 
 
@@ -320,7 +322,7 @@ class Stepwise(Rule):
             n = len(loaded[0])
             batches = max(1, round(n / self.batch_rows))
             cuts = [n * b // batches for b in range(batches + 1)]
-            for low, high in zip(cuts, cuts[1:], strict=False):
+            for low, high in pairwise(cuts):
                 # Several pieces, so that several threads have something to do.
                 for first in range(low, high, _PIECE_ROWS):
                     part = slice(first, min(first + _PIECE_ROWS, high))
@@ -361,7 +363,9 @@ class Stepwise(Rule):
             return state, None
         if seen >= self.average_from:
             n = state.n_late + 1
-            late = mean if state.late is None else tuple(a.blend(b, 1 / n) for a, b in zip(state.late, mean, strict=True))
+            late = (
+                mean if state.late is None else tuple(a.blend(b, 1 / n) for a, b in zip(state.late, mean, strict=True))
+            )
             state = replace(state, late=late, n_late=n)
         return state, state.totals
 
@@ -407,7 +411,7 @@ def slabs(source: Any, cuts: Sequence[int]) -> Iterator[list[Slab]]:
     starts = [chunk.start for chunk in source.chunks()] + [source.n_rows]
     chunks = list(source.chunks())
     index = count()
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in pairwise(cuts):
         part = []
         for chunk, first, stop in zip(chunks, starts, starts[1:], strict=False):
             a, b = max(low, first), min(high, stop)
