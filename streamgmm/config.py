@@ -1,0 +1,255 @@
+"""TOML configs: sections, keys, meanings and defaults; what is not known is refused with a suggestion."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from streamgmm.errors import StreamGMMError
+
+__all__ = ["Config", "ConfigError", "dump_toml", "load_config"]
+
+
+class ConfigError(StreamGMMError):
+    """A config, or a setting given on the command line, that cannot be meant."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(_Section):
+    """Where the rows come from."""
+
+    path: str | None = Field(None, description="file, folder or URL of the data")
+    columns: list[str] | None = Field(None, description="columns to use; all numeric ones by default")
+    weight: str | None = Field(None, description="column of sample weights")
+    chunk_rows: int | None = Field(None, gt=0, description="rows per chunk where the format has none of its own")
+    missing_chunks: Literal["error", "skip", "fill"] = Field("error", description="what an absent chunk means")
+    scale: bool = Field(False, description="standardise each feature first (one more pass)")
+    pca: int | None = Field(None, ge=1, description="rotate to this many principal components first (one more pass)")
+
+
+class ModelSection(_Section):
+    """What is fitted."""
+
+    n_components: int = Field(1, ge=1, description="K, the number of Gaussians")
+    covariance_type: Literal["full", "tied", "diag", "spherical"] = "full"
+    reg_covar: float = Field(1e-6, ge=0, description="added to every variance, in squared units of the data")
+    missing: Literal["error", "marginalize"] = Field("error", description="what NaN means")
+    on_collapse: Literal["repair", "raise"] = "repair"
+    prior: Literal["default"] | None = None
+    noise: Literal["uniform"] | None = None
+
+
+class FitSection(_Section):
+    """How it is fitted."""
+
+    solver: Literal["auto", "exact", "squarem", "incremental", "stepwise"] = "auto"
+    stopping: Literal["aitken", "change"] = "aitken"
+    tol: float = Field(1e-6, ge=0, description="nats per row")
+    max_iter: int = Field(100, ge=0)
+    n_init: int = Field(1, ge=1, description="starts; all share every reading")
+    init_params: Literal["kmeans", "k-means++", "kmeans||", "random", "random_from_data"] = "kmeans"
+    random_state: int | None = Field(0, ge=0)
+    half_life: float | None = Field(None, gt=0)
+    max_time: float | None = Field(None, gt=0, description="seconds")
+
+
+class ComputeSection(_Section):
+    """Where and within what it runs."""
+
+    executor: Literal["threads", "dask"] | None = None
+    scheduler: str | None = Field(None, description="address of a Dask scheduler")
+    n_jobs: int | None = None
+    memory_limit: str | int | None = Field(None, description='such as "2GB"')
+    checkpoint: str | None = Field(None, description="folder")
+
+
+class SelectSection(_Section):
+    """What `streamgmm select` compares."""
+
+    k_min: int = Field(1, ge=1)
+    k_max: int = Field(15, ge=1)
+    covariance_types: list[Literal["full", "tied", "diag", "spherical"]] = ["full"]
+    criterion: Literal["bic", "aic", "icl"] = "bic"
+
+
+class OutputSection(_Section):
+    """What is left behind."""
+
+    dir: str | None = Field(None, description="folder for the model, the report and the resolved config")
+    sample_rows: int = Field(2000, ge=0, description="rows drawn for pictures; kept in the folder; 0 keeps none")
+
+
+class Config(_Section):
+    """A whole config."""
+
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection()
+    fit: FitSection = FitSection()
+    compute: ComputeSection = ComputeSection()
+    select: SelectSection = SelectSection()
+    output: OutputSection = OutputSection()
+
+    def flat(self) -> dict[str, Any]:
+        """Every key with its value; keys are unique over the sections."""
+        return {key: value for section in self.model_dump().values() for key, value in section.items()}
+
+
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    name: tuple(type(getattr(Config(), name)).model_fields) for name in Config.model_fields
+}
+
+
+def load_config(path: str | os.PathLike[str] | None = None, settings: Mapping[str, Any] | Iterable[str] = ()) -> Config:
+    """The config at `path` (the defaults without one) with `settings` laid over it.
+
+    Parameters
+    ----------
+    settings : ``["fit.tol=1e-8", ...]`` (the section may be left out) or ``{"fit.tol": 1e-8}``
+        Texts after ``=`` are TOML values; what is not one is taken as a string.
+
+    Raises
+    ------
+    ConfigError
+        Where the file cannot be read, a section or key is unknown, or a value is not allowed.
+
+    Examples
+    --------
+    >>> load_config(settings=["tol=1e-8", "model.covariance_type=diag"]).fit.tol
+    1e-08
+    """
+    name = "--set" if path is None else os.fspath(path)
+    tree: dict[str, Any] = {} if path is None else _read(Path(path))
+    for section, keys in tree.items():
+        if section not in _SECTIONS:
+            hint = _key_hint(section) or _suggest(section, _SECTIONS)
+            raise ConfigError(f"{name}: unknown section [{section}]{hint} Sections: {', '.join(_SECTIONS)}.")
+        if not isinstance(keys, dict):
+            raise ConfigError(f"{name}: [{section}] must be a section with keys, got {keys!r}.")
+        for key in keys:
+            if key not in _SECTIONS[section]:
+                raise ConfigError(f"{name}: unknown key {key!r} in [{section}]{_hint(section, key)}")
+    for where, value in _pairs(settings):
+        section, key = _find(where)
+        tree.setdefault(section, {})[key] = value
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+        raise ConfigError(f"{name}: {place} = {first['input']!r}: {first['msg'].lower()}.") from None
+    if path is not None:
+        config = _absolute(config, Path(path).resolve().parent)
+    return config
+
+
+def _absolute(config: Config, folder: Path) -> Config:
+    """Paths in a file are meant from where the command runs unless only the file's own folder has them."""
+    path = config.data.path
+    if path is None or "://" in path or Path(path.split("::")[0]).exists():
+        return config
+    beside = folder / path.split("::")[0]
+    if not beside.exists():
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(folder / path)})})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from None
+
+
+def _pairs(settings: Mapping[str, Any] | Iterable[str]) -> list[tuple[str, Any]]:
+    if isinstance(settings, Mapping):
+        return list(settings.items())
+    pairs = []
+    for text in settings:
+        where, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: expected key=value, for instance --set fit.tol=1e-8.")
+        pairs.append((where.strip(), _value(value.strip())))
+    return pairs
+
+
+def _value(text: str) -> Any:
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _find(where: str) -> tuple[str, str]:
+    """Section and key of ``section.key`` or of a ``key`` alone."""
+    section, dot, key = where.rpartition(".")
+    if dot and section in _SECTIONS:
+        if key in _SECTIONS[section]:
+            return section, key
+        raise ConfigError(f"unknown key {key!r} in [{section}]{_hint(section, key)}")
+    if dot:
+        raise ConfigError(f"unknown section [{section}]{_suggest(section, _SECTIONS)}")
+    homes = [name for name, keys in _SECTIONS.items() if key in keys]
+    if not homes:
+        raise ConfigError(f"unknown key {key!r}{_hint('', key)}")
+    return homes[0], key
+
+
+def _hint(section: str, key: str) -> str:
+    return _key_hint(key) or _suggest(key, _SECTIONS.get(section, ())) if section else _suggest_any(key)
+
+
+def _key_hint(key: str) -> str:
+    homes = [name for name, keys in _SECTIONS.items() if key in keys]
+    return f": it belongs in [{homes[0]}]." if homes else ""
+
+
+def _suggest(word: str, words: Iterable[str]) -> str:
+    words = list(words)
+    near = difflib.get_close_matches(word, words, 1, 0.6)
+    if near:
+        return f": did you mean {near[0]!r}?"
+    return _suggest_any(word) if words and set(words) != set(_SECTIONS) else "."
+
+
+def _suggest_any(word: str) -> str:
+    everything = {key: section for section, keys in _SECTIONS.items() for key in keys}
+    near = difflib.get_close_matches(word, everything, 1, 0.6)
+    if near:
+        return f": did you mean {near[0]!r} in [{everything[near[0]]}]?"
+    return f". Known keys: {', '.join(everything)}."
+
+
+def dump_toml(config: Config) -> str:
+    """The config as TOML, every key written out; keys without a value as comments."""
+    lines = []
+    for name, section in config.model_dump().items():
+        lines.append(f"[{name}]")
+        for key, value in section.items():
+            lines.append(f"# {key} is not set" if value is None else f"{key} = {_toml(value)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, float) and value in (float("inf"), -float("inf")):
+        return "inf" if value > 0 else "-inf"
+    return json.dumps(value)  # strings, numbers and booleans are written alike in JSON and TOML

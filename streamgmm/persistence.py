@@ -1,0 +1,322 @@
+"""Model files: safetensors with a versioned JSON header and a SHA-256 of the payload. Loading runs no code.
+
+Layout (the safetensors format): 8 bytes little-endian header length, a JSON header, the arrays' bytes. The header's
+``__metadata__`` holds four strings: ``format``, ``version``, ``sha256`` (of everything after the header) and
+``streamgmm``, which is JSON of our own. Everything read is checked against the size of the file before memory is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.errors import ModelFileError
+from streamgmm.mixture import Mixture
+
+__all__ = ["ModelFile", "atomic_path", "jsonable", "load_model", "read_arrays", "save_model", "write_arrays"]
+
+FORMAT = "streamgmm-model"
+VERSION = 1
+MAX_HEADER = 16 * 2**20
+_DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "U64": np.uint64, "U8": np.uint8, "BOOL": np.bool_}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """What a model file holds.
+
+    Attributes
+    ----------
+    mixture : Mixture
+    header : dict
+        JSON values: estimator parameters, report, feature names; whatever the writer put there.
+    arrays : dict of str to array
+        Further arrays.
+    """
+
+    mixture: Mixture
+    header: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary name beside `path` to write a file to; renamed to `path` on success, removed on failure.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where the folder does not exist.
+    """
+    target = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part" + target.suffix, dir=target.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        mask = os.umask(0)
+        os.umask(mask)
+        part.chmod(0o666 & ~mask)  # mkstemp makes files that only their owner may read
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with NumPy scalars, arrays, tuples, sets and paths as plain JSON values; a non-finite number as None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> jsonable({"trace": np.array([1.0, np.nan]), "rows": np.int64(3)})
+    {'trace': [1.0, None], 'rows': 3}
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, np.generic):
+        return jsonable(value.item())
+    if isinstance(value, np.ndarray):
+        return jsonable(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [jsonable(item) for item in value]
+    return str(value)
+
+
+# Any arrays ---------------------------------------------------------------------------------------------------------
+
+
+def write_arrays(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, NDArray[Any]],
+    header: Mapping[str, Any],
+    *,
+    kind: str,
+    version: int = 1,
+) -> None:
+    """Write arrays and a JSON header to one file, atomically.
+
+    Parameters
+    ----------
+    arrays : dict of str to array of float64, float32, int64, uint64, uint8 or bool
+    header : JSON values
+    kind, version :
+        What the file is; `read_arrays` refuses others.
+    """
+    from safetensors.numpy import save
+
+    body = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    length = int.from_bytes(body[:8], "little")
+    payload = memoryview(body)[8 + length :]
+    layout = json.loads(body[8 : 8 + length])
+    layout["__metadata__"] = {
+        "format": kind,
+        "version": str(version),
+        "sha256": hashlib.sha256(payload).hexdigest(),
+        "streamgmm": json.dumps(jsonable(header), allow_nan=False),
+    }
+    text = json.dumps(layout).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as part, part.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_arrays(
+    path: str | os.PathLike[str], *, kind: str, version: int = 1
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and header of a file that `write_arrays` wrote. Takes memory for no more than the file is long.
+
+    Raises
+    ------
+    ModelFileError
+        Where the file is damaged, is something else, or comes from a later version.
+    OSError
+        Where the file cannot be opened.
+    """
+    with open(path, "rb") as file:
+        try:
+            return _read(file, kind, version)
+        except _BadFileError as error:
+            raise ModelFileError(f"{os.fspath(path)}: {error}") from None
+
+
+class _BadFileError(Exception):
+    pass
+
+
+def _read(file: BinaryIO, kind: str, version: int) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if size < 10 or length > size - 8:
+        raise _BadFileError(
+            f"not a {kind} file, or cut short: {size} bytes hold no header of {length} bytes. Write it again with save()."
+        )
+    if length > MAX_HEADER:
+        raise _BadFileError(f"its header claims {length} bytes; at most {MAX_HEADER} are read.")
+    layout = _json(file.read(length), "header")
+    meta = layout.pop("__metadata__", None)
+    if not isinstance(meta, dict) or meta.get("format") != kind:
+        raise _BadFileError(f"expected a file of format {kind!r}; its header names {_named(meta)}.")
+    if not str(meta.get("version", "")).isdecimal() or not 1 <= int(meta["version"][:9]) <= version:
+        raise _BadFileError(
+            f"is of version {str(meta.get('version'))[:20]}; this release reads up to {version}. Upgrade streamgmm."
+        )
+    places = _places(layout, size - 8 - length)
+    if _digest(file) != meta.get("sha256"):
+        raise _BadFileError("its content does not match its SHA-256: damaged or altered. Restore it from a copy.")
+    arrays = {}
+    for name, (dtype, shape, begin) in places.items():
+        file.seek(8 + length + begin)
+        array = np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
+        arrays[name] = array
+    return arrays, _json(str(meta.get("streamgmm", "{}")).encode(), "metadata")
+
+
+def _named(meta: Any) -> str:
+    return repr(str(meta.get("format"))[:40]) if isinstance(meta, dict) else "none"
+
+
+def _json(text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object; NaN, infinity, repeated names and endless nesting are refused."""
+
+    def constant(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({name for name, _ in items}) < len(items):
+            raise ValueError("a name occurs twice")
+        return dict(items)
+
+    try:
+        value = json.loads(text, parse_constant=constant, object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
+        raise _BadFileError(f"its {what} is not valid JSON ({str(error)[:80]}).") from None
+    if not isinstance(value, dict):
+        raise _BadFileError(f"its {what} must be a JSON object.")
+    return value
+
+
+def _places(layout: dict[str, Any], available: int) -> dict[str, tuple[Any, tuple[int, ...], int]]:
+    """Type, shape and offset of each array, after checking that they tile the payload exactly."""
+    places: dict[str, tuple[Any, tuple[int, ...], int]] = {}
+    runs: list[tuple[int, int]] = []
+    for name, entry in layout.items():
+        try:
+            dtype = np.dtype(_DTYPES[entry["dtype"]])
+            shape = tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+            whole = all(type(n) is int and 0 <= n < 2**48 for n in (*shape, begin, end)) and len(shape) <= 8
+        except (KeyError, TypeError, ValueError):
+            whole = False
+        if not whole:
+            raise _BadFileError(f"the description of array {name[:40]!r} is not one that save() writes.")
+        if end - begin != math.prod(shape) * dtype.itemsize or end > available:
+            raise _BadFileError(
+                f"array {name[:40]!r} is declared as {shape} at bytes {begin} to {end}, which does not fit the "
+                f"{available} bytes that follow the header: cut short or forged."
+            )
+        runs.append((begin, end))
+        places[name] = dtype, shape, begin
+    reached = 0
+    for begin, end in sorted(runs):
+        if begin != reached:
+            raise _BadFileError("its arrays overlap or leave gaps: forged.")
+        reached = end
+    if reached != available:
+        raise _BadFileError(f"{available} bytes follow the header, {reached} were declared: cut short or forged.")
+    return places
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+# Models -------------------------------------------------------------------------------------------------------------
+
+
+def save_model(
+    path: str | os.PathLike[str],
+    mixture: Mixture,
+    *,
+    header: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+) -> None:
+    """Write a mixture, and what else belongs to a model, to one safetensors file.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        Written as float64 ``weights``, ``means`` and ``covariances``.
+    header : JSON values, optional
+    arrays : further arrays, optional
+    """
+    parts = {"weights": mixture.weights, "means": mixture.means, "covariances": mixture.covariances}
+    clash = parts.keys() & (arrays or {}).keys()
+    if clash:
+        raise ValueError(f"arrays must not be called {sorted(clash)}: those names belong to the mixture.")
+    content = {"covariance_type": mixture.family.name, "header": dict(header or {})}
+    write_arrays(path, {**parts, **(arrays or {})}, content, kind=FORMAT, version=VERSION)
+
+
+def load_model(path: str | os.PathLike[str]) -> ModelFile:
+    """Read a model file.
+
+    Raises
+    ------
+    ModelFileError
+        Where the file is damaged, forged, of a later version, or holds no valid mixture.
+    OSError
+        Where the file cannot be opened.
+    """
+    arrays, content = read_arrays(path, kind=FORMAT, version=VERSION)
+    try:
+        weights, means, covariances = (_float64(arrays, name) for name in ("weights", "means", "covariances"))
+        mixture = Mixture(weights, means, covariances, covariance_type=str(content["covariance_type"]))
+        header = content["header"]
+        if not isinstance(header, dict):
+            raise ValueError("the header must be a JSON object")
+    except KeyError as error:
+        raise ModelFileError(f"{os.fspath(path)}: holds no {error.args[0]!r}; not a complete model.") from None
+    except ValueError as error:
+        raise ModelFileError(f"{os.fspath(path)}: holds no valid mixture: {error}") from None
+    return ModelFile(mixture, header, arrays)
+
+
+def _float64(arrays: dict[str, NDArray[Any]], name: str) -> NDArray[np.float64]:
+    array = arrays.pop(name)
+    if array.dtype != np.float64:
+        raise ValueError(f"{name} must be float64, found {array.dtype}")
+    return array
