@@ -11,20 +11,18 @@ import hashlib
 import json
 import math
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm._atomic import atomic_path
 from streamgmm.errors import ModelFileError
 from streamgmm.mixture import Mixture
 
-__all__ = ["ModelFile", "atomic_path", "jsonable", "load_model", "read_arrays", "save_model", "write_arrays"]
+__all__ = ["ModelFile", "jsonable", "load_model", "read_arrays", "save_model", "write_arrays"]
 
 FORMAT = "streamgmm-model"
 VERSION = 1
@@ -48,41 +46,6 @@ class ModelFile:
     mixture: Mixture
     header: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
-
-
-@contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name beside `path` to write a file to; renamed to `path` on success, removed on failure.
-
-    Raises
-    ------
-    FileNotFoundError
-        Where the folder does not exist.
-    """
-    target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part" + target.suffix, dir=target.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        mask = os.umask(0)
-        os.umask(mask)
-        part.chmod(0o666 & ~mask)  # mkstemp makes files that only their owner may read
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def jsonable(value: Any) -> Any:
@@ -179,7 +142,8 @@ def _read(file: BinaryIO, kind: str, version: int) -> tuple[dict[str, NDArray[An
     length = int.from_bytes(file.read(8), "little")
     if size < 10 or length > size - 8:
         raise _BadFileError(
-            f"not a {kind} file, or cut short: {size} bytes hold no header of {length} bytes. Write it again with save()."
+            f"not a {kind} file, or cut short: {size} bytes cannot hold a header of {length} bytes. "
+            "Write it again with save()."
         )
     if length > MAX_HEADER:
         raise _BadFileError(f"its header claims {length} bytes; at most {MAX_HEADER} are read.")
