@@ -28,22 +28,22 @@ class _Section(BaseModel):
 class DataSection(_Section):
     """Where the rows come from."""
 
-    path: str | None = Field(None, description="file, folder or URL of the data")
-    columns: list[str] | None = Field(None, description="columns to use; all numeric ones by default")
-    weight: str | None = Field(None, description="column of sample weights")
-    chunk_rows: int | None = Field(None, gt=0, description="rows per chunk where the format has none of its own")
-    missing_chunks: Literal["error", "skip", "fill"] = Field("error", description="what an absent chunk means")
-    scale: bool = Field(False, description="standardise each feature first (one more pass)")
-    pca: int | None = Field(None, ge=1, description="rotate to this many principal components first (one more pass)")
+    path: str | None = Field(default=None, description="file, folder or URL of the data")
+    columns: list[str] | None = Field(default=None, description="columns to use; all numeric ones by default")
+    weight: str | None = Field(default=None, description="column of sample weights")
+    chunk_rows: int | None = Field(default=None, gt=0, description="rows per chunk where the format has none of its own")
+    missing_chunks: Literal["error", "skip", "fill"] = Field(default="error", description="what an absent chunk means")
+    scale: bool = Field(default=False, description="standardise each feature first (one more pass)")
+    pca: int | None = Field(default=None, ge=1, description="rotate to this many principal components first (one more pass)")
 
 
 class ModelSection(_Section):
     """What is fitted."""
 
-    n_components: int = Field(1, ge=1, description="K, the number of Gaussians")
+    n_components: int = Field(default=1, ge=1, description="K, the number of Gaussians")
     covariance_type: Literal["full", "tied", "diag", "spherical"] = "full"
-    reg_covar: float = Field(1e-6, ge=0, description="added to every variance, in squared units of the data")
-    missing: Literal["error", "marginalize"] = Field("error", description="what NaN means")
+    reg_covar: float = Field(default=1e-6, ge=0, description="added to every variance, in squared units of the data")
+    missing: Literal["error", "marginalize"] = Field(default="error", description="what NaN means")
     on_collapse: Literal["repair", "raise"] = "repair"
     prior: Literal["default"] | None = None
     noise: Literal["uniform"] | None = None
@@ -54,30 +54,30 @@ class FitSection(_Section):
 
     solver: Literal["auto", "exact", "squarem", "incremental", "stepwise"] = "auto"
     stopping: Literal["aitken", "change"] = "aitken"
-    tol: float = Field(1e-6, ge=0, description="nats per row")
-    max_iter: int = Field(100, ge=0)
-    n_init: int = Field(1, ge=1, description="starts; all share every reading")
+    tol: float = Field(default=1e-6, ge=0, description="nats per row")
+    max_iter: int = Field(default=100, ge=0)
+    n_init: int = Field(default=1, ge=1, description="starts; all share every reading")
     init_params: Literal["kmeans", "k-means++", "kmeans||", "random", "random_from_data"] = "kmeans"
-    random_state: int | None = Field(0, ge=0)
-    half_life: float | None = Field(None, gt=0)
-    max_time: float | None = Field(None, gt=0, description="seconds")
+    random_state: int | None = Field(default=0, ge=0)
+    half_life: float | None = Field(default=None, gt=0)
+    max_time: float | None = Field(default=None, gt=0, description="seconds")
 
 
 class ComputeSection(_Section):
     """Where and within what it runs."""
 
     executor: Literal["threads", "dask"] | None = None
-    scheduler: str | None = Field(None, description="address of a Dask scheduler")
+    scheduler: str | None = Field(default=None, description="address of a Dask scheduler")
     n_jobs: int | None = None
-    memory_limit: str | int | None = Field(None, description='such as "2GB"')
-    checkpoint: str | None = Field(None, description="folder")
+    memory_limit: str | int | None = Field(default=None, description='such as "2GB"')
+    checkpoint: str | None = Field(default=None, description="folder")
 
 
 class SelectSection(_Section):
     """What `streamgmm select` compares."""
 
-    k_min: int = Field(1, ge=1)
-    k_max: int = Field(15, ge=1)
+    k_min: int = Field(default=1, ge=1)
+    k_max: int = Field(default=15, ge=1)
     covariance_types: list[Literal["full", "tied", "diag", "spherical"]] = ["full"]
     criterion: Literal["bic", "aic", "icl"] = "bic"
 
@@ -85,8 +85,8 @@ class SelectSection(_Section):
 class OutputSection(_Section):
     """What is left behind."""
 
-    dir: str | None = Field(None, description="folder for the model, the report and the resolved config")
-    sample_rows: int = Field(2000, ge=0, description="rows drawn for pictures; kept in the folder; 0 keeps none")
+    dir: str | None = Field(default=None, description="folder for the model, the report and the resolved config")
+    sample_rows: int = Field(default=2000, ge=0, description="rows drawn for pictures; kept in the folder; 0 keeps none")
 
 
 class Config(_Section):
