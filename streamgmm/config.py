@@ -31,10 +31,10 @@ class DataSection(_Section):
     path: str | None = Field(default=None, description="file, folder or URL of the data")
     columns: list[str] | None = Field(default=None, description="columns to use; all numeric ones by default")
     weight: str | None = Field(default=None, description="column of sample weights")
-    chunk_rows: int | None = Field(default=None, gt=0, description="rows per chunk where the format has none of its own")
+    chunk_rows: int | None = Field(default=None, gt=0, description="rows per chunk where the format has none")
     missing_chunks: Literal["error", "skip", "fill"] = Field(default="error", description="what an absent chunk means")
     scale: bool = Field(default=False, description="standardise each feature first (one more pass)")
-    pca: int | None = Field(default=None, ge=1, description="rotate to this many principal components first (one more pass)")
+    pca: int | None = Field(default=None, ge=1, description="keep this many principal components (one more pass)")
 
 
 class ModelSection(_Section):
@@ -86,7 +86,7 @@ class OutputSection(_Section):
     """What is left behind."""
 
     dir: str | None = Field(default=None, description="folder for the model, the report and the resolved config")
-    sample_rows: int = Field(default=2000, ge=0, description="rows drawn for pictures; kept in the folder; 0 keeps none")
+    sample_rows: int = Field(default=2000, ge=0, description="rows drawn for pictures, kept in the folder")
 
 
 class Config(_Section):
