@@ -8,13 +8,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamgmm.covariance.base import LOG_2PI
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.mixture import Mixture
+from streamgmm.prior import Conjugate
 from streamgmm.rules import Block, Rule
 from streamgmm.stats import Stats
 
+Array = NDArray[np.float64]
 Models = tuple[Mixture, ...]
 Update = Callable[[Models, tuple[Stats, ...], Any], tuple[Models, Any]]
 
@@ -74,13 +77,14 @@ def merge_all(a: tuple[Stats, ...], b: tuple[Stats, ...]) -> tuple[Stats, ...]:
     return tuple(left.merge(right) for left, right in zip(a, b, strict=True))
 
 
-def m_step(stats: Stats, *, reg_covar: float = 0.0) -> Mixture:
-    """The mixture that maximises the expected log-likelihood of `stats`.
+def m_step(stats: Stats, *, reg_covar: float = 0.0, prior: Conjugate | None = None) -> Mixture:
+    """The mixture that maximises the expected log-likelihood of `stats`, or with a prior the expected log-posterior.
 
     Parameters
     ----------
     reg_covar : float
         Added to every variance, in squared units of the data.
+    prior : Conjugate, optional
 
     Raises
     ------
@@ -88,12 +92,39 @@ def m_step(stats: Stats, *, reg_covar: float = 0.0) -> Mixture:
         Where a covariance has no Cholesky factor.
     """
     family = stats.family
-    weights = stats.weight / stats.weight.sum()
-    covariances = family.estimate(stats, reg_covar)
+    weights, noise = proportions(stats)
+    means, covariances = estimates(stats, reg_covar, prior)
     factors, good = family.factor(covariances)
     if not good.all():
         raise CollapsedError(~good)
-    return Mixture.trusted(weights, stats.mean, covariances, family, factors)
+    return Mixture.trusted(weights, means, covariances, family, factors, noise, stats.observation)
+
+
+def proportions(stats: Stats) -> tuple[Array, float]:
+    """(K,) weights of the components and the weight of the background, together 1."""
+    total = stats.weight.sum()
+    if stats.observation is None or stats.observation.box is None:
+        return stats.weight / total, 0.0
+    noise = max(stats.count - total, 0.0)
+    return stats.weight / (total + noise), float(noise / (total + noise))
+
+
+def estimates(stats: Stats, reg_covar: float, prior: Conjugate | None) -> tuple[Array, Array]:
+    """Means (K, D) and covariances: maximum likelihood, or with a prior the posterior mode; not yet factored."""
+    if prior is None:
+        return stats.mean, stats.family.estimate(stats, reg_covar)
+    return prior.estimate(stats, reg_covar)
+
+
+def objective(model: Mixture, stats: Stats, prior: Conjugate | None = None) -> float:
+    """What EM climbs, in nats per row: the mean log-likelihood of `model`, penalised where there is a prior.
+
+    Parameters
+    ----------
+    model : the mixture that made the responsibilities behind `stats`
+    """
+    penalty = 0.0 if prior is None else prior.log_density(model)
+    return (stats.loglik + penalty) / stats.count
 
 
 def bound(model: Mixture, stats: Stats) -> float:

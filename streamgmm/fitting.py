@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from streamgmm.em import CollapsedError, Models, m_step
+from streamgmm.em import CollapsedError, Models, m_step, objective
 from streamgmm.mixture import Mixture
+from streamgmm.prior import Conjugate
 from streamgmm.repair import repairing_m_step
 from streamgmm.stats import Stats
 from streamgmm.stopping import Stopping
@@ -23,6 +24,7 @@ class Totals:
     log_max: float
     count: float
     rows: int
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Candidate:
     model : Mixture
         After the last update.
     trace : tuple of float
-        Mean log-likelihood per row of each E-step, of the model before its M-step.
+        Objective per row of each E-step, of the model before its M-step (see `em.objective`).
     status : {"running", "converged", "stopped"}
     last : Totals or None
     reseeds : tuple of int
@@ -89,12 +91,14 @@ class PlainUpdate:
         E-steps per candidate.
     repair : bool
         False raises `CollapsedError` instead of mending.
+    prior : Conjugate or None
     """
 
     reg_covar: float
     stopping: Stopping
     max_iter: int
     repair: bool = True
+    prior: Conjugate | None = None
 
     def __call__(self, models: Models, totals: tuple[Stats, ...], memory: Memory) -> tuple[Models, Memory]:
         running = iter(totals)
@@ -104,14 +108,16 @@ class PlainUpdate:
     def _advance(self, candidate: Candidate, stats: Stats) -> Candidate:
         if stats.count <= 0:
             raise ValueError("sample_weight: at least one weight must be positive; all weights are zero.")
-        trace = (*candidate.trace, stats.loglik / stats.count)
+        trace = (*candidate.trace, objective(candidate.model, stats, self.prior))
         n_iter = candidate.n_iter + 1
         reseeds = candidate.reseeds
         events: tuple[dict[str, Any], ...] = ()
         if self.repair:
-            model, reseeds, events = repairing_m_step(stats, reg_covar=self.reg_covar, reseeds=reseeds)
+            model, reseeds, events = repairing_m_step(
+                stats, reg_covar=self.reg_covar, reseeds=reseeds, prior=self.prior
+            )
         else:
-            model = m_step(stats, reg_covar=self.reg_covar)
+            model = m_step(stats, reg_covar=self.reg_covar, prior=self.prior)
             if (stats.weight < 1e-10 * stats.weight.sum()).any():
                 raise CollapsedError(stats.weight < 1e-10 * stats.weight.sum())
         status = "running"
@@ -125,7 +131,7 @@ class PlainUpdate:
             trace=trace,
             n_iter=n_iter,
             status=status,
-            last=Totals(stats.loglik, stats.entropy, stats.log_max, stats.count, stats.rows),
+            last=Totals(stats.loglik, stats.entropy, stats.log_max, stats.count, stats.rows, stats.dropped),
             reseeds=reseeds,
             repairs=candidate.repairs + tuple({"iteration": n_iter, **e} for e in events),
         )

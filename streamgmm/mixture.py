@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from streamgmm import kernels
 from streamgmm.covariance import Covariance, check_covariances, family
 from streamgmm.kernels import Plan
-from streamgmm.stats import Stats
+from streamgmm.stats import Observation, Stats
 
 Array = NDArray[np.float64]
 
@@ -37,10 +37,17 @@ class Mixture:
 
     Parameters
     ----------
-    weights : (K,) >= 0, summing to 1
+    weights : (K,) >= 0, summing to 1 (with `noise_weight`)
     means : (K, D)
     covariances : full (K, D, D), tied (D, D), diag (K, D), spherical (K,)
     covariance_type : {"full", "tied", "diag", "spherical"} or a `Covariance`
+    noise_weight : float, default 0
+        Weight of a background with constant density over `box`.
+    box : (2, D), optional
+        Lower and upper corners of the background. Its density 1 / V is used for rows outside too, so that a new row far
+        away is background rather than impossible.
+    missing : {"error", "marginalize"}, default "error"
+        Whether NaN in a row is an error, or an entry that was not observed and is integrated out.
 
     Raises
     ------
@@ -61,6 +68,8 @@ class Mixture:
     covariances: Array
     family: Covariance
     factors: Array = field(repr=False)
+    noise_weight: float
+    observation: Observation | None
     _prepared: _Prepared | None = field(repr=False)
 
     def __init__(
@@ -69,6 +78,10 @@ class Mixture:
         means: ArrayLike,
         covariances: ArrayLike,
         covariance_type: str | Covariance = "full",
+        *,
+        noise_weight: float = 0.0,
+        box: ArrayLike | None = None,
+        missing: str = "error",
     ) -> None:
         chosen = family(covariance_type)
         w = np.array(weights, np.float64)
@@ -79,8 +92,11 @@ class Mixture:
             )
         if not np.isfinite(mu).all():
             raise ValueError("means must be finite; found NaN or infinity.")
-        if not (np.isfinite(w).all() and (w >= 0).all() and abs(w.sum() - 1.0) < 1e-6):
-            raise ValueError(f"weights must be >= 0 and sum to 1; got {w} with sum {w.sum()}.")
+        total = w.sum() + noise_weight
+        if not (np.isfinite(w).all() and (w >= 0).all() and noise_weight >= 0 and abs(total - 1.0) < 1e-6):
+            raise ValueError(f"weights must be >= 0 and sum to 1, with noise_weight; got {w} with sum {total}.")
+        if noise_weight > 0 and box is None:
+            raise ValueError("noise_weight > 0 needs the box of the background, shape (2, D); got None.")
         sigma = check_covariances(chosen, covariances, *mu.shape)
         factors, good = chosen.factor(sigma)
         if not good.all():
@@ -88,30 +104,63 @@ class Mixture:
                 f"covariances must be positive definite; component(s) {np.flatnonzero(~good).tolist()} are not. "
                 "Add a small value to their diagonal (reg_covar)."
             )
-        self._set(w, mu, sigma, chosen, factors)
+        self._set(w, mu, sigma, chosen, factors, float(noise_weight), observed(box, missing, mu.shape[1]))
 
-    def _set(self, weights: Array, means: Array, covariances: Array, chosen: Covariance, factors: Array) -> None:
+    def _set(
+        self,
+        weights: Array,
+        means: Array,
+        covariances: Array,
+        chosen: Covariance,
+        factors: Array,
+        noise_weight: float = 0.0,
+        observation: Observation | None = None,
+    ) -> None:
         put = partial(object.__setattr__, self)
         put("weights", _frozen(weights))
         put("means", _frozen(means))
         put("covariances", _frozen(covariances))
         put("family", chosen)
         put("factors", _frozen(factors))
+        put("noise_weight", noise_weight)
+        put("observation", observation)
         put("_prepared", None)
 
     @classmethod
-    def trusted(cls, weights: Array, means: Array, covariances: Array, chosen: Covariance, factors: Array) -> Mixture:
+    def trusted(
+        cls,
+        weights: Array,
+        means: Array,
+        covariances: Array,
+        chosen: Covariance,
+        factors: Array,
+        noise_weight: float = 0.0,
+        observation: Observation | None = None,
+    ) -> Mixture:
         """A mixture from parts that are known to be right; nothing is copied or checked."""
         self = object.__new__(cls)
-        self._set(weights, means, covariances, chosen, factors)
+        self._set(weights, means, covariances, chosen, factors, noise_weight, observation)
         return self
+
+    def observing(self, observation: Observation | None, noise_weight: float | None = None) -> Mixture:
+        """The same components, with another background and treatment of missing entries.
+
+        Parameters
+        ----------
+        noise_weight : share of the background, taken from all components alike; None keeps it, so far as there is one
+        """
+        box = None if observation is None else observation.box
+        noise = 0.0 if box is None else self.noise_weight if noise_weight is None else noise_weight
+        weights = self.weights * ((1.0 - noise) / self.weights.sum())
+        return Mixture.trusted(weights, self.means, self.covariances, self.family, self.factors, noise, observation)
 
     def __repr__(self) -> str:
         K, D = self.means.shape
         return f"Mixture(n_components={K}, n_features={D}, covariance_type={self.family.name!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Mixture.trusted, (self.weights, self.means, self.covariances, self.family, self.factors)
+        parts = (self.weights, self.means, self.covariances, self.family, self.factors)
+        return Mixture.trusted, (*parts, self.noise_weight, self.observation)
 
     @property
     def n_components(self) -> int:
@@ -123,9 +172,24 @@ class Mixture:
 
     @property
     def n_parameters(self) -> int:
-        """Degrees of freedom: K - 1 weights, K D means, and those of the covariances."""
+        """Degrees of freedom: K - 1 weights (K with a background), K D means, and those of the covariances."""
         K, D = self.means.shape
-        return K - 1 + K * D + self.family.n_parameters(K, D)
+        return K - (self.box is None) + K * D + self.family.n_parameters(K, D)
+
+    @property
+    def box(self) -> Array | None:
+        """(2, D) lower and upper corners of the background, or None."""
+        return None if self.observation is None else self.observation.box
+
+    @property
+    def log_volume(self) -> float:
+        """Log of the volume of the background's box, in nats; infinity where there is no background."""
+        return float("inf") if self.box is None else float(np.log(self.box[1] - self.box[0]).sum())
+
+    @property
+    def missing(self) -> bool:
+        """Whether NaN is an entry that was not observed (True) or an error."""
+        return self.observation is not None and self.observation.missing
 
     @property
     def stats_bytes(self) -> int:
@@ -141,7 +205,8 @@ class Mixture:
     def _prepare(self) -> _Prepared:
         prepared = self._prepared
         if prepared is None:
-            plan, spread = self.family.plan(self.weights, self.means, self.covariances, self.factors, -np.inf)
+            base = -np.inf if self.noise_weight == 0.0 else float(np.log(self.noise_weight)) - self.log_volume
+            plan, spread = self.family.plan(self.weights, self.means, self.covariances, self.factors, base)
             prepared = _Prepared(plan, spread)
             object.__setattr__(self, "_prepared", prepared)
         return prepared
@@ -153,7 +218,8 @@ class Mixture:
 
         Kept there while chunks are merged, so that no offset of the data can cost a digit.
         """
-        return self.family.stats(kernels.run(self._prepare().plan, rows, weight, statistics=True))
+        stats = self.family.stats(kernels.run(self._prepare().plan, rows, weight, statistics=True))
+        return stats if self.observation is None else replace(stats, observation=self.observation)
 
     def totals(self, rows: NDArray[Any], weight: Array | None = None) -> Array:
         """(5,) sums over `rows`: w log p, w entropy, w log max r, w, and rows of positive weight."""
@@ -204,14 +270,14 @@ class Mixture:
         return out
 
     def responsibilities(self, X: ArrayLike) -> Array:
-        """(N, K) posterior probabilities of the components."""
+        """(N, K) posterior probabilities of the components; with a background (N, K + 1), its own last."""
         rows = self._rows(X)
-        out = np.empty((len(rows), self.n_components))
+        out = np.empty((len(rows), self.n_components + (self.box is not None)))
         kernels.run(self._prepare().plan, rows, None, statistics=False, resp=out)
         return out
 
     def labels(self, X: ArrayLike) -> NDArray[np.int64]:
-        """(N,) most responsible component of each row."""
+        """(N,) most responsible component of each row, -1 for the background."""
         rows = self._rows(X)
         out = np.empty(len(rows), np.int64)
         kernels.run(self._prepare().plan, rows, None, statistics=False, label=out)
@@ -219,6 +285,8 @@ class Mixture:
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[Array, NDArray[np.int64]]:
         """Draw rows: (N, D) values and (N,) component labels, ordered by component as scikit-learn does.
+
+        Rows of the background come last, with label -1.
 
         Parameters
         ----------
@@ -229,8 +297,9 @@ class Mixture:
             raise ValueError(f"n_samples must be at least 1; got {n_samples}.")
         rng = random_state if hasattr(random_state, "standard_normal") else np.random.default_rng(random_state)
         K, D = self.means.shape
-        counts = rng.multinomial(n_samples, self.weights / self.weights.sum())
-        labels = np.repeat(np.arange(K), counts)
+        shares = self.weights if self.box is None else np.append(self.weights, self.noise_weight)
+        counts = rng.multinomial(n_samples, shares / shares.sum())
+        labels = np.repeat(np.arange(len(counts)), counts)
         noise = rng.standard_normal((n_samples, D))
         factors = self.factors
         values = np.empty((n_samples, D))
@@ -239,7 +308,24 @@ class Mixture:
             part = slice(stop[k] - counts[k], stop[k])
             factor = factors if self.family.name == "tied" else factors[k]
             values[part] = self.means[k] + (noise[part] @ factor.T if np.ndim(factor) == 2 else noise[part] * factor)
+        if self.box is not None:
+            values[labels == K] = rng.uniform(*self.box, size=(counts[K], D))
+            labels[labels == K] = -1
         return values, labels
+
+
+def observed(box: ArrayLike | None, missing: str, D: int) -> Observation | None:
+    """The `Observation` behind the arguments of `Mixture`, checked; None where nothing is special."""
+    if missing not in ("error", "marginalize"):
+        raise ValueError(f"missing must be 'error' or 'marginalize'; got {missing!r}.")
+    if box is None:
+        return Observation(None, True) if missing == "marginalize" else None
+    corners = np.array(box, np.float64)
+    if corners.shape != (2, D) or not np.isfinite(corners).all() or not (corners[0] < corners[1]).all():
+        raise ValueError(
+            f"box must have shape (2, {D}): finite lower corners, and upper ones above them; got {corners.tolist()}."
+        )
+    return Observation(_frozen(corners), missing == "marginalize")
 
 
 def check_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:

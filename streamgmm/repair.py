@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.covariance import TIED, spread_of
-from streamgmm.em import CollapsedError, m_step
+from streamgmm.em import CollapsedError, estimates, m_step, proportions
 from streamgmm.mixture import Mixture
+from streamgmm.prior import Conjugate
 from streamgmm.stats import Stats
 
 Array = NDArray[np.float64]
@@ -40,7 +41,9 @@ def overall_covariance(stats: Stats) -> Array:
     return np.asarray((within + between) / total)
 
 
-def repairing_m_step(stats: Stats, *, reg_covar: float, reseeds: tuple[int, ...]) -> Repaired:
+def repairing_m_step(
+    stats: Stats, *, reg_covar: float, reseeds: tuple[int, ...], prior: Conjugate | None = None
+) -> Repaired:
     """`m_step`, with every collapsed component mended.
 
     Collapsed: a share of the rows below 1e-10, or no Cholesky factor after `reg_covar`. A direction that is degenerate
@@ -52,12 +55,12 @@ def repairing_m_step(stats: Stats, *, reg_covar: float, reseeds: tuple[int, ...]
     dead = share < DEAD_SHARE
     if not dead.any():
         try:
-            return Repaired(m_step(stats, reg_covar=reg_covar), reseeds, ())
+            return Repaired(m_step(stats, reg_covar=reg_covar, prior=prior), reseeds, ())
         except CollapsedError:
             pass
     spread = spread_of(overall_covariance(stats))
-    covariances = family.estimate(stats, reg_covar)
-    means = stats.mean.copy()
+    means, covariances = estimates(stats, reg_covar, prior)
+    means = means.copy()
     events: list[dict[str, Any]] = []
     overall = overall_covariance(stats) + reg_covar * np.eye(means.shape[1])
     degenerate = degenerate_features(overall)
@@ -96,8 +99,10 @@ def repairing_m_step(stats: Stats, *, reg_covar: float, reseeds: tuple[int, ...]
         factors, good = family.factor(covariances)
     if not good.all():
         raise CollapsedError(~good)
-    weights = new_share / new_share.sum()
-    return Repaired(Mixture.trusted(weights, means, covariances, family, factors), tuple(counts), tuple(events))
+    noise = proportions(stats)[1]
+    weights = new_share * ((1.0 - noise) / new_share.sum())
+    model = Mixture.trusted(weights, means, covariances, family, factors, noise, stats.observation)
+    return Repaired(model, tuple(counts), tuple(events))
 
 
 def degenerate_features(overall: Array) -> list[int]:

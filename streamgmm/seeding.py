@@ -34,6 +34,7 @@ class Survey:
     moments : (D,) mean and (D, D) covariance of all rows, weighted
     n_rows : rows of positive weight in the data
     count : sum of the sample weights in the data
+    box : (2, D) smallest and largest value of each feature among the rows of positive weight
     """
 
     rows: NDArray[Any]
@@ -42,6 +43,7 @@ class Survey:
     covariance: Array
     n_rows: int
     count: float
+    box: Array
 
 
 def sample_size(n_components: int, n_features: int) -> int:
@@ -69,6 +71,7 @@ class _Part:
     n_rows: int
     mean: Array
     scatter: Array
+    box: Array
 
 
 def _survey_chunk(chunk: Any, *, size: int, seed: int) -> _Part:
@@ -86,7 +89,9 @@ def _survey_chunk(chunk: Any, *, size: int, seed: int) -> _Part:
     count = float(w.sum())
     mean = np.zeros(D)
     scatter = np.zeros((D, D))
+    box = np.array([np.full(D, np.inf), np.full(D, -np.inf)])
     if count > 0:
+        box = corners(rows if len(present) == n else rows[present])
         with np.errstate(invalid="ignore", over="ignore"):
             mean = rows[0] + (w @ (rows.astype(np.float64) - rows[0])) / count
             delta = rows - mean
@@ -96,8 +101,30 @@ def _survey_chunk(chunk: Any, *, size: int, seed: int) -> _Part:
             if bad.size:
                 raise non_finite(rows, int(bad[0]), chunk)
     return _Part(
-        log_u[chosen] / w[chosen], numbers[chosen], rows[chosen], w[chosen], count, len(present), mean, scatter
+        log_u[chosen] / w[chosen], numbers[chosen], rows[chosen], w[chosen], count, len(present), mean, scatter, box
     )
+
+
+def corners(rows: NDArray[Any]) -> Array:
+    """(2, D) smallest and largest observed value of each feature; NaN is passed over."""
+    return np.array([np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)], np.float64)
+
+
+def background_box(box: Array) -> Array:
+    """The box of a uniform background, from the smallest and largest values of the data.
+
+    Raises
+    ------
+    ValueError
+        Where a feature is constant, so that the box has no volume.
+    """
+    flat = np.flatnonzero(~(box[0] < box[1]))
+    if flat.size:
+        raise ValueError(
+            f"noise='uniform' needs a box with a volume; feature(s) {flat.tolist()} are constant. Drop them, or set "
+            "noise=None."
+        )
+    return box
 
 
 def _merge_parts(a: _Part, b: _Part, *, size: int) -> _Part:
@@ -116,6 +143,7 @@ def _merge_parts(a: _Part, b: _Part, *, size: int) -> _Part:
         a.n_rows + b.n_rows,
         a.mean + delta * (b.count / count),
         a.scatter + b.scatter + np.outer(delta, delta) * (a.count * b.count / count),
+        np.array([np.minimum(a.box[0], b.box[0]), np.maximum(a.box[1], b.box[1])]),
     )
 
 
@@ -142,6 +170,7 @@ def survey(source: Any, executor: Any, *, size: int, seed: int) -> Survey:
         part.scatter / part.count,
         part.n_rows,
         part.count,
+        part.box,
     )
 
 

@@ -16,6 +16,20 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What a row may be besides complete and drawn from a component. Travels from a mixture to its statistics and back.
+
+    Attributes
+    ----------
+    box : (2, D) lower and upper corners of the uniform background, or None where there is none.
+    missing : True where NaN means "not observed" and is integrated out; False where it is an error.
+    """
+
+    box: Array | None = None
+    missing: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Stats:
     """Expected sufficient statistics of N rows under K components, centred, in float64.
 
@@ -34,6 +48,9 @@ class Stats:
     count : sum of the sample weights w.
     rows : number of rows with positive weight.
     family : the covariance family, which knows the shape of `scatter`.
+    observation : None, or how the mixture treats background and missing entries. With a background its mass is
+        `count` less the sum of `weight`.
+    dropped : number of rows of positive weight with nothing observed; they are in none of the sums.
     """
 
     weight: Array
@@ -45,6 +62,8 @@ class Stats:
     count: float
     rows: int
     family: Covariance
+    observation: Observation | None = None
+    dropped: int = 0
 
     @classmethod
     def zeros(cls, family: Covariance, n_components: int, n_features: int) -> Stats:
@@ -69,6 +88,8 @@ class Stats:
             self.count + other.count,
             self.rows + other.rows,
             self.family,
+            self.observation or other.observation,
+            self.dropped + other.dropped,
         )
 
     def scaled(self, factor: float) -> Stats:

@@ -84,3 +84,30 @@ def em(X, model, covariance_type, n_iter, reg_covar=0.0, sample_weight=None):
         trace.append(loglik)
         model = m_step(mass, mean, scatter, covariance_type, reg_covar)
     return model, trace
+
+
+def em_with_noise(X, model, noise, box, covariance_type, n_iter):
+    """n_iter EM steps with a uniform background over `box`: model, noise weight, log-likelihoods before each M-step."""
+    X = np.asarray(X, float)
+    log_density = -np.log(box[1] - box[0]).sum()
+    trace = []
+    for _ in range(n_iter):
+        logs = np.column_stack(
+            [log_densities(X, *model, covariance_type), np.full(len(X), np.log(noise) + log_density)]
+        )
+        total = logsumexp(logs, axis=1)
+        trace.append(total.sum())
+        r = np.exp(logs - total[:, None])
+        mass = r.sum(axis=0)
+        K = len(mass) - 1
+        mean = np.stack([r[:, k] @ X / mass[k] for k in range(K)])
+        full = np.stack([(r[:, k, None] * (X - mean[k])).T @ (X - mean[k]) for k in range(K)])
+        scatter = {
+            "full": full,
+            "tied": full.sum(axis=0),
+            "diag": np.stack([np.diag(s) for s in full]),
+            "spherical": np.array([np.trace(s) for s in full]),
+        }[covariance_type]
+        _, mean, cov = m_step(mass[:K], mean, scatter, covariance_type)
+        model, noise = (mass[:K] / len(X), mean, cov), mass[K] / len(X)
+    return model, noise, trace

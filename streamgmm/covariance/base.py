@@ -170,9 +170,22 @@ class Covariance(ABC):
 
     # Parameters -------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def estimate(self, stats: Stats, reg_covar: float) -> Array:
         """Maximum likelihood covariances, plus `reg_covar` on the diagonal. Components without weight get NaN."""
+        return self.mode(stats.scatter, self.divisor(stats.weight, stats.mean.shape[1]), reg_covar)
+
+    def mode(self, scatter: Array, divisor: Array, reg_covar: float) -> Array:
+        """scatter / divisor, plus `reg_covar` on the diagonal; NaN where the divisor is 0."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.add_to_diagonal(scatter / divisor, reg_covar)
+
+    @abstractmethod
+    def add_to_diagonal(self, covariances: Array, value: float) -> Array:
+        """The covariances with `value` added to every variance."""
+
+    @abstractmethod
+    def divisor(self, weight: Array, D: int) -> Array:
+        """What a scatter of components with `weight` (K,) rows is divided by, shaped to broadcast against it."""
 
     @abstractmethod
     def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
@@ -197,6 +210,30 @@ class Covariance(ABC):
     @abstractmethod
     def log_det(self, factors: Array, K: int, D: int) -> Array:
         """(K,) log determinants of the covariances, from their factors."""
+
+    # Conjugate prior --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def prior_scale(self, scale: Array, D: int) -> Array:
+        """A prior scale given as a number, (D,) or (D, D), in the shape of one component of this family.
+
+        Raises
+        ------
+        ValueError
+            Where the family has no room for that shape.
+        """
+
+    @abstractmethod
+    def default_scale(self, covariance: Array, K: int) -> Array:
+        """mclust's default scale: the overall covariance (D, D), or its mean variance, shared out among K volumes."""
+
+    @abstractmethod
+    def prior_exponent(self, dof: float, K: int, D: int) -> float:
+        """Rows that the prior adds to the divisor of a covariance (twice the exponent of 1/|covariance|)."""
+
+    @abstractmethod
+    def log_kernel(self, scatter: Array, exponent: float, covariances: Array, factors: Array) -> float:
+        """-(exponent log |covariance| + tr(scatter covariance^-1)) / 2, summed over components; no constants."""
 
     # Starts ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from streamgmm.covariance.base import LOG_2PI, Array, Covariance, feature_limit, log_weights
 from streamgmm.kernels import Family, Plan, Sums
-from streamgmm.stats import Stats
 
 
 class Scaled(Covariance):
@@ -32,6 +31,16 @@ class Scaled(Covariance):
         good = good if good.ndim == 1 else good.all(axis=1)
         with np.errstate(invalid="ignore"):
             return np.sqrt(covariances), good
+
+    def add_to_diagonal(self, covariances: Array, value: float) -> Array:
+        return covariances + value
+
+    def default_scale(self, covariance: Array, K: int) -> Array:
+        D = len(covariance)
+        return self.prior_scale(np.asarray(np.diag(covariance).mean() * K ** (-2.0 / D)), D)
+
+    def log_kernel(self, scatter: Array, exponent: float, covariances: Array, factors: Array) -> float:
+        return float(-0.5 * (exponent * np.log(covariances) + scatter / covariances).sum())
 
     def _scales(self, share: Array, delta: Array, covariances: Array) -> Array:
         """(D,) scales of the frame."""
@@ -119,9 +128,16 @@ class Diag(Scaled):
     def scatter_from_moments(self, second: Array, mass: Array, shift: Array) -> Array:
         return np.maximum(second[:, :, 0] - self.between(mass, shift), 0.0)
 
-    def estimate(self, stats: Stats, reg_covar: float) -> Array:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return stats.scatter / stats.weight[:, None] + reg_covar
+    def divisor(self, weight: Array, D: int) -> Array:
+        return weight[:, None]
+
+    def prior_scale(self, scale: Array, D: int) -> Array:
+        if scale.ndim == 2:
+            raise ValueError("prior: the scale of a 'diag' mixture must be a number or have shape (D,); got a matrix.")
+        return np.broadcast_to(scale, (D,))
+
+    def prior_exponent(self, dof: float, K: int, D: int) -> float:
+        return dof + 3
 
     def log_det(self, factors: Array, K: int, D: int) -> Array:
         return 2.0 * np.log(factors).sum(axis=1)
@@ -181,9 +197,16 @@ class Spherical(Scaled):
     def scatter_from_moments(self, second: Array, mass: Array, shift: Array) -> Array:
         return np.maximum(second[:, :, 0].sum(axis=1) - self.between(mass, shift), 0.0)
 
-    def estimate(self, stats: Stats, reg_covar: float) -> Array:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return stats.scatter / (stats.weight * stats.mean.shape[1]) + reg_covar
+    def divisor(self, weight: Array, D: int) -> Array:
+        return weight * D
+
+    def prior_scale(self, scale: Array, D: int) -> Array:
+        if scale.ndim > 0:
+            raise ValueError(f"prior: the scale of a 'spherical' mixture must be a number; got shape {scale.shape}.")
+        return scale
+
+    def prior_exponent(self, dof: float, K: int, D: int) -> float:
+        return dof + D + 2
 
     def log_det(self, factors: Array, K: int, D: int) -> Array:
         return 2.0 * D * np.log(factors)

@@ -21,7 +21,6 @@ from streamgmm.covariance.base import (
     spread_of,
 )
 from streamgmm.kernels import Family, Plan, Sums
-from streamgmm.stats import Stats
 
 
 class Triangular(Covariance):
@@ -42,6 +41,24 @@ class Triangular(Covariance):
 
     def from_overall(self, overall: Array) -> Array:
         return overall
+
+    def add_to_diagonal(self, covariances: Array, value: float) -> Array:
+        d = np.arange(covariances.shape[-1])
+        covariances[..., d, d] += value
+        return covariances
+
+    def prior_scale(self, scale: Array, D: int) -> Array:
+        if scale.ndim == 2:
+            return scale
+        return np.diag(np.broadcast_to(scale, (D,)))
+
+    def default_scale(self, covariance: Array, K: int) -> Array:
+        return covariance * K ** (-2.0 / len(covariance))
+
+    def log_kernel(self, scatter: Array, exponent: float, covariances: Array, factors: Array) -> float:
+        log_det = 2.0 * np.log(np.diagonal(factors, axis1=-2, axis2=-1)).sum()
+        trace = (self.precisions(self.precisions_cholesky(factors)) * scatter).sum()
+        return float(-0.5 * (exponent * log_det + trace))
 
     @staticmethod
     def _floor(covariance: Array, spread: Array, floor: float) -> Array:
@@ -99,12 +116,11 @@ class Full(Triangular):
         scatter[:, j, i] = packed
         return scatter - self.between(weight, mean)
 
-    def estimate(self, stats: Stats, reg_covar: float) -> Array:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            covariances = stats.scatter / stats.weight[:, None, None]
-        d = np.arange(covariances.shape[1])
-        covariances[:, d, d] += reg_covar
-        return covariances
+    def divisor(self, weight: Array, D: int) -> Array:
+        return weight[:, None, None]
+
+    def prior_exponent(self, dof: float, K: int, D: int) -> float:
+        return dof + D + 2
 
     def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
         return cholesky_or_none(covariances)
@@ -184,10 +200,11 @@ class Tied(Triangular):
     def scatter_from_moments(self, second: Array, mass: Array, shift: Array) -> Array:
         return second[0] - self.between(mass, shift)
 
-    def estimate(self, stats: Stats, reg_covar: float) -> Array:
-        covariance = stats.scatter / stats.weight.sum()
-        covariance[np.diag_indices_from(covariance)] += reg_covar
-        return covariance
+    def divisor(self, weight: Array, D: int) -> Array:
+        return np.asarray(weight.sum())
+
+    def prior_exponent(self, dof: float, K: int, D: int) -> float:
+        return dof + D + 1 + K
 
     def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
         factors, good = cholesky_or_none(covariances[None])
