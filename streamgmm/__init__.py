@@ -12,6 +12,7 @@ __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "GaussianMixture": "streamgmm.estimator",
+    "KMeans": "streamgmm.kmeans",
     "Mixture": "streamgmm.mixture",
     "NormalInverseWishart": "streamgmm.prior",
     "Stats": "streamgmm.stats",
