@@ -24,24 +24,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 LOG_2PI = math.log(2 * math.pi)
-_EPS = np.finfo(np.float64).eps
-_FEATURE_TOLERANCE = 1e-10
-"""Nats by which the feature form may err on one log-density before a block goes to the centred form."""
-
-
-def feature_limit(narrowest: Array, radius: Array) -> float:
-    """Largest |z|^2 for which the feature form errs by less than `_FEATURE_TOLERANCE` nats.
-
-    Evaluated as a polynomial in z, the quadratic form loses about eps |P| (|z| + |mu|)^2 to rounding.
-
-    Parameters
-    ----------
-    narrowest : (K,) largest eigenvalue (or a bound) of each precision in the frame
-    radius : (K,) |mu_k| in the frame
-    """
-    reach = np.sqrt(_FEATURE_TOLERANCE / (_EPS * np.maximum(narrowest, 1.0))) - radius
-    nearest = float(np.min(reach))
-    return nearest * nearest if nearest > 0 else -1.0
+EPS = float(np.finfo(np.float64).eps)
 
 
 def cholesky_or_none(matrices: Array) -> tuple[Array, NDArray[np.bool_]]:

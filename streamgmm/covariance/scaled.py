@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.covariance.base import LOG_2PI, Array, Covariance, feature_limit, log_weights
+from streamgmm.covariance.base import EPS, LOG_2PI, Array, Covariance, log_weights
 from streamgmm.kernels import Family, Plan, Sums
 
 
@@ -73,9 +73,9 @@ class Scaled(Covariance):
         linear = precision * mu
         constant = const - 0.5 * np.einsum("ki,ki->k", linear, mu)
         coef = np.concatenate([self._quadratic(precision), linear, constant[:, None]], axis=1)
-        limit = feature_limit(precision.max(axis=1), np.linalg.norm(mu, axis=1))
+        narrow, radius = EPS * precision.max(axis=1), np.linalg.norm(mu, axis=1)
         whiten = np.ascontiguousarray(1.0 / spread[:, None])
-        return Plan(self.kernel, shift, whiten, coef, mu, reciprocal, const, base, limit), spread
+        return Plan(self.kernel, shift, whiten, coef, mu, reciprocal, const, base, narrow, radius), spread
 
 
 class Diag(Scaled):

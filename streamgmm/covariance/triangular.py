@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.covariance.base import (
+    EPS,
     LOG_2PI,
     Array,
     Covariance,
     cholesky_or_none,
-    feature_limit,
     inverse_lower,
     log_weights,
     packed_indices,
@@ -150,9 +150,8 @@ class Full(Triangular):
         quadratic = np.where(i == j, -0.5, -1.0) * precision[:, i, j]
         constant = const - 0.5 * np.einsum("ki,ki->k", linear, mu)
         coef = np.concatenate([quadratic, linear, constant[:, None]], axis=1)
-        narrowest = np.linalg.norm(precision, axis=(1, 2))
-        limit = feature_limit(narrowest, np.linalg.norm(mu, axis=1))
-        return Plan(self.kernel, shift, whiten, coef, mu, upper, const, base, limit), spread
+        narrow, radius = EPS * np.linalg.norm(precision, axis=(1, 2)), np.linalg.norm(mu, axis=1)
+        return Plan(self.kernel, shift, whiten, coef, mu, upper, const, base, narrow, radius), spread
 
 
 class Tied(Triangular):
@@ -229,5 +228,5 @@ class Tied(Triangular):
         const = log_weights(weights) - 0.5 * (self.log_det(factors, K, D) + D * LOG_2PI)
         constant = const - 0.5 * np.einsum("ki,ki->k", mu, mu)
         coef = np.concatenate([mu, constant[:, None]], axis=1)
-        limit = feature_limit(np.ones(K), np.linalg.norm(mu, axis=1))
-        return Plan(self.kernel, shift, whiten, coef, mu, upper, const, base, limit), factors
+        narrow, radius = EPS * np.ones(K), np.linalg.norm(mu, axis=1)
+        return Plan(self.kernel, shift, whiten, coef, mu, upper, const, base, narrow, radius), factors

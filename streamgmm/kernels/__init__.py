@@ -74,12 +74,11 @@ def run(
     logp = _NONE if logp is None else logp
     resp = _NONE_2D if resp is None else resp
     label = _NONE_INT if label is None else label
-    arrays = [_read_only(a) for a in (plan.shift, plan.whiten, plan.coef, plan.means, plan.factor, plan.const)]
-    shift, whiten, coef, means, factor, const = arrays
-    family = int(plan.family)
-    feature(
-        family, rows, w, shift, whiten, coef, plan.base, plan.limit, block, done, logp, resp, label, sums, quad, totals
-    )
+    arrays = (plan.shift, plan.whiten, plan.coef, plan.narrow, plan.radius, plan.means, plan.factor, plan.const)
+    shift, whiten, coef, narrow, radius, means, factor, const = map(_read_only, arrays)
+    family, base = int(plan.family), plan.base
+    outputs = logp, resp, label
+    feature(family, rows, w, shift, whiten, coef, base, narrow, radius, block, done, *outputs, sums, quad, totals)
     moments = None
     if not done.all():
         if factor.ndim == 2:
@@ -88,7 +87,7 @@ def run(
             shape = factor.shape
             moments = np.zeros(K), np.zeros((K, D)), np.zeros(shape)
         bad = centred(
-            family, rows, w, shift, whiten, means, factor, const, plan.base, block, done, logp, resp, label,
+            family, rows, w, shift, whiten, means, factor, const, base, block, done, *outputs,
             *(moments or (_NONE, _NONE_2D, _NONE_3D)), totals,
         )  # fmt: skip
         if bad >= 0:

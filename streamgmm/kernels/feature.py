@@ -133,8 +133,38 @@ def softmax(logits, first, count, weight, base, common, logp, resp, label, total
             logits[k, b] = 0.0
 
 
+TOLERANCE = 2e-9
+"""Bound, in nats, on the error of a log-density above which a block is left to the centred form.
+
+The bound eps |P| (|z| + |mu|)^2 was measured to be 5 to 20 times the largest error among 3000 rows (D = 2 to 63,
+condition 10 to 1e7), so that the error itself stays below 1e-9."""
+
+
+@inline
+def accurate(resp, first, count, weight, largest, narrow, radius):
+    """Whether the block is good to `TOLERANCE`, given its responsibilities (K, B), w included, and its largest |z|^2.
+
+    A component too narrow for the block spoils it only where it is responsible for something: one that has collapsed
+    onto a few rows must not cost all others their speed. It is ruled out below e^-40, of which its own error, less than
+    a nat, is part.
+    """
+    reach = math.sqrt(largest)
+    for k in range(narrow.shape[0]):
+        error = narrow[k] * (reach + radius[k]) ** 2
+        if error <= TOLERANCE:
+            continue
+        if not error < 1.0:
+            return False
+        for b in range(count):
+            if resp[k, b] > 4e-18 * (weight[first + b] if weight.shape[0] > 0 else 1.0):
+                return False
+    return True
+
+
 @jit
-def feature(family, rows, weight, shift, whiten, coef, base, limit, block, done, logp, resp, label, sums, quad, totals):
+def feature(
+    family, rows, weight, shift, whiten, coef, base, narrow, radius, block, done, logp, resp, label, sums, quad, totals
+):
     """One E-step over the blocks of `rows` for which the feature form is accurate.
 
     Parameters
@@ -142,7 +172,7 @@ def feature(family, rows, weight, shift, whiten, coef, base, limit, block, done,
     family : int                                        # IN
     rows : (n, D) float32 or float64, read-only          # IN
     weight : (n,) float64 or (0,) for none               # IN
-    shift, whiten, coef, base, limit                     # IN, see `Plan`
+    shift, whiten, coef, base, narrow, radius            # IN, see `Plan`
     block : int                                          # IN  rows per entry of `done`
     done : (ceil(n / block),) uint8                      # INOUT 0: to do; set to 1 where the block was taken
     logp : (n,) or (0,)                                  # OUT log p(x)
@@ -159,15 +189,16 @@ def feature(family, rows, weight, shift, whiten, coef, base, limit, block, done,
     phi = np.zeros((p, block))
     logits = np.zeros((K, block))
     common = np.zeros(block)
+    before = np.zeros(totals.shape[0])
     part = np.zeros((K, p))
     for g in range(done.shape[0]):
         if done[g] != 0:
             continue
         first = g * block
         count = min(block, n - first)
-        if not (whiten_block(rows, first, count, shift, whiten, z) <= limit):
+        largest = whiten_block(rows, first, count, shift, whiten, z)
+        if not largest < math.inf:
             continue
-        done[g] = 1
         features(family, z, count, phi)
         np.dot(coef, phi, logits)
         if family == TIED:
@@ -176,7 +207,12 @@ def feature(family, rows, weight, shift, whiten, coef, base, limit, block, done,
                 for i in range(D):
                     s += z[i, b] * z[i, b]
                 common[b] = -0.5 * s
+        before[:] = totals
         softmax(logits, first, count, weight, base, common, logp, resp, label, totals)
+        if not accurate(logits, first, count, weight, largest, narrow, radius):
+            totals[:] = before
+            continue
+        done[g] = 1
         if sums.shape[0] == 0:
             continue
         np.dot(logits, phi.T, part)

@@ -57,5 +57,7 @@ class Plan(NamedTuple):
     """(K,) log pi_k + log det U_k + log det whiten - D/2 log 2 pi."""
     base: float
     """Constant log-density of a background component, its weight included; -inf where there is none."""
-    limit: float
-    """Largest |z|^2 for which the feature form is accurate (see `covariance.feature_limit`)."""
+    narrow: Array
+    """(K,) eps |P_k|: the feature form errs on logit_k by at most narrow_k (|z| + radius_k)^2 nats."""
+    radius: Array
+    """(K,) |mu_k| in the frame."""
