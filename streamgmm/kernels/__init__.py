@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +12,11 @@ from numpy.typing import NDArray
 
 from streamgmm.kernels.plan import Array, Family, Plan
 
-__all__ = ["Array", "Family", "NonFiniteRowError", "Plan", "Sums", "run"]
+__all__ = ["FORMS", "Array", "Family", "NonFiniteRowError", "Plan", "Sums", "form", "run", "warmup"]
 
-_BLOCK = 256
+FORMS = ("auto", "plain", "vector")
+_log = logging.getLogger(__name__)
+_PLAIN_BLOCK = 256
 _NONE = np.empty(0)
 _NONE_INT = np.empty(0, np.int64)
 _NONE_2D = np.empty((0, 0))
@@ -42,6 +47,72 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
+@cache
+def _vectors_work() -> bool:
+    """Whether the hand-tiled form compiles here and is worth having: it wants 512-bit vectors."""
+    try:
+        import llvmlite.binding as llvm
+
+        from streamgmm.kernels import vector
+    except Exception as error:  # whatever a foreign Numba or LLVM says, the plain form serves
+        _log.info("Hand-tiled kernels are not available (%s): using the plain ones.", error)
+        return False
+    if not llvm.get_host_cpu_features().get("avx512f", False):
+        _log.info("This processor has no 512-bit vectors: using the plain kernels.")
+        return False
+    try:
+        _run_tiny(Family.SPHERICAL, vector.dense, vector.block_rows(1), np.float64)
+    except Exception as error:
+        _log.info("Hand-tiled kernels do not compile here (%s): using the plain ones.", error)
+        return False
+    return True
+
+
+def form() -> str:
+    """The dense form in use, "vector" or "plain"; the environment variable STREAMGMM_KERNELS forces one."""
+    asked = os.environ.get("STREAMGMM_KERNELS", "auto")
+    if asked not in FORMS:
+        raise ValueError(f"STREAMGMM_KERNELS must be one of {', '.join(FORMS)}; got {asked!r}.")
+    if asked == "auto":
+        return "vector" if _vectors_work() else "plain"
+    return asked
+
+
+def _dense(n: int, D: int) -> tuple[Any, int]:
+    """The dense form in use, and its rows per block."""
+    if form() == "vector":
+        from streamgmm.kernels.vector import block_rows, dense
+
+        return dense, block_rows(D)
+    from streamgmm.kernels.feature import feature
+
+    return feature, max(1, min(_PLAIN_BLOCK, n))
+
+
+def _run_tiny(family: Family, dense: Any, block: int, dtype: Any) -> None:
+    """Call a dense form on one row of zeros, to compile it."""
+    p = 3 if family in (Family.FULL, Family.DIAG, Family.SPHERICAL) else 2
+    one = _read_only(np.ones((1, 1)))
+    coef = _read_only(np.zeros((1, p)))
+    done = np.zeros(1, np.uint8)
+    rows = _read_only(np.zeros((1, 1), dtype))
+    quad = np.zeros(1 if family == Family.TIED else 0)
+    dense(
+        int(family), rows, _read_only(_NONE), one[0], one, coef, -np.inf, one[0], one[0], block, done, _NONE, _NONE_2D, _NONE_INT,
+        np.zeros((1, p)), quad, np.zeros(5),
+    )  # fmt: skip
+
+
+def warmup(dtypes: tuple[Any, ...] = (np.float64, np.float32)) -> None:
+    """Compile every kernel for rows of the given types, or load it from the cache on disk."""
+    shift, one = np.zeros(1), np.ones((1, 1))
+    for dtype in dtypes:
+        rows = np.zeros((1, 1), dtype)
+        for narrow in (0.0, np.inf):  # the feature form takes the block, the centred form takes it
+            plan = Plan(Family.DIAG, shift, one, np.zeros((1, 3)), one, one, shift, -np.inf, shift + narrow, shift)
+            run(plan, rows, None, statistics=True)
+
+
 def run(
     plan: Plan,
     rows: NDArray[Any],
@@ -59,14 +130,11 @@ def run(
     NonFiniteRowError
         At the first row with NaN or infinity.
     """
-    from streamgmm.kernels.centred import centred
-    from streamgmm.kernels.feature import feature
-
     n, D = rows.shape
     K, p = plan.coef.shape
     rows = _read_only(rows)
     w = _read_only(_NONE if weight is None else weight)
-    block = max(1, min(_BLOCK, n))
+    dense, block = _dense(n, D)
     done = np.zeros(-(-n // block), np.uint8)
     sums = np.zeros((K, p)) if statistics else _NONE_2D
     quad = np.zeros(D * (D + 1) // 2) if statistics and plan.family == Family.TIED else _NONE
@@ -78,9 +146,11 @@ def run(
     shift, whiten, coef, narrow, radius, means, factor, const = map(_read_only, arrays)
     family, base = int(plan.family), plan.base
     outputs = logp, resp, label
-    feature(family, rows, w, shift, whiten, coef, base, narrow, radius, block, done, *outputs, sums, quad, totals)
+    dense(family, rows, w, shift, whiten, coef, base, narrow, radius, block, done, *outputs, sums, quad, totals)
     moments = None
     if not done.all():
+        from streamgmm.kernels.centred import centred
+
         if factor.ndim == 2:
             factor = factor[:, :, None]
         if statistics:

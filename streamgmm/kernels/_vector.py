@@ -1,0 +1,371 @@
+"""Vectors of eight doubles inside Numba: a type modelled as LLVM's <8 x double>, its operations, and register tiles.
+
+LLVM keeps such values in registers and splits them where the processor's are narrower. Nothing here is contracted or
+reordered by the compiler: a fused multiply-add is written `fma`, so the bits are those of the source. Arrays must be
+C-contiguous float64 unless said otherwise; `at` counts elements from the array's start, and nothing is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, models, register_model
+
+LANES = 8
+_double = ir.DoubleType()
+_int64 = ir.IntType(64)
+_int32 = ir.IntType(32)
+_doubles = ir.VectorType(_double, LANES)
+_integers = ir.VectorType(_int64, LANES)
+_lane_mask = ir.VectorType(ir.IntType(1), LANES)
+
+
+class _Vector(types.Type):
+    def __init__(self) -> None:
+        super().__init__("Vector8d")
+
+
+vector = _Vector()
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _doubles)
+
+
+# What the generators below are written with -------------------------------------------------------------------------
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [at])
+
+
+def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    kind = ir.FunctionType(result, [a.type for a in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _load(builder: Any, pointer: Any) -> Any:
+    return builder.load(builder.bitcast(pointer, _doubles.as_pointer()), align=8)
+
+
+def _store(builder: Any, value: Any, pointer: Any) -> None:
+    builder.store(value, builder.bitcast(pointer, _doubles.as_pointer()), align=8)
+
+
+def _splat(builder: Any, scalar: Any, kind: Any = _doubles) -> Any:
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_int32, 0))
+    return builder.shuffle_vector(
+        one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(_int32, LANES), [0] * LANES)
+    )
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return _call(builder, "llvm.fma.v8f64", _doubles, a, b, c)
+
+
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Transpose 8 vectors of 8: three rounds of exchanging ever larger blocks."""
+    for span in (1, 2, 4):
+        lower = [i + (LANES if i & span else 0) - (span if i & span else 0) for i in range(LANES)]
+        upper = [i + span + (LANES if i & span else 0) - (span if i & span else 0) for i in range(LANES)]
+        masks = [ir.Constant(ir.VectorType(_int32, LANES), m) for m in (lower, upper)]
+        out = list(rows)
+        for i in range(LANES):
+            if not i & span:
+                out[i] = builder.shuffle_vector(rows[i], rows[i + span], masks[0])
+                out[i + span] = builder.shuffle_vector(rows[i], rows[i + span], masks[1])
+        rows = out
+    return rows
+
+
+# Operations ---------------------------------------------------------------------------------------------------------
+
+
+def _elementwise(n: int, emit: Callable[..., Any]) -> Any:
+    """An intrinsic of `n` vectors whose code `emit(builder, *vectors)` writes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return emit(builder, *args)
+
+    if n == 1:
+
+        @intrinsic
+        def operation(typingctx, a):
+            return vector(vector), codegen
+
+    elif n == 2:
+
+        @intrinsic
+        def operation(typingctx, a, b):
+            return vector(vector, vector), codegen
+
+    else:
+
+        @intrinsic
+        def operation(typingctx, a, b, c):
+            return vector(vector, vector, vector), codegen
+
+    return operation
+
+
+def _maximum(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _integer_bits(builder: Any, a: Any) -> Any:
+    return builder.bitcast(a, _integers)
+
+
+def _constant_bits(value: int) -> Any:
+    return ir.Constant(_integers, [value] * LANES)
+
+
+def _times_power_of_two(builder: Any, a: Any, n: Any) -> Any:
+    shifted = builder.shl(_integer_bits(builder, n), _constant_bits(52))
+    return builder.bitcast(builder.add(_integer_bits(builder, a), shifted), _doubles)
+
+
+def _zero_below(builder: Any, a: Any, x: Any, bound: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", x, bound), ir.Constant(_doubles, [0.0] * LANES), a)
+
+
+def _exponent(builder: Any, a: Any) -> Any:
+    # Counted from the octave [sqrt(1/2), sqrt(2)), with 0x3FE6A09E667F3BCD the bits of sqrt(1/2).
+    offset = builder.sub(_integer_bits(builder, a), _constant_bits(0x3FE6A09E667F3BCD))
+    return builder.sitofp(builder.ashr(offset, _constant_bits(52)), _doubles)
+
+
+def _mantissa(builder: Any, a: Any) -> Any:
+    bits = _integer_bits(builder, a)
+    offset = builder.sub(bits, _constant_bits(0x3FE6A09E667F3BCD))
+    power = builder.and_(offset, _constant_bits(-(1 << 52)))
+    return builder.bitcast(builder.sub(bits, power), _doubles)
+
+
+add = _elementwise(2, lambda builder, a, b: builder.fadd(a, b))
+sub = _elementwise(2, lambda builder, a, b: builder.fsub(a, b))
+mul = _elementwise(2, lambda builder, a, b: builder.fmul(a, b))
+div = _elementwise(2, lambda builder, a, b: builder.fdiv(a, b))
+maximum = _elementwise(2, _maximum)
+"""Lane by lane a where a > b, else b: the second operand where one is NaN."""
+fma = _elementwise(3, _fma)
+"""a b + c in one rounding."""
+times_power_of_two = _elementwise(2, _times_power_of_two)
+"""a 2^n, with n in the low bits of the second operand's mantissa (see `exp`)."""
+zero_below = _elementwise(3, _zero_below)
+"""a, and 0 where x < bound."""
+exponent = _elementwise(1, _exponent)
+"""n of a = 2^n m with m in [sqrt(1/2), sqrt(2)), for a > 0."""
+mantissa = _elementwise(1, _mantissa)
+"""m of a = 2^n m, likewise."""
+
+
+@intrinsic
+def broadcast(typingctx, scalar):
+    """All lanes `scalar`."""
+
+    def codegen(context, builder, signature, args):
+        return _splat(builder, args[0])
+
+    return vector(types.float64), codegen
+
+
+@intrinsic
+def load(typingctx, array, at):
+    """array.flat[at : at + 8]."""
+
+    def codegen(context, builder, signature, args):
+        return _load(builder, _pointer(context, builder, signature.args[0], *args))
+
+    return vector(array, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx, value, array, at):
+    """array.flat[at : at + 8] = value."""
+
+    def codegen(context, builder, signature, args):
+        _store(builder, args[0], _pointer(context, builder, signature.args[1], *args[1:]))
+        return context.get_dummy_value()
+
+    return types.void(vector, array, types.intp), codegen
+
+
+@intrinsic
+def total(typingctx, a):
+    """Sum of the lanes, pairwise in a fixed order."""
+
+    def codegen(context, builder, signature, args):
+        (value,) = args
+        for span in (4, 2, 1):
+            mask = ir.Constant(ir.VectorType(_int32, LANES), [(i + span) % LANES for i in range(LANES)])
+            value = builder.fadd(value, builder.shuffle_vector(value, value, mask))
+        return builder.extract_element(value, ir.Constant(_int32, 0))
+
+    return types.float64(vector), codegen
+
+
+@intrinsic
+def select_greater(typingctx, a, b, x, y):
+    """Lane by lane x where a > b, else y."""
+
+    def codegen(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[2], args[3])
+
+    return vector(vector, vector, vector, vector), codegen
+
+
+@intrinsic
+def gather_columns(typingctx, rows, first, last, column, out, at, stride):
+    """Eight rows, from `first` on, of `rows` (n, D) in columns of `out`: out.flat[at + j stride + b] = row b's feature.
+
+    Takes features column + j for j < 8 that exist, others are 0; rows beyond `last` repeat it. Reads float32 as it is.
+    """
+    element = _double if rows.dtype == types.float64 else ir.FloatType()
+    suffix = "f64" if rows.dtype == types.float64 else "f32"
+
+    def codegen(context, builder, signature, args):
+        rows_value, first, last, column, out, at, stride = args
+        array = context.make_array(signature.args[0])(context, builder, rows_value)
+        width = builder.extract_value(array.shape, 1)
+        kind = ir.VectorType(element, LANES)
+        lanes = ir.Constant(_integers, list(range(LANES)))
+        mask = builder.icmp_signed("<", lanes, _splat(builder, builder.sub(width, column), _integers))
+        zero = ir.Constant(kind, [0.0] * LANES)
+        loaded = []
+        for b in range(LANES):
+            row = builder.add(first, ir.Constant(_int64, b))
+            row = builder.select(builder.icmp_signed("<", row, last), row, last)
+            place = builder.gep(array.data, [builder.add(builder.mul(row, width), column)])
+            place = builder.bitcast(place, kind.as_pointer())
+            align = ir.Constant(_int32, element.get_abi_size(context.target_data))
+            name = f"llvm.masked.load.v8{suffix}.p0"
+            value = _call(builder, name, kind, place, align, mask, zero)
+            loaded.append(value if element is _double else builder.fpext(value, _doubles))
+        target = _pointer(context, builder, signature.args[4], out, at)
+        for j, value in enumerate(_transposed(builder, loaded)):
+            _store(builder, value, builder.gep(target, [builder.mul(stride, ir.Constant(_int64, j))]))
+        return context.get_dummy_value()
+
+    integers = (types.intp,) * 3
+    return types.void(rows, *integers, out, types.intp, types.intp), codegen
+
+
+@intrinsic
+def transpose(typingctx, source, at, stride, out, out_at, out_stride):
+    """out.flat[out_at + b out_stride + j] = source.flat[at + j stride + b] for j, b < 8."""
+
+    def codegen(context, builder, signature, args):
+        source, at, stride, out, out_at, out_stride = args
+        begin = _pointer(context, builder, signature.args[0], source, at)
+        target = _pointer(context, builder, signature.args[3], out, out_at)
+        step = [ir.Constant(_int64, j) for j in range(LANES)]
+        loaded = [_load(builder, builder.gep(begin, [builder.mul(stride, j)])) for j in step]
+        for j, value in zip(step, _transposed(builder, loaded), strict=True):
+            _store(builder, value, builder.gep(target, [builder.mul(out_stride, j)]))
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, out, types.intp, types.intp), codegen
+
+
+# Register tiles -----------------------------------------------------------------------------------------------------
+
+
+def _accumulate(builder: Any, sums: list[list[Any]], scalars: list[Any], vectors: Callable[[int], Any]) -> None:
+    """sums[m][v] += scalars[m] * vectors[v] for one step; the sums are stack slots that LLVM turns into registers."""
+    loaded = [_load(builder, vectors(v)) for v in range(len(sums[0]))]
+    for m, pointer in enumerate(scalars):
+        factor = _splat(builder, builder.load(pointer))
+        for v, value in enumerate(loaded):
+            builder.store(_fma(builder, factor, value, builder.load(sums[m][v])), sums[m][v])
+
+
+def logit_tile(m_rows: int, n_vectors: int) -> Any:
+    """out[m, :] = coef[m, q] + sum over f < q of coef[m, f] phi[f, :], for `m_rows` rows, 8 `n_vectors` columns.
+
+    Arguments: coef, its place and row stride; phi, its place and row stride; q; out, its place and row stride.
+    """
+
+    @intrinsic
+    def tile(typingctx, coef, coef_at, coef_stride, phi, phi_at, phi_stride, q, out, out_at, out_stride):
+        def codegen(context, builder, signature, args):
+            coef, coef_at, coef_stride, phi, phi_at, phi_stride, q, out, out_at, out_stride = args
+            left = _pointer(context, builder, signature.args[0], coef, coef_at)
+            left = [builder.gep(left, [builder.mul(coef_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
+            right = _pointer(context, builder, signature.args[3], phi, phi_at)
+            target = _pointer(context, builder, signature.args[7], out, out_at)
+            sums = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_vectors)] for _ in range(m_rows)]
+            for m in range(m_rows):
+                start = _splat(builder, builder.load(builder.gep(left[m], [q])))
+                for v in range(n_vectors):
+                    builder.store(start, sums[m][v])
+            with cgutils.for_range(builder, q) as loop:
+                row = builder.gep(right, [builder.mul(loop.index, phi_stride)])
+                _accumulate(
+                    builder,
+                    sums,
+                    [builder.gep(pointer, [loop.index]) for pointer in left],
+                    lambda v: builder.gep(row, [ir.Constant(_int64, v * LANES)]),
+                )
+            for m in range(m_rows):
+                row = builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))])
+                for v in range(n_vectors):
+                    _store(builder, builder.load(sums[m][v]), builder.gep(row, [ir.Constant(_int64, v * LANES)]))
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(coef, i, i, phi, i, i, i, out, i, i), codegen
+
+    return tile
+
+
+def sum_tile(m_rows: int, n_vectors: int) -> Any:
+    """out[m, :] += sum over b < n of resp[m, b] psi[b, :], for `m_rows` rows, 8 `n_vectors` columns.
+
+    Arguments: resp, its place, the stride of m and (in units of `panel`, a power of two of columns) of a panel; panel;
+    psi, its place and row stride; n; out, its place and row stride.
+    """
+
+    @intrinsic
+    def tile(
+        typingctx, resp, resp_at, resp_stride, panel_stride, panel, psi, psi_at, psi_stride, n, out, out_at, out_stride
+    ):
+        def codegen(context, builder, signature, args):
+            resp, resp_at, resp_stride, panel_stride, panel, psi, psi_at, psi_stride, n, out, out_at, out_stride = args
+            left = _pointer(context, builder, signature.args[0], resp, resp_at)
+            left = [builder.gep(left, [builder.mul(resp_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
+            right = _pointer(context, builder, signature.args[5], psi, psi_at)
+            target = _pointer(context, builder, signature.args[9], out, out_at)
+            sums = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_vectors)] for _ in range(m_rows)]
+            places = []
+            for m in range(m_rows):
+                row = builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))])
+                places.append([builder.gep(row, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)])
+                for v in range(n_vectors):
+                    builder.store(_load(builder, places[m][v]), sums[m][v])
+            with cgutils.for_range(builder, builder.udiv(n, panel)) as outer:
+                left_panel = [builder.gep(pointer, [builder.mul(outer.index, panel_stride)]) for pointer in left]
+                right_panel = builder.gep(right, [builder.mul(builder.mul(outer.index, panel), psi_stride)])
+                with cgutils.for_range(builder, panel) as loop:
+                    row = builder.gep(right_panel, [builder.mul(loop.index, psi_stride)])
+                    _accumulate(
+                        builder,
+                        sums,
+                        [builder.gep(pointer, [loop.index]) for pointer in left_panel],
+                        lambda v: builder.gep(row, [ir.Constant(_int64, v * LANES)]),
+                    )
+            for m in range(m_rows):
+                for v in range(n_vectors):
+                    _store(builder, builder.load(sums[m][v]), places[m][v])
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(resp, i, i, i, i, psi, i, i, i, out, i, i), codegen
+
+    return tile

@@ -1,0 +1,457 @@
+"""Feature form, hand-tiled: what `feature` does, with both products in register tiles and nothing between in memory.
+
+A block of B rows is cut into panels of 32. E-step, panel by panel with one lane per row: frame coordinates z, features
+phi, logits = coef phi, softmax. M-step for the whole block with one lane per feature: sums += R psi, where psi holds
+the same features row by row. Products of features stand in cyclic order in psi (z_i z_{i+d mod D} for d = 0, 1, ...),
+which makes them runs of plain vector products; they are put in packed order once, at the end.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamgmm._jit import inline, jit
+from streamgmm.kernels._elementary import exp, log
+from streamgmm.kernels._vector import (
+    LANES,
+    add,
+    broadcast,
+    div,
+    fma,
+    gather_columns,
+    load,
+    logit_tile,
+    maximum,
+    mul,
+    select_greater,
+    store,
+    sub,
+    sum_tile,
+    total,
+    transpose,
+)
+from streamgmm.kernels.feature import DIAG, FULL, SPHERICAL, TIED, TOLERANCE
+
+PANEL = 32
+_e4, _e2, _e1 = (logit_tile(m, 4) for m in (4, 2, 1))
+_m44, _m42, _m41 = (sum_tile(4, v) for v in (4, 2, 1))
+_m24, _m22, _m21 = (sum_tile(2, v) for v in (4, 2, 1))
+_m14, _m12, _m11 = (sum_tile(1, v) for v in (4, 2, 1))
+
+
+def block_rows(D: int) -> int:
+    """Rows per block for D features: small enough for psi to stay in the second-level cache."""
+    return 128 if D <= 8 else 64 if D <= 32 else 32
+
+
+@inline
+def _logits(coef, phi, logits):
+    """logits (K, 32) = coef phi; the last column of coef (K, q + 1) is the constant."""
+    K, p = coef.shape
+    k = 0
+    while k + 4 <= K:
+        _e4(coef, k * p, p, phi, 0, PANEL, p - 1, logits, k * PANEL, PANEL)
+        k += 4
+    if k + 2 <= K:
+        _e2(coef, k * p, p, phi, 0, PANEL, p - 1, logits, k * PANEL, PANEL)
+        k += 2
+    if k < K:
+        _e1(coef, k * p, p, phi, 0, PANEL, p - 1, logits, k * PANEL, PANEL)
+
+
+@inline
+def _accumulate(resp, psi, B, K, step, sums):
+    """sums (K, q8) += R psi for R in panels (K, 32) that lie `step` apart, and psi (B, q8)."""
+    q = sums.shape[1]
+    f = 0
+    while f < q:
+        k = 0
+        if f + 32 <= q:
+            while k + 4 <= K:
+                _m44(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
+                k += 4
+            if k + 2 <= K:
+                _m24(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
+                k += 2
+            if k < K:
+                _m14(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
+            f += 32
+        elif f + 16 <= q:
+            while k + 4 <= K:
+                _m42(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
+                k += 4
+            if k + 2 <= K:
+                _m22(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
+                k += 2
+            if k < K:
+                _m12(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
+            f += 16
+        else:
+            while k + 4 <= K:
+                _m41(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
+                k += 4
+            if k + 2 <= K:
+                _m21(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
+                k += 2
+            if k < K:
+                _m11(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
+            f += 8
+
+
+@inline
+def _frame(rows, first, last, shift, whiten, x, z, at, norm, norm_at):
+    """z (D8, 32) at `at`: frame coordinates of 32 rows from `first` on, beyond `last` it again; norm: their |z|^2."""
+    D = shift.shape[0]
+    column = 0
+    while column < D:
+        for v in range(0, PANEL, LANES):
+            gather_columns(rows, first + v, last, column, x, column * PANEL + v, PANEL)
+        column += LANES
+    triangular = whiten.shape[1] == D and D > 1
+    for i in range(D):
+        centre = broadcast(shift[i])
+        for v in range(0, PANEL, LANES):
+            store(sub(load(x, i * PANEL + v), centre), x, i * PANEL + v)
+    n0 = n1 = n2 = n3 = broadcast(0.0)
+    for i in range(D):
+        j = 0 if triangular else i
+        w = broadcast(whiten[i, 0])
+        s0 = mul(w, load(x, j * PANEL))
+        s1 = mul(w, load(x, j * PANEL + 8))
+        s2 = mul(w, load(x, j * PANEL + 16))
+        s3 = mul(w, load(x, j * PANEL + 24))
+        if triangular:
+            for j in range(1, i + 1):
+                w = broadcast(whiten[i, j])
+                s0 = fma(w, load(x, j * PANEL), s0)
+                s1 = fma(w, load(x, j * PANEL + 8), s1)
+                s2 = fma(w, load(x, j * PANEL + 16), s2)
+                s3 = fma(w, load(x, j * PANEL + 24), s3)
+        store(s0, z, at + i * PANEL)
+        store(s1, z, at + i * PANEL + 8)
+        store(s2, z, at + i * PANEL + 16)
+        store(s3, z, at + i * PANEL + 24)
+        n0 = fma(s0, s0, n0)
+        n1 = fma(s1, s1, n1)
+        n2 = fma(s2, s2, n2)
+        n3 = fma(s3, s3, n3)
+    store(n0, norm, norm_at)
+    store(n1, norm, norm_at + 8)
+    store(n2, norm, norm_at + 16)
+    store(n3, norm, norm_at + 24)
+
+
+@inline
+def _columns(family, z, at, D, phi):
+    """phi (q, 32): the features of 32 rows, one lane per row; for TIED and SPHERICAL |z|^2 stands in row D."""
+    if family == FULL:
+        q = 0
+        for i in range(D):
+            a0 = load(z, at + i * PANEL)
+            a1 = load(z, at + i * PANEL + 8)
+            a2 = load(z, at + i * PANEL + 16)
+            a3 = load(z, at + i * PANEL + 24)
+            for j in range(i + 1):
+                store(mul(a0, load(z, at + j * PANEL)), phi, q)
+                store(mul(a1, load(z, at + j * PANEL + 8)), phi, q + 8)
+                store(mul(a2, load(z, at + j * PANEL + 16)), phi, q + 16)
+                store(mul(a3, load(z, at + j * PANEL + 24)), phi, q + 24)
+                q += PANEL
+        for v in range(0, D * PANEL, LANES):
+            store(load(z, at + v), phi, q + v)
+    elif family == DIAG:
+        for v in range(0, D * PANEL, LANES):
+            a = load(z, at + v)
+            store(mul(a, a), phi, v)
+            store(a, phi, D * PANEL + v)
+    else:
+        q = PANEL if family == SPHERICAL else 0
+        square = 0 if family == SPHERICAL else D * PANEL
+        for v in range(0, PANEL, LANES):
+            norm = broadcast(0.0)
+            for i in range(0, D * PANEL, PANEL):
+                a = load(z, at + i + v)
+                norm = fma(a, a, norm)
+                store(a, phi, q + i + v)
+            store(norm, phi, square + v)
+
+
+@inline
+def _rows(family, z, at, D, twice, psi, psi_at, q):
+    """psi (32, q): the features of 32 rows, row by row, products in cyclic order."""
+    width = twice.shape[1]
+    for i in range(0, D, LANES):
+        for v in range(0, PANEL, LANES):
+            transpose(z, at + i * PANEL + v, PANEL, twice, v * width + i, width)
+    if family == FULL:
+        for b in range(PANEL):
+            here = b * width
+            for i in range(0, D, LANES):
+                store(load(twice, here + i), twice, here + D + i)
+            to = psi_at + b * q
+            for d in range(D // 2 + 1):
+                for i in range(0, D, LANES):
+                    store(mul(load(twice, here + i), load(twice, here + i + d)), psi, to + i)
+                to += D
+            if D % 2 == 0:
+                to -= D // 2
+            for i in range(0, D, LANES):
+                store(load(twice, here + i), psi, to + i)
+    elif family == DIAG:
+        for b in range(PANEL):
+            to = psi_at + b * q
+            for i in range(0, D, LANES):
+                a = load(twice, b * width + i)
+                store(mul(a, a), psi, to + i)
+            for i in range(0, D, LANES):
+                store(load(twice, b * width + i), psi, to + D + i)
+    else:
+        for b in range(PANEL):
+            to = psi_at + b * q
+            for i in range(0, D, LANES):
+                store(load(twice, b * width + i), psi, to + i)
+
+
+@inline
+def _softmax(R, at, K, base, common, out):
+    """Logits (K, 32) at `at` of R, in place, to exponentials.
+
+    out : (5, 32) what they must be multiplied by to be responsibilities; responsibility of all but the background;
+    log p, entropy, log max r.
+    """
+    lowest = broadcast(-750.0)
+    for v in range(0, PANEL, LANES):
+        shared = load(common, v)
+        background = sub(broadcast(base), shared)
+        top = background
+        for k in range(K):
+            top = maximum(load(R, at + k * PANEL + v), top)
+        d = maximum(sub(background, top), lowest)
+        e = exp(d)
+        outside = e
+        s = e
+        h = mul(e, d)
+        for k in range(K):
+            d = maximum(sub(load(R, at + k * PANEL + v), top), lowest)
+            e = exp(d)
+            s = add(s, e)
+            h = fma(e, d, h)
+            store(e, R, at + k * PANEL + v)
+        log_s = log(s)
+        inverse = div(broadcast(1.0), s)
+        store(inverse, out, v)
+        store(sub(broadcast(1.0), mul(outside, inverse)), out, v + PANEL)
+        store(add(add(top, log_s), shared), out, v + 2 * PANEL)
+        store(sub(log_s, mul(h, inverse)), out, v + 3 * PANEL)
+        store(sub(broadcast(0.0), log_s), out, v + 4 * PANEL)
+
+
+@inline
+def _weigh(R, at, K, scale, weight, norm, norm_at, masses, squares):
+    """R (K, 32) at `at` times scale times weight; masses, squares (K, 8) += its sums, plain and with |z|^2."""
+    s0 = mul(load(scale, 0), load(weight, 0))
+    s1 = mul(load(scale, 8), load(weight, 8))
+    s2 = mul(load(scale, 16), load(weight, 16))
+    s3 = mul(load(scale, 24), load(weight, 24))
+    for k in range(K):
+        r0 = mul(load(R, at), s0)
+        r1 = mul(load(R, at + 8), s1)
+        r2 = mul(load(R, at + 16), s2)
+        r3 = mul(load(R, at + 24), s3)
+        store(r0, R, at)
+        store(r1, R, at + 8)
+        store(r2, R, at + 16)
+        store(r3, R, at + 24)
+        store(add(load(masses, k * LANES), add(add(r0, r1), add(r2, r3))), masses, k * LANES)
+        if squares.shape[0] > 0:
+            a = mul(r0, load(norm, norm_at))
+            a = fma(r1, load(norm, norm_at + 8), a)
+            a = fma(r2, load(norm, norm_at + 16), a)
+            a = fma(r3, load(norm, norm_at + 24), a)
+            store(add(load(squares, k * LANES), a), squares, k * LANES)
+        at += PANEL
+
+
+@inline
+def _label(R, at, K, base, common, best):
+    """best (32,): the component with the largest logit, the first of equals; -1 where the background is larger."""
+    for v in range(0, PANEL, LANES):
+        top = sub(broadcast(base), load(common, v))
+        index = broadcast(-1.0)
+        for k in range(K):
+            logit = load(R, at + k * PANEL + v)
+            index = select_greater(logit, top, broadcast(float(k)), index)
+            top = maximum(logit, top)
+        store(index, best, v)
+
+
+@inline
+def _unpack(family, D, sums, masses, squares, out):
+    """Add `sums` (K, q8), whose products stand in cyclic order, to `out` (K, p) in the order of `Family`."""
+    K, p = out.shape
+    for k in range(K):
+        linear = 0
+        if family == FULL:
+            linear = D * (D + 1) // 2
+            for i in range(D):
+                for j in range(i + 1):
+                    d = i - j
+                    # The pair stands in diagonal d at j, or in diagonal D - d at i.
+                    at = d * D + j if 2 * d <= D else (D - d) * D + i
+                    if 2 * d == D:
+                        at = d * D + min(i, j)
+                    out[k, i * (i + 1) // 2 + j] += sums[k, at]
+        elif family == DIAG:
+            linear = D
+            for i in range(D):
+                out[k, i] += sums[k, i]
+        elif family == SPHERICAL:
+            out[k, 0] += total(load(squares, k * LANES))
+        first = 1 if family == SPHERICAL else linear
+        for i in range(D):
+            out[k, first + i] += sums[k, linear + i]
+        out[k, p - 1] += total(load(masses, k * LANES))
+
+
+def _roundup(n, unit):
+    return -(-n // unit) * unit
+
+
+_round = inline(_roundup)
+
+
+@inline
+def _accurate(R, out, norm, weight, first, count, narrow, radius):
+    """As `feature.accurate`, for exponentials in panels. False where a row is not finite, too."""
+    largest = 0.0
+    for b in range(count):
+        if not norm[b] < np.inf:
+            return False
+        largest = max(largest, norm[b])
+    reach = np.sqrt(largest)
+    for k in range(narrow.shape[0]):
+        error = narrow[k] * (reach + radius[k]) ** 2
+        if error <= TOLERANCE:
+            continue
+        if not error < 1.0:
+            return False
+        for b in range(count):
+            u = b // PANEL
+            absent = weight.shape[0] > 0 and weight[first + b] == 0.0
+            if R[u, k, b % PANEL] * out[u, 0, b % PANEL] > 4e-18 and not absent:
+                return False
+    return True
+
+
+@inline
+def _row_weights(weight, first, count, w):
+    """w (32,): the weights of `count` rows, 1 where there are none, and 0 beyond. Returns the rows of weight > 0."""
+    positive = 0
+    for b in range(count):
+        w[b] = weight[first + b] if weight.shape[0] > 0 else 1.0
+        if w[b] > 0.0:
+            positive += 1
+    for b in range(count, PANEL):
+        w[b] = 0.0
+    return positive
+
+
+@jit
+def dense(
+    family, rows, weight, shift, whiten, coef, base, narrow, radius, block, done, logp, resp, label, sums, quad, totals
+):
+    """What `feature` does, with the same arguments; `block` must be a multiple of 32."""
+    n = rows.shape[0]
+    D = shift.shape[0]
+    K, p = coef.shape
+    statistics = sums.shape[0] > 0
+    outer = statistics and family == TIED
+    D8 = _round(D, LANES)
+    q = p - 1  # rows of phi: all features but the constant
+    q8 = _round(D if family == SPHERICAL else q, LANES)
+    panels = block // PANEL
+    x = np.zeros((D8, PANEL))
+    z = np.zeros((panels, D8, PANEL))
+    norm = np.zeros(block)
+    common = np.zeros(PANEL)
+    out = np.zeros((panels, 5, PANEL))
+    best = np.zeros(PANEL)
+    w = np.ones(PANEL)
+    phi = np.zeros((q + 1, PANEL))
+    R = np.zeros((panels, K, PANEL))
+    twice = np.zeros((PANEL, _round(2 * D + D // 2 + LANES, LANES)))
+    psi = np.zeros((block + 1 if statistics else 0, q8))
+    part = np.zeros((K if statistics else 0, q8))
+    masses = np.zeros((K if statistics else 0, LANES))
+    squares = np.zeros((K if statistics and family == SPHERICAL else 0, LANES))
+    scaled = np.zeros((panels if outer else 0, D8, PANEL))
+    scatter = np.zeros((D if outer else 0, q8))
+    total_value = broadcast(0.0)
+    total_entropy = broadcast(0.0)
+    total_log_max = broadcast(0.0)
+    total_weight = broadcast(0.0)
+    for g in range(done.shape[0]):
+        if done[g] != 0:
+            continue
+        first = g * block
+        count = min(block, n - first)
+        panels = (count + PANEL - 1) // PANEL
+        for u in range(panels):
+            begin = first + u * PANEL
+            at = u * D8 * PANEL
+            _frame(rows, begin, first + count - 1, shift, whiten, x, z, at, norm, u * PANEL)
+            _columns(family, z, at, D, phi)
+            _logits(coef, phi, R[u])
+            if family == TIED:
+                for v in range(0, PANEL, LANES):
+                    store(mul(broadcast(-0.5), load(norm, u * PANEL + v)), common, v)
+            if label.shape[0] > 0:
+                _label(R, u * K * PANEL, K, base, common, best)
+                for b in range(min(PANEL, count - u * PANEL)):
+                    label[begin + b] = int(best[b])
+            _softmax(R, u * K * PANEL, K, base, common, out[u])
+        if not _accurate(R, out, norm, weight, first, count, narrow, radius):
+            continue
+        done[g] = 1
+        for u in range(panels):
+            begin = first + u * PANEL
+            here = min(PANEL, count - u * PANEL)
+            totals[4] += _row_weights(weight, begin, here, w)
+            for v in range(0, PANEL, LANES):
+                wv = load(w, v)
+                total_value = fma(wv, load(out[u], v + 2 * PANEL), total_value)
+                total_entropy = fma(wv, load(out[u], v + 3 * PANEL), total_entropy)
+                total_log_max = fma(wv, load(out[u], v + 4 * PANEL), total_log_max)
+                total_weight = add(wv, total_weight)
+            if logp.shape[0] > 0:
+                for b in range(here):
+                    logp[begin + b] = out[u, 2, b]
+            if resp.shape[0] > 0:
+                for b in range(here):
+                    for k in range(K):
+                        resp[begin + b, k] = R[u, k, b] * out[u, 0, b]
+                    if resp.shape[1] > K:
+                        resp[begin + b, K] = 1.0 - out[u, 1, b]
+            if statistics:
+                at = u * D8 * PANEL
+                _weigh(R, u * K * PANEL, K, out[u], w, norm, u * PANEL, masses, squares)
+                _rows(family, z, at, D, twice, psi, u * PANEL * q8, q8)
+                if outer:
+                    for i in range(0, D * PANEL, PANEL):
+                        for v in range(0, PANEL, LANES):
+                            kept = mul(load(out[u], v + PANEL), load(w, v))
+                            store(mul(kept, load(z, at + i + v)), scaled, at + i + v)
+        if statistics:
+            _accumulate(R, psi, panels * PANEL, K, K * PANEL, part)
+            if outer:
+                _accumulate(scaled, psi, panels * PANEL, D, D8 * PANEL, scatter)
+    totals[0] += total(total_value)
+    totals[1] += total(total_entropy)
+    totals[2] += total(total_log_max)
+    totals[3] += total(total_weight)
+    if statistics:
+        _unpack(family, D, part, masses, squares, sums)
+        if outer:
+            for i in range(D):
+                for j in range(i + 1):
+                    quad[i * (i + 1) // 2 + j] += scatter[i, j]
