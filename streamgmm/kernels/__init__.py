@@ -98,8 +98,8 @@ def _run_tiny(family: Family, dense: Any, block: int, dtype: Any) -> None:
     rows = _read_only(np.zeros((1, 1), dtype))
     quad = np.zeros(1 if family == Family.TIED else 0)
     dense(
-        int(family), rows, _read_only(_NONE), one[0], one, coef, -np.inf, one[0], one[0], block, done, _NONE, _NONE_2D, _NONE_INT,
-        np.zeros((1, p)), quad, np.zeros(5),
+        int(family), rows, _read_only(_NONE), one[0], one, coef, -np.inf, one[0], one[0], block, done,
+        _NONE, _NONE_2D, _NONE_INT, np.zeros((1, p)), quad, np.zeros(5),
     )  # fmt: skip
 
 
