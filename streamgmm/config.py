@@ -7,6 +7,7 @@ import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +34,6 @@ class DataSection(_Section):
     weight: str | None = Field(default=None, description="column of sample weights")
     chunk_rows: int | None = Field(default=None, gt=0, description="rows per chunk where the format has none")
     missing_chunks: Literal["error", "skip", "fill"] = Field(default="error", description="what an absent chunk means")
-    scale: bool = Field(default=False, description="standardise each feature first (one more pass)")
-    pca: int | None = Field(default=None, ge=1, description="keep this many principal components (one more pass)")
 
 
 class ModelSection(_Section):
@@ -109,8 +108,8 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def load_config(path: str | os.PathLike[str] | None = None, settings: Mapping[str, Any] | Iterable[str] = ()) -> Config:
-    """The config at `path` (the defaults without one) with `settings` laid over it.
+def load_config(path: str | os.PathLike[str] | None = None, *settings: Mapping[str, Any] | Iterable[str]) -> Config:
+    """The config at `path` (the defaults without one) with `settings` laid over it, one after the other.
 
     Parameters
     ----------
@@ -124,7 +123,7 @@ def load_config(path: str | os.PathLike[str] | None = None, settings: Mapping[st
 
     Examples
     --------
-    >>> load_config(settings=["tol=1e-8", "model.covariance_type=diag"]).fit.tol
+    >>> load_config(None, ["tol=1e-8", "model.covariance_type=diag"]).fit.tol
     1e-08
     """
     name = "--set" if path is None else os.fspath(path)
@@ -138,7 +137,7 @@ def load_config(path: str | os.PathLike[str] | None = None, settings: Mapping[st
         for key in keys:
             if key not in _SECTIONS[section]:
                 raise ConfigError(f"{name}: unknown key {key!r} in [{section}]{_hint(section, key)}")
-    for where, value in _pairs(settings):
+    for where, value in chain.from_iterable(map(_pairs, settings)):
         section, key = _find(where)
         tree.setdefault(section, {})[key] = value
     try:

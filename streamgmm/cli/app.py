@@ -1,0 +1,122 @@
+"""The commands, and what an error looks like: one line with the remedy, and the exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer import Typer
+from typer.core import TyperGroup
+
+from streamgmm.cli import apply, data, demo, fit, inspect, warmup
+from streamgmm.cli.terminal import NOT_CONVERGED, message
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+__all__ = ["DONE", "FAILED", "INTERRUPTED", "NOT_CONVERGED", "USAGE", "app", "run"]
+
+
+class _InOrder(TyperGroup):
+    """Commands in the order in which a newcomer needs them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+
+app = Typer(
+    name="streamgmm",
+    cls=_InOrder,
+    help="Gaussian mixtures for data larger than memory. Begin with: streamgmm demo",
+    epilog="Every command takes --help and --debug (full traceback). Results go to stdout, messages to stderr.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=False)
+def _top(
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, help="Print the version.", callback=lambda v: _version(v)
+    ),
+) -> None:
+    pass
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import streamgmm
+
+        print(streamgmm.__version__)
+        raise typer.Exit
+
+
+def _add(command: Callable[..., Any], name: str, example: str) -> None:
+    app.command(name, epilog=f"Example:  {example}")(command)
+
+
+_add(demo.demo, "demo", "streamgmm demo")
+_add(fit.fit, "fit", "streamgmm fit configs/quickstart.toml --out out/patches")
+_add(apply.predict, "predict", "streamgmm predict out/model data.npy --out labels.csv")
+_add(apply.score, "score", "streamgmm score out/model data.npy")
+_add(apply.sample, "sample", "streamgmm sample out/model -n 5")
+_add(inspect.inspect, "inspect", "streamgmm inspect out/model")
+app.add_typer(data.app, name="data")
+_add(warmup.warmup, "warmup", "streamgmm warmup")
+
+
+def run(argv: list[str]) -> int:
+    """Run one command; the exit code. Errors of users' making become one line; `--debug` shows the traceback."""
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = app(argv, standalone_mode=False, prog_name="streamgmm")
+        sys.stdout.flush()
+        return int(code) if isinstance(code, int) else DONE
+    except KeyboardInterrupt:
+        message("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone: nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if debug:
+            raise
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    from streamgmm.config import ConfigError
+
+    if isinstance(error, typer.Abort) or type(error).__name__ == "Abort":
+        message("interrupted")
+        return INTERRUPTED
+    text = _one_line(error)
+    if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # wrong options and arguments
+        where = getattr(getattr(error, "ctx", None), "command_path", "streamgmm")
+        message(f"error: {error.format_message()} See: {where} --help")
+        return USAGE
+    message(f"error: {text}")
+    return USAGE if isinstance(error, ConfigError) else FAILED
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"{error.filename}: no such file or folder. Check the path; relative paths start at {os.getcwd()}."
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{error.filename}: permission denied. Choose another place or change its permissions."
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error}). Set compute.memory_limit, for instance --set memory_limit=1GB."
+    text = " ".join(str(error).split())
+    return text if text else f"{type(error).__name__} (run again with --debug for the traceback)"
+
+
+def _show_warning(text: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+    if not issubclass(category, DeprecationWarning | PendingDeprecationWarning):
+        message(f"note: {' '.join(str(text).split())}")

@@ -1,0 +1,196 @@
+"""`streamgmm fit`."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streamgmm.cli.progress import FitProgress
+from streamgmm.cli.resident import Peak
+from streamgmm.cli.terminal import NOT_CONVERGED, Json, emit, facts, message, table
+from streamgmm.config import Config, ConfigError, load_config
+
+What = Annotated[str, typer.Argument(metavar="CONFIG.toml | DATA", help="A config, or data.", show_default=False)]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any config key, such as fit.tol=1e-8.")
+]
+Folder = Annotated[
+    str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model, report and resolved config.")
+]
+
+
+def configured(what: str, settings: list[str] | None, **given: Any) -> Config:
+    """The config meant by a path to a config or to data, options given, and ``--set``; the later ones win."""
+    options = {key.replace("__", "."): value for key, value in given.items() if value is not None}
+    if what.endswith(".toml"):
+        config = load_config(what, options, settings or ())
+    else:
+        config = load_config(None, {"data.path": what}, options, settings or ())
+    if config.data.path is None:
+        raise ConfigError(f"{what}: no data named. Add path = ... to its [data], or --set data.path=...")
+    return config
+
+
+def open_data(config: Config) -> Any:
+    """The source that [data] describes."""
+    from streamgmm.sources import open_source
+
+    chosen = config.data.model_dump(exclude={"path"}, exclude_defaults=True)
+    return open_source(config.data.path, **chosen)
+
+
+def estimator(config: Config) -> Any:
+    """A `GaussianMixture` with the config's parameters."""
+    from streamgmm.estimator import GaussianMixture
+
+    known = inspect.signature(GaussianMixture).parameters
+    changed = {k: v for name in ("model", "fit", "compute") for k, v in getattr(config, name).model_dump().items()}
+    defaults = Config().flat()
+    unknown = [key for key, value in changed.items() if key not in known and value != defaults[key]]
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)}: not understood by fit.")
+    return GaussianMixture(**{key: value for key, value in changed.items() if key in known})
+
+
+def fit(
+    what: What,
+    components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
+    covariance: Annotated[str | None, typer.Option(help="full, tied, diag or spherical.")] = None,
+    settings: Settings = None,
+    out: Folder = None,
+    json: Json = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard a checkpoint instead of resuming it.")] = False,
+) -> None:
+    """Fit a mixture to data of any size, by exact EM.
+
+    Reads a config, or data with defaults. Exit code 3 means: finished, but not converged.
+    """
+    config = configured(
+        what, settings, model__n_components=components, model__covariance_type=covariance, output__dir=out
+    )
+    document, gm = run_fit(config, fresh=fresh)
+    if json:
+        emit(document)
+    else:
+        print(summary(document, gm))
+    if not document["converged"]:
+        raise typer.Exit(NOT_CONVERGED)
+
+
+def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any]:
+    """Fit, show progress, write the output folder; what happened, and the estimator."""
+    from streamgmm.cli.warmup import compile_kernels
+
+    gm = estimator(config)
+    source = open_data(config)
+    folder = config.output.dir
+    with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(output_folder(Path(folder)))
+        message(f"{source.name}: {rows_of(source)}; K = {gm.n_components}, {gm.covariance_type} covariances")
+        compiled = compile_kernels((gm.covariance_type,), str(source.dtype))
+        peak = Peak()
+        history = follow(gm, source)
+        document = {**outcome(gm, source, config), "compile_seconds": compiled, "memory": peak.report()}
+        if folder is not None:
+            from streamgmm.cli.folder import write_folder
+
+            write_folder(Path(folder), gm, config, document, history)
+            message(f"written: {folder}/model.safetensors, report.json, config.toml")
+    return document, gm
+
+
+def rows_of(source: Any) -> str:
+    """Size of a source in words."""
+    rows = "rows unknown before reading" if source.n_rows is None else f"{source.n_rows:,} rows"
+    chunks = "" if source.n_chunks is None else f", {source.n_chunks:,} chunks"
+    return f"{rows} x {source.n_features} {source.dtype}{chunks}"
+
+
+def follow(gm: Any, source: Any) -> Any:
+    """Fit with live progress; the path that the models took, for pictures."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    from streamgmm.report.history import History
+
+    history = History()
+    progress = FitProgress(source.n_chunks, source.n_rows)
+    with progress.showing(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the exit code says it
+        for step in gm.fit_steps(source, on_chunk=progress.chunk):
+            progress.step(step)
+            history.add(step)
+    return history
+
+
+def outcome(gm: Any, source: Any, config: Config) -> dict[str, Any]:
+    """What `report.json` says of a fit."""
+    from streamgmm.cli.folder import versions
+
+    return {
+        "data": {"path": config.data.path, "rows": gm.report_.get("rows"), "features": source.n_features},
+        "feature_names": None if source.feature_names is None else list(source.feature_names),
+        "n_components": gm.n_components,
+        "covariance_type": gm.covariance_type,
+        "converged": bool(gm.converged_),
+        "log_likelihood_per_row": gm.lower_bound_,
+        "passes": gm.n_passes_,
+        "iterations": gm.n_iter_,
+        "trace": list(gm.lower_bounds_),
+        **{key: value for key, value in gm.report_.items() if key not in ("converged", "n_iter", "n_passes")},
+        "versions": versions(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def summary(document: dict[str, Any], gm: Any) -> str:
+    """What a person wants to know of a fit."""
+    seconds = document["seconds"]["total"]
+    rows, passes = document.get("rows") or 0, document["passes"]
+    memory = document["memory"]
+    lines = [
+        ("rows", rows),
+        ("passes over the data", passes),
+        ("time", f"{seconds:.1f} s ({rows * passes / max(seconds, 1e-9):,.0f} rows/s)"),
+        ("compile time", f"{document['compile_seconds']:.1f} s"),
+        ("resident memory", _memory(memory)),
+        ("log-likelihood per row", f"{document['log_likelihood_per_row']:.6f} nats"),
+        ("BIC", None if "bic" not in document else f"{document['bic']:.1f}"),
+        ("converged", document["converged"]),
+        ("repairs", len(document["repairs"]) or None),
+    ]
+    means = gm.means_
+    shown = min(means.shape[1], 4)
+    names = document["feature_names"] or [f"x{j}" for j in range(means.shape[1])]
+    order = sorted(range(len(means)), key=lambda k: -gm.weights_[k])
+    head = ["component", "weight", *(f"mean {name}" for name in names[:shown])]
+    body = [[k, f"{gm.weights_[k]:.4f}", *(float(v) for v in means[k, :shown])] for k in order[:12]]
+    more = f"\n... and {len(means) - 12} lighter ones" if len(means) > 12 else ""
+    return f"{facts(lines)}\n\n{table(head, body)}{more}"
+
+
+def _memory(memory: dict[str, int | None]) -> str | None:
+    if memory["before"] is None or memory["peak"] is None:
+        return None
+    before, peak = memory["before"], memory["peak"]
+    return f"{before / 1e6:.0f} MB before the first row, {peak / 1e6:.0f} MB at the peak (+{(peak - before) / 1e6:.0f} MB)"
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Make the folder now, so that a fit of hours cannot fail on it; take it away again if the work fails."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+        raise

@@ -1,0 +1,50 @@
+"""Resident memory of this process: now, and the highest since a moment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+def _field(name: str) -> int | None:
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+class Peak:
+    """Resident bytes when this was made, and the highest since.
+
+    Where the kernel cannot set its high-water mark back (not Linux), the peak is that of the whole process.
+    """
+
+    def __init__(self) -> None:
+        try:
+            _CLEAR.write_text("5")
+        except OSError:
+            pass
+        self.before = _field("VmRSS:")
+
+    @property
+    def highest(self) -> int | None:
+        """Highest resident bytes so far."""
+        highest = _field("VmHWM:")
+        if highest is None and sys.platform != "win32":
+            import resource
+
+            unit = 1 if sys.platform == "darwin" else 1024
+            highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return highest
+
+    def report(self) -> dict[str, int | None]:
+        """Both figures in bytes, and their difference."""
+        highest, before = self.highest, self.before
+        growth = highest - before if highest is not None and before is not None else None
+        return {"before": before, "peak": highest, "growth": growth}
