@@ -13,6 +13,7 @@ __version__ = "0.1.0.dev0"
 _HOMES = {
     "GaussianMixture": "streamgmm.estimator",
     "KMeans": "streamgmm.kmeans",
+    "load": "streamgmm.estimator",
     "Mixture": "streamgmm.mixture",
     "NormalInverseWishart": "streamgmm.prior",
     "Stats": "streamgmm.stats",

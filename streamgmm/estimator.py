@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,10 +18,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from streamgmm.covariance import Covariance, check_covariances, family
-from streamgmm.em import em
+from streamgmm.em import Step, em
+from streamgmm.errors import ModelFileError
 from streamgmm.executors import Executor
 from streamgmm.fitting import Candidate, Memory, PlainUpdate, best, candidates
 from streamgmm.mixture import Mixture, observed
+from streamgmm.persistence import ModelFile, load_model, save_model
 from streamgmm.prior import NormalInverseWishart
 from streamgmm.reading import Reader
 from streamgmm.rules import Exact
@@ -206,6 +209,26 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         for _ in self._steps(source, executor, began):
             pass
         return self
+
+    def fit_steps(
+        self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None, *, on_chunk: Any = None
+    ) -> Iterator[Step]:
+        """As `fit`, but yield every `Step`: for progress, pictures, scoring on the way. Fitted when exhausted.
+
+        Parameters
+        ----------
+        on_chunk : callable (chunk), optional
+            Called with each chunk that has been read.
+        """
+        began = time.perf_counter()
+        self._validate_params()
+        source = self._source(X, sample_weight, reset=True)
+        executor = self._executor()
+        executor.on_chunk = on_chunk
+        try:
+            yield from self._steps(source, executor, began)
+        finally:
+            executor.on_chunk = None
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
         """Fit, then label the rows: (N,). The labels cost one more reading than `fit`."""
@@ -419,6 +442,41 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         model = self._model()
         return model.family.precisions(model.precisions_cholesky)
 
+    # Files ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted model to one safetensors file, atomically; `streamgmm.load` reads it.
+
+        Parameters that are objects (a RandomState, an executor, arrays of initial values) are not kept.
+        """
+        check_is_fitted(self)
+        plain = (str, int, float, bool, type(None))
+        header = {
+            "estimator": type(self).__name__,
+            "parameters": {k: v for k, v in self.get_params(deep=False).items() if isinstance(v, plain)},
+            "fitted": {name: getattr(self, name) for name in _SAVED if hasattr(self, name)},
+            "feature_names": list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None,
+        }
+        save_model(path, self.mixture_, header=header)
+
+    @classmethod
+    def _from_file(cls, content: ModelFile) -> Self:
+        known = cls._get_param_names()
+        parameters = {k: v for k, v in dict(content.header["parameters"]).items() if k in known}
+        self = cls(**parameters)
+        self._validate_params()
+        for name, kind in _SAVED.items():
+            if name in content.header["fitted"]:
+                setattr(self, name, kind(content.header["fitted"][name]))
+        self.mixture_ = content.mixture
+        self.n_features_in_ = content.mixture.n_features
+        names = content.header["feature_names"]
+        if names is not None:
+            if len(names) != self.n_features_in_:
+                raise ValueError(f"{len(names)} feature names for {self.n_features_in_} features")
+            self.feature_names_in_ = np.array([str(name) for name in names], dtype=object)
+        return self
+
     # Questions --------------------------------------------------------------------------------------------------
 
     def _rows(self, X: Any) -> NDArray[Any]:
@@ -482,6 +540,35 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")
         return self.mixture_.sample(n_samples, check_random_state(self.random_state))
+
+
+_SAVED: dict[str, type] = {
+    "converged_": bool, "n_iter_": int, "lower_bound_": float, "lower_bounds_": list, "n_passes_": int, "report_": dict,
+}  # fmt: skip
+
+
+def load(path: str | PathLike[str]) -> GaussianMixture:
+    """The model that `GaussianMixture.save` wrote. Nothing in the file is run.
+
+    Raises
+    ------
+    ModelFileError
+        Where the file is damaged, forged, or of a later version.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile, streamgmm as sg
+    >>> gm = sg.GaussianMixture(2, random_state=0).fit(np.arange(12.0).reshape(6, 2))
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> gm.save(path)
+    >>> bool((sg.load(path).means_ == gm.means_).all())
+    True
+    """
+    content = load_model(path)
+    try:
+        return GaussianMixture._from_file(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: its header does not describe a GaussianMixture: {error}") from None
 
 
 def score_chunk(model: Mixture, chunk: Any) -> Array:

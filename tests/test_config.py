@@ -66,9 +66,7 @@ def test_a_path_beside_the_config_is_found(tmp_path):
 
 
 def test_written_out_and_read_back(tmp_path):
-    config = load_config(
-        settings=['columns=["a", "b\\"c"]', "path=x.npy", "tol=1e-9", "memory_limit=64MB"]
-    )
+    config = load_config(None, ['columns=["a", "b\\"c"]', "path=x.npy", "tol=1e-9", "memory_limit=64MB"])
     (tmp_path / "c.toml").write_text(dump_toml(config))
     assert load_config(tmp_path / "c.toml") == config
 

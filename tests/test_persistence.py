@@ -184,3 +184,37 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with atomic_path(target) as part:
         part.write_text("new")
     assert target.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_an_estimator_survives_save_and_load(tmp_path):
+    import streamgmm as sg
+
+    rows = np.random.default_rng(0).normal(size=(200, 3))
+    gm = sg.GaussianMixture(2, covariance_type="tied", random_state=np.random.RandomState(0), tol=1e-4).fit(rows)
+    gm.save(tmp_path / "m.safetensors")
+    back = sg.load(tmp_path / "m.safetensors")
+    assert np.array_equal(back.predict_proba(rows), gm.predict_proba(rows))
+    assert (back.tol, back.covariance_type, back.random_state) == (1e-4, "tied", None)
+    for name in ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_passes_", "n_features_in_"):
+        assert getattr(back, name) == getattr(gm, name), name
+
+
+def test_a_forged_header_of_an_estimator_is_refused(tmp_path):
+    import streamgmm as sg
+
+    path = tmp_path / "m.safetensors"
+    for header in ({}, {"parameters": {"tol": "x"}, "fitted": {}, "feature_names": None}, {"parameters": 3}):
+        save_model(path, random_mixture("full", 2, 2), header=header)
+        with pytest.raises(ModelFileError, match="does not describe a GaussianMixture"):
+            sg.load(path)
+
+
+def test_steps_of_a_fit_are_the_fit(tmp_path):
+    import streamgmm as sg
+
+    rows = np.random.default_rng(0).normal(size=(300, 2))
+    chunks = []
+    gm = sg.GaussianMixture(2, random_state=0, tol=1e-3)
+    steps = list(gm.fit_steps(rows, on_chunk=chunks.append))
+    same = sg.GaussianMixture(2, random_state=0, tol=1e-3).fit(rows)
+    assert np.array_equal(gm.means_, same.means_) and len(steps) == gm.n_iter_ and len(chunks) >= gm.n_passes_

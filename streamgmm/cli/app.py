@@ -75,7 +75,7 @@ def run(argv: list[str]) -> int:
     argv = [word for word in argv if word != "--debug"]
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
             code = app(argv, standalone_mode=False, prog_name="streamgmm")
         sys.stdout.flush()
         return int(code) if isinstance(code, int) else DONE
@@ -100,7 +100,7 @@ def _explain(error: Exception) -> int:
     text = _one_line(error)
     if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # wrong options and arguments
         where = getattr(getattr(error, "ctx", None), "command_path", "streamgmm")
-        message(f"error: {error.format_message()} See: {where} --help")
+        message(f"error: {error.format_message().rstrip('.')}. See: {where} --help")
         return USAGE
     message(f"error: {text}")
     return USAGE if isinstance(error, ConfigError) else FAILED

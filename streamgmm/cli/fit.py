@@ -180,7 +180,9 @@ def _memory(memory: dict[str, int | None]) -> str | None:
     if memory["before"] is None or memory["peak"] is None:
         return None
     before, peak = memory["before"], memory["peak"]
-    return f"{before / 1e6:.0f} MB before the first row, {peak / 1e6:.0f} MB at the peak (+{(peak - before) / 1e6:.0f} MB)"
+    return (
+        f"{before / 1e6:.0f} MB before the first row, {peak / 1e6:.0f} MB at the peak (+{(peak - before) / 1e6:.0f} MB)"
+    )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -26,10 +27,8 @@ class Peak:
     """
 
     def __init__(self) -> None:
-        try:
+        with suppress(OSError):
             _CLEAR.write_text("5")
-        except OSError:
-            pass
         self.before = _field("VmRSS:")
 
     @property

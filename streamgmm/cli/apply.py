@@ -1,0 +1,127 @@
+"""`streamgmm predict`, `score` and `sample`: what a fitted model says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from streamgmm.cli.folder import load
+from streamgmm.cli.terminal import Data, Json, Model, Out, emit, facts, message
+from streamgmm.cli.writers import check_out, write_rows
+
+Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use of a table.")]
+
+
+def _open(gm: Any, data: str, columns: str | None) -> Any:
+    """The source; without --columns the ones that the model was fitted on, where both have names."""
+    from streamgmm.sources import open_source
+
+    names = None if columns is None else columns.split(",")
+    if names is None and hasattr(gm, "feature_names_in_"):
+        source = open_source(data)
+        fitted = tuple(map(str, gm.feature_names_in_))
+        if source.feature_names is None or source.feature_names == fitted:
+            return source
+        names = list(fitted)
+    return open_source(data) if names is None else open_source(data, columns=names)
+
+
+def predict(
+    model: Model,
+    data: Data,
+    out: Out = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Responsibilities, one column a component.")] = False,
+    columns: Columns = None,
+    json: Json = False,
+) -> None:
+    """Label rows by their most responsible component.
+
+    One line a row on stdout, or a file with --out. --json gives the number of rows of each label instead.
+    """
+    gm = load(model)
+    check_out(out)
+    source = _open(gm, data, columns)
+    counts: NDArray[np.int64] = np.zeros(len(gm.weights_) + 1, np.int64)  # the last one: background
+
+    def parts() -> Iterator[NDArray[Any]]:
+        for part in gm.predict_proba(source) if proba else gm.predict(source):
+            labels = part.argmax(axis=1) if proba else part
+            counts[:] += np.bincount(labels % len(counts), minlength=len(counts))
+            yield part
+
+    width = len(gm.weights_) + (getattr(gm, "noise_weight_", None) is not None)
+    names = [f"p{k}" for k in range(width)] if proba else ["label"]
+    if json and out is None:
+        rows = sum(len(part) for part in parts())
+    else:
+        rows = write_rows(out, names, parts())
+    background = {"background": int(counts[-1])} if counts[-1] else {}
+    if json:
+        emit({"rows": rows, "counts": counts[:-1].tolist(), **background, "out": out})
+    elif out is not None:
+        message(f"{rows:,} rows written: {out}")
+
+
+def score(
+    model: Model,
+    data: Data,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Log-density of each row.")] = None,
+    columns: Columns = None,
+    json: Json = False,
+) -> None:
+    """Mean log-likelihood per row, BIC, AIC and ICL of data under a model.
+
+    Rows of low log-density are anomalies: --out writes every row's, in nats.
+    """
+    gm = load(model)
+    check_out(out)
+    source = _open(gm, data, columns)
+    loglik, _, log_max, count, rows = (float(v) for v in gm._totals(source))
+    df = gm.mixture_.n_parameters
+    bic = -2 * loglik + df * np.log(count)
+    result = {
+        "rows": int(rows),
+        "log_likelihood_per_row": loglik / count,
+        "bic": bic,
+        "aic": -2 * loglik + 2 * df,
+        "icl": bic - 2 * log_max,
+    }
+    if out is not None:
+        write_rows(out, ["log_density"], iter(gm.score_samples(source)))
+        message(f"{int(rows):,} rows written: {out}")
+    emit(result) if json else print(facts(result.items()))
+
+
+def sample(
+    model: Model,
+    n: Annotated[int, typer.Option("-n", "--rows", help="Rows to draw.")] = 1,
+    out: Out = None,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same rows.")] = 0,
+    json: Json = False,
+) -> None:
+    """Draw rows from a model: CSV on stdout, or a file of any size with --out."""
+    gm = load(model)
+    check_out(out)
+    if n < 1:
+        raise ValueError(f"-n must be at least 1; got {n}.")
+    rng = np.random.default_rng(seed)
+    names = [str(c) for c in getattr(gm, "feature_names_in_", [f"x{j}" for j in range(gm.n_features_in_)])]
+
+    def parts() -> Iterator[NDArray[Any]]:
+        left = n
+        while left:
+            size = min(left, 2**16)
+            values, _ = gm.mixture_.sample(size, rng)
+            yield rng.permutation(values)
+            left -= size
+
+    if json:
+        emit({"columns": names, "rows": [row for part in parts() for row in part.tolist()]})
+        return
+    write_rows(out, names, parts())
+    if out is not None:
+        message(f"{n:,} rows written: {out}")

@@ -1,0 +1,150 @@
+"""Rows of results to a file of the format its extension names, atomically; or to stdout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from streamgmm._atomic import atomic_path
+
+FORMATS = (".npy", ".csv", ".parquet", ".zarr")
+
+
+def write_rows(out: str | None, columns: Sequence[str], parts: Iterator[NDArray[Any]]) -> int:
+    """Write arrays (n,) or (n, columns) one after the other; the number of rows written.
+
+    Parameters
+    ----------
+    out : path ending in one of `FORMATS`, or None for CSV on stdout
+    """
+    rows = 0
+    with _writer(out, columns) as write:
+        for part in parts:
+            write(part.reshape(len(part), -1))
+            rows += len(part)
+    return rows
+
+
+def check_out(out: str | None) -> None:
+    """Refuse an output that cannot be written, before any work.
+
+    Raises
+    ------
+    typer.BadParameter, FileNotFoundError
+    """
+    if out is None:
+        return
+    path = Path(out)
+    if path.suffix not in FORMATS:
+        raise typer.BadParameter(f"{out}: the extension must be one of {', '.join(FORMATS)}.", param_hint="--out")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: the folder {path.parent} does not exist. Make it first.")
+
+
+def _writer(out: str | None, columns: Sequence[str]) -> Any:
+    if out is None:
+        return _csv(None, columns)
+    check_out(out)
+    return {".npy": _npy, ".csv": _csv, ".parquet": _parquet, ".zarr": _zarr}[Path(out).suffix](out, columns)
+
+
+@contextmanager
+def _csv(out: str | None, columns: Sequence[str]) -> Iterator[Any]:
+    with ExitStack() as stack:
+        if out is None:
+            file: Any = sys.stdout
+        else:
+            file = stack.enter_context(stack.enter_context(atomic_path(out)).open("w", encoding="utf-8"))
+        file.write(",".join(columns) + "\n")
+
+        def write(part: NDArray[Any]) -> None:
+            file.writelines(",".join(map(repr, row)) + "\n" for row in part.tolist())
+
+        yield write
+
+
+@contextmanager
+def _npy(out: str, columns: Sequence[str]) -> Iterator[Any]:
+    with atomic_path(out) as path, path.open("wb+") as file:
+        rows, dtype = 0, np.dtype(np.float64)
+
+        def header() -> None:
+            shape = (rows, len(columns)) if len(columns) > 1 else (rows,)
+            file.seek(0)  # NumPy pads the header so that the count of rows may grow
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            )
+
+        def write(part: NDArray[Any]) -> None:
+            nonlocal rows, dtype
+            if rows == 0:
+                dtype = part.dtype
+                header()
+            file.write(np.ascontiguousarray(part, dtype).data)
+            rows += len(part)
+
+        yield write
+        header()
+
+
+@contextmanager
+def _parquet(out: str, columns: Sequence[str]) -> Iterator[Any]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ImportError("writing Parquet needs pyarrow: pip install 'streamgmm[parquet]', or choose .csv.") from None
+    with atomic_path(out) as path, ExitStack() as stack:
+        writer: Any = None
+
+        def write(part: NDArray[Any]) -> None:
+            nonlocal writer
+            rows = pa.table({name: part[:, j] for j, name in enumerate(columns)})
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(path, rows.schema))
+            writer.write_table(rows)
+
+        yield write
+        if writer is None:
+            write(np.empty((0, len(columns))))
+
+
+@contextmanager
+def _zarr(out: str, columns: Sequence[str]) -> Iterator[Any]:
+    import zarr
+
+    folder = Path(tempfile.mkdtemp(prefix=f".{Path(out).name}.", suffix=".part", dir=Path(out).parent))
+    array: Any = None
+    try:
+
+        def write(part: NDArray[Any]) -> None:
+            nonlocal array
+            part = part if len(columns) > 1 else part[:, 0]
+            if array is None:
+                chunks = (min(max(len(part), 1), 2**20), *part.shape[1:])
+                array = zarr.create_array(
+                    store=str(folder / "a"), shape=(0, *part.shape[1:]), chunks=chunks, dtype=part.dtype,
+                    attributes={"columns": list(columns)}, config={"write_empty_chunks": True},
+                )  # fmt: skip
+            array.append(part)
+
+        yield write
+        if array is None:
+            write(np.empty((0, len(columns))))
+        if Path(out).exists():
+            if not (Path(out) / "zarr.json").exists() and not (Path(out) / ".zarray").exists():
+                raise FileExistsError(f"{out} exists and is no Zarr array; choose another name.")
+            Path(out).rename(folder / "old")
+        os.replace(folder / "a", out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,129 @@
+"""The path of a fit, small enough to keep: every iteration's components, seen in one plane.
+
+The plane is fixed at the first step: the two leading principal axes of the mixture's overall covariance, each feature
+in units of its own deviation (two features are shown as they are, one against nothing).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.mixture import Mixture
+from streamgmm.persistence import read_arrays, write_arrays
+
+Array = NDArray[np.float64]
+KIND = "streamgmm-history"
+MOST_FRAMES = 200
+"""Iterations kept; of longer fits every second, fourth, ... one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Two directions to look at: x -> axes^T (x - centre).
+
+    Attributes
+    ----------
+    centre : (D,)
+    axes : (D, 2)
+    share : (2,) share of the standardised variance along each axis
+    """
+
+    centre: Array
+    axes: Array
+    share: Array
+
+    @classmethod
+    def of(cls, mixture: Mixture) -> Plane:
+        """The plane of a mixture's own two leading axes."""
+        D = mixture.n_features
+        if D <= 2:
+            return cls(np.zeros(D), np.eye(D, 2), np.full(2, 1.0 / D))
+        centre, covariance = overall(mixture)
+        scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+        scale[scale == 0] = 1.0
+        values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+        vectors = vectors[:, ::-1][:, :2]
+        vectors *= np.where(np.abs(vectors).max(axis=0) == vectors.max(axis=0), 1.0, -1.0)  # a sign that is settled
+        return cls(centre, vectors / scale[:, None], values[::-1][:2] / D)
+
+    def project(self, rows: NDArray[Any]) -> Array:
+        """(N, 2) coordinates of rows (N, D)."""
+        return (np.asarray(rows, np.float64) - self.centre) @ self.axes
+
+    def ellipses(self, mixture: Mixture) -> tuple[Array, Array]:
+        """(K, 2) means and (K, 2, 2) covariances of the components as the plane shows them."""
+        return self.project(mixture.means), self.axes.T @ dense(mixture) @ self.axes
+
+
+def dense(mixture: Mixture) -> Array:
+    """(K, D, D) covariances of any family."""
+    K, D = mixture.means.shape
+    sigma = mixture.covariances
+    name = mixture.family.name
+    if name == "full":
+        return sigma
+    if name == "tied":
+        return np.broadcast_to(sigma, (K, D, D))
+    return np.einsum("kd,de->kde", sigma if name == "diag" else np.repeat(sigma[:, None], D, 1), np.eye(D))
+
+
+def overall(mixture: Mixture) -> tuple[Array, Array]:
+    """(D,) mean and (D, D) covariance of the whole mixture."""
+    weights = mixture.weights / mixture.weights.sum()
+    mean = weights @ mixture.means
+    delta = mixture.means - mean
+    return mean, np.einsum("k,kde->de", weights, dense(mixture)) + (weights[:, None] * delta).T @ delta
+
+
+@dataclass(slots=True)
+class History:
+    """Frames of a fit, one per reading: weights, means and covariances in the plane, and the trace of the leader.
+
+    Fed with the steps of a fit. Each start has its own frames; the winner's are what `frames` gives.
+    """
+
+    plane: Plane | None = None
+    _paths: dict[int, list[tuple[float, Array, Array, Array]]] = field(default_factory=dict)
+    _winner: int = 0
+
+    def add(self, step: Any) -> None:
+        """Take what one `Step` of a fit shows."""
+        if not step.block.last:
+            return
+        if self.plane is None:
+            self.plane = Plane.of(step.memory[0].model)
+        for candidate in step.memory:
+            path = self._paths.setdefault(candidate.index, [])
+            if candidate.status == "running" or not path or path[-1][0] != candidate.objective:
+                means, covariances = self.plane.ellipses(candidate.model)
+                path.append((candidate.objective, candidate.model.weights.copy(), means, covariances))
+        self._winner = max(step.memory, key=lambda c: (c.objective, -c.index)).index
+
+    def arrays(self) -> dict[str, Array]:
+        """The winner's frames: objective (T,), weights (T, K), means (T, K, 2), covariances (T, K, 2, 2), iteration."""
+        path = self._paths.get(self._winner, [])
+        every = max(1, -(-len(path) // MOST_FRAMES))
+        chosen = sorted({*range(0, len(path), every), len(path) - 1}) if path else []
+        picked = [path[i] for i in chosen]
+        names = ("objective", "weights", "means", "covariances")
+        frames = {name: np.array([frame[i] for frame in picked]) for i, name in enumerate(names)}
+        return {**frames, "iteration": np.array(chosen, np.float64) + 1}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write plane and frames to one file."""
+        if self.plane is None:
+            return
+        plane = {"centre": self.plane.centre, "axes": self.plane.axes, "share": self.plane.share}
+        write_arrays(path, {**plane, **self.arrays()}, {}, kind=KIND)
+
+
+def load_history(path: str | os.PathLike[str]) -> tuple[Plane, dict[str, Array]]:
+    """Plane and frames that `History.save` wrote."""
+    arrays, _ = read_arrays(path, kind=KIND)
+    plane = Plane(arrays.pop("centre"), arrays.pop("axes"), arrays.pop("share"))
+    return plane, arrays
