@@ -158,7 +158,8 @@ class CollapsedError(ValueError):
 
 def non_finite(rows: Any, row: int, chunk: Any) -> ValueError:
     """The error for a row that holds NaN or infinity."""
-    column = int(np.argmax(~np.isfinite(rows[row])))
+    infinite = np.isinf(rows[row])
+    column = int(np.argmax(infinite if infinite.any() else np.isnan(rows[row])))
     value = rows[row, column]
     start = getattr(chunk, "start", None)
     where = f"row {start + row}" if start is not None else f"row {row} of chunk {getattr(chunk, 'index', 0)}"

@@ -65,6 +65,9 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         Print progress every `verbose_interval` iterations.
     solver : {"auto", "exact"}, default "auto"
     stopping : {"aitken", "change"}, default "aitken"
+    missing : {"error", "marginalize"}, default "error"
+        "marginalize" takes NaN as not observed: exact EM under missing at random. Rows with nothing observed are left
+        out and counted in ``report_["dropped"]``. Infinity stays an error.
     on_collapse : {"repair", "raise"}, default "repair"
         What happens to a component without mass or without a positive definite covariance.
     prior : {None, "default"} or a `NormalInverseWishart`, default None
@@ -127,6 +130,7 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "solver": [StrOptions({"auto", "exact"})],
         "stopping": [StrOptions(set(RULES))],
+        "missing": [StrOptions({"error", "marginalize"})],
         "on_collapse": [StrOptions({"repair", "raise"})],
         "prior": [StrOptions({"default"}), NormalInverseWishart, None],
         "noise": [StrOptions({"uniform"}), None],
@@ -154,6 +158,7 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         verbose_interval: int = 10,
         solver: str = "auto",
         stopping: str = "aitken",
+        missing: str = "error",
         on_collapse: str = "repair",
         prior: str | NormalInverseWishart | None = None,
         noise: str | None = None,
@@ -177,6 +182,7 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         self.verbose_interval = verbose_interval
         self.solver = solver
         self.stopping = stopping
+        self.missing = missing
         self.on_collapse = on_collapse
         self.prior = prior
         self.noise = noise
@@ -271,7 +277,8 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
                     f"{self.mixture_.family.name!r}; expected {(K, D)} and {chosen.name!r}. Set warm_start=False."
                 )
             self.prior_ = getattr(self, "prior_", None)
-            return (self.mixture_,), (tuple(self.lower_bounds_),), 0, 1
+            model = self.mixture_.observing(observed(self.mixture_.box, self.missing, D))
+            return (model,), (tuple(self.lower_bounds_),), 0, 1
         weights, means, covariances = self._given(chosen, K, D)
         given: Mixture | None = None
         if weights is not None and means is not None and covariances is not None:
@@ -280,10 +287,10 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         self.prior_ = None
         if given is not None and self.noise is None and (prior is None or not prior.needs_data):
             self.prior_ = prior and prior.resolve(chosen, K, D, None, None)
-            return (given,), ((),), 0, 1
+            return (given.observing(observed(None, self.missing, D)),), ((),), 0, 1
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(2**31 - 1))
-        sample = survey(source, executor, size=sample_size(K, D), seed=seed)
+        sample = survey(source, executor, size=sample_size(K, D), seed=seed, missing=self.missing == "marginalize")
         if sample.n_rows < K:
             raise ValueError(
                 f"Expected n_samples >= n_components but got n_components = {K}, n_samples = {sample.n_rows} rows "
@@ -292,10 +299,10 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         if prior is not None:
             covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
             self.prior_ = prior.resolve(chosen, K, D, sample.mean, covariance)
-        observation = None
+        box = None if self.noise is None else background_box(sample.box)
+        observation = observed(box, self.missing, D)
         noise = None if weights is None else 1.0 - float(weights.sum())
         if self.noise is not None:
-            observation = observed(background_box(sample.box), "error", D)
             noise = noise if noise is not None and noise > 1e-6 else _NOISE_START
             weights = weights if weights is None else weights / weights.sum()
         if given is not None:
@@ -411,6 +418,11 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
 
     # Fitted values ----------------------------------------------------------------------------------------------
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "marginalize"
+        return tags
+
     def _model(self) -> Mixture:
         mixture: Mixture | None = self.__dict__.get("mixture_")
         if mixture is None:
@@ -506,6 +518,10 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
     def _map(self, X: Any, question: str, out: Any = None) -> Any:
         check_is_fitted(self)
         return self._ask(X, self.mixture_, question, out)
+
+    def impute(self, X: Any, *, out: Any = None) -> Any:
+        """(N, D) X with every NaN replaced by its conditional mean given what its row shows; `out` as in `predict`."""
+        return self._map(X, "impute", out)
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean log-likelihood per row, in nats (weighted mean with weights)."""

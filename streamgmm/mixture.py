@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from streamgmm import kernels
 from streamgmm.covariance import Covariance, check_covariances, family
 from streamgmm.kernels import Plan
+from streamgmm.missing import Answers, Patterns
 from streamgmm.stats import Observation, Stats
 
 Array = NDArray[np.float64]
@@ -29,6 +31,7 @@ class _Prepared:
 
     plan: Plan
     spread: Array
+    patterns: Patterns
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)
@@ -151,7 +154,7 @@ class Mixture:
         """
         box = None if observation is None else observation.box
         noise = 0.0 if box is None else self.noise_weight if noise_weight is None else noise_weight
-        weights = self.weights * ((1.0 - noise) / self.weights.sum())
+        weights = self.weights if noise == self.noise_weight else self.weights * ((1.0 - noise) / self.weights.sum())
         return Mixture.trusted(weights, self.means, self.covariances, self.family, self.factors, noise, observation)
 
     def __repr__(self) -> str:
@@ -207,7 +210,7 @@ class Mixture:
         if prepared is None:
             base = -np.inf if self.noise_weight == 0.0 else float(np.log(self.noise_weight)) - self.log_volume
             plan, spread = self.family.plan(self.weights, self.means, self.covariances, self.factors, base)
-            prepared = _Prepared(plan, spread)
+            prepared = _Prepared(plan, spread, Patterns(copy(self), plan, spread))  # a copy, or it were a cycle
             object.__setattr__(self, "_prepared", prepared)
         return prepared
 
@@ -218,12 +221,26 @@ class Mixture:
 
         Kept there while chunks are merged, so that no offset of the data can cost a digit.
         """
-        stats = self.family.stats(kernels.run(self._prepare().plan, rows, weight, statistics=True))
+        prepared = self._prepare()
+        if self.missing:
+            stats, _, _ = prepared.patterns.run(rows, weight, statistics=True)
+            assert stats is not None
+        else:
+            stats = self.family.stats(kernels.run(prepared.plan, rows, weight, statistics=True))
         return stats if self.observation is None else replace(stats, observation=self.observation)
 
     def totals(self, rows: NDArray[Any], weight: Array | None = None) -> Array:
         """(5,) sums over `rows`: w log p, w entropy, w log max r, w, and rows of positive weight."""
+        if self.missing:
+            return self._prepare().patterns.run(rows, weight, statistics=False)[1]
         return kernels.run(self._prepare().plan, rows, weight, statistics=False).totals
+
+    def _answer(self, rows: NDArray[Any], answers: Answers) -> None:
+        if self.missing:
+            self._prepare().patterns.run(rows, None, statistics=False, answers=answers)
+        else:
+            plan, logp, resp, label = self._prepare().plan, answers.logp, answers.resp, answers.label
+            kernels.run(plan, rows, None, statistics=False, logp=logp, resp=resp, label=label)
 
     def restore(self, stats: Stats) -> Stats:
         """The same statistics in the units of the data."""
@@ -266,21 +283,31 @@ class Mixture:
         """(N,) log p(x) in nats."""
         rows = self._rows(X)
         out = np.empty(len(rows))
-        kernels.run(self._prepare().plan, rows, None, statistics=False, logp=out)
+        self._answer(rows, Answers(logp=out))
         return out
 
     def responsibilities(self, X: ArrayLike) -> Array:
         """(N, K) posterior probabilities of the components; with a background (N, K + 1), its own last."""
         rows = self._rows(X)
         out = np.empty((len(rows), self.n_components + (self.box is not None)))
-        kernels.run(self._prepare().plan, rows, None, statistics=False, resp=out)
+        self._answer(rows, Answers(resp=out))
         return out
 
     def labels(self, X: ArrayLike) -> NDArray[np.int64]:
         """(N,) most responsible component of each row, -1 for the background."""
         rows = self._rows(X)
         out = np.empty(len(rows), np.int64)
-        kernels.run(self._prepare().plan, rows, None, statistics=False, label=out)
+        self._answer(rows, Answers(label=out))
+        return out
+
+    def impute(self, X: ArrayLike) -> Array:
+        """(N, D) float64 rows with every NaN replaced by its conditional mean given what the row shows.
+
+        Works whatever `missing` says: to ask is to permit. A row that shows nothing gets the mean of the mixture.
+        """
+        rows = self._rows(X)
+        out = np.empty(rows.shape)
+        self._prepare().patterns.run(rows, None, statistics=False, answers=Answers(filled=out))
         return out
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[Array, NDArray[np.int64]]:

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from streamgmm.covariance import Covariance
 from streamgmm.em import non_finite
+from streamgmm.imputing import complete
 from streamgmm.mixture import Mixture
 from streamgmm.repair import repairing_m_step
 from streamgmm.stats import Stats
@@ -74,7 +75,7 @@ class _Part:
     box: Array
 
 
-def _survey_chunk(chunk: Any, *, size: int, seed: int) -> _Part:
+def _survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool) -> _Part:
     rows, weight = chunk.load()
     n, D = rows.shape
     start = chunk.start
@@ -82,27 +83,33 @@ def _survey_chunk(chunk: Any, *, size: int, seed: int) -> _Part:
     numbers += np.uint64(start) if start is not None else np.uint64(chunk.index) << np.uint64(40)
     log_u = np.log(_uniform(seed, numbers))
     w = np.ones(n) if weight is None else weight
-    present = np.flatnonzero(w > 0) if weight is not None else np.arange(n)
+    gaps = np.isnan(rows) if missing else np.zeros((0, D), bool)
+    incomplete = gaps.any(axis=1)
+    if incomplete.any():
+        w = np.where(gaps.all(axis=1), 0.0, w)
+    present = np.flatnonzero(w > 0)
     keys = log_u[present] / w[present]
     chosen = present if len(present) <= size else present[np.argpartition(-keys, size - 1)[:size]]
     chosen.sort()
+    sample = log_u[chosen] / w[chosen], numbers[chosen], rows[chosen], w[chosen]
     count = float(w.sum())
     mean = np.zeros(D)
     scatter = np.zeros((D, D))
     box = np.array([np.full(D, np.inf), np.full(D, -np.inf)])
     if count > 0:
         box = corners(rows if len(present) == n else rows[present])
+        if incomplete.any():  # the moments are of complete rows only, and made anew from the sample
+            rows, w = np.where(gaps, 0.0, rows), np.where(incomplete, 0.0, w)
+        total = max(float(w.sum()), np.finfo(float).tiny)
         with np.errstate(invalid="ignore", over="ignore"):
-            mean = rows[0] + (w @ (rows.astype(np.float64) - rows[0])) / count
+            mean = rows[0] + (w @ (rows.astype(np.float64) - rows[0])) / total
             delta = rows - mean
             scatter = (delta * w[:, None]).T @ delta
         if not np.isfinite(scatter).all():
             bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
             if bad.size:
                 raise non_finite(rows, int(bad[0]), chunk)
-    return _Part(
-        log_u[chosen] / w[chosen], numbers[chosen], rows[chosen], w[chosen], count, len(present), mean, scatter, box
-    )
+    return _Part(*sample, count, len(present), mean, scatter, box)
 
 
 def corners(rows: NDArray[Any]) -> Array:
@@ -147,27 +154,42 @@ def _merge_parts(a: _Part, b: _Part, *, size: int) -> _Part:
     )
 
 
-def survey(source: Any, executor: Any, *, size: int, seed: int) -> Survey:
+def survey(source: Any, executor: Any, *, size: int, seed: int, missing: bool = False) -> Survey:
     """One pass: a sample of `size` rows, and the overall mean and covariance.
 
     The sample keeps the rows with the largest u^(1/w) (Efraimidis & Spirakis 2006), u being a function of seed and
     absolute row number, so it does not depend on chunking, order or threads.
+
+    Parameters
+    ----------
+    missing : bool
+        Take NaN as not observed: the sample is then completed (see `imputing.complete`), and the moments are those of
+        one Gaussian fitted to it.
 
     Raises
     ------
     ValueError
         Where no row has positive weight.
     """
-    part = executor.run(partial(_survey_chunk, size=size, seed=seed), source.chunks(), partial(_merge_parts, size=size))
+    task = partial(_survey_chunk, size=size, seed=seed, missing=missing)
+    part = executor.run(task, source.chunks(), partial(_merge_parts, size=size))
+    if part.count <= 0 and missing:
+        raise ValueError(
+            "missing='marginalize': in every row nothing is observed (or the weight is 0). Expected some numbers."
+        )
     if part.count <= 0:
         raise ValueError("sample_weight: at least one weight must be positive; all weights are zero.")
-    complete = part.n_rows <= size
+    whole = part.n_rows <= size
     order = np.argsort(part.numbers)
+    rows, weight = part.rows[order], part.weight[order] if whole else np.ones(len(order))
+    mean, covariance = part.mean, part.scatter / part.count
+    if missing and np.isnan(rows).any():
+        rows, mean, covariance = complete(rows, weight, seed)
     return Survey(
-        part.rows[order],
-        part.weight[order] if complete else np.ones(len(order)),
-        part.mean,
-        part.scatter / part.count,
+        rows,
+        weight,
+        mean,
+        covariance,
         part.n_rows,
         part.count,
         part.box,

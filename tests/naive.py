@@ -111,3 +111,65 @@ def em_with_noise(X, model, noise, box, covariance_type, n_iter):
         _, mean, cov = m_step(mass[:K], mean, scatter, covariance_type)
         model, noise = (mass[:K] / len(X), mean, cov), mass[K] / len(X)
     return model, noise, trace
+
+
+def missing_e_step(X, weights, means, covariances, covariance_type, noise=0.0, box=None, sample_weight=None):
+    """Row by row, NaN where missing: statistics by conditional moments, log p, responsibilities, imputed rows."""
+    X = np.asarray(X, float)
+    n, D = X.shape
+    K = len(weights)
+    sigma = dense_covariances(covariance_type, covariances, K, D)
+    mass, first, second = np.zeros(K), np.zeros((K, D)), np.zeros((K, D, D))
+    logp, filled = np.zeros(n), X.copy()
+    resp = np.tile(np.append(weights, noise) if box is not None else weights, (n, 1))
+    loglik = 0.0
+    for row in range(n):
+        w = 1.0 if sample_weight is None else sample_weight[row]
+        o = ~np.isnan(X[row])
+        m = ~o
+        if not o.any():
+            filled[row] = weights @ means + (noise * box.mean(axis=0) if box is not None else 0.0)
+            continue
+        logs, hats, rests = [], [], []
+        for k in range(K):
+            soo, smo = sigma[k][np.ix_(o, o)], sigma[k][np.ix_(m, o)]
+            d = X[row, o] - means[k, o]
+            logs.append(
+                np.log(weights[k]) - 0.5 * d @ np.linalg.solve(soo, d) - 0.5 * np.linalg.slogdet(2 * np.pi * soo)[1]
+            )
+            hat = X[row].copy()
+            hat[m] = means[k, m] + smo @ np.linalg.solve(soo, d)
+            rest = np.zeros((D, D))
+            rest[np.ix_(m, m)] = sigma[k][np.ix_(m, m)] - smo @ np.linalg.solve(soo, smo.T)
+            hats.append(hat)
+            rests.append(rest)
+        if box is not None:
+            logs.append(np.log(noise) - np.log(box[1, o] - box[0, o]).sum())
+        logp[row] = logsumexp(logs)
+        r = np.exp(np.array(logs) - logp[row])
+        resp[row] = r
+        loglik += w * logp[row]
+        filled[row, m] = (r[:K] @ np.array(hats))[m] + (r[K] * box.mean(axis=0)[m] if box is not None else 0.0)
+        for k in range(K):
+            mass[k] += w * r[k]
+            first[k] += w * r[k] * hats[k]
+            second[k] += w * r[k] * (np.outer(hats[k], hats[k]) + rests[k])
+    mean = first / mass[:, None]
+    full = second - mass[:, None, None] * mean[:, :, None] * mean[:, None, :]
+    scatter = {
+        "full": full,
+        "tied": full.sum(axis=0),
+        "diag": np.stack([np.diag(s) for s in full]),
+        "spherical": np.array([np.trace(s) for s in full]),
+    }[covariance_type]
+    return (mass, mean, scatter, loglik), logp, resp, filled
+
+
+def missing_em(X, model, covariance_type, n_iter, reg_covar=0.0):
+    """n_iter EM steps on rows with NaN: the model and the log-likelihood before each M-step."""
+    trace = []
+    for _ in range(n_iter):
+        (mass, mean, scatter, loglik), *_ = missing_e_step(X, *model, covariance_type)
+        trace.append(loglik)
+        model = m_step(mass, mean, scatter, covariance_type, reg_covar)
+    return model, trace

@@ -22,7 +22,7 @@ HOUSE = [
     {"reading"},
     {"checkpoint", "persistence"},
     {"kmeans_parallel"},
-    {"fitting", "seeding", "accelerate", "memory"},
+    {"fitting", "seeding", "imputing", "accelerate", "memory"},
     {"stopping"},
     {"repair"},
     {"em"},
@@ -32,12 +32,17 @@ HOUSE = [
     {"reduce"},
     {"prior"},
     {"mixture", "centres"},
+    {"missing"},
     {"covariance"},
     {"stats"},
     {"kernels"},
     {"_jit", "errors", "_atomic"},
 ]
-LATE = {("stats", "em"), ("stats", "mixture")}  # Stats.maximize, and its type
+LATE = {
+    ("stats", "em"),  # Stats.maximize
+    ("stats", "mixture"),  # types
+    ("missing", "mixture"),
+}
 
 
 def room(path: Path) -> str:

@@ -218,6 +218,48 @@ class Covariance(ABC):
     def log_kernel(self, scatter: Array, exponent: float, covariances: Array, factors: Array) -> float:
         """-(exponent log |covariance| + tr(scatter covariance^-1)) / 2, summed over components; no constants."""
 
+    # Missing entries --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def marginal(self, covariances: Array, features: NDArray[np.int64]) -> Array:
+        """Covariances of some of the features."""
+
+    @abstractmethod
+    def lift(self, covariances: Array, o: NDArray[np.int64], spread_o: Array, spread: Array) -> tuple[Array, Array]:
+        """What leads from the statistics of observed features `o` to those of all.
+
+        Returns
+        -------
+        The linear map of E[x | x_o] - mean, and Cov[x | x_o], both between frames: from that of the marginal, with
+        `spread_o`, to that of the whole mixture, with `spread`.
+        """
+
+    @abstractmethod
+    def lifted(
+        self,
+        weight: Array,
+        delta: Array,
+        scatter: Array,
+        lift: tuple[Array, Array],
+        o: NDArray[np.int64],
+        means: Array,
+    ) -> tuple[Array, Array]:
+        """Mean and scatter over all features, in the frame, from those over the features `o`.
+
+        Parameters
+        ----------
+        delta : (K, d) mean of the rows less the component's mean
+        means : (K, D) the component means in the frame
+        """
+
+    @abstractmethod
+    def for_missing(self, covariances: Array, D: int) -> Array:
+        """The covariances as `kernels.missing` takes them: (K, D, D), (1, D, D) or (K, D, 1)."""
+
+    @abstractmethod
+    def to_frame(self, first: Array, second: Array, spread: Array) -> tuple[Array, Array]:
+        """First and second moments about the means, from the units of the data to the frame."""
+
     # Starts ----------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -42,6 +42,17 @@ class Scaled(Covariance):
     def log_kernel(self, scatter: Array, exponent: float, covariances: Array, factors: Array) -> float:
         return float(-0.5 * (exponent * np.log(covariances) + scatter / covariances).sum())
 
+    def for_missing(self, covariances: Array, D: int) -> Array:
+        return np.ascontiguousarray(self._per_feature(covariances, D)[:, :, None])
+
+    def to_frame(self, first: Array, second: Array, spread: Array) -> tuple[Array, Array]:
+        return first / spread, second / spread[:, None] ** 2
+
+    def _lifted_mean(self, delta: Array, ratio: Array, o: NDArray[np.int64], means: Array) -> Array:
+        mean = means.copy()
+        mean[:, o] += delta * ratio
+        return mean
+
     def _scales(self, share: Array, delta: Array, covariances: Array) -> Array:
         """(D,) scales of the frame."""
         variance = share @ self._per_feature(covariances, delta.shape[1]) + share @ delta**2
@@ -139,6 +150,28 @@ class Diag(Scaled):
     def prior_exponent(self, dof: float, K: int, D: int) -> float:
         return dof + 3
 
+    def marginal(self, covariances: Array, features: NDArray[np.int64]) -> Array:
+        return np.ascontiguousarray(covariances[:, features])
+
+    def lift(self, covariances: Array, o: NDArray[np.int64], spread_o: Array, spread: Array) -> tuple[Array, Array]:
+        rest = covariances / spread**2
+        rest[:, o] = 0.0
+        return spread_o / spread[o], rest
+
+    def lifted(
+        self,
+        weight: Array,
+        delta: Array,
+        scatter: Array,
+        lift: tuple[Array, Array],
+        o: NDArray[np.int64],
+        means: Array,
+    ) -> tuple[Array, Array]:
+        ratio, rest = lift
+        total = weight[:, None] * rest
+        total[:, o] += scatter * ratio**2
+        return self._lifted_mean(delta, ratio, o, means), total
+
     def log_det(self, factors: Array, K: int, D: int) -> Array:
         return 2.0 * np.log(factors).sum(axis=1)
 
@@ -207,6 +240,24 @@ class Spherical(Scaled):
 
     def prior_exponent(self, dof: float, K: int, D: int) -> float:
         return dof + D + 2
+
+    def marginal(self, covariances: Array, features: NDArray[np.int64]) -> Array:
+        return covariances
+
+    def lift(self, covariances: Array, o: NDArray[np.int64], spread_o: Array, spread: Array) -> tuple[Array, Array]:
+        return spread_o / spread[o], (len(spread) - len(o)) * covariances / spread[0] ** 2
+
+    def lifted(
+        self,
+        weight: Array,
+        delta: Array,
+        scatter: Array,
+        lift: tuple[Array, Array],
+        o: NDArray[np.int64],
+        means: Array,
+    ) -> tuple[Array, Array]:
+        ratio, rest = lift
+        return self._lifted_mean(delta, ratio, o, means), scatter * ratio[0] ** 2 + weight * rest
 
     def log_det(self, factors: Array, K: int, D: int) -> Array:
         return 2.0 * D * np.log(factors)

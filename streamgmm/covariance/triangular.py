@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from streamgmm.covariance.base import (
     EPS,
@@ -59,6 +60,26 @@ class Triangular(Covariance):
         log_det = 2.0 * np.log(np.diagonal(factors, axis1=-2, axis2=-1)).sum()
         trace = (self.precisions(self.precisions_cholesky(factors)) * scatter).sum()
         return float(-0.5 * (exponent * log_det + trace))
+
+    def marginal(self, covariances: Array, features: NDArray[np.int64]) -> Array:
+        return np.ascontiguousarray(covariances[..., features[:, None], features])
+
+    @staticmethod
+    def _lift(covariance: Array, o: NDArray[np.int64], spread_o: Array, whiten: Array) -> tuple[Array, Array]:
+        D = len(covariance)
+        m = np.setdiff1d(np.arange(D), o)
+        lower = np.linalg.cholesky(covariance[np.ix_(o, o)])
+        gain = solve_triangular(lower, covariance[np.ix_(o, m)], lower=True, check_finite=False)
+        linear = np.zeros((D, len(o)))
+        linear[o] = np.eye(len(o))
+        linear[m] = solve_triangular(lower, gain, lower=True, trans=1, check_finite=False).T
+        rest = np.zeros((D, D))
+        rest[np.ix_(m, m)] = covariance[np.ix_(m, m)] - gain.T @ gain
+        return whiten @ linear @ spread_o, whiten @ rest @ whiten.T
+
+    def to_frame(self, first: Array, second: Array, spread: Array) -> tuple[Array, Array]:
+        whiten = inverse_lower(spread)
+        return first @ whiten.T, whiten @ second @ whiten.T
 
     @staticmethod
     def _floor(covariance: Array, spread: Array, floor: float) -> Array:
@@ -121,6 +142,27 @@ class Full(Triangular):
 
     def prior_exponent(self, dof: float, K: int, D: int) -> float:
         return dof + D + 2
+
+    def lift(self, covariances: Array, o: NDArray[np.int64], spread_o: Array, spread: Array) -> tuple[Array, Array]:
+        whiten = inverse_lower(spread)
+        linear, rest = zip(*(self._lift(c, o, spread_o, whiten) for c in covariances), strict=True)
+        return np.stack(linear), np.stack(rest)
+
+    def lifted(
+        self,
+        weight: Array,
+        delta: Array,
+        scatter: Array,
+        lift: tuple[Array, Array],
+        o: NDArray[np.int64],
+        means: Array,
+    ) -> tuple[Array, Array]:
+        linear, rest = lift
+        scatter = linear @ scatter @ linear.swapaxes(1, 2) + weight[:, None, None] * rest
+        return means + (linear @ delta[:, :, None])[:, :, 0], scatter
+
+    def for_missing(self, covariances: Array, D: int) -> Array:
+        return covariances
 
     def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
         return cholesky_or_none(covariances)
@@ -204,6 +246,24 @@ class Tied(Triangular):
 
     def prior_exponent(self, dof: float, K: int, D: int) -> float:
         return dof + D + 1 + K
+
+    def lift(self, covariances: Array, o: NDArray[np.int64], spread_o: Array, spread: Array) -> tuple[Array, Array]:
+        return self._lift(covariances, o, spread_o, inverse_lower(spread))
+
+    def lifted(
+        self,
+        weight: Array,
+        delta: Array,
+        scatter: Array,
+        lift: tuple[Array, Array],
+        o: NDArray[np.int64],
+        means: Array,
+    ) -> tuple[Array, Array]:
+        linear, rest = lift
+        return means + delta @ linear.T, linear @ scatter @ linear.T + weight.sum() * rest
+
+    def for_missing(self, covariances: Array, D: int) -> Array:
+        return covariances[None]
 
     def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
         factors, good = cholesky_or_none(covariances[None])

@@ -1,0 +1,239 @@
+"""Rows with missing entries (NaN): grouping by pattern, and the centred form given only what was observed.
+
+Under missing at random, the row's observed part o decides its responsibilities, and the missing part m enters the
+statistics by its conditional moments: with L the Cholesky factor of the covariance after the observed features were
+moved to the front, L = [[Loo, 0], [G, M]], and y = Loo^-1 (x_o - mu_o),
+
+    log N(x_o) = -|y|^2 / 2 - log det Loo - D_o/2 log 2 pi,    E[x_m] = mu_m + G y,    Cov[x_m] = M M^T.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from streamgmm._jit import inline, jit
+from streamgmm.kernels.feature import FULL, TIED, softmax
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+@jit
+def group(rows, order, starts, table):
+    """Sort the rows by their pattern of NaN; patterns come in the order in which they are met first.
+
+    Parameters
+    ----------
+    rows : (n, D)                           # IN
+    order : (n,) int64                      # OUT row numbers, pattern by pattern, ascending within each
+    starts : (n + 1,) int64                 # OUT where each pattern begins in `order`, and where the last one ends
+    table : (power of two >= 2 n,) int64    # IN filled with -1
+
+    Returns
+    -------
+    The number of patterns.
+    """
+    n, D = rows.shape
+    pattern = np.empty(n, np.int64)
+    first = np.empty(n, np.int64)
+    slots = np.uint64(table.shape[0] - 1)
+    found = 0
+    for r in range(n):
+        key = np.uint64(0)
+        word = np.uint64(0)
+        for i in range(D):
+            word = (word << np.uint64(1)) | np.uint64(rows[r, i] != rows[r, i])
+            if i % 64 == 63 or i == D - 1:
+                key = (key ^ word) * np.uint64(0x9E3779B97F4A7C15)
+                key ^= key >> np.uint64(29)
+                word = np.uint64(0)
+        slot = key & slots
+        while True:
+            g = table[slot]
+            if g < 0:
+                table[slot] = g = found
+                first[found] = r
+                starts[found + 1] = 0
+                found += 1
+                break
+            same = True
+            for i in range(D):
+                if (rows[r, i] != rows[r, i]) != (rows[first[g], i] != rows[first[g], i]):
+                    same = False
+                    break
+            if same:
+                break
+            slot = (slot + np.uint64(1)) & slots
+        pattern[r] = g
+        starts[g + 1] += 1
+    starts[0] = 0
+    for g in range(found):
+        starts[g + 1] += starts[g]
+        first[g] = starts[g]
+    for r in range(n):
+        order[first[pattern[r]]] = r
+        first[pattern[r]] += 1
+    return found
+
+
+@jit
+def gather(rows, index, features, out):
+    """out (m, d) float64 = rows[index][:, features]."""
+    for b in range(index.shape[0]):
+        for i in range(features.shape[0]):
+            out[b, i] = rows[index[b], features[i]]
+
+
+@inline
+def _cholesky(matrix, perm, lower):
+    """lower = Cholesky factor of matrix[perm][:, perm]; a pivot lost to rounding becomes a tiny one."""
+    D = perm.shape[0]
+    for i in range(D):
+        for j in range(i + 1):
+            s = matrix[perm[i], perm[j]]
+            for q in range(j):
+                s -= lower[i, q] * lower[j, q]
+            if i == j:
+                lower[i, i] = math.sqrt(max(s, 1e-15 * matrix[perm[i], perm[i]]))
+            else:
+                lower[i, j] = s / lower[j, j]
+
+
+@jit
+def missing(
+    family, rows, weight, starts, log_weights, means, covariances, log_noise, box, block, logp, resp, label, filled,
+    mass, first_moment, second_moment, totals,
+):  # fmt: skip
+    """One E-step over rows that are sorted by pattern; returns the first row with infinity, or -1.
+
+    Parameters
+    ----------
+    family, weight, logp, resp, label, totals : as in `feature`
+    rows : (n, D), no row without an observed entry                       # IN
+    starts : (G + 1,) where each pattern begins                           # IN
+    log_weights : (K,), means : (K, D)                                    # IN in the units of the data
+    covariances : (K, D, D), (1, D, D) for TIED; (K, D, 1) variances      # IN
+    log_noise : log weight of the background, -inf for none               # IN
+    box : (2, D) its corners, or (0, 0)                                   # IN
+    block : int                                                           # IN  rows handled together
+    filled : (n, D) or (0, 0)                                             # OUT missing entries, by conditional mean
+    mass, first_moment, second_moment : as in `centred`, in the units of the data, about `means`    # INOUT
+    """
+    D = rows.shape[1]
+    K = means.shape[0]
+    triangular = family in (FULL, TIED)
+    factors = covariances.shape[0] if triangular else 1
+    lower = np.zeros((factors, D, D)) if triangular else np.zeros((1, 1, 1))
+    perm = np.empty(D, np.int64)
+    const = np.empty(K)
+    y = np.empty((K, D, block))
+    delta = np.empty((D, block))
+    logits = np.zeros((K, block))
+    common = np.zeros(block)
+    for g in range(starts.shape[0] - 1):
+        seen = 0
+        for i in range(D):  # observed features first, both parts in ascending order
+            if rows[starts[g], i] == rows[starts[g], i]:
+                perm[seen] = i
+                seen += 1
+        unseen = seen
+        for i in range(D):
+            if rows[starts[g], i] != rows[starts[g], i]:
+                perm[unseen] = i
+                unseen += 1
+        base = log_noise
+        if log_noise > -math.inf:
+            for i in range(seen):
+                base -= math.log(box[1, perm[i]] - box[0, perm[i]])
+        if triangular:
+            for f in range(factors):
+                _cholesky(covariances[f], perm, lower[f])
+        for k in range(K):
+            const[k] = log_weights[k] - 0.5 * seen * _LOG_2PI
+            for i in range(seen):
+                if triangular:
+                    const[k] -= math.log(lower[0 if family == TIED else k, i, i])
+                else:
+                    const[k] -= 0.5 * math.log(covariances[k, perm[i], 0])
+        for start in range(starts[g], starts[g + 1], block):
+            count = min(block, starts[g + 1] - start)
+            for b in range(count):
+                for i in range(seen):
+                    if not abs(rows[start + b, perm[i]]) < math.inf:
+                        return start + b
+            for k in range(K):
+                low = lower[0 if family == TIED or not triangular else k]
+                for b in range(count):
+                    logits[k, b] = const[k]
+                for i in range(seen):
+                    for b in range(count):
+                        y[k, i, b] = rows[start + b, perm[i]] - means[k, perm[i]]
+                    if triangular:
+                        for j in range(i):
+                            for b in range(count):
+                                y[k, i, b] -= low[i, j] * y[k, j, b]
+                        scale = 1.0 / low[i, i]
+                    else:
+                        scale = 1.0 / math.sqrt(covariances[k, perm[i], 0])
+                    for b in range(count):
+                        y[k, i, b] *= scale
+                        logits[k, b] -= 0.5 * y[k, i, b] * y[k, i, b]
+            softmax(logits, start, count, weight, base, common, logp, resp, label, totals)
+            if mass.shape[0] == 0 and filled.shape[0] == 0:
+                continue
+            if filled.shape[0] > 0:
+                for b in range(count):
+                    rest = 1.0
+                    for k in range(K):
+                        rest -= logits[k, b]
+                    for i in range(seen):
+                        filled[start + b, perm[i]] = rows[start + b, perm[i]]
+                    for i in range(seen, D):
+                        filled[start + b, perm[i]] = 0.0
+                        if log_noise > -math.inf:
+                            filled[start + b, perm[i]] = rest * 0.5 * (box[0, perm[i]] + box[1, perm[i]])
+            for k in range(K):
+                at = 0 if family == TIED else k
+                low = lower[at if triangular else 0]
+                for i in range(D):
+                    for b in range(count):
+                        delta[i, b] = rows[start + b, perm[i]] - means[k, perm[i]] if i < seen else 0.0
+                    if triangular and i >= seen:
+                        for j in range(seen):
+                            for b in range(count):
+                                delta[i, b] += low[i, j] * y[k, j, b]
+                if filled.shape[0] > 0:
+                    for i in range(seen, D):
+                        for b in range(count):
+                            filled[start + b, perm[i]] += logits[k, b] * (means[k, perm[i]] + delta[i, b])
+                if mass.shape[0] == 0:
+                    continue
+                total = 0.0
+                for b in range(count):
+                    total += logits[k, b]
+                mass[k] += total
+                for i in range(D):
+                    s = 0.0
+                    for b in range(count):
+                        s += logits[k, b] * delta[i, b]
+                    first_moment[k, perm[i]] += s
+                    if not triangular:
+                        s = 0.0
+                        for b in range(count):
+                            s += logits[k, b] * delta[i, b] * delta[i, b]
+                        if i >= seen:
+                            s = total * covariances[k, perm[i], 0]
+                        second_moment[k, perm[i], 0] += s
+                        continue
+                    for j in range(i + 1):
+                        s = 0.0
+                        for b in range(count):
+                            s += logits[k, b] * delta[i, b] * delta[j, b]
+                        if j >= seen:
+                            for q in range(seen, j + 1):
+                                s += total * low[i, q] * low[j, q]
+                        second_moment[at, perm[i], perm[j]] += s
+                        if j < i:
+                            second_moment[at, perm[j], perm[i]] += s
+    return -1

@@ -1,0 +1,243 @@
+"""E-steps over rows with missing entries: exact under missing at random, for all four families.
+
+Rows are grouped by the pattern of what is missing. To the rows of one pattern a mixture *is* its marginal over the
+observed features, so a large group goes through the ordinary kernels under that marginal, and its statistics are lifted
+to all features by the conditional moments, which are affine in the observed part. Small groups share one kernel that
+handles one pattern after another (`streamgmm.kernels.missing`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm import kernels
+from streamgmm.kernels import NonFiniteRowError, Plan
+from streamgmm.stats import Stats
+
+if TYPE_CHECKING:
+    from streamgmm.mixture import Mixture
+
+Array = NDArray[np.float64]
+
+FEW = 64
+"""Rows of one pattern in a chunk from which on they are worth a marginal mixture of their own."""
+_BLOCK = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marginal:
+    """A mixture as rows of one pattern see it.
+
+    Attributes
+    ----------
+    features : (d,) what was observed
+    plan : the marginal, ready for the kernels
+    lift : what leads from its statistics to those of all features; see `Covariance.lift`
+    """
+
+    features: NDArray[np.int64]
+    plan: Plan
+    lift: tuple[Array, Array]
+
+
+@dataclass(slots=True, eq=False)
+class Answers:
+    """Per-row output arrays, each wanted or None: log p (n,), responsibilities, labels, rows with the gaps filled."""
+
+    logp: Array | None = None
+    resp: Array | None = None
+    label: NDArray[np.int64] | None = None
+    filled: Array | None = None
+
+    def like(self, n: int) -> Answers:
+        """Uninitialised arrays of the same kind for n rows."""
+        return Answers(*(None if a is None else np.empty((n, *a.shape[1:]), a.dtype) for a in self._arrays()))
+
+    def put(self, index: NDArray[np.int64], part: Answers) -> None:
+        for whole, some in zip(self._arrays(), part._arrays(), strict=True):
+            if whole is not None and some is not None:
+                whole[index] = some
+
+    def _arrays(self) -> tuple[Any, ...]:
+        return self.logp, self.resp, self.label, self.filled
+
+
+def _view(array: NDArray[Any]) -> NDArray[Any]:
+    """A read-only C-contiguous view: the one layout that the kernels are compiled for."""
+    view = np.ascontiguousarray(array)[:]
+    view.flags.writeable = False
+    return view
+
+
+class Patterns:
+    """One mixture, asked about rows with NaN. Marginals are made when first wanted and kept."""
+
+    def __init__(self, model: Mixture, plan: Plan, spread: Array) -> None:
+        self._model = model
+        self._plan = plan
+        self._spread = spread
+        self._marginals: dict[bytes, Marginal] = {}
+
+    def run(
+        self, rows: NDArray[Any], weight: Array | None, *, statistics: bool, answers: Answers | None = None
+    ) -> tuple[Stats | None, Array, int]:
+        """E-step over `rows` (n, D), NaN where an entry is missing.
+
+        Returns
+        -------
+        Statistics in the mixture's frame (None where not asked for), the (5,) totals of `kernels.Sums`, and the number
+        of rows of positive weight in which nothing is observed. Those are in neither; their answers are the prior's.
+
+        Raises
+        ------
+        NonFiniteRowError
+            At a row with infinity.
+        """
+        from streamgmm.kernels.missing import group
+
+        n = len(rows)
+        rows = _view(rows)
+        answers = answers or Answers()
+        order, starts = np.empty(n, np.int64), np.zeros(n + 1, np.int64)
+        found = group(rows, order, starts, np.full(1 << max(1, (2 * n - 1).bit_length()), -1))
+        few: list[NDArray[np.int64]] = []
+        stats = Stats.zeros(self._model.family, *self._model.means.shape) if statistics else None
+        totals = np.zeros(5)
+        dropped = 0
+        for index in np.split(order, starts[1:found]) if n else ():
+            observed = ~np.isnan(rows[index[0]])
+            if not observed.any():
+                dropped += len(index) if weight is None else int((weight[index] > 0).sum())
+                self._know_nothing(index, answers)
+            elif len(index) < FEW or answers.filled is not None:
+                few.append(index)
+            else:
+                part, sums = self._many(rows, index, weight, observed, answers, statistics)
+                totals += sums
+                stats = stats.merge(part) if stats is not None and part is not None else None
+        if few:
+            part, sums = self._few(rows, few, weight, answers, statistics)
+            totals += sums
+            stats = stats.merge(part) if stats is not None and part is not None else None
+        return stats if stats is None else replace(stats, dropped=dropped), totals, dropped
+
+    def _know_nothing(self, index: NDArray[np.int64], answers: Answers) -> None:
+        """Rows without an observed entry: p = 1, and everything else as before any data."""
+        model = self._model
+        shares = model.weights if model.box is None else np.append(model.weights, model.noise_weight)
+        if answers.logp is not None:
+            answers.logp[index] = 0.0
+        if answers.resp is not None:
+            answers.resp[index] = shares
+        if answers.label is not None:
+            best = int(np.argmax(shares))
+            answers.label[index] = best if best < model.n_components else -1
+        if answers.filled is not None:
+            centre = 0.0 if model.box is None else model.noise_weight * model.box.mean(axis=0)
+            answers.filled[index] = model.weights @ model.means + centre
+
+    def _many(
+        self,
+        rows: NDArray[Any],
+        index: NDArray[np.int64],
+        weight: Array | None,
+        observed: NDArray[np.bool_],
+        answers: Answers,
+        statistics: bool,
+    ) -> tuple[Stats | None, Array]:
+        """Rows of one pattern, under the marginal mixture of what they show."""
+        from streamgmm.kernels.missing import gather
+
+        complete = observed.all()
+        marginal = None if complete else self._marginal(observed)
+        if complete and len(index) == len(rows):
+            some, w = rows, weight
+        else:
+            features = np.flatnonzero(observed)
+            some = np.empty((len(index), len(features)))
+            gather(rows, index, features, some)
+            w = None if weight is None else weight[index]
+        part = answers.like(len(index))
+        plan = self._plan if marginal is None else marginal.plan
+        try:
+            sums = kernels.run(plan, some, w, statistics=statistics, logp=part.logp, resp=part.resp, label=part.label)
+        except NonFiniteRowError as error:
+            raise NonFiniteRowError(int(index[error.row])) from None
+        answers.put(index, part)
+        if not statistics:
+            return None, sums.totals
+        family = self._model.family
+        stats = family.stats(sums)
+        if marginal is not None:
+            delta = np.where(stats.weight[:, None] > 0, stats.mean - marginal.plan.means, 0.0)
+            mean, scatter = family.lifted(
+                stats.weight, delta, stats.scatter, marginal.lift, marginal.features, self._plan.means
+            )
+            stats = replace(stats, mean=mean, scatter=scatter)
+        return stats, sums.totals
+
+    def _marginal(self, observed: NDArray[np.bool_]) -> Marginal:
+        key = observed.tobytes()
+        marginal = self._marginals.get(key)
+        if marginal is None:
+            model, o = self._model, np.flatnonzero(observed)
+            family = model.family
+            covariances = family.marginal(model.covariances, o)
+            factors, _ = family.factor(covariances)
+            base = -np.inf
+            if model.box is not None and model.noise_weight > 0:
+                base = float(np.log(model.noise_weight) - np.log(model.box[1, o] - model.box[0, o]).sum())
+            plan, spread = family.plan(model.weights, model.means[:, o], covariances, factors, base)
+            marginal = Marginal(o, plan, family.lift(model.covariances, o, spread, self._spread))
+            self._marginals[key] = marginal
+        return marginal
+
+    def _few(
+        self,
+        rows: NDArray[Any],
+        groups: list[NDArray[np.int64]],
+        weight: Array | None,
+        answers: Answers,
+        statistics: bool,
+    ) -> tuple[Stats | None, Array]:
+        """Rows of many patterns, pattern by pattern, in one kernel."""
+        from streamgmm.kernels.missing import gather, missing
+
+        model, family = self._model, self._model.family
+        K, D = model.means.shape
+        index = np.concatenate(groups)
+        some = np.empty((len(index), D))
+        gather(rows, index, np.arange(D), some)
+        starts = np.cumsum([0, *map(len, groups)])
+        variances = family.for_missing(model.covariances, D)
+        moments = (np.zeros(K), np.zeros((K, D)), np.zeros(variances.shape))
+        none = (np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)))
+        part = answers.like(len(index))
+        totals = np.zeros(5)
+        with np.errstate(divide="ignore"):
+            log_weights = np.maximum(np.log(model.weights), -1e300)
+            log_noise = float(np.log(model.noise_weight)) if model.box is not None else -np.inf
+        bad = missing(
+            int(family.kernel), some, _view(none[0] if weight is None else weight[index]), starts,
+            log_weights, _view(model.means), _view(variances), log_noise,
+            _view(none[1] if model.box is None else model.box), _BLOCK,
+            none[0] if part.logp is None else part.logp, none[1] if part.resp is None else part.resp,
+            np.empty(0, np.int64) if part.label is None else part.label,
+            none[1] if part.filled is None else part.filled, *(moments if statistics else none), totals,
+        )  # fmt: skip
+        if bad >= 0:
+            raise NonFiniteRowError(int(index[bad]))
+        answers.put(index, part)
+        if not statistics:
+            return None, totals
+        mass, first, second = moments
+        first, second = family.to_frame(first, second, self._spread)
+        shift = np.divide(first, mass[:, None], out=np.zeros_like(first), where=mass[:, None] > 0)
+        scatter = family.scatter_from_moments(second, mass, shift)
+        loglik, entropy, log_max, count, n_rows = totals.tolist()
+        mean = np.where(mass[:, None] > 0, self._plan.means + shift, 0.0)
+        return Stats(mass, mean, scatter, loglik, entropy, log_max, count, int(n_rows), family), totals
