@@ -1,4 +1,7 @@
-"""Anything that holds rows becomes a `Source` of re-readable, picklable chunks."""
+"""Anything that holds rows becomes a `Source` of re-readable, picklable chunks.
+
+One file for each format; it is imported when somebody opens something of that format, never before.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from streamgmm.sources.array import ArraySource
-from streamgmm.sources.base import Chunk, Source
+from streamgmm.sources.base import Chunk, Slab, Source
+from streamgmm.sources.limits import cached, limit_chunks
+from streamgmm.sources.opening import open_source
 
-__all__ = ["Chunk", "Source", "array_source", "is_array_like", "open_source"]
+__all__ = ["Chunk", "Slab", "Source", "array_source", "cached", "is_array_like", "limit_chunks", "open_source"]
+
+_READ_IN_CHUNKS = {"zarr", "dask", "h5py", "xarray", "dask_expr"}
 
 
 def is_array_like(obj: Any) -> bool:
     """True for what scikit-learn would take as rows in memory: arrays, nested lists, tables."""
     module = type(obj).__module__.partition(".")[0]
-    return not isinstance(obj, (str, Path, Source)) and module not in {"zarr", "dask", "h5py", "xarray"}
+    return not isinstance(obj, (str, Path, Source)) and module not in _READ_IN_CHUNKS
 
 
 def array_source(X: Any, weight: Any = None, *, chunk_rows: int | None = None) -> Source:
     """A source over a checked two-dimensional array, without a copy."""
     return ArraySource(X, weight, chunk_rows=chunk_rows)
-
-
-def open_source(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows: int | None = None) -> Source:
-    """A source over `obj`."""
-    if isinstance(obj, Source):
-        return obj
-    return array_source(obj, weight, chunk_rows=chunk_rows)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.sources.base import Chunk, Rows, Source, Weights
-
-
-def default_chunk_rows(n_features: int) -> int:
-    """Rows of a chunk of about 2 MiB, a power of two from 16384 to 131072: a function of D only, never of threads."""
-    rows = 2**21 // (8 * max(1, n_features))
-    return min(131_072, max(16_384, 1 << (rows.bit_length() - 1) if rows else 1))
+from streamgmm.sources.base import (
+    Chunk,
+    Pick,
+    Rows,
+    RunSource,
+    Source,
+    Weights,
+    as_rows,
+    check_weights,
+    even_runs,
+    row_dtype,
+    wanted_rows,
+    weight_array,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,44 +33,70 @@ class ArrayChunk(Chunk):
     start: int | None
     rows: NDArray[Any]
     weight: Weights
+    columns: tuple[int, ...] | None = None
 
     def load(self) -> tuple[Rows, Weights]:
-        dtype = np.float32 if self.rows.dtype == np.float32 else np.float64
-        return np.ascontiguousarray(self.rows, dtype), self.weight
-
-
-class ArraySource(Source):
-    """A two-dimensional numeric array, cut into views; other layouts and types are converted chunk by chunk."""
-
-    in_memory = True
-
-    def __init__(self, rows: NDArray[Any], weight: Weights = None, *, chunk_rows: int | None = None) -> None:
-        self.name = "array"
-        self.rows = rows
-        self.weight = weight
-        self.n_rows, self.n_features = rows.shape
-        self.chunk_rows = chunk_rows or default_chunk_rows(self.n_features)
-        self.n_chunks = -(-self.n_rows // self.chunk_rows)
-        self.dtype = np.dtype(np.float32 if rows.dtype == np.float32 else np.float64)
-        self.has_weights = weight is not None
-
-    def chunks(self) -> Iterator[Chunk]:
-        for index in range(self.n_chunks or 0):
-            part = slice(index * self.chunk_rows, (index + 1) * self.chunk_rows)
-            weight = None if self.weight is None else self.weight[part]
-            yield ArrayChunk(index, index * self.chunk_rows, self.rows[part], weight)
+        rows = self.rows if self.columns is None else self.rows[:, self.columns]
+        return as_rows(rows, row_dtype(self.rows.dtype)), self.weight
 
     @property
-    def max_chunk_rows(self) -> int | None:
-        return min(self.chunk_rows, self.n_rows or 0)
+    def shipped_bytes(self) -> int:
+        return int(self.rows.nbytes)
+
+
+class ArraySource(RunSource):
+    """A two-dimensional numeric array, cut into views; other layouts and types are converted chunk by chunk."""
+
+    kind = "array"
+    in_memory = True
+
+    def __init__(
+        self,
+        rows: NDArray[Any],
+        weight: Any = None,
+        *,
+        columns: Any = None,
+        chunk_rows: int | None = None,
+        name: str = "array",
+        feature_names: tuple[str, ...] | None = None,
+    ) -> None:
+        self.name = name
+        self.rows = rows
+        self.dtype = row_dtype(rows.dtype)
+        self.pick = Pick.of(name, rows.shape[1], columns, weight, feature_names)
+        self.n_features = self.pick.n_features(rows.shape[1])
+        if feature_names is not None:
+            chosen = range(rows.shape[1]) if self.pick.columns is None else self.pick.columns
+            self.feature_names = tuple(feature_names[i] for i in chosen)
+        if self.pick.weight is None:
+            self.weight = weight_array(weight, name, len(rows))
+        else:
+            self.weight = check_weights(rows[:, self.pick.weight], name, 0, 0)
+        self.has_weights = self.weight is not None
+        self.set_runs(even_runs(len(rows), wanted_rows(chunk_rows, self.n_features)))
+
+    def chunk(self, index: int, start: int, stop: int) -> Chunk:
+        weight = None if self.weight is None else self.weight[start:stop]
+        return ArrayChunk(index, start, self.rows[start:stop], weight, self.pick.columns)
+
+    def limited(self, max_rows: int) -> Source:
+        if max_rows >= (self.max_chunk_rows or 0):
+            return self
+        return ArraySource(
+            self.rows, self.weight, columns=self.pick.columns, chunk_rows=max_rows, name=self.name, feature_names=None
+        )
 
     def fingerprint(self) -> dict[str, Any]:
-        digest = hashlib.sha256(np.ascontiguousarray(self.rows))
-        if self.weight is not None:
-            digest.update(self.weight)
+        digest = hashlib.sha256()
+        for chunk in self.chunks():
+            rows, weight = chunk.load()
+            digest.update(rows)
+            if weight is not None:
+                digest.update(np.ascontiguousarray(weight))
         return {
             "kind": "array",
-            "shape": list(self.rows.shape),
+            "shape": [self.n_rows, self.n_features],
             "dtype": str(self.rows.dtype),
+            "chunk_rows": self.max_chunk_rows,
             "sha256": digest.hexdigest(),
         }

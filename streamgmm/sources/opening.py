@@ -1,0 +1,172 @@
+"""What was handed over, and which file of this room reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamgmm.sources.array import ArraySource
+from streamgmm.sources.base import Source
+
+_MISSING = ("error", "skip", "fill")
+
+_SUFFIXES = {
+    ".npy": "npy",
+    ".zarr": "zarr",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".hdf": "hdf5",
+    ".nc": "hdf5",
+}
+_MAGIC = {b"\x93NUMPY": "npy", b"PAR1": "parquet", b"ARROW1": "arrow", b"\x89HDF": "hdf5"}
+
+
+def open_source(
+    obj: Any,
+    *,
+    columns: Any = None,
+    weight: Any = None,
+    chunk_rows: int | None = None,
+    missing_chunks: str = "error",
+) -> Source:
+    """Open rows of numbers, wherever they are, as a `Source`.
+
+    Parameters
+    ----------
+    obj : path, URL, array, table or collection
+        A path to ``.npy``, ``.zarr``, ``.parquet`` (file or folder), ``.arrow``/``.feather``, ``.csv`` or
+        ``file.h5::dataset`` (``store.zarr::array`` for a Zarr group); a URL of a Zarr store or Parquet file; an
+        ndarray or memmap; a `zarr.Array`; a `h5py.Dataset`; a pandas, polars or pyarrow table; a dask array or
+        dataframe; an xarray DataArray or Dataset. A `Source` is returned as it is.
+    columns : list of names or positions, optional
+        Features to read, in this order; all (but the weights) by default.
+    weight : name or position of a column, or (N,) array, optional
+        Sample weights >= 0: 0 is no row, 2 is the row twice.
+    chunk_rows : int, optional
+        Rows per chunk, where the format leaves a choice.
+    missing_chunks : {"error", "skip", "fill"}
+        What a Zarr or HDF5 chunk that is not stored means: damage, no rows, or rows of the fill value.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError
+        Where nothing is there, or what is there are not rows of numbers.
+    ChunkReadError
+        Where part of the data is missing or damaged.
+    """
+    if missing_chunks not in _MISSING:
+        raise ValueError(f"missing_chunks must be one of {', '.join(map(repr, _MISSING))}; got {missing_chunks!r}.")
+    if isinstance(obj, Source):
+        given = {"columns": columns, "weight": weight, "chunk_rows": chunk_rows}
+        extra = [key for key, value in given.items() if value is not None]
+        if extra:
+            raise ValueError(f"{extra[0]}= belongs where the source is opened: open_source(path, {extra[0]}=...).")
+        return obj
+    choices = {"columns": columns, "weight": weight, "chunk_rows": chunk_rows}
+    if isinstance(obj, (str, os.PathLike)):
+        return _open_path(os.fspath(obj), choices, missing_chunks)
+    return _open_object(obj, choices, missing_chunks)
+
+
+def _open_path(path: str, choices: dict[str, Any], missing: str) -> Source:
+    remote = "://" in path.replace("file://", "", 1)
+    if path.startswith("file://"):
+        path = path.removeprefix("file://")
+    file, _, inner = path.partition("::") if not remote else (path, "", "")
+    if not remote and not os.path.exists(file):
+        raise FileNotFoundError(f"{file}: there is no such file or folder. Check the path{_near(file)}.")
+    kind = _kind_of(file, remote)
+    if inner and kind not in ("hdf5", "zarr"):
+        raise ValueError(f"{path}: '::' chooses an array inside an HDF5 file or a Zarr group; this is {kind}.")
+    if kind == "npy":
+        from streamgmm.sources.npy import FileSource, npy_layout
+
+        return FileSource(npy_layout(file), name=file, **choices)
+    if kind == "zarr":
+        from streamgmm.sources.zarr import open_zarr
+
+        return open_zarr(file, path=inner, missing_chunks=missing, **choices)
+    raise ValueError(f"{file}: unknown format.")
+
+
+def _kind_of(file: str, remote: bool) -> str:
+    kind = _SUFFIXES.get(Path(file.rstrip("/")).suffix.lower())
+    if remote:
+        return kind or "zarr"
+    if os.path.isdir(file):
+        names = set(os.listdir(file))
+        if names & {"zarr.json", ".zarray", ".zgroup"}:
+            return "zarr"
+        inside = {_SUFFIXES.get(Path(name).suffix.lower()) for _, _, files in os.walk(file) for name in files} - {None}
+        if len(inside) == 1 and inside <= {"parquet", "arrow"}:
+            return str(inside.pop())
+        raise ValueError(
+            f"{file}: expected a Zarr store or a folder of Parquet or Arrow files; found "
+            f"{'nothing of the kind' if not inside else ' and '.join(sorted(map(str, inside)))}."
+        )
+    with open(file, "rb") as stream:
+        head = stream.read(8)
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    if kind is None:
+        raise ValueError(
+            f"{file}: the format is not known; expected one of {', '.join(sorted(_SUFFIXES))}, or a folder. "
+            "Open it yourself and pass the array."
+        )
+    return kind
+
+
+def _near(file: str) -> str:
+    import difflib
+
+    folder = os.path.dirname(file) or "."
+    if not os.path.isdir(folder):
+        return f"; the folder {folder} is not there either"
+    close = difflib.get_close_matches(os.path.basename(file), os.listdir(folder), n=1)
+    return f"; did you mean {os.path.join(os.path.dirname(file), close[0])}?" if close else ""
+
+
+def _open_object(obj: Any, choices: dict[str, Any], missing: str) -> Source:
+    module = type(obj).__module__.partition(".")[0]
+    if module == "zarr":
+        from streamgmm.sources.zarr import open_zarr
+
+        return open_zarr(obj, missing_chunks=missing, **choices)
+    if module == "scipy" or hasattr(obj, "tocsr"):
+        raise TypeError(
+            "Sparse data was passed for X, but dense data is required. Use '.toarray()' to convert to a dense "
+            "numpy array."
+        )
+    if isinstance(obj, Iterator):
+        raise TypeError(
+            "A one-shot iterator cannot be read again for every pass. Give an array or a file, or use partial_fit or "
+            "solver='stepwise'."
+        )
+    return _open_array(obj, choices)
+
+
+def _open_array(obj: Any, choices: dict[str, Any]) -> Source:
+    from streamgmm.sources.npy import FileSource, check_two_dimensional, memmap_layout
+
+    try:
+        array = np.asarray(obj)
+    except ValueError as error:
+        raise ValueError(f"Expected a table of numbers: rows of the same length; {error}.") from error
+    check_two_dimensional(array.shape, type(obj).__name__)
+    layout = memmap_layout(array)
+    if layout is not None:
+        return FileSource(layout, name=layout.path, **choices)
+    return ArraySource(array, choices["weight"], columns=choices["columns"], chunk_rows=choices["chunk_rows"])

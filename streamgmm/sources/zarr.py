@@ -1,0 +1,426 @@
+"""Zarr arrays, v2 and v3, local or behind a URL. Strict: a chunk that is not there is an error, not a row of zeros."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.errors import ChunkReadError
+from streamgmm.sources.base import (
+    Chunk,
+    Pick,
+    Rows,
+    RunSource,
+    Source,
+    Stamp,
+    Weights,
+    check_shape,
+    check_stamp,
+    check_weights,
+    cut_runs,
+    default_chunk_rows,
+    digest,
+    row_dtype,
+    unit_runs,
+    weight_array,
+)
+from streamgmm.sources.npy import check_two_dimensional
+from streamgmm.sources.transient import retried
+
+MAX_CHUNK_BYTES = 4 * 2**30
+"""A stored chunk that claims to be larger than this is refused: metadata are read before anybody has checked them."""
+
+PEAK = 2.4
+"""Peak memory of a read over the bytes it returns, as measured where a read crosses stored chunks."""
+
+_CODECS = {
+    *("bytes", "transpose", "sharding_indexed", "blosc", "zstd", "gzip", "crc32c", "zlib", "bz2", "lz4", "lzma"),
+    *("shuffle", "delta", "fixedscaleoffset", "quantize", "bitround", "bitinfo", "astype", "packbits", "pcodec"),
+    *("crc32", "adler32", "fletcher32", "jenkins_lookup3", "zfpy", "cast_value", "scale_offset"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrPlace:
+    """How to open the array again, in this process or another one.
+
+    Attributes
+    ----------
+    store : path, URL, or a store that pickles
+    path : array within the store
+    fill : read chunks that are not stored as the fill value
+    options : of the file system behind a URL
+    token : tells this opening from others of the same path, which may have been written anew in between
+    """
+
+    store: Any
+    path: str
+    fill: bool
+    options: tuple[tuple[str, Any], ...] = ()
+    token: str = field(default_factory=lambda: uuid4().hex)
+
+    def open(self) -> Any:
+        if isinstance(self.store, str) and not self.options:
+            return _open_cached(self.store, self.path, self.fill, self.token)
+        return _open(self.store, self.path, self.fill, dict(self.options))
+
+
+def _open(store: Any, path: str, fill: bool, options: dict[str, Any]) -> Any:
+    import zarr
+
+    return zarr.open_array(
+        store, mode="r", path=path, storage_options=options or None, config={"read_missing_chunks": fill}
+    )
+
+
+@lru_cache(maxsize=32)
+def _open_cached(store: str, path: str, fill: bool, token: str) -> Any:
+    return _open(store, path, fill, {})
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrChunk(Chunk):
+    """Rows `start` to `stop` of a Zarr array; `files` are the stored chunks behind them, with stamps, where local."""
+
+    index: int
+    start: int
+    stop: int
+    place: ZarrPlace
+    n_stored: int
+    pick: Pick
+    out: np.dtype[Any]
+    name: str
+    weight: Weights = field(repr=False)
+    files: tuple[tuple[str, Stamp], ...] = field(repr=False)
+
+    def load(self) -> tuple[Rows, Weights]:
+        for path, expected in self.files:
+            check_stamp(path, expected, self.name, self.index)
+        values = retried(self._read, self.name, self.index)
+        check_shape(values.shape, (self.stop - self.start, self.n_stored), self.name, self.index)
+        rows, weights = self.pick.split(values, self.out)
+        if weights is not None:
+            return rows, check_weights(weights, self.name, self.start, self.index)
+        return rows, self.weight
+
+    def _read(self) -> NDArray[Any]:
+        return np.asarray(self.place.open()[self.start : self.stop])
+
+    @property
+    def shipped_bytes(self) -> int:
+        if type(self.place.store).__name__ != "MemoryStore":
+            return 0
+        return (self.stop - self.start) * self.n_stored * self.out.itemsize
+
+
+class ZarrSource(RunSource):
+    """A two-dimensional Zarr array."""
+
+    kind = "zarr"
+
+    def __init__(
+        self,
+        array: Any,
+        place: ZarrPlace,
+        *,
+        name: str,
+        columns: Any = None,
+        weight: Any = None,
+        chunk_rows: int | None = None,
+        missing_chunks: str = "error",
+    ) -> None:
+        self.name = name
+        self.place = place
+        n_rows, self.n_stored = check_two_dimensional(array.shape, name)
+        self.stored_dtype = array.dtype
+        self.dtype = row_dtype(array.dtype)
+        self.codecs = _checked_codecs(array, name)
+        self.decodes = bool(set(self.codecs) - {"bytes", "crc32c"})
+        self.pick = Pick.of(name, self.n_stored, columns, weight)
+        self.n_features = self.pick.n_features(self.n_stored)
+        self.weight = weight_array(weight, name, n_rows)
+        self.has_weights = weight is not None
+        # What is read as a whole: an inner chunk of a shard, or a stored chunk.
+        self.unit_shape = _regular(array.chunks, name)
+        self.stored_shape = _regular(array.shards, name) if array.shards is not None else self.unit_shape
+        self.zarr_format = array.metadata.zarr_format
+        _check_size(self.unit_shape, array.dtype, name)
+        self.n_stored_rows = n_rows
+        self.missing_chunks = missing_chunks
+        self.stamps: dict[str, Stamp] = {}
+        self._encode = array.metadata.encode_chunk_key
+        unit = self.unit_shape[0]
+        units = [(row, min(row + unit, n_rows)) for row in range(0, n_rows, unit)]
+        gone = _missing_units(self, array)
+        if gone and missing_chunks == "error":
+            row, key = gone[0]
+            raise ChunkReadError(
+                name,
+                row // unit,
+                f"stored chunk {key} (rows {row} to {min(row + unit, n_rows) - 1}) is not there; "
+                f"{len(gone)} of {len(units)} row chunks are missing. Restore it; or say what absence means with "
+                "missing_chunks='skip' (leave these rows out) or 'fill' (rows of the fill value "
+                f"{array.fill_value}; writers may leave out chunks that hold nothing else).",
+            )
+        if missing_chunks == "skip":
+            absent = {row for row, _ in gone}
+            units = [run for run in units if run[0] not in absent]
+        self.n_missing = len(gone)
+        wanted = default_chunk_rows(self.n_features)
+        self.set_runs(self._within_shards(unit_runs(units, chunk_rows, wanted), wanted))
+
+    def _within_shards(self, runs: list[tuple[int, int]], wanted: int) -> list[tuple[int, int]]:
+        """Cut runs at the borders of shards larger than a chunk: each read then opens one shard."""
+        shard = self.stored_shape[0]
+        if shard <= wanted:
+            return runs
+        parts = []
+        for start, stop in runs:
+            while start // shard != (stop - 1) // shard:
+                border = (start // shard + 1) * shard
+                parts.append((start, border))
+                start = border
+            parts.append((start, stop))
+        return parts
+
+    def chunk(self, index: int, start: int, stop: int) -> Chunk:
+        weight = None if self.weight is None else self.weight[start:stop]
+        return ZarrChunk(
+            index,
+            start,
+            stop,
+            self.place,
+            self.n_stored,
+            self.pick,
+            self.dtype,
+            self.name,
+            weight,
+            tuple(self._files(start, stop)) if self.stamps else (),
+        )
+
+    def _files(self, start: int, stop: int) -> Iterable[tuple[str, Stamp]]:
+        rows = range(start // self.stored_shape[0], -(-stop // self.stored_shape[0]))
+        for coordinates in product(rows, range(-(-self.n_stored // self.stored_shape[1]))):
+            path = os.path.join(self.place.store, self.place.path, self._encode(coordinates))
+            if path in self.stamps:
+                yield path, self.stamps[path]
+
+    @property
+    def chunk_bytes(self) -> int | None:
+        rows = max(self.max_chunk_rows or 0, min(self.unit_shape[0], self.n_stored_rows))
+        stored = max(rows * self.n_stored, math.prod(self.unit_shape)) * self.stored_dtype.itemsize
+        converted = self.pick.columns is not None or self.stored_dtype != self.dtype
+        return int(PEAK * stored) + (rows * self.row_bytes if converted else 8 * rows * self.has_weights)
+
+    def limited(self, max_rows: int) -> Source:
+        if max_rows >= (self.max_chunk_rows or 0):
+            return self
+        cut = object.__new__(ZarrSource)
+        cut.__dict__.update(self.__dict__)
+        unit = self.unit_shape[0]
+        # Part of a stored chunk costs as much as the whole one: never below.
+        cut.set_runs(cut_runs(self.runs, max(unit, max_rows // unit * unit)))
+        return cut
+
+    def fingerprint(self) -> dict[str, Any]:
+        store = self.place.store
+        return {
+            "kind": "zarr",
+            "path": str(Path(store).resolve()) if isinstance(store, str) and "://" not in store else str(store),
+            "array": self.place.path,
+            "shape": [self.n_stored_rows, self.n_stored],
+            "dtype": self.stored_dtype.str,
+            "codecs": self.codecs,
+            "columns": self.pick.columns,
+            "weight": self.pick.weight if self.weight is None else digest(self.weight),
+            "missing_chunks": self.missing_chunks,
+            "runs": digest(np.array(self.runs, np.int64)),
+            "stamps": digest(np.array([self.stamps[key] for key in sorted(self.stamps)], np.int64)),
+        }
+
+
+def open_zarr(
+    obj: Any, *, name: str | None = None, path: str = "", storage_options: dict[str, Any] | None = None, **choices: Any
+) -> ZarrSource:
+    """A source over a Zarr array given as path, URL, or `zarr.Array`.
+
+    Raises
+    ------
+    ValueError, ChunkReadError
+    """
+    fill = choices.get("missing_chunks", "error") == "fill"
+    if isinstance(obj, str):
+        place = ZarrPlace(obj, path, fill, tuple(sorted((storage_options or {}).items())))
+        name = name or (f"{obj}::{path}" if path else obj)
+    else:
+        root = getattr(obj.store, "root", None)
+        local = type(obj.store).__name__ == "LocalStore" and root is not None
+        place = ZarrPlace(str(root) if local else obj.store, obj.path, fill)
+        name = name or str(obj.store_path)
+    try:
+        array = place.open()
+    except Exception as error:
+        arrays = _arrays_below(place.store)
+        if arrays is not None:
+            choice = ", ".join(f"{name}::{key}" for key in arrays) or "it holds none"
+            raise ValueError(
+                f"{name}: expected a Zarr array, found a group; choose one of its arrays: {choice}."
+            ) from None
+        if isinstance(error, FileNotFoundError):
+            raise ValueError(f"{name}: expected a Zarr array; there is none.") from error
+        raise ValueError(f"{name}: the Zarr metadata cannot be read: {error}") from error
+    return ZarrSource(array, place, name=name, **choices)
+
+
+def _arrays_below(store: Any) -> list[str] | None:
+    """Names of the arrays in a group, or None where there is no group."""
+    import zarr
+
+    try:
+        return [key for key, _ in zarr.open_group(store, mode="r").arrays()]
+    except Exception:
+        return None
+
+
+# Checks of metadata ---------------------------------------------------------------------------------------------------
+
+
+def _regular(shape: Any, name: str) -> tuple[int, int]:
+    if not all(isinstance(side, (int, np.integer)) and side > 0 for side in shape):
+        raise ValueError(
+            f"{name}: expected a regular grid of chunks; got {shape}. Rewrite with `streamgmm data convert`."
+        )
+    return int(shape[0]), int(shape[1])
+
+
+def _check_size(shape: tuple[int, int], dtype: Any, name: str) -> None:
+    size = math.prod(shape) * dtype.itemsize
+    if size > MAX_CHUNK_BYTES:
+        raise ValueError(
+            f"{name}: a stored chunk of {shape[0]} x {shape[1]} values holds {size / 2**30:.1f} GiB; at most "
+            f"{MAX_CHUNK_BYTES / 2**30:.0f} GiB are accepted. Rewrite with smaller chunks (`streamgmm data convert`)."
+        )
+
+
+def _checked_codecs(array: Any, name: str) -> list[str]:
+    """Names of all codecs of the array, inner ones included.
+
+    Raises
+    ------
+    ValueError
+        For one that is not known to hold numbers only (a pickle filter runs code when it decodes).
+    """
+    found: list[str] = []
+
+    def visit(described: Any) -> None:
+        if described is None:
+            return
+        if isinstance(described, (list, tuple)):
+            for part in described:
+                visit(part)
+            return
+        label = str(described.get("name", described.get("id", "?"))).removeprefix("numcodecs.")
+        found.append(label)
+        inner = described.get("configuration", {})
+        visit(inner.get("codecs"))
+        visit(inner.get("index_codecs"))
+
+    metadata = array.metadata.to_dict()
+    visit(metadata.get("codecs"))
+    visit(metadata.get("filters"))
+    visit(metadata.get("compressor"))
+    strange = [label for label in found if label not in _CODECS]
+    if strange:
+        raise ValueError(
+            f"{name}: codec {strange[0]!r} is not accepted; known are codecs for numbers such as zstd, blosc, gzip and "
+            "crc32c. Rewrite the array with one of them."
+        )
+    return found
+
+
+# What is stored -------------------------------------------------------------------------------------------------------
+
+
+def _missing_units(source: ZarrSource, array: Any) -> list[tuple[int, str]]:
+    """(first row, key) of every unit of which a stored chunk is absent; stamps of local files are kept on the way."""
+    if source.place.fill and not isinstance(source.place.store, str):
+        return []
+    stored = _stored_keys(source, array)
+    n_rows, n_columns = source.n_stored_rows, source.n_stored
+    height, width = source.stored_shape
+    unit = source.unit_shape[0]
+    gone: dict[int, str] = {}
+    for i in range(-(-n_rows // height)):
+        for j in range(-(-n_columns // width)):
+            key = source._encode((i, j))
+            first, stop = i * height, min((i + 1) * height, n_rows)
+            if key not in stored:
+                for row in range(first, stop, unit):
+                    gone.setdefault(row, key)
+            elif array.shards is not None:
+                for row in _holes(source, array, key, first, stop):
+                    gone.setdefault(row, f"{key} (inside the shard)")
+    return sorted(gone.items())
+
+
+def _stored_keys(source: ZarrSource, array: Any) -> set[str]:
+    from zarr.core.sync import sync
+
+    store, path = array.store, array.path
+    prefix = path + "/" if path else ""
+    if isinstance(source.place.store, str) and "://" not in source.place.store:
+        root = os.path.join(source.place.store, path)
+        found = set()
+        for folder, _, files in os.walk(root):
+            for file in files:
+                full = os.path.join(folder, file)
+                if file not in ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"):
+                    status = os.stat(full)
+                    key = os.path.relpath(full, root).replace(os.sep, "/")
+                    source.stamps[os.path.join(source.place.store, path, key)] = status.st_size, status.st_mtime_ns
+                    found.add(key)
+        return found
+
+    async def listed() -> set[str]:
+        return {key.removeprefix(prefix) async for key in store.list_prefix(prefix)}
+
+    return set(sync(listed()))
+
+
+_ABSENT = np.uint64(2**64 - 1)
+
+
+def _holes(source: ZarrSource, array: Any, key: str, first: int, stop: int) -> Sequence[int]:
+    """First rows of inner chunks that a present shard does not hold: Zarr reads these as the fill value, always."""
+    from zarr.abc.store import RangeByteRequest, SuffixByteRequest
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+
+    codec = next(c for c in array.metadata.codecs if type(c).__name__ == "ShardingCodec")
+    index_codecs = [type(c).__name__ for c in codec.index_codecs]
+    if index_codecs not in (["BytesCodec"], ["BytesCodec", "Crc32cCodec"]):
+        return ()
+    grid = tuple(s // u for s, u in zip(source.stored_shape, source.unit_shape, strict=True))
+    length = 16 * math.prod(grid) + 4 * (len(index_codecs) - 1)
+    at_end = str(getattr(codec.index_location, "value", codec.index_location)) == "end"
+    wanted = SuffixByteRequest(length) if at_end else RangeByteRequest(0, length)
+    full_key = f"{array.path}/{key}" if array.path else key
+    buffer = sync(array.store.get(full_key, default_buffer_prototype(), wanted))
+    raw = b"" if buffer is None else buffer.to_bytes()
+    unit = source.unit_shape[0]
+    if len(raw) != length:
+        raise ChunkReadError(source.name, first // unit, f"shard {key} is truncated: its index cannot be read.")
+    offsets = np.frombuffer(raw, "<u8", 2 * math.prod(grid)).reshape(*grid, 2)[..., 0]
+    wide = -(-source.n_stored // source.unit_shape[1]) if grid[1] * source.unit_shape[1] > source.n_stored else grid[1]
+    absent = (offsets[:, :wide] == _ABSENT).any(axis=1)
+    return [row for row, hole in zip(range(first, stop, unit), absent, strict=False) if hole]
