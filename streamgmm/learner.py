@@ -1,0 +1,550 @@
+"""A mixture that learns for ever: rows are gathered into steps, each step moves running statistics.
+
+The model after n rows depends on those rows and their order only, never on how they were cut into batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.covariance import TIED, Covariance, spread_of
+from streamgmm.executors import single_threaded_blas
+from streamgmm.mixture import Mixture
+from streamgmm.repair import MAX_RESEEDS, overall_covariance, repairing_m_step
+from streamgmm.rules import Block, HalfLife, Online, Schedule, Stepwise
+from streamgmm.seeding import Survey, start, stats_from_responsibilities
+from streamgmm.stats import Stats
+
+Array = NDArray[np.float64]
+
+MAX_STEP_ROWS = 16_384
+POLISH = 10
+"""EM steps on the rows of the first step. More would freeze the sample's own optimum."""
+DEAD_ROWS = 1.0
+"""Effective rows below which a component counts as dead."""
+FLOOR = 1e-3
+"""Least variance, in units of the overall one, of a component with fewer than 2 (D + 1) effective rows."""
+LATE_STEPS = 32
+"""Steps' worth of rows before the averaged statistics are served; before, they lag behind."""
+TAIL = 3
+"""Row i of n has weight (i / n)^TAIL in the late average (Shamir & Zhang 2013), so the start of the stream fades."""
+ALIKE = 0.02
+"""Bhattacharyya distance below which two components are one (`restructure`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowDecay(Schedule):
+    """Steps that shrink with the rows seen: (rows / unit + 2)^-power per `unit` rows (Cappe & Moulines 2009).
+
+    Counted in rows, so that steps of any size forget alike.
+    """
+
+    unit: float
+    power: float = 0.6
+
+    def rate(self, step: int, batch: float, seen: float) -> float:
+        one = ((seen - batch) / self.unit + 2.0) ** -self.power
+        return -math.expm1(math.log1p(-one) * batch / self.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step did.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of the stream learnt so far, this step's included.
+    step_rows : int
+    loglik : float
+        Predictive: mean log p(x) in nats of this step's rows under the model before it saw them; NaN where that model
+        came from these rows.
+    rate : float
+        Share of this step in the statistics after it.
+    alarm : bool
+        Whether the detector called a drift.
+    events : tuple of dict
+        Components re-seeded, floored or merged, and resets.
+    """
+
+    rows: int
+    step_rows: int
+    loglik: float
+    rate: float
+    alarm: bool
+    events: tuple[dict[str, Any], ...] = ()
+
+
+class Learner:
+    """Stepwise EM on rows that keep coming.
+
+    Parameters
+    ----------
+    n_components, n_features : int
+    family : Covariance
+    reg_covar : float
+        Added to every variance.
+    half_life : float or None
+        Rows after which a row's weight has halved. None: steps decay, so that a stationary stream converges.
+    step_rows : int or None
+        Rows per update. None: about 10 K D at first (at least 4 K D), more as each row comes to matter less, at most
+        `MAX_STEP_ROWS` and an eighth of the half-life.
+    init : str
+        As `init_params` of the estimator; used on the rows of the first step.
+    n_init : int
+        Starts on those rows; the best is kept.
+    seed : int
+    given : (weights, means, covariances), each an array or None
+        Parameters to begin with.
+    frozen : bool
+        Take statistics under the given parameters and never change them.
+    restructure : bool
+        Merge components that have become one, and give the freed one to rows of low density.
+    detector : object with ``update(mean, rows) -> bool`` and ``clear()``, optional
+        Sees the predictive log-likelihood of every step.
+    on_drift : {"report", "boost", "reset"}
+        What an alarm does: nothing but say so; weigh the past as one step; forget it and start again from this step.
+    """
+
+    def __init__(
+        self,
+        n_components: int,
+        n_features: int,
+        family: Covariance,
+        *,
+        reg_covar: float = 1e-6,
+        half_life: float | None = None,
+        step_rows: int | None = None,
+        init: str = "kmeans",
+        n_init: int = 1,
+        seed: int = 0,
+        given: tuple[Array | None, Array | None, Array | None] = (None, None, None),
+        frozen: bool = False,
+        restructure: bool = False,
+        detector: Any = None,
+        on_drift: str = "report",
+    ) -> None:
+        K, D = n_components, n_features
+        self.n_components, self.n_features, self.family = K, D, family
+        self.reg_covar, self.half_life, self.init, self.n_init, self.seed = reg_covar, half_life, init, n_init, seed
+        self.given, self.frozen, self.restructure = given, frozen, restructure
+        self.detector, self.on_drift = detector, on_drift
+        self.hold_rows = max(20 * K, 2 * K * (D + 1))
+        least = max(4 * K * D, self.hold_rows)
+        usual = max(10 * K * D, self.hold_rows)
+        self.unit = usual if half_life is None else int(min(usual, max(least, half_life / 8)))
+        self.fixed_step = step_rows
+        if step_rows is not None:
+            self.unit = max(step_rows, self.hold_rows)
+        schedule = RowDecay(self.unit) if half_life is None else HalfLife(half_life)
+        self.rule = Stepwise(schedule)
+        self.online = Online()
+        self.average: Stats | None = None
+        self.running: Mixture | None = None
+        self.rows = 0
+        self.steps = 0
+        self.starts = 0
+        self._pending: list[tuple[Array, Array]] = []
+        self.pending_rows = 0
+        self._served: Mixture | None = None
+        weights, means, covariances = given
+        if weights is not None and means is not None and covariances is not None:
+            self.running = Mixture(weights, means, covariances, family)
+
+    # Asking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def rows_seen(self) -> int:
+        """Rows of positive weight taken in, those that wait for their step included."""
+        return self.rows + self.pending_rows
+
+    @property
+    def room(self) -> int:
+        """Rows that can be pushed before the model next changes."""
+        if self.running is None:
+            return self.hold_rows - self.pending_rows
+        return self._next_step() - self.pending_rows
+
+    @property
+    def effective_sample_size(self) -> float:
+        """Rows that the running statistics amount to (Kish): (sum w)^2 / sum w^2 over the weights rows now have."""
+        return 1.0 / self.online.inverse_size if self.online.inverse_size else 0.0
+
+    @property
+    def stats(self) -> Stats | None:
+        """The running statistics, scaled to the effective sample size."""
+        totals = self.online.totals
+        return None if totals is None else totals[0]
+
+    @property
+    def model(self) -> Mixture | None:
+        """The model to use now: of the late average where there is one, else the running one; None during the hold."""
+        if self.average is None or self.online.seen < LATE_STEPS * self.unit:
+            return self.running
+        if self._served is None:
+            totals = self.average.scaled(self.effective_sample_size)
+            with single_threaded_blas():
+                self._served = self._maximize(totals)[0]
+        return self._served
+
+    # Learning ---------------------------------------------------------------------------------------------------
+
+    def push(self, rows: Array, weight: Array | None = None) -> list[StepReport]:
+        """Take rows (n, D) in, and make every step that is due.
+
+        Parameters
+        ----------
+        rows : (n, D) finite float64
+        weight : (n,) >= 0, optional; rows of weight 0 are left out
+        """
+        if weight is not None:
+            present = weight > 0
+            rows, weight = rows[present], weight[present]
+        reports = []
+        first = 0
+        with single_threaded_blas():
+            while first < len(rows):
+                last = min(len(rows), first + self.room)
+                part = slice(first, last)
+                self._gather(rows[part], np.ones(last - first) if weight is None else weight[part])
+                first = last
+                if self.running is None and self.pending_rows >= self.hold_rows:
+                    self.running = self._begin(*self._gathered(), polish=0, n_init=1)
+                if self.pending_rows >= self._next_step():
+                    taken = self._gathered()
+                    self._pending, self.pending_rows = [], 0
+                    reports.append(self._step(*taken))
+        return reports
+
+    def adopt(self, model: Mixture, weight: float) -> None:
+        """Go on from a model fitted on rows of total `weight`, as if they had been the stream so far."""
+        stats = stats_of(model, self.reg_covar)
+        self.online = Online(seen=weight, inverse_size=1.0 / weight, mean=(stats,))
+        self.average = stats if self.half_life is None else None
+        self.running, self._served = model, None
+
+    def _gather(self, rows: Array, weight: Array) -> None:
+        # A copy, because callers reuse their buffers.
+        self._pending.append((np.array(rows, np.float64, order="C"), weight))
+        self.pending_rows += len(rows)
+
+    def _gathered(self) -> tuple[Array, Array | None]:
+        if len(self._pending) > 1:
+            rows, weights = zip(*self._pending, strict=True)
+            self._pending = [(np.concatenate(rows), np.concatenate(weights))]
+        rows, weight = self._pending[0]
+        return rows, None if (weight == 1.0).all() else weight
+
+    def _next_step(self) -> int:
+        """Rows of the next step: a function of the rows seen alone."""
+        if self.online.mean is None or self.fixed_step is not None:
+            return self.unit if self.online.mean is None else max(1, self.fixed_step or 0)
+        limit = min(self.online.seen / 16, MAX_STEP_ROWS, self.half_life / 8 if self.half_life else math.inf)
+        rows = self.unit
+        while 2 * rows <= limit:
+            rows *= 2
+        return rows
+
+    def _step(self, rows: Array, weight: Array | None) -> StepReport:
+        events: list[dict[str, Any]] = []
+        loglik, alarm = math.nan, False
+        fresh = self.online.mean is None and any(part is None for part in self.given)
+        stats: Stats | None = None
+        if not fresh:
+            assert self.running is not None
+            stats = self._e_step(self.running, rows, weight)
+            loglik = stats.loglik / stats.count
+            alarm = self.detector is not None and bool(self.detector.update(loglik, len(rows)))
+            if alarm and self.on_drift != "report":
+                self.average = None
+                if self.on_drift == "boost":
+                    self.online = replace(self.online, seen=stats.count)
+                else:
+                    self.online, fresh = Online(), True
+                events.append({"action": self.on_drift})
+        if fresh or stats is None:
+            self.running = self._begin(rows, weight, polish=POLISH, n_init=self.n_init)
+            stats = self._e_step(self.running, rows, weight)
+        before = self.online.seen
+        self.online, _ = self.rule.absorb(self.online, Block(0, self.steps, (), False), (stats,))
+        rate = self.rule.schedule.rate(self.steps, stats.count, self.online.seen) if before else 1.0
+        self.steps += 1
+        self.rows += len(rows)
+        if not self.frozen:
+            if self.restructure and self.steps % 16 == 0:
+                events += self._merge_alike()
+            events += self._reseed_dead(rows, weight)
+            totals = self.stats
+            assert totals is not None
+            self.running, repairs = self._maximize(totals)
+            events += repairs
+            if self.half_life is None:
+                self._average(stats.count)
+        self._served = None
+        return StepReport(self.rows, len(rows), loglik, rate, alarm, tuple(events))
+
+    @staticmethod
+    def _e_step(model: Mixture, rows: Array, weight: Array | None) -> Stats:
+        return model.restore(model.frame_stats(rows, weight))
+
+    def _average(self, batch: float) -> None:
+        assert self.online.mean is not None
+        if self.average is None:
+            self.average = self.online.mean[0]
+        share = (TAIL + 1) * batch / (self.online.seen + TAIL * batch)
+        self.average = self.average.blend(self.online.mean[0], share)
+
+    def _maximize(self, totals: Stats) -> tuple[Mixture, list[dict[str, Any]]]:
+        K, D = totals.mean.shape
+        model, _, repairs = repairing_m_step(totals, reg_covar=self.reg_covar, reseeds=(MAX_RESEEDS,) * K)
+        thin = totals.weight < 2 * (D + 1)
+        if thin.all() if self.family is TIED else thin.any():
+            spread = spread_of(overall_covariance(totals))
+            covariances = self.family.floor(model.covariances, spread, FLOOR, thin)
+            factors, good = self.family.factor(covariances)
+            if good.all():
+                model = Mixture.trusted(model.weights, model.means, covariances, self.family, factors)
+        return model, list(repairs)
+
+    # Starting, dying, merging -----------------------------------------------------------------------------------
+
+    def _begin(self, rows: Array, weight: Array | None, *, polish: int, n_init: int) -> Mixture:
+        """The best of `n_init` starts on these rows, each followed by a few EM steps on them."""
+        w = np.ones(len(rows)) if weight is None else weight
+        count = float(w.sum())
+        mean = rows[0] + w @ (rows - rows[0]) / count
+        delta = rows - mean
+        survey = Survey(rows, w, mean, (delta * w[:, None]).T @ delta / count, len(rows), count)
+        rng = np.random.RandomState([self.seed, self.starts])
+        self.starts += 1
+        found: list[tuple[float, Mixture]] = []
+        weights, means, covariances = self.given if self.online.mean is None and not self.steps else (None,) * 3
+        for _ in range(n_init):
+            model = start(
+                survey, self.n_components, self.family, init=self.init, rng=rng, reg_covar=self.reg_covar, centres=means
+            )
+            if weights is not None or means is not None or covariances is not None:
+                model = Mixture(
+                    model.weights if weights is None else weights,
+                    model.means if means is None else means,
+                    model.covariances if covariances is None else covariances,
+                    self.family,
+                )
+            loglik = -math.inf
+            for _ in range(polish):
+                stats = self._e_step(model, rows, weight)
+                loglik = stats.loglik
+                model, _ = self._maximize(stats)
+            found.append((loglik, model))
+        return max(found, key=lambda pair: pair[0])[1]
+
+    def _reseed_dead(self, rows: Array, weight: Array | None) -> list[dict[str, Any]]:
+        """Give one dead component to the rows of this step that the model likes least."""
+        assert self.online.mean is not None and self.running is not None
+        mass = self.online.mean[0].weight / self.online.inverse_size
+        dead = np.flatnonzero(mass < DEAD_ROWS)
+        if not dead.size or self.n_components == 1 or len(rows) <= 2 * (self.n_features + 1):
+            return []
+        k = int(dead[0])
+        self._put(k, rows, weight)
+        return [{"action": "re-seeded", "component": k, "reason": f"{mass[k]:.2g} effective rows"}]
+
+    def _put(self, k: int, rows: Array, weight: Array | None) -> None:
+        """Component k anew, from the rows of lowest density."""
+        assert self.online.mean is not None and self.running is not None
+        mean = self.online.mean[0]
+        size = min(len(rows), max(2 * (self.n_features + 1), len(rows) // 50))
+        lowest = np.sort(np.argpartition(self.running.log_prob(rows), size - 1)[:size])
+        w = np.ones(size) if weight is None else weight[lowest]
+        labels = np.full(size, k)
+        new = stats_from_responsibilities(rows[lowest], w, labels, self.n_components, self.family)
+        kept = mean.weight.copy()
+        kept[k] = 0.0
+        scatter = self.family.replace_component(mean.scatter, (k,), np.float64(0.0))
+        mean = replace(mean, weight=kept, scatter=scatter, rows=mean.rows - size)
+        share = size / len(rows)
+        rest = kept.sum()
+        mean = mean.scaled((1.0 - share) / rest).merge(new.scaled(share / new.weight.sum()))
+        # The scalars of `mean` describe rows, not components: they stay.
+        old = self.online.mean[0]
+        mean = replace(mean, loglik=old.loglik, entropy=old.entropy, log_max=old.log_max, count=old.count)
+        self.online = replace(self.online, mean=(mean,))
+        self.average = None
+
+    def _merge_alike(self) -> list[dict[str, Any]]:
+        """Join the two most alike components where they are one; the freed one dies and is re-seeded."""
+        assert self.running is not None and self.online.mean is not None
+        i, j, distance = closest_pair(self.running)
+        if distance > ALIKE:
+            return []
+        mean = self.online.mean[0]
+        keep, move = mean.weight.copy(), np.zeros_like(mean.weight)
+        move[i], keep[j] = mean.weight[j], 0.0
+        scatter = self.family.replace_component(mean.scatter, (j,), np.float64(0.0))
+        moved_scatter = np.zeros_like(mean.scatter)
+        if self.family is not TIED:
+            moved_scatter[i] = mean.scatter[j]
+        moved_mean = mean.mean.copy()
+        moved_mean[i] = mean.mean[j]
+        moved = Stats(move, moved_mean, moved_scatter, 0.0, 0.0, 0.0, 0.0, 0, self.family)
+        self.online = replace(self.online, mean=(replace(mean, weight=keep, scatter=scatter).merge(moved),))
+        self.average = None
+        return [{"action": "merged", "components": [i, j], "distance": distance}]
+
+    # Joining two streams ----------------------------------------------------------------------------------------
+
+    def merge(self, other: Learner, ages: tuple[float, float] = (0.0, 0.0)) -> None:
+        """Take in what `other` learnt from a stream of its own; components correspond by their number.
+
+        Parameters
+        ----------
+        other : Learner
+            Of the same shape and half-life, from the same start.
+        ages : (float, float)
+            Rows of the common stream that passed since the last row of this learner, and of the other: each has
+            decayed by 2^(-age / half_life) more. Two halves of one stretch, learnt side by side, have ages (0, 0).
+
+        Notes
+        -----
+        With a half-life a learner's weight is what its rows still weigh, so learning A then B under one model, and
+        merging A aged by B's rows with B, give the same statistics. Without one it is the effective sample size.
+        """
+        mine, theirs = self.online, other.online
+        if (other.n_components, other.n_features, other.family, other.half_life) != (
+            self.n_components, self.n_features, self.family, self.half_life,
+        ):  # fmt: skip
+            raise ValueError(
+                "Only learners of equal n_components, features, covariance_type and half_life can be merged."
+            )
+        if theirs.mean is not None:
+            if mine.mean is None:
+                self.online, self.running, self.average = theirs, other.running, other.average
+            else:
+                m = self._mass() * self._aged(ages[0])
+                o = other._mass() * self._aged(ages[1])
+                share = o / (m + o)
+                average = None
+                if self.average is not None and other.average is not None:
+                    average = self.average.blend(other.average, share)
+                self.average = average
+                self.online = replace(
+                    mine,
+                    seen=mine.seen + theirs.seen,
+                    inverse_size=(1 - share) ** 2 * mine.inverse_size + share**2 * theirs.inverse_size,
+                    mean=(mine.mean[0].blend(theirs.mean[0], share),),
+                )
+                if not self.frozen and self.stats is not None:
+                    self.running = self._maximize(self.stats)[0]
+            self._served = None
+        self.rows += other.rows
+        self.steps += other.steps
+        for rows, weight in other._pending:
+            self.push(rows, weight)
+
+    def _mass(self) -> float:
+        if self.half_life is None:
+            return self.effective_sample_size
+        return -math.expm1(-self.online.seen / self.half_life * math.log(2)) * self.half_life
+
+    def _aged(self, age: float) -> float:
+        return 1.0 if self.half_life is None else 2.0 ** (-age / self.half_life)
+
+    # Keeping ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Everything that was learnt, as named arrays and JSON-able numbers; `restore` takes it back to the bit."""
+        arrays: dict[str, NDArray[Any]] = {}
+        numbers: dict[str, Any] = {
+            "shape": [self.n_components, self.n_features, self.family.name],
+            "rows": self.rows,
+            "steps": self.steps,
+            "starts": self.starts,
+            "seed": self.seed,
+            "online": [self.online.step, self.online.seen, self.online.inverse_size],
+        }
+        if self.running is not None:
+            for name in ("weights", "means", "covariances", "factors"):
+                arrays[f"model.{name}"] = getattr(self.running, name)
+        named = {"mean": self.online.mean[0] if self.online.mean else None, "average": self.average}
+        for name, stats in named.items():
+            if stats is not None:
+                arrays |= {f"{name}.{part}": getattr(stats, part) for part in ("weight", "mean", "scatter")}
+                numbers[name] = [stats.loglik, stats.entropy, stats.log_max, stats.count, stats.rows]
+        if self.pending_rows:
+            self._gathered()
+            arrays["pending.rows"], arrays["pending.weight"] = self._pending[0]
+        return arrays, numbers
+
+    def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
+        """The inverse of `state`.
+
+        Raises
+        ------
+        ValueError
+            Where the state is of a learner of another shape.
+        """
+        shape = [self.n_components, self.n_features, self.family.name]
+        if numbers["shape"] != shape:
+            raise ValueError(
+                f"The state is of a stream with (n_components, features, covariance_type) = {numbers['shape']}; "
+                f"this one has {shape}. Use the settings it was written with, or begin a new snapshot."
+            )
+        stats: dict[str, Stats] = {}
+        for name in ("mean", "average"):
+            if name in numbers:
+                parts = (np.array(arrays[f"{name}.{part}"]) for part in ("weight", "mean", "scatter"))
+                stats[name] = Stats(*parts, *numbers[name], self.family)
+        step, seen, inverse_size = numbers["online"]
+        mean = (stats["mean"],) if "mean" in stats else None
+        self.online = Online(step=step, seen=seen, inverse_size=inverse_size, mean=mean)
+        self.average = stats.get("average")
+        self.rows, self.steps = numbers["rows"], numbers["steps"]
+        self.starts, self.seed = numbers["starts"], numbers["seed"]
+        self.running = self._served = None
+        if "model.weights" in arrays:
+            parameters = [np.array(arrays[f"model.{part}"]) for part in ("weights", "means", "covariances", "factors")]
+            self.running = Mixture.trusted(*parameters[:3], self.family, parameters[3])
+        self._pending, self.pending_rows = [], 0
+        if "pending.rows" in arrays:
+            self._gather(arrays["pending.rows"], np.array(arrays["pending.weight"]))
+
+
+def stats_of(model: Mixture, reg_covar: float = 0.0) -> Stats:
+    """Statistics per row whose M-step is `model`."""
+    family, (K, D) = model.family, model.means.shape
+    shape = family.scatter_shape(K, D)
+
+    def of(scatter: Array) -> Stats:
+        return Stats(model.weights, model.means, scatter, 0.0, 0.0, 0.0, 1.0, 0, family)
+
+    divided = family.estimate(of(np.ones(shape)), 0.0)
+    ridge = family.estimate(of(np.zeros(shape)), reg_covar)
+    scatter = (model.covariances - ridge) / divided
+    return of(np.where(np.isfinite(scatter), scatter, 0.0))
+
+
+def closest_pair(model: Mixture) -> tuple[int, int, float]:
+    """The two components of smallest Bhattacharyya distance, and the distance."""
+    K, D = model.means.shape
+    covariances = model.family.dense(model.covariances, K, D)
+    best = (0, 0, math.inf)
+    for i in range(K):
+        for j in range(i + 1, K):
+            middle = 0.5 * (covariances[i] + covariances[j])
+            delta = model.means[i] - model.means[j]
+            logdet = [np.linalg.slogdet(c)[1] for c in (middle, covariances[i], covariances[j])]
+            distance = delta @ np.linalg.solve(middle, delta) / 8 + (logdet[0] - 0.5 * (logdet[1] + logdet[2])) / 2
+            if distance < best[2]:
+                best = (i, j, float(distance))
+    return best
+
+
+Progress = Callable[[StepReport], None]
+
+__all__ = ["Learner", "RowDecay", "StepReport", "closest_pair", "stats_of"]
