@@ -107,7 +107,7 @@ def repairing_m_step(
 
 def degenerate_features(overall: Array) -> list[int]:
     """Features that take part in a direction without variance: constant ones, and collinear groups."""
-    scale = np.sqrt(np.diag(overall))
+    scale = np.sqrt(np.maximum(np.diag(overall), 0.0))
     constant = ~(scale > 0)
     scale = np.where(constant, 1.0, scale)
     values, vectors = np.linalg.eigh(overall / np.outer(scale, scale))
