@@ -18,6 +18,7 @@ _HOMES = {
     "NormalInverseWishart": "streamgmm.prior",
     "Stats": "streamgmm.stats",
     "merge": "streamgmm.stats",
+    "merge_streams": "streamgmm.partial",
     "open_source": "streamgmm.sources",
     "StreamGMMError": "streamgmm.errors",
     "ChunkReadError": "streamgmm.errors",

@@ -23,9 +23,9 @@ from streamgmm.errors import ModelFileError
 from streamgmm.executors import Executor
 from streamgmm.fitting import Candidate, Memory, PlainUpdate, best, candidates
 from streamgmm.mixture import Mixture, observed
+from streamgmm.partial import Partial
 from streamgmm.persistence import ModelFile, load_model, save_model
 from streamgmm.prior import NormalInverseWishart
-from streamgmm.reading import Reader
 from streamgmm.rules import Exact
 from streamgmm.seeding import INIT, background_box, sample_size, start, survey
 from streamgmm.sources.base import Source
@@ -38,7 +38,7 @@ _NOISE_START = 0.5
 with 19 % of background, EM was seen to end in a poor optimum; from 0.3 and 0.5 it found the right one."""
 
 
-class GaussianMixture(Reader, DensityMixin, BaseEstimator):
+class GaussianMixture(Partial, DensityMixin, BaseEstimator):
     """Gaussian mixture fitted by exact EM, one chunk of the data at a time.
 
     Parameters
@@ -64,6 +64,9 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
     verbose, verbose_interval : int
         Print progress every `verbose_interval` iterations.
     solver : {"auto", "exact"}, default "auto"
+    half_life : float or None, default None
+        For `partial_fit`: rows after which a row's weight in the stream has halved. None: no fixed forgetting; steps
+        decay, so that a stationary stream converges.
     stopping : {"aitken", "change"}, default "aitken"
     missing : {"error", "marginalize"}, default "error"
         "marginalize" takes NaN as not observed: exact EM under missing at random. Rows with nothing observed are left
@@ -136,6 +139,7 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         "noise": [StrOptions({"uniform"}), None],
         "executor": [StrOptions({"threads"}), Executor, None],
         "n_jobs": [Integral, None],
+        "half_life": [Interval(Real, 0.0, None, closed="neither"), None],
         "max_time": [Interval(Real, 0.0, None, closed="neither"), None],
     }
 
@@ -165,6 +169,7 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         executor: Any = None,
         n_jobs: int | None = None,
         max_time: float | None = None,
+        half_life: float | None = None,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -189,6 +194,7 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         self.executor = executor
         self.n_jobs = n_jobs
         self.max_time = max_time
+        self.half_life = half_life
 
     # Fitting ----------------------------------------------------------------------------------------------------
 
@@ -211,6 +217,7 @@ class GaussianMixture(Reader, DensityMixin, BaseEstimator):
         """
         began = time.perf_counter()
         source = self._source(X, sample_weight, reset=True)
+        self._learner = None
         executor = self._executor()
         for _ in self._steps(source, executor, began):
             pass

@@ -6,7 +6,6 @@ The model after n rows depends on those rows and their order only, never on how 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.covariance import TIED, Covariance, spread_of
+from streamgmm.em import CollapsedError
 from streamgmm.executors import single_threaded_blas
 from streamgmm.mixture import Mixture
 from streamgmm.repair import MAX_RESEEDS, overall_covariance, repairing_m_step
 from streamgmm.rules import Block, HalfLife, Online, Schedule, Stepwise
-from streamgmm.seeding import Survey, start, stats_from_responsibilities
+from streamgmm.seeding import Survey, start
 from streamgmm.stats import Stats
+from streamgmm.surgery import closest_pair, join, lonely, plant, stats_of
 
 Array = NDArray[np.float64]
 
@@ -34,6 +35,7 @@ LATE_STEPS = 32
 """Steps' worth of rows before the averaged statistics are served; before, they lag behind."""
 TAIL = 3
 """Row i of n has weight (i / n)^TAIL in the late average (Shamir & Zhang 2013), so the start of the stream fades."""
+MODEL_PARTS = ("weights", "means", "covariances", "factors")
 ALIKE = 0.02
 """Bhattacharyya distance below which two components are one (`restructure`)."""
 
@@ -167,9 +169,8 @@ class Learner:
     @property
     def room(self) -> int:
         """Rows that can be pushed before the model next changes."""
-        if self.running is None:
-            return self.hold_rows - self.pending_rows
-        return self._next_step() - self.pending_rows
+        due = self.hold_rows if self.running is None else self._next_step()
+        return max(0, due - self.pending_rows)
 
     @property
     def effective_sample_size(self) -> float:
@@ -236,10 +237,10 @@ class Learner:
 
     def _gathered(self) -> tuple[Array, Array | None]:
         if len(self._pending) > 1:
-            rows, weights = zip(*self._pending, strict=True)
-            self._pending = [(np.concatenate(rows), np.concatenate(weights))]
+            parts = self._pending
+            self._pending = [(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))]
         rows, weight = self._pending[0]
-        return rows, None if (weight == 1.0).all() else weight
+        return rows, None if bool((weight == 1.0).all()) else weight
 
     def _next_step(self) -> int:
         """Rows of the next step: a function of the rows seen alone."""
@@ -302,7 +303,13 @@ class Learner:
 
     def _maximize(self, totals: Stats) -> tuple[Mixture, list[dict[str, Any]]]:
         K, D = totals.mean.shape
-        model, _, repairs = repairing_m_step(totals, reg_covar=self.reg_covar, reseeds=(MAX_RESEEDS,) * K)
+        try:
+            model, _, repairs = repairing_m_step(totals, reg_covar=self.reg_covar, reseeds=(MAX_RESEEDS,) * K)
+        except CollapsedError:
+            if self.running is None:
+                raise
+            # Nothing but one value for many half-lives: the statistics go on, the parameters wait.
+            return self.running, [{"action": "held", "reason": "the rows have no variance left"}]
         thin = totals.weight < 2 * (D + 1)
         if thin.all() if self.family is TIED else thin.any():
             spread = spread_of(overall_covariance(totals))
@@ -349,53 +356,25 @@ class Learner:
         assert self.online.mean is not None and self.running is not None
         mass = self.online.mean[0].weight / self.online.inverse_size
         dead = np.flatnonzero(mass < DEAD_ROWS)
-        if not dead.size or self.n_components == 1 or len(rows) <= 2 * (self.n_features + 1):
+        if not dead.size or self.n_components == 1 or len(rows) <= 4 * (self.n_features + 1):
             return []
         k = int(dead[0])
-        self._put(k, rows, weight)
+        low = lonely(self.running, rows)
+        some = None if weight is None else weight[low]
+        self._replace(plant(self.online.mean[0], k, rows[low], some, len(low) / len(rows)))
         return [{"action": "re-seeded", "component": k, "reason": f"{mass[k]:.2g} effective rows"}]
 
-    def _put(self, k: int, rows: Array, weight: Array | None) -> None:
-        """Component k anew, from the rows of lowest density."""
-        assert self.online.mean is not None and self.running is not None
-        mean = self.online.mean[0]
-        size = min(len(rows), max(2 * (self.n_features + 1), len(rows) // 50))
-        lowest = np.sort(np.argpartition(self.running.log_prob(rows), size - 1)[:size])
-        w = np.ones(size) if weight is None else weight[lowest]
-        labels = np.full(size, k)
-        new = stats_from_responsibilities(rows[lowest], w, labels, self.n_components, self.family)
-        kept = mean.weight.copy()
-        kept[k] = 0.0
-        scatter = self.family.replace_component(mean.scatter, (k,), np.float64(0.0))
-        mean = replace(mean, weight=kept, scatter=scatter, rows=mean.rows - size)
-        share = size / len(rows)
-        rest = kept.sum()
-        mean = mean.scaled((1.0 - share) / rest).merge(new.scaled(share / new.weight.sum()))
-        # The scalars of `mean` describe rows, not components: they stay.
-        old = self.online.mean[0]
-        mean = replace(mean, loglik=old.loglik, entropy=old.entropy, log_max=old.log_max, count=old.count)
-        self.online = replace(self.online, mean=(mean,))
-        self.average = None
-
     def _merge_alike(self) -> list[dict[str, Any]]:
-        """Join the two most alike components where they are one; the freed one dies and is re-seeded."""
-        assert self.running is not None and self.online.mean is not None
+        """Join the two most alike components where they are one; the freed one is dead, and re-seeded next."""
+        assert self.online.mean is not None and self.running is not None
         i, j, distance = closest_pair(self.running)
         if distance > ALIKE:
             return []
-        mean = self.online.mean[0]
-        keep, move = mean.weight.copy(), np.zeros_like(mean.weight)
-        move[i], keep[j] = mean.weight[j], 0.0
-        scatter = self.family.replace_component(mean.scatter, (j,), np.float64(0.0))
-        moved_scatter = np.zeros_like(mean.scatter)
-        if self.family is not TIED:
-            moved_scatter[i] = mean.scatter[j]
-        moved_mean = mean.mean.copy()
-        moved_mean[i] = mean.mean[j]
-        moved = Stats(move, moved_mean, moved_scatter, 0.0, 0.0, 0.0, 0.0, 0, self.family)
-        self.online = replace(self.online, mean=(replace(mean, weight=keep, scatter=scatter).merge(moved),))
-        self.average = None
+        self._replace(join(self.online.mean[0], i, j))
         return [{"action": "merged", "components": [i, j], "distance": distance}]
+
+    def _replace(self, stats: Stats) -> None:
+        self.online, self.average = replace(self.online, mean=(stats,)), None
 
     # Joining two streams ----------------------------------------------------------------------------------------
 
@@ -469,7 +448,7 @@ class Learner:
             "online": [self.online.step, self.online.seen, self.online.inverse_size],
         }
         if self.running is not None:
-            for name in ("weights", "means", "covariances", "factors"):
+            for name in MODEL_PARTS:
                 arrays[f"model.{name}"] = getattr(self.running, name)
         named = {"mean": self.online.mean[0] if self.online.mean else None, "average": self.average}
         for name, stats in named.items():
@@ -498,8 +477,9 @@ class Learner:
         stats: dict[str, Stats] = {}
         for name in ("mean", "average"):
             if name in numbers:
-                parts = (np.array(arrays[f"{name}.{part}"]) for part in ("weight", "mean", "scatter"))
-                stats[name] = Stats(*parts, *numbers[name], self.family)
+                weight, centre, scatter = (np.array(arrays[f"{name}.{part}"]) for part in ("weight", "mean", "scatter"))
+                loglik, entropy, log_max, count, rows = numbers[name]
+                stats[name] = Stats(weight, centre, scatter, loglik, entropy, log_max, count, rows, self.family)
         step, seen, inverse_size = numbers["online"]
         mean = (stats["mean"],) if "mean" in stats else None
         self.online = Online(step=step, seen=seen, inverse_size=inverse_size, mean=mean)
@@ -508,43 +488,8 @@ class Learner:
         self.starts, self.seed = numbers["starts"], numbers["seed"]
         self.running = self._served = None
         if "model.weights" in arrays:
-            parameters = [np.array(arrays[f"model.{part}"]) for part in ("weights", "means", "covariances", "factors")]
-            self.running = Mixture.trusted(*parameters[:3], self.family, parameters[3])
+            w, mu, sigma, factors = (np.array(arrays[f"model.{part}"]) for part in MODEL_PARTS)
+            self.running = Mixture.trusted(w, mu, sigma, self.family, factors)
         self._pending, self.pending_rows = [], 0
         if "pending.rows" in arrays:
             self._gather(arrays["pending.rows"], np.array(arrays["pending.weight"]))
-
-
-def stats_of(model: Mixture, reg_covar: float = 0.0) -> Stats:
-    """Statistics per row whose M-step is `model`."""
-    family, (K, D) = model.family, model.means.shape
-    shape = family.scatter_shape(K, D)
-
-    def of(scatter: Array) -> Stats:
-        return Stats(model.weights, model.means, scatter, 0.0, 0.0, 0.0, 1.0, 0, family)
-
-    divided = family.estimate(of(np.ones(shape)), 0.0)
-    ridge = family.estimate(of(np.zeros(shape)), reg_covar)
-    scatter = (model.covariances - ridge) / divided
-    return of(np.where(np.isfinite(scatter), scatter, 0.0))
-
-
-def closest_pair(model: Mixture) -> tuple[int, int, float]:
-    """The two components of smallest Bhattacharyya distance, and the distance."""
-    K, D = model.means.shape
-    covariances = model.family.dense(model.covariances, K, D)
-    best = (0, 0, math.inf)
-    for i in range(K):
-        for j in range(i + 1, K):
-            middle = 0.5 * (covariances[i] + covariances[j])
-            delta = model.means[i] - model.means[j]
-            logdet = [np.linalg.slogdet(c)[1] for c in (middle, covariances[i], covariances[j])]
-            distance = delta @ np.linalg.solve(middle, delta) / 8 + (logdet[0] - 0.5 * (logdet[1] + logdet[2])) / 2
-            if distance < best[2]:
-                best = (i, j, float(distance))
-    return best
-
-
-Progress = Callable[[StepReport], None]
-
-__all__ = ["Learner", "RowDecay", "StepReport", "closest_pair", "stats_of"]

@@ -1,0 +1,177 @@
+"""`partial_fit`: the face of the learner on an estimator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import validate_data
+
+from streamgmm.covariance import family
+from streamgmm.em import non_finite
+from streamgmm.learner import Array, Learner, StepReport
+from streamgmm.mixture import Mixture, check_weight
+from streamgmm.reading import Reader
+from streamgmm.sources import is_array_like
+
+
+class Partial(Reader):
+    """Mixin for mixtures with the parameters of `streamgmm.GaussianMixture`."""
+
+    n_components: int
+    covariance_type: Any
+    reg_covar: float
+    init_params: str
+    n_init: int
+    random_state: Any
+    half_life: float | None
+    mixture_: Mixture
+    _given: Callable[[Any, int, int], tuple[Array | None, Array | None, Array | None]]
+    _learner: Learner | None = None
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn from some more rows of a stream (stepwise EM; Cappe & Moulines 2009).
+
+        Rows are gathered into steps of about 10 K D, so the model depends on the rows and their order, not on how they
+        are cut into batches; up to one step of rows waits. Until max(20 K, 2 K (D + 1)) rows were seen there is no
+        model, unless parameters were given or `fit` was called: the stream then goes on from there.
+
+        Parameters
+        ----------
+        X : array-like (n, D), n >= 1; a path or a source; or an iterator of arrays, taken once
+        y : ignored
+        sample_weight : (n,) >= 0, optional
+            For arrays.
+
+        Raises
+        ------
+        ValueError
+            On NaN, infinity, or another number of columns than before. The model is then as it was.
+        """
+        self._validate_params()  # type: ignore[attr-defined]
+        if hasattr(X, "__next__"):
+            for batch in X:
+                self.partial_fit(batch)
+            return self
+        if not is_array_like(X):
+            source = self._source(X, sample_weight, reset=self._fresh)
+            for chunk in source.chunks():
+                self._learn(*chunk.load(), chunk)
+            return self
+        rows = validate_data(self, X, reset=self._fresh, dtype=np.float64, ensure_all_finite=False, order="C")
+        self._learn(rows, check_weight(sample_weight, len(rows)))
+        return self
+
+    @property
+    def _fresh(self) -> bool:
+        return self._learner is None and "mixture_" not in self.__dict__
+
+    def _learn(self, rows: Array, weight: Array | None, chunk: Any = None) -> list[StepReport]:
+        bad = ~np.isfinite(rows).all(axis=1)
+        if bad.any():
+            raise non_finite(rows, int(np.argmax(bad)), chunk)
+        learner = self._stream()
+        reports = learner.push(rows, weight)
+        self._publish(reports)
+        return reports
+
+    def _stream(self, **options: Any) -> Learner:
+        """The learner, made when first wanted: from the model at hand, from given parameters, or from nothing."""
+        learner = self._learner
+        if learner is not None and (learner.half_life, learner.reg_covar) == (self.half_life, self.reg_covar):
+            return learner
+        chosen = family(self.covariance_type)
+        D = self.n_features_in_
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1)) if learner is None else learner.seed
+        made = Learner(
+            self.n_components,
+            D,
+            chosen,
+            reg_covar=self.reg_covar,
+            half_life=self.half_life,
+            init=self.init_params,
+            n_init=self.n_init,
+            seed=seed,
+            given=self._given(chosen, self.n_components, D),
+            **options,
+        )
+        if learner is not None:
+            made.restore(*learner.state())
+        elif "mixture_" in self.__dict__:
+            made.adopt(self.mixture_, float(self.__dict__.get("report_", {}).get("weight", made.unit)))
+        self._learner = made
+        return made
+
+    def _publish(self, reports: list[StepReport]) -> None:
+        """Set the fitted attributes from the learner."""
+        learner = self._learner
+        assert learner is not None
+        model = learner.model
+        if model is None:
+            return
+        self.mixture_ = model
+        self.n_iter_ = learner.steps
+        self.converged_ = False
+        self.n_passes_ = 0
+        last = reports[-1].loglik if reports else math.nan
+        if math.isfinite(last) or not hasattr(self, "lower_bound_"):
+            self.lower_bound_ = last
+        self.lower_bounds_ = self.__dict__.get("lower_bounds_", [])
+        self.report_ = {
+            "solver": "stepwise",
+            "rows": learner.rows_seen,
+            "rows_waiting": learner.pending_rows,
+            "steps": learner.steps,
+            "effective_sample_size": learner.effective_sample_size,
+            "weight": learner.online.seen,
+        }
+
+    @property
+    def effective_sample_size_(self) -> float:
+        """Rows that the stream's statistics amount to: (sum of row weights)^2 / (sum of their squares)."""
+        if self._learner is None:
+            raise AttributeError("effective_sample_size_ is known after partial_fit")
+        return self._learner.effective_sample_size
+
+    def __sklearn_is_fitted__(self) -> bool:
+        if "mixture_" in self.__dict__:
+            return True
+        if self._learner is not None:
+            seen, needed = self._learner.rows_seen, self._learner.hold_rows
+            raise NotFittedError(
+                f"This {type(self).__name__} has no model yet: partial_fit has seen {seen} row(s), {needed} are needed "
+                f"before the parameters of {self.n_components} component(s) are safe. Send {needed - seen} more."
+            )
+        return False
+
+
+def merge_streams(a: Any, b: Any, ages: tuple[float, float] = (0.0, 0.0)) -> Any:
+    """A mixture that knows what two streams taught `a` and `b`; both stay as they are.
+
+    Parameters
+    ----------
+    a, b : GaussianMixture
+        After `partial_fit`, from the same start: component k of one is component k of the other.
+    ages : (float, float)
+        Rows of the common stream that passed since the last row of `a`, and of `b`. (0, 0) for two halves of one
+        stretch that were learnt side by side.
+
+    Returns
+    -------
+    GaussianMixture
+        With the settings of `a`.
+    """
+    from copy import deepcopy
+
+    for name, one in (("a", a), ("b", b)):
+        if getattr(one, "_learner", None) is None:
+            raise ValueError(f"{name} has learnt from no stream yet: call partial_fit on it first.")
+    merged = deepcopy(a)
+    merged._learner.merge(b._learner, ages)
+    merged._publish([])
+    return merged
