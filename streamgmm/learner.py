@@ -327,7 +327,8 @@ class Learner:
         count = float(w.sum())
         mean = rows[0] + w @ (rows - rows[0]) / count
         delta = rows - mean
-        survey = Survey(rows, w, mean, (delta * w[:, None]).T @ delta / count, len(rows), count)
+        box = np.array([rows.min(axis=0), rows.max(axis=0)])
+        survey = Survey(rows, w, mean, (delta * w[:, None]).T @ delta / count, len(rows), count, box)
         rng = np.random.RandomState([self.seed, self.starts])
         self.starts += 1
         found: list[tuple[float, Mixture]] = []

@@ -54,6 +54,12 @@ class Partial(Reader):
             On NaN, infinity, or another number of columns than before. The model is then as it was.
         """
         self._validate_params()  # type: ignore[attr-defined]
+        for name, plain in (("prior", None), ("noise", None), ("missing", "error")):
+            if getattr(self, name, plain) != plain:
+                raise ValueError(
+                    f"partial_fit learns by maximum likelihood from complete rows: {name}={getattr(self, name)!r} is for "
+                    f"fit. Set {name}={plain!r}, or use fit."
+                )
         if hasattr(X, "__next__"):
             for batch in X:
                 self.partial_fit(batch)

@@ -364,3 +364,9 @@ def test_a_generator_is_taken_batch_by_batch():
     gm = sg.GaussianMixture(K, random_state=0).partial_fit(part for part in np.array_split(X, 7))
     whole = sg.GaussianMixture(K, random_state=0).partial_fit(X)
     assert np.array_equal(gm.means_, whole.means_)
+
+
+@pytest.mark.parametrize("options", [{"prior": "default"}, {"noise": "uniform"}])
+def test_what_only_fit_can_do_is_said(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}=.* is for fit"):
+        sg.GaussianMixture(K, **options).partial_fit(draw(100))
