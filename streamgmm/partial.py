@@ -55,10 +55,11 @@ class Partial(Reader):
         """
         self._validate_params()  # type: ignore[attr-defined]
         for name, plain in (("prior", None), ("noise", None), ("missing", "error")):
-            if getattr(self, name, plain) != plain:
+            asked = getattr(self, name, plain)
+            if asked != plain:
                 raise ValueError(
-                    f"partial_fit learns by maximum likelihood from complete rows: {name}={getattr(self, name)!r} is for "
-                    f"fit. Set {name}={plain!r}, or use fit."
+                    f"partial_fit learns by maximum likelihood from complete rows: {name}={asked!r} is for fit. "
+                    f"Set {name}={plain!r}, or use fit."
                 )
         if hasattr(X, "__next__"):
             for batch in X:
