@@ -15,6 +15,8 @@ _HOMES = {
     "KMeans": "streamgmm.kmeans",
     "load": "streamgmm.estimator",
     "Mixture": "streamgmm.mixture",
+    "PCA": "streamgmm.transforms",
+    "Scaler": "streamgmm.transforms",
     "NormalInverseWishart": "streamgmm.prior",
     "Stats": "streamgmm.stats",
     "merge": "streamgmm.stats",
