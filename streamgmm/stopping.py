@@ -8,6 +8,9 @@ import numpy as np
 
 Stopping = Callable[[Sequence[float]], bool]
 
+FLUTTER = 2e-10
+"""Nats: the error of one log-density that the kernels may make where covariances are narrow."""
+
 
 def last_change(tol: float) -> Stopping:
     """Stop when the last change is below `tol` nats per row: scikit-learn's rule."""
@@ -23,7 +26,7 @@ def distance_to_limit(trace: Sequence[float]) -> float:
 
     Aitken: gains that shrink by a rate r leave g r / (1 - r) to go (Boehning et al. 1994). Three successive gains of
     one sign that shrink are asked for, and the larger of the last two rates is used. A gain at rounding level is no
-    distance.
+    distance, and gains of changing sign below the error that kernels are allowed (`FLUTTER`) are rounding too.
     """
     if len(trace) < 2:
         return np.inf
@@ -33,6 +36,8 @@ def distance_to_limit(trace: Sequence[float]) -> float:
     if len(trace) < 4:
         return np.inf
     g1, g2, g3 = trace[-3] - trace[-4], trace[-2] - trace[-3], gain
+    if max(abs(g1), abs(g2), abs(g3)) <= FLUTTER * max(1.0, abs(trace[-1])) and (g1 * g2 < 0 or g2 * g3 < 0):
+        return 0.0
     if not (g1 * g2 > 0 and g2 * g3 > 0 and abs(g1) > abs(g2) > abs(g3)):
         return np.inf
     rate = max(g2 / g1, g3 / g2)
