@@ -69,9 +69,9 @@ def _chunk_moments(full: bool, skip_nan: bool, chunk: Any) -> Moments:
     if skip_nan:
         return _present_moments(np.asarray(rows, np.float64), w, n_rows, chunk)
     origin = rows[0].astype(np.float64)
-    x = rows - origin
     total = w.sum()
     with np.errstate(invalid="ignore", over="ignore"):
+        x = rows - origin
         mean = (w @ x) / total if total > 0 else np.zeros(D)
         x -= mean
         weighted = x if weight is None else x * w[:, None]
