@@ -26,7 +26,7 @@ def distance_to_limit(trace: Sequence[float]) -> float:
 
     Aitken: gains that shrink by a rate r leave g r / (1 - r) to go (Boehning et al. 1994). Three successive gains of
     one sign that shrink are asked for, and the larger of the last two rates is used. A gain at rounding level is no
-    distance, and gains of changing sign below the error that kernels are allowed (`FLUTTER`) are rounding too.
+    distance, and gains of alternating sign below the error that kernels are allowed (`FLUTTER`) are rounding too.
     """
     if len(trace) < 2:
         return np.inf
@@ -36,7 +36,7 @@ def distance_to_limit(trace: Sequence[float]) -> float:
     if len(trace) < 4:
         return np.inf
     g1, g2, g3 = trace[-3] - trace[-4], trace[-2] - trace[-3], gain
-    if max(abs(g1), abs(g2), abs(g3)) <= FLUTTER * max(1.0, abs(trace[-1])) and (g1 * g2 < 0 or g2 * g3 < 0):
+    if max(abs(g1), abs(g2), abs(g3)) <= FLUTTER * max(1.0, abs(trace[-1])) and g1 * g2 < 0 and g2 * g3 < 0:
         return 0.0
     if not (g1 * g2 > 0 and g2 * g3 > 0 and abs(g1) > abs(g2) > abs(g3)):
         return np.inf
