@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
 from os import PathLike
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from streamgmm import exchange
 from streamgmm.covariance import Covariance, check_covariances, family
 from streamgmm.em import Step, em
 from streamgmm.errors import ModelFileError
@@ -495,6 +496,43 @@ class GaussianMixture(Partial, DensityMixin, BaseEstimator):
                 raise ValueError(f"{len(names)} feature names for {self.n_features_in_} features")
             self.feature_names_in_ = np.array([str(name) for name in names], dtype=object)
         return self
+
+    # Exchange ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_parameters(
+        cls,
+        weights: ArrayLike,
+        means: ArrayLike,
+        covariances: ArrayLike,
+        covariance_type: str | Covariance = "full",
+        **settings: Any,
+    ) -> Self:
+        """An estimator that answers as if fitted, from (K,) weights, (K, D) means and covariances; see `Mixture`.
+
+        `settings` are parameters of the estimator. With ``warm_start=True`` a later `fit` goes on from here.
+        """
+        return cast(Self, exchange.from_parameters(cls, weights, means, covariances, covariance_type, **settings))
+
+    @classmethod
+    def from_sklearn(cls, model: Any) -> Self:
+        """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``, with its settings."""
+        return cast(Self, exchange.from_sklearn(cls, model))
+
+    def to_sklearn(self) -> Any:
+        """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``; refused with a background component."""
+        check_is_fitted(self)
+        return exchange.to_sklearn(self)
+
+    def to_json(self) -> str:
+        """The fitted model as JSON text, every number with all its digits."""
+        check_is_fitted(self)
+        return exchange.to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The estimator that `to_json` wrote."""
+        return cast(Self, exchange.from_json(cls, text))
 
     # Questions --------------------------------------------------------------------------------------------------
 
