@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,11 @@ class Source(ABC):
     def total_bytes(self) -> int | None:
         """Bytes of all rows, decoded, or None if not known."""
         return None if self.n_rows is None else self.n_rows * self.row_bytes
+
+    def named(self, names: tuple[str, ...]) -> Self:
+        """Itself, with names for its features."""
+        self.feature_names = names
+        return self
 
     def limited(self, max_rows: int) -> Source:
         """The same rows in chunks of at most `max_rows`, each read by itself; self where this is not possible."""

@@ -98,7 +98,17 @@ def _open_path(path: str, choices: dict[str, Any], missing: str) -> Source:
         from streamgmm.sources.zarr import open_zarr
 
         return open_zarr(file, path=inner, missing_chunks=missing, **choices)
-    raise ValueError(f"{file}: unknown format.")
+    if kind == "hdf5":
+        from streamgmm.sources.hdf5 import open_hdf5
+
+        return open_hdf5(file, inner, missing_chunks=missing, **choices)
+    if kind == "csv":
+        from streamgmm.sources.csv import CsvSource
+
+        return CsvSource(file, **choices)
+    from streamgmm.sources.parquet import ParquetSource
+
+    return ParquetSource(file, kind, **choices)
 
 
 def _kind_of(file: str, remote: bool) -> str:
@@ -145,6 +155,26 @@ def _open_object(obj: Any, choices: dict[str, Any], missing: str) -> Source:
         from streamgmm.sources.zarr import open_zarr
 
         return open_zarr(obj, missing_chunks=missing, **choices)
+    if module == "h5py":
+        from streamgmm.sources.hdf5 import open_hdf5
+
+        return open_hdf5(obj, missing_chunks=missing, **choices)
+    if module in ("dask", "dask_expr"):
+        from streamgmm.sources.dask import open_dask
+
+        return open_dask(obj, **choices)
+    if module == "xarray":
+        from streamgmm.sources.xarray import open_xarray
+
+        return open_xarray(obj, **choices)
+    if module in ("pandas", "polars", "pyarrow"):
+        if type(obj).__name__ not in ("DataFrame", "Table"):
+            raise TypeError(
+                f"Expected a table; got a {module} {type(obj).__name__}. Collect it or make it a frame first."
+            )
+        from streamgmm.sources.tables import TableSource
+
+        return TableSource(obj, **choices)
     if module == "scipy" or hasattr(obj, "tocsr"):
         raise TypeError(
             "Sparse data was passed for X, but dense data is required. Use '.toarray()' to convert to a dense "

@@ -1,0 +1,293 @@
+"""CSV files, cut at line ends nearest to multiples of a byte count; every column is read as float64."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamgmm.errors import ChunkReadError
+from streamgmm.sources.base import (
+    Chunk,
+    Rows,
+    Source,
+    Stamp,
+    Weights,
+    check_chunk_rows,
+    check_stamp,
+    check_weights,
+    digest,
+    stamp,
+    weight_array,
+)
+from streamgmm.sources.tables import Columns, arrow_rows, choose_columns, import_pyarrow
+
+CHUNK_BYTES = 4 * 2**20
+"""Bytes of text in a chunk: about 2 MiB of numbers."""
+
+_EMPTY = {"", "na", "n/a", "nan", "null", "none", "-nan", "#n/a"}
+
+
+@dataclass(frozen=True, slots=True)
+class CsvChunk(Chunk):
+    """The lines that begin in bytes `low` to `high` of a file."""
+
+    index: int
+    start: int | None
+    low: int
+    high: int
+    path: str
+    stamp: Stamp
+    delimiter: str
+    stored: tuple[str, ...]
+    columns: Columns
+    weight: Weights = field(repr=False)
+
+    def load(self) -> tuple[Rows, Weights]:
+        check_stamp(self.path, self.stamp, self.path, self.index)
+        try:
+            text = _lines(self.path, self.low, self.high, exact=self.index == 0)
+        except OSError as error:
+            raise ChunkReadError(self.path, self.index, f"cannot be read: {error.strerror or error}.") from error
+        if not text.strip():
+            return np.empty(
+                (0, len(self.columns.names)), self.columns.dtype
+            ), None if self.weight is None else self.weight[:0]
+        rows, weights = self._parse(text)
+        if weights is not None:
+            return rows, check_weights(weights, self.path, self.start, self.index)
+        if self.weight is not None and len(self.weight) != len(rows):
+            raise ChunkReadError(self.path, self.index, f"expected {len(self.weight)} rows, read {len(rows)}.")
+        return rows, self.weight
+
+    def _parse(self, text: bytes) -> tuple[Rows, Any]:
+        pa = import_pyarrow(self.path)
+        import pyarrow.csv as pc
+
+        try:
+            table = pc.read_csv(
+                io.BytesIO(text),
+                read_options=pc.ReadOptions(
+                    use_threads=False, column_names=list(self.stored), block_size=max(2**20, len(text) + 1)
+                ),
+                parse_options=pc.ParseOptions(delimiter=self.delimiter),
+                convert_options=pc.ConvertOptions(
+                    column_types=dict.fromkeys(self.columns.all, pa.float64()),
+                    include_columns=list(self.columns.all),
+                    null_values=[*_EMPTY, "NA", "N/A", "NaN", "Null", "NULL", "None", "#N/A"],
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            raise self._explained(text, str(error)) from error
+        return arrow_rows(table, self.columns)
+
+    def _explained(self, text: bytes, message: str) -> ChunkReadError:
+        """The same complaint with the number of the line and the name of the column."""
+        found = re.search(r"CSV column #(\d+).*?invalid value '(.*)'", message, re.DOTALL)
+        lines = text.splitlines()
+        if found:
+            column, value = int(found[1]), found[2]
+            wanted = value.encode()
+            for i, line in enumerate(lines):
+                fields = line.split(self.delimiter.encode())
+                if column < len(fields) and fields[column].strip(b'" ') == wanted.strip(b'" '):
+                    return ChunkReadError(
+                        self.path,
+                        self.index,
+                        f"line {self._first_line() + i}, column {self.stored[column]!r}: expected a number, found "
+                        f"{value!r}. Mend the line, or leave the column out with columns=.",
+                    )
+        for i, line in enumerate(lines):
+            got = line.count(self.delimiter.encode()) + 1
+            if line.strip() and got != len(self.stored):
+                return ChunkReadError(
+                    self.path,
+                    self.index,
+                    f"line {self._first_line() + i}: expected {len(self.stored)} fields, found {got}. Mend the line.",
+                )
+        return ChunkReadError(self.path, self.index, f"cannot be parsed ({message.strip()}).")
+
+    def _first_line(self) -> int:
+        """Number of the first line of the chunk in the file, from 1, as editors count."""
+        with open(self.path, "rb") as file:
+            before = file.read(_line_start(file, self.low))
+        return before.count(b"\n") + 1
+
+
+class CsvSource(Source):
+    """A CSV file with or without a header. How many rows there are is not known before they are parsed."""
+
+    kind = "csv"
+    decodes = True
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, path: str, *, columns: Any = None, weight: Any = None, chunk_rows: int | None = None) -> None:
+        self.name = path
+        self.path = path
+        self.stamp = stamp(path)
+        self.delimiter, stored, self.first_byte, named, sample = _header(path)
+        self.stored = tuple(name for name, _, _ in stored)
+        self.columns = choose_columns(path, stored, columns, weight)
+        self.columns = Columns(self.columns.names, self.columns.weight, np.dtype(np.float64))
+        self.n_features = len(self.columns.names)
+        self.feature_names = self.columns.names if named else None
+        self.has_weights = weight is not None
+        self.line_bytes = max(1.0, sample)
+        self.n_rows = None
+        self.weight: Weights = None
+        self.edges, self.rows_at = self._even_edges(CHUNK_BYTES), None
+        counted = weight is not None and not isinstance(weight, (str, int, np.integer))
+        if chunk_rows is not None or counted:
+            self.edges, self.rows_at = _count_lines(path, self.first_byte, check_chunk_rows(chunk_rows or 65_536))
+            self.n_rows = self.rows_at[-1]
+            self.weight = weight_array(weight, path, self.n_rows)
+        self.n_chunks = len(self.edges) - 1
+
+    def _even_edges(self, size: int) -> list[int]:
+        total = self.stamp[0]
+        return [*range(self.first_byte, max(total, self.first_byte + 1), size), total]
+
+    def chunks(self) -> Iterator[Chunk]:
+        for index in range(len(self.edges) - 1):
+            start = None if self.rows_at is None else self.rows_at[index]
+            weight = None
+            if self.weight is not None and self.rows_at is not None:
+                weight = self.weight[self.rows_at[index] : self.rows_at[index + 1]]
+            yield CsvChunk(
+                index,
+                start,
+                self.edges[index],
+                self.edges[index + 1],
+                self.path,
+                self.stamp,
+                self.delimiter,
+                self.stored,
+                self.columns,
+                weight,
+            )
+
+    @property
+    def max_chunk_rows(self) -> int | None:
+        if self.rows_at is not None:
+            return int(np.diff(self.rows_at).max(initial=0))
+        return None
+
+    @property
+    def chunk_bytes(self) -> int | None:
+        text = max((b - a for a, b in zip(self.edges, self.edges[1:], strict=False)), default=0)
+        rows = text / (2 * len(self.stored))  # no row is shorter than a digit and a comma for each field
+        return int(2 * text + min(rows, 2 * text / self.line_bytes + 1000) * 2 * self.row_bytes)
+
+    def limited(self, max_rows: int) -> Source:
+        if self.rows_at is not None and max_rows >= (self.max_chunk_rows or 0):
+            return self
+        cut = object.__new__(CsvSource)
+        cut.__dict__.update(self.__dict__)
+        if self.rows_at is not None:
+            cut.edges, cut.rows_at = _count_lines(self.path, self.first_byte, max_rows)
+        else:
+            size = max(4096, int(max_rows * self.line_bytes))
+            if size >= CHUNK_BYTES:
+                return self
+            cut.edges = self._even_edges(size)
+        cut.n_chunks = len(cut.edges) - 1
+        return cut
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "kind": "csv",
+            "path": str(Path(self.path).resolve()),
+            "stamp": list(self.stamp),
+            "columns": list(self.columns.all),
+            "weight": self.columns.weight if self.weight is None else digest(self.weight),
+            "edges": digest(np.array(self.edges, np.int64)),
+        }
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    return [part.strip().strip('"') for part in line.split(delimiter)]
+
+
+def _is_number(text: str) -> bool:
+    if text.lower() in _EMPTY:
+        return True
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _header(path: str) -> tuple[str, list[tuple[str, str | None, bool]], int, bool, float]:
+    """Delimiter, schema, byte of the first row, header or not, mean length of a line; judged by the first 64 KiB."""
+    with open(path, "rb") as file:
+        head = file.read(65_536)
+    if b"\0" in head:
+        raise ValueError(f"{path}: expected text in CSV form; found binary data.")
+    bom = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    lines = head[bom:].decode("utf-8", errors="replace").splitlines()
+    if len(head) == 65_536 and len(lines) > 1:
+        lines = lines[:-1]
+    if not lines or not lines[0].strip():
+        raise ValueError(f"{path}: the file is empty; expected rows of numbers.")
+    delimiter = max(",;\t", key=lambda d: lines[0].count(d))
+    first = _fields(lines[0], delimiter)
+    named = not all(_is_number(field) for field in first)
+    skip = bom
+    if named:
+        end = head.find(b"\n")
+        skip = len(head) if end < 0 else end + 1
+    names = first if named else [f"f{i}" for i in range(len(first))]
+    body = [(n, _fields(line, delimiter)) for n, line in enumerate(lines[named:], 1 + named) if line.strip()]
+    schema: list[tuple[str, str | None, bool]] = []
+    for j, name in enumerate(names):
+        bad = next(((n, f[j]) for n, f in body if j < len(f) and not _is_number(f[j])), None)
+        schema.append((name, None if bad is None else f"text (line {bad[0]}: {bad[1][:40]!r})", False))
+    mean = sum(len(line) + 1 for line in lines) / len(lines)
+    return delimiter, schema, skip, named, mean
+
+
+def _line_start(file: Any, at: int) -> int:
+    """The first line start at or after byte `at`."""
+    if at == 0:
+        return 0
+    file.seek(at - 1)
+    while block := file.read(65_536):
+        end = block.find(b"\n")
+        if end >= 0:
+            return int(file.tell() - len(block) + end + 1)
+    return int(file.tell())
+
+
+def _lines(path: str, low: int, high: int, *, exact: bool) -> bytes:
+    """The lines that begin in bytes `low` to `high`; `exact` where one is known to begin at `low`."""
+    with open(path, "rb") as file:
+        begin, end = low if exact else _line_start(file, low), _line_start(file, high)
+        file.seek(begin)
+        return file.read(end - begin)
+
+
+def _count_lines(path: str, first_byte: int, chunk_rows: int) -> tuple[list[int], list[int]]:
+    """Byte edges of runs of `chunk_rows` lines, and rows before each edge."""
+    edges, rows_at, row = [first_byte], [0], 0
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        file.seek(first_byte)
+        at = first_byte
+        for line in file:
+            at += len(line)
+            if line.strip():
+                row += 1
+                if row % chunk_rows == 0:
+                    edges.append(at)
+                    rows_at.append(row)
+    if edges[-1] < size and row > rows_at[-1]:
+        edges.append(size)
+        rows_at.append(row)
+    return edges, rows_at

@@ -1,0 +1,191 @@
+"""Dask arrays and dataframes: each partition is a chunk, of known length or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from streamgmm.sources.base import (
+    Chunk,
+    Pick,
+    Rows,
+    Source,
+    Weights,
+    check_weights,
+    row_dtype,
+    weight_array,
+)
+from streamgmm.sources.npy import check_two_dimensional
+from streamgmm.sources.tables import Columns, choose_columns, frame_rows, frame_schema
+
+
+@dataclass(frozen=True, slots=True)
+class DaskChunk(Chunk):
+    """One partition.
+
+    `parts` are the delayed partition and, where there are weights, theirs. An executor that runs on Dask makes them
+    dependencies of its task and calls `loaded` with the results; everybody else computes them here.
+    """
+
+    index: int
+    start: int | None
+    parts: tuple[Any, ...] = field(repr=False)
+    pick: Pick | Columns
+    dtype: np.dtype[Any]
+    name: str
+    weight: Weights = field(repr=False)
+
+    def load(self) -> tuple[Rows, Weights]:
+        import dask
+
+        return self.loaded(*dask.compute(*self.parts, scheduler="synchronous"))
+
+    def bare(self) -> DaskChunk:
+        """The chunk without its partition, for a task that is given the partition."""
+        return DaskChunk(self.index, self.start, (), self.pick, self.dtype, self.name, self.weight)
+
+    def loaded(self, block: Any, weight: Any = None) -> tuple[Rows, Weights]:
+        """Rows and weights of a computed partition."""
+        if isinstance(self.pick, Columns):
+            rows, found = frame_rows(block, self.pick)
+        else:
+            if hasattr(block, "tocsr"):
+                raise TypeError(
+                    f"{self.name}: partition {self.index} is sparse; use .map_blocks(lambda b: b.toarray())."
+                )
+            rows, found = self.pick.split(np.asarray(block), self.dtype)
+        given = found if found is not None else weight
+        if given is None:
+            return rows, self.weight
+        if np.shape(given) != (len(rows),):
+            raise ValueError(
+                f"{self.name}: partition {self.index} has {len(rows)} rows and weights of shape {np.shape(given)}; "
+                "expected one weight for each row. Give both the same partitions."
+            )
+        return rows, check_weights(given, self.name, self.start, self.index)
+
+
+class DaskSource(Source):
+    """A Dask collection. Each pass computes its partitions anew, unless it was persisted."""
+
+    kind = "dask"
+    decodes = True
+
+    def __init__(
+        self,
+        blocks: list[Any],
+        lengths: list[int] | None,
+        pick: Pick | Columns,
+        dtype: np.dtype[Any],
+        n_features: int,
+        weight: Any,
+        name: str,
+        token: str,
+    ) -> None:
+        self.name = name
+        self.blocks = blocks
+        self.lengths = lengths
+        self.pick = pick
+        self.dtype = dtype
+        self.n_features = n_features
+        self.token = token
+        self.n_rows = None if lengths is None else sum(lengths)
+        self.n_chunks = len(blocks)
+        self.has_weights = weight is not None
+        self.weight: Weights = None
+        self.weight_blocks: list[Any] | None = None
+        if type(weight).__module__.startswith("dask"):
+            self.weight_blocks = _weight_blocks(weight, lengths, len(blocks), name)
+            self.token += str(weight.__dask_tokenize__())
+        elif weight is not None and not isinstance(weight, (str, int, np.integer)):
+            if lengths is None:
+                raise ValueError(f"{name}: partitions have unknown lengths, so weights must be a dask array like them.")
+            self.weight = weight_array(weight, name, sum(lengths))
+        self.starts = None if lengths is None else [0, *np.cumsum(lengths).tolist()]
+
+    def chunks(self) -> Iterator[Chunk]:
+        for index, block in enumerate(self.blocks):
+            start = None if self.starts is None else self.starts[index]
+            weight = None
+            if self.weight is not None and self.starts is not None:
+                weight = self.weight[start : self.starts[index + 1]]
+            parts = (block,) if self.weight_blocks is None else (block, self.weight_blocks[index])
+            yield DaskChunk(index, start, parts, self.pick, self.dtype, self.name, weight)
+
+    @property
+    def max_chunk_rows(self) -> int | None:
+        return None if self.lengths is None else max(self.lengths, default=0)
+
+    @property
+    def chunk_bytes(self) -> int | None:
+        rows = self.max_chunk_rows
+        return None if rows is None else int(2.4 * rows * self.row_bytes)
+
+    def fingerprint(self) -> dict[str, Any]:
+        from streamgmm.sources.base import digest
+
+        return {
+            "kind": "dask",
+            "token": self.token,
+            "n_chunks": self.n_chunks,
+            "n_rows": self.n_rows,
+            "weight": None if self.weight is None else digest(self.weight),
+        }
+
+
+def open_dask(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows: int | None = None) -> DaskSource:
+    """A source over a dask array, or a dask dataframe.
+
+    Raises
+    ------
+    ValueError
+        Where the columns of an array are spread over several chunks, with the remedy.
+    """
+    if chunk_rows is not None:
+        raise ValueError("chunk_rows does not apply to dask collections; use .rechunk or .repartition.")
+    if hasattr(obj, "partitions") and hasattr(obj, "columns"):
+        name = "dask DataFrame"
+        chosen = choose_columns(name, frame_schema(obj._meta), columns, weight)
+        table = obj[list(chosen.all)]
+        blocks = list(table.to_delayed())
+        return DaskSource(
+            blocks, None, chosen, chosen.dtype, len(chosen.names), weight, name, str(table.__dask_tokenize__())
+        ).named(chosen.names)
+    if not hasattr(obj, "chunks") or not hasattr(obj, "to_delayed"):
+        raise TypeError(f"Expected a dask array or dataframe; got a dask {type(obj).__name__}.")
+    name = "dask array"
+    if obj.ndim != 2:
+        check_two_dimensional(obj.shape, name)
+    if len(obj.chunks[1]) > 1:
+        raise ValueError(
+            f"{name}: the columns are spread over {len(obj.chunks[1])} chunks {obj.chunks[1]}; a row must be in one "
+            "chunk. Use X.rechunk({1: -1})."
+        )
+    n_stored = int(obj.shape[1])
+    if hasattr(obj._meta, "tocsr"):
+        raise TypeError(f"{name}: sparse blocks; dense data is required. Use X.map_blocks(lambda b: b.toarray()).")
+    pick = Pick.of(name, n_stored, columns, weight)
+    lengths = None if any(np.isnan(n) for n in obj.chunks[0]) else [int(n) for n in obj.chunks[0]]
+    blocks = list(obj.to_delayed().ravel())
+    return DaskSource(
+        blocks, lengths, pick, row_dtype(obj.dtype), pick.n_features(n_stored), weight, name, str(obj.name)
+    )
+
+
+def _weight_blocks(weight: Any, lengths: list[int] | None, n_blocks: int, name: str) -> list[Any]:
+    if weight.ndim != 1:
+        raise ValueError(f"{name}: sample weights must have one dimension; got {weight.ndim}.")
+    known = hasattr(weight, "chunks") and not any(np.isnan(n) for n in weight.chunks[0])
+    if lengths is not None and known:
+        if weight.shape[0] != sum(lengths):
+            raise ValueError(f"{name}: {sum(lengths)} rows but {weight.shape[0]} sample weights; expected one each.")
+        weight = weight.rechunk((tuple(lengths),))
+    blocks = list(np.ravel(weight.to_delayed()))
+    if len(blocks) != n_blocks:
+        raise ValueError(
+            f"{name}: {n_blocks} partitions but {len(blocks)} partitions of weights; expected the same partitions."
+        )
+    return blocks

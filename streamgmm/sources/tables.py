@@ -1,0 +1,252 @@
+"""Tables with named columns: what may be a feature, and how columns become rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.sources.base import (
+    Chunk,
+    Pick,
+    Rows,
+    RunSource,
+    Source,
+    Weights,
+    check_weights,
+    cut_runs,
+    digest,
+    even_runs,
+    wanted_rows,
+    weight_array,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The chosen columns of a table.
+
+    Attributes
+    ----------
+    names : features, in order
+    weight : name of the column of weights, or None
+    dtype : float32 where every feature is, else float64
+    """
+
+    names: tuple[str, ...]
+    weight: str | None
+    dtype: np.dtype[Any]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return self.names if self.weight is None else (*self.names, self.weight)
+
+    def rows(self, get: Any, n_rows: int) -> tuple[Rows, NDArray[np.float64] | None]:
+        """(n, D) rows and raw weights from ``get(name)``, which gives one column as a numeric array."""
+        out = np.empty((n_rows, len(self.names)), self.dtype)
+        for j, name in enumerate(self.names):
+            out[:, j] = get(name)
+        return out, None if self.weight is None else np.asarray(get(self.weight), np.float64)
+
+
+def choose_columns(name: str, stored: Sequence[tuple[str, str | None, bool]], columns: Any, weight: Any) -> Columns:
+    """Resolve `columns` and `weight` against a schema.
+
+    Parameters
+    ----------
+    stored : for each column its name, what it holds if not numbers (None if numbers), and whether it is float32
+
+    Raises
+    ------
+    ValueError
+        For a column that is not there or holds no numbers, naming it and the remedy.
+    """
+    names = [column for column, _, _ in stored]
+    if len(set(names)) < len(names):
+        repeated = next(n for n in names if names.count(n) > 1)
+        raise ValueError(f"{name}: two columns are called {repeated!r}; rename one.")
+    pick = Pick.of(name, len(names), columns, weight, names)
+    chosen = range(len(names)) if pick.columns is None else pick.columns
+    numeric = [column for column, what, _ in stored if what is None]
+    for i in (*chosen, *(() if pick.weight is None else (pick.weight,))):
+        column, what, _ = stored[i]
+        if what is not None:
+            raise ValueError(
+                f"{name}: column {column!r} holds {what}; expected numbers. "
+                f"Leave it out with columns={numeric[:20]!r}{'...' * (len(numeric) > 20)}, or encode it as numbers."
+            )
+    single = all(stored[i][2] for i in chosen)
+    return Columns(
+        tuple(names[i] for i in chosen),
+        None if pick.weight is None else names[pick.weight],
+        np.dtype(np.float32 if single else np.float64),
+    )
+
+
+# pyarrow --------------------------------------------------------------------------------------------------------------
+
+
+def import_pyarrow(name: str) -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError(
+            f"{name}: reading this needs pyarrow; install it with: pip install 'streamgmm[parquet]'."
+        ) from error
+    return pyarrow
+
+
+def arrow_schema(schema: Any) -> list[tuple[str, str | None, bool]]:
+    """A pyarrow schema in the form `choose_columns` takes."""
+    import pyarrow.types as t
+
+    def what(kind: Any) -> str | None:
+        if t.is_floating(kind) or t.is_integer(kind) or t.is_boolean(kind) or t.is_null(kind):
+            return None
+        if t.is_string(kind) or t.is_large_string(kind) or str(kind) == "string_view":
+            return "text"
+        return "categories" if t.is_dictionary(kind) else str(kind)
+
+    return [(field.name, what(field.type), t.is_float32(field.type)) for field in schema]
+
+
+def arrow_rows(table: Any, columns: Columns) -> tuple[Rows, NDArray[np.float64] | None]:
+    """Rows of a pyarrow table or record batch; nulls become NaN."""
+    import pyarrow as pa
+
+    def get(name: str) -> NDArray[Any]:
+        column = table.column(name)
+        wanted = pa.float32() if column.type == pa.float32() else pa.float64()
+        if pa.types.is_boolean(column.type):
+            column = column.cast(pa.uint8())
+        return np.asarray(column.cast(wanted).to_numpy(zero_copy_only=False))
+
+    return columns.rows(get, table.num_rows)
+
+
+# Tables in memory -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TableChunk(Chunk):
+    """Some rows of a table in memory."""
+
+    index: int
+    start: int
+    table: Any = field(repr=False)
+    columns: Columns
+    name: str
+    weight: Weights = field(repr=False)
+
+    def load(self) -> tuple[Rows, Weights]:
+        rows, weights = frame_rows(self.table, self.columns)
+        if weights is not None:
+            return rows, check_weights(weights, self.name, self.start, self.index)
+        return rows, self.weight
+
+    @property
+    def shipped_bytes(self) -> int:
+        return len(self.table) * len(self.columns.all) * 8
+
+
+class TableSource(RunSource):
+    """A pandas, polars or pyarrow table; each chunk of rows is converted when it is loaded."""
+
+    kind = "table"
+    in_memory = True
+
+    def __init__(self, table: Any, *, columns: Any = None, weight: Any = None, chunk_rows: int | None = None) -> None:
+        self.name = f"{type(table).__module__.partition('.')[0]} {type(table).__name__}"
+        self.columns = choose_columns(self.name, frame_schema(table), columns, weight)
+        self.table = select(table, self.columns.all)
+        self.feature_names = self.columns.names
+        self.n_features = len(self.columns.names)
+        self.dtype = self.columns.dtype
+        self.weight = weight_array(weight, self.name, len(table))
+        self.has_weights = weight is not None
+        self.set_runs(even_runs(len(table), wanted_rows(chunk_rows, self.n_features)))
+
+    def chunk(self, index: int, start: int, stop: int) -> Chunk:
+        part = self.table.iloc[start:stop] if hasattr(self.table, "iloc") else self.table.slice(start, stop - start)
+        return TableChunk(
+            index, start, part, self.columns, self.name, None if self.weight is None else self.weight[start:stop]
+        )
+
+    def limited(self, max_rows: int) -> Source:
+        if max_rows >= (self.max_chunk_rows or 0):
+            return self
+        cut = object.__new__(TableSource)
+        cut.__dict__.update(self.__dict__)
+        cut.set_runs(cut_runs(self.runs, max_rows))
+        return cut
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "kind": "table",
+            "columns": list(self.columns.all),
+            "runs": digest(np.array(self.runs, np.int64)),
+            "chunks": [digest(part) for chunk in self.chunks() for part in chunk.load() if part is not None],
+        }
+
+
+def frame_schema(table: Any) -> list[tuple[str, str | None, bool]]:
+    """Schema of a pandas, polars or pyarrow table, in the form `choose_columns` takes."""
+    module = type(table).__module__.partition(".")[0]
+    if module == "pyarrow":
+        return arrow_schema(table.schema)
+    if module == "polars":
+        return [
+            (name, None if kind.is_numeric() or str(kind) == "Boolean" else _polars_kind(kind), str(kind) == "Float32")
+            for name, kind in table.schema.items()
+        ]
+    return [
+        (str(name), _pandas_kind(kind), str(kind).lower() == "float32")
+        for name, kind in zip(table.columns, table.dtypes, strict=True)
+    ]
+
+
+def _polars_kind(kind: Any) -> str:
+    return "text" if str(kind) == "String" else str(kind)
+
+
+def _pandas_kind(kind: Any) -> str | None:
+    code = getattr(kind, "kind", "O")
+    if code in "iufb":
+        return None
+    if str(kind) == "category":
+        return "categories"
+    return {"O": "text or objects", "M": "times", "m": "time differences", "c": "complex numbers"}.get(code, str(kind))
+
+
+def select(table: Any, names: Iterable[str]) -> Any:
+    """The named columns, in order, without a copy."""
+    if not hasattr(table, "iloc"):
+        return table.select(list(names))
+    at = {str(label): i for i, label in enumerate(table.columns)}
+    return table.iloc[:, [at[name] for name in names]]
+
+
+def frame_rows(table: Any, columns: Columns) -> tuple[Rows, NDArray[np.float64] | None]:
+    """Rows of a pandas, polars or pyarrow table; nulls become NaN."""
+    module = type(table).__module__.partition(".")[0]
+    if module == "pyarrow":
+        return arrow_rows(table, columns)
+    if module == "polars":
+        import polars as pl
+
+        def get_polars(name: str) -> NDArray[Any]:
+            series = table.get_column(name)
+            return np.asarray((series if series.dtype == pl.Float32 else series.cast(pl.Float64)).to_numpy())
+
+        return columns.rows(get_polars, len(table))
+    at = {str(label): i for i, label in enumerate(table.columns)}
+
+    def get_pandas(name: str) -> NDArray[Any]:
+        series = table.iloc[:, at[name]]
+        wanted = np.float32 if str(series.dtype).lower() == "float32" else np.float64
+        return np.asarray(series.to_numpy(wanted, na_value=np.nan))
+
+    return columns.rows(get_pandas, len(table))
