@@ -14,7 +14,7 @@ from streamgmm.covariance.base import LOG_2PI
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate
-from streamgmm.rules import Block, Rule
+from streamgmm.rules import Block, Rule, blocks_from
 from streamgmm.stats import Stats
 
 Array = NDArray[np.float64]
@@ -34,7 +34,15 @@ class Step:
 
 
 def em(
-    source: Any, models: Models, *, rule: Rule, executor: Any, update: Update, state: Any = None, memory: Any = None
+    source: Any,
+    models: Models,
+    *,
+    rule: Rule,
+    executor: Any,
+    update: Update,
+    state: Any = None,
+    memory: Any = None,
+    begin: tuple[int, int] = (0, 0),
 ) -> Iterator[Step]:
     """Yield one `Step` per block; stop by ceasing to iterate, or when no model is left.
 
@@ -50,9 +58,10 @@ def em(
         The M-step, and whatever is composed with it: acceleration, repair, retirement.
     state, memory :
         As found in an earlier `Step`, to go on from there.
+    begin : (lap, index) of the first block, where it is not the first of all
     """
     state = rule.init(models, source) if state is None else state
-    for block in rule.blocks(source):
+    for block in blocks_from(rule, source, *begin):
         framed = executor.run(partial(e_step, models), block.chunks, merge_all)
         stats = tuple(model.restore(part) for model, part in zip(models, framed, strict=True))
         state, totals = rule.absorb(state, block, stats)

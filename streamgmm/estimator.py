@@ -18,21 +18,26 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from streamgmm import exchange
+from streamgmm.checkpoint import Journal, Position, open_journal
 from streamgmm.covariance import Covariance, check_covariances, family
 from streamgmm.em import Step, em
 from streamgmm.errors import ModelFileError
 from streamgmm.executors import Executor
-from streamgmm.fitting import Candidate, Memory, PlainUpdate, best, candidates
+from streamgmm.fitting import Begin, Candidate, Memory, PlainUpdate, best, candidates
 from streamgmm.mixture import Mixture, observed
 from streamgmm.partial import Partial
 from streamgmm.persistence import ModelFile, load_model, save_model
 from streamgmm.prior import NormalInverseWishart
+from streamgmm.rowcount import RowCount
 from streamgmm.rules import Exact
 from streamgmm.seeding import INIT, background_box, sample_size, start, survey
 from streamgmm.sources.base import Source
 from streamgmm.stopping import RULES, distance_to_limit
 
 Array = NDArray[np.float64]
+
+_WITHOUT_EFFECT = {"verbose", "verbose_interval", "executor", "n_jobs", "memory_limit", "checkpoint", "max_time"}
+"""Parameters that a model does not depend on; the chunks that `memory_limit` may lead to are told by the source."""
 
 _NOISE_START = 0.5
 """Weight of the background in the first model. Large, so that the components start from the dense parts only: from 0.1,
@@ -83,6 +88,10 @@ class GaussianMixture(Partial, DensityMixin, BaseEstimator):
     executor : {None, "threads"} or an Executor
     n_jobs : int or None
         Threads; None is all cores available to the process.
+    checkpoint : path or None
+        A folder for the state of the fit, written on the way and taken up again by a fit to the same data with the same
+        settings, to the same bits; a finished one gives its model at once. A first Ctrl-C or SIGTERM then ends the fit
+        after a chunk, with everything written. A file in such a folder may be named; it then has to fit.
     max_time : float or None
         Seconds after which the fit ends with the pass it is in, as if `max_iter` had been reached.
 
@@ -141,6 +150,7 @@ class GaussianMixture(Partial, DensityMixin, BaseEstimator):
         "executor": [StrOptions({"threads"}), Executor, None],
         "n_jobs": [Integral, None],
         "half_life": [Interval(Real, 0.0, None, closed="neither"), None],
+        "checkpoint": [str, PathLike, None],
         "max_time": [Interval(Real, 0.0, None, closed="neither"), None],
     }
 
@@ -169,6 +179,7 @@ class GaussianMixture(Partial, DensityMixin, BaseEstimator):
         noise: str | None = None,
         executor: Any = None,
         n_jobs: int | None = None,
+        checkpoint: str | PathLike[str] | None = None,
         max_time: float | None = None,
         half_life: float | None = None,
     ) -> None:
@@ -194,6 +205,7 @@ class GaussianMixture(Partial, DensityMixin, BaseEstimator):
         self.noise = noise
         self.executor = executor
         self.n_jobs = n_jobs
+        self.checkpoint = checkpoint
         self.max_time = max_time
         self.half_life = half_life
 
@@ -255,27 +267,46 @@ class GaussianMixture(Partial, DensityMixin, BaseEstimator):
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
                 f"n_samples = {source.n_rows}. Lower n_components."
             )
-        models, traces, surveyed, n_starts = self._starts(source, executor)
-        started = time.perf_counter()
-        memory = candidates(models, traces)
-        update = PlainUpdate(
-            self.reg_covar, RULES[self.stopping](self.tol), self.max_iter, self.on_collapse == "repair", self.prior_
-        )
-        n_passes = surveyed
-        if self.max_iter > 0:
-            for step in em(source, models, rule=Exact(), executor=executor, update=update, memory=memory):
-                memory = step.memory
-                n_passes += 1
-                self._print(memory, n_passes - surveyed)
-                yield step
-                if self.max_time is not None and time.perf_counter() - began > self.max_time:
-                    break
-        self._finish(memory, n_passes, began, started, n_starts)
+        journal = self._journal(source)
+        with journal.running():
+            executor = journal.executor(executor)
+            begin: Begin = journal.once("begin", lambda: self._starts(source, executor, journal))
+            self.prior_ = begin.prior
+            started = time.perf_counter()
+            position = journal.get("em") or Position(begin.models, None, candidates(begin.models, begin.traces))
+            rows = journal.get("rows") or RowCount(begin.rows)
+            memory: Memory = position.memory
+            update = PlainUpdate(
+                self.reg_covar, RULES[self.stopping](self.tol), self.max_iter, self.on_collapse == "repair", self.prior_
+            )
+            if self.max_iter > 0 and position.models:
+                for step in em(source, executor=executor, rule=Exact(), update=update, **position.arguments()):
+                    memory = step.memory
+                    position = Position.after(step)
+                    rows = rows.after(step, source)
+                    journal.put("rows", rows)
+                    journal.put("em", position)
+                    self._print(memory, position.lap)
+                    yield step
+                    if self.max_time is not None and time.perf_counter() - began > self.max_time:
+                        break
+            self._finish(memory, begin.passes + position.lap, began, started, begin.n_starts)
+            journal.put("em", position, last=True)
+            self.report_["checkpoint"] = journal.report()
 
-    def _starts(
-        self, source: Source, executor: Executor
-    ) -> tuple[tuple[Mixture, ...], tuple[tuple[float, ...], ...], int, int]:
-        """First models, the traces they continue, passes taken, and the number of starts."""
+    def _journal(self, source: Source) -> Journal:
+        """Where the state of a fit of `source` is kept: see `checkpoint`."""
+        settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _WITHOUT_EFFECT}
+        if self.warm_start and hasattr(self, "mixture_"):
+            settings["warm_start"] = (self.mixture_, self.lower_bounds_)
+        return open_journal(self.checkpoint, source.fingerprint, {"estimator": type(self).__name__, **settings})
+
+    def discard_checkpoint(self, X: Any, sample_weight: ArrayLike | None = None) -> int:
+        """Delete the checkpoints of a fit to these data with these parameters; the number of files deleted."""
+        return self._journal(self._source(X, sample_weight, reset=True)).discard()
+
+    def _starts(self, source: Source, executor: Executor, journal: Journal) -> Begin:
+        """First models, and what is known before the first E-step."""
         chosen = family(self.covariance_type)
         K, D = self.n_components, source.n_features
         if self.warm_start and hasattr(self, "mixture_"):
@@ -286,7 +317,7 @@ class GaussianMixture(Partial, DensityMixin, BaseEstimator):
                 )
             self.prior_ = getattr(self, "prior_", None)
             model = self.mixture_.observing(observed(self.mixture_.box, self.missing, D))
-            return (model,), (tuple(self.lower_bounds_),), 0, 1
+            return Begin((model,), self.prior_, traces=(tuple(self.lower_bounds_),))
         weights, means, covariances = self._given(chosen, K, D)
         given: Mixture | None = None
         if weights is not None and means is not None and covariances is not None:
@@ -294,9 +325,9 @@ class GaussianMixture(Partial, DensityMixin, BaseEstimator):
         prior = NormalInverseWishart() if isinstance(self.prior, str) else self.prior
         self.prior_ = None
         if given is not None and self.noise is None and (prior is None or not prior.needs_data):
-            self.prior_ = prior and prior.resolve(chosen, K, D, None, None)
-            return (given.observing(observed(None, self.missing, D)),), ((),), 0, 1
-        rng = check_random_state(self.random_state)
+            self.prior_ = prior if prior is None else prior.resolve(chosen, K, D, None, None)
+            return Begin((given.observing(observed(None, self.missing, D)),), self.prior_)
+        rng = journal.generator(self.random_state)
         seed = int(rng.randint(2**31 - 1))
         sample = survey(source, executor, size=sample_size(K, D), seed=seed, missing=self.missing == "marginalize")
         if sample.n_rows < K:
@@ -314,7 +345,7 @@ class GaussianMixture(Partial, DensityMixin, BaseEstimator):
             noise = noise if noise is not None and noise > 1e-6 else _NOISE_START
             weights = weights if weights is None else weights / weights.sum()
         if given is not None:
-            return (given.observing(observation, noise),), ((),), 1, 1
+            return Begin((given.observing(observation, noise),), self.prior_, rows=sample.n_rows, passes=1)
         models = []
         for _ in range(self.n_init):
             model = start(sample, K, chosen, init=self.init_params, rng=rng, reg_covar=self.reg_covar, centres=means)
@@ -326,7 +357,7 @@ class GaussianMixture(Partial, DensityMixin, BaseEstimator):
                     chosen,
                 ).observing(observation, noise)
             )
-        return tuple(models), ((),) * len(models), 1, len(models)
+        return Begin(tuple(models), self.prior_, rows=sample.n_rows, passes=1, n_starts=len(models))
 
     def _given(self, chosen: Covariance, K: int, D: int) -> tuple[Array | None, Array | None, Array | None]:
         """Parameters given by the user, checked, precisions turned into covariances."""

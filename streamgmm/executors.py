@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from streamgmm.reduce import Fold
@@ -72,8 +72,24 @@ class Executor(ABC):
     """Called in the driver with each finished chunk; for progress only."""
 
     @abstractmethod
-    def run[T](self, task: Callable[[Any], T], chunks: Iterable[Any], combine: Callable[[T, T], T]) -> T:
+    def run[T](
+        self,
+        task: Callable[[Any], T],
+        chunks: Iterable[Any],
+        combine: Callable[[T, T], T],
+        *,
+        tree: Fold[T] | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> T:
         """Fold ``task(chunk)`` over the chunks, in the shape of `streamgmm.reduce.Fold`.
+
+        Parameters
+        ----------
+        tree : Fold, optional
+            What is known already of other chunks; the new ones are added to it, in the driver's thread.
+        after : callable, optional
+            Called whenever something was added to `tree`, which is complete at that moment: to look, to save, to stop
+            by raising.
 
         Raises
         ------
@@ -91,23 +107,30 @@ class Threads(Executor):
     def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = resolve_n_jobs(n_jobs)
 
-    def run[T](self, task: Callable[[Any], T], chunks: Iterable[Any], combine: Callable[[T, T], T]) -> T:
-        tree: Fold[T] = Fold(combine)
+    def run[T](
+        self,
+        task: Callable[[Any], T],
+        chunks: Iterable[Any],
+        combine: Callable[[T, T], T],
+        *,
+        tree: Fold[T] | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> T:
+        tree = Fold(combine) if tree is None else tree
         iterator = iter(chunks)
         head = list(islice(iterator, 2))
         with single_threaded_blas():
             if len(head) < 2 or self.n_jobs == 1:
-                for chunk in (*head, *iterator):
+                for chunk in chain(head, iterator):
                     tree.add(chunk.index, task(chunk))
-                    self._report(chunk)
+                    self._report(chunk, after)
             else:
-                self._run_threads(task, _chain(head, iterator), tree)
-        total = tree.result()
-        if total is None:
-            raise ValueError("The data have no rows: expected at least one chunk, found none.")
-        return total
+                self._run_threads(task, chain(head, iterator), tree, after)
+        return result_of(tree)
 
-    def _run_threads[T](self, task: Callable[[Any], T], chunks: Iterator[Any], tree: Fold[T]) -> None:
+    def _run_threads[T](
+        self, task: Callable[[Any], T], chunks: Iterator[Any], tree: Fold[T], after: Callable[[], None] | None
+    ) -> None:
         with ThreadPoolExecutor(self.n_jobs, thread_name_prefix="streamgmm") as pool:
             waiting: dict[Future[T], Any] = {}
             try:
@@ -119,16 +142,21 @@ class Threads(Executor):
                     for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                         chunk = waiting.pop(future)
                         tree.add(chunk.index, future.result())
-                        self._report(chunk)
+                        self._report(chunk, after)
             finally:
                 for future in waiting:
                     future.cancel()
 
-    def _report(self, chunk: Any) -> None:
+    def _report(self, chunk: Any, after: Callable[[], None] | None) -> None:
         if self.on_chunk is not None:
             self.on_chunk(chunk)
+        if after is not None:
+            after()
 
 
-def _chain(head: list[Any], tail: Iterator[Any]) -> Iterator[Any]:
-    yield from head
-    yield from tail
+def result_of[T](tree: Fold[T]) -> T:
+    """The value of a tree that something was added to."""
+    total = tree.result()
+    if total is None:
+        raise ValueError("The data have no rows: expected at least one chunk, found none.")
+    return total

@@ -61,6 +61,32 @@ class Candidate:
         return self.trace[-1] if self.trace else -np.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """What a fit begins EM with.
+
+    Attributes
+    ----------
+    models : tuple of Mixture
+    prior : Conjugate or None
+        With everything filled in that is taken from the data.
+    rows : int or None
+        Rows of positive weight, where they have been read.
+    passes : int
+        Readings so far.
+    n_starts : int
+    traces : tuple of tuples of float
+        Objectives that the models' own continue, or nothing.
+    """
+
+    models: Models
+    prior: Conjugate | None
+    rows: int | None = None
+    passes: int = 0
+    n_starts: int = 1
+    traces: tuple[tuple[float, ...], ...] = ()
+
+
 Memory = tuple[Candidate, ...]
 """Every candidate, finished ones included, in the order of the starts."""
 

@@ -91,6 +91,8 @@ def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any
     gm = estimator(config)
     source = open_data(config)
     folder = config.output.dir
+    if fresh:
+        gm.discard_checkpoint(source)
     with ExitStack() as stack:
         if folder is not None:
             stack.enter_context(output_folder(Path(folder)))
