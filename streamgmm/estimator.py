@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from streamgmm import exchange
+from streamgmm import exchange, plotting
 from streamgmm.checkpoint import Journal, Position, open_journal
 from streamgmm.covariance import Covariance, check_covariances, family
 from streamgmm.em import Step, em
@@ -492,6 +492,48 @@ class GaussianMixture(Partial, DensityMixin, BaseEstimator):
     def precisions_(self) -> Array:
         model = self._model()
         return model.family.precisions(model.precisions_cholesky)
+
+    # Pictures ---------------------------------------------------------------------------------------------------
+
+    def plot(self, kind: str = "ellipses", X: Any = None, *, ax: Any = None, n_rows: int = 2000) -> Any:
+        """Draw one picture with matplotlib; the axes.
+
+        Parameters
+        ----------
+        kind : {"ellipses", "convergence", "weights", "uncertainty"}
+            Components on the first two principal axes, rows coloured by hard label; the trace of the log-likelihood;
+            the weights; how sure the labels are.
+        X : array-like, path or source, optional ("uncertainty" needs it)
+            `n_rows` of its rows are drawn at random, in one reading.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> X = np.random.default_rng(0).normal(size=(200, 3))
+        >>> gm = sg.GaussianMixture(2, random_state=0, tol=1e-3).fit(X)
+        >>> gm.plot("ellipses", X).get_ylabel()[:16]
+        'principal axis 2'
+        """
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        if kind == "convergence":
+            return plotting.convergence(self.lower_bounds_, ax=ax)
+        if kind == "weights":
+            return plotting.weights(self.mixture_, ax=ax)
+        if kind not in ("ellipses", "uncertainty"):
+            raise ValueError(
+                f"kind must be 'ellipses', 'convergence', 'weights' or 'uncertainty'; got {kind!r}. "
+                "Criteria against K are drawn by Selection.plot()."
+            )
+        rows = None
+        if X is not None:
+            source = self._source(X, None, reset=False)
+            rows = survey(source, self._executor(), size=n_rows, seed=0).rows
+        if kind == "uncertainty":
+            if rows is None:
+                raise ValueError("kind='uncertainty' needs X: rows whose labels are in doubt.")
+            return plotting.uncertainty(self.mixture_, rows, ax=ax, names=names)
+        return plotting.ellipses(self.mixture_, rows, ax=ax, names=names)
 
     # Files ------------------------------------------------------------------------------------------------------
 

@@ -13,71 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.mixture import Mixture
 from streamgmm.persistence import read_arrays, write_arrays
+from streamgmm.plotting import Plane
 
 Array = NDArray[np.float64]
 KIND = "streamgmm-history"
 MOST_FRAMES = 200
 """Iterations kept; of longer fits every second, fourth, ... one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plane:
-    """Two directions to look at: x -> axes^T (x - centre).
-
-    Attributes
-    ----------
-    centre : (D,)
-    axes : (D, 2)
-    share : (2,) share of the standardised variance along each axis
-    """
-
-    centre: Array
-    axes: Array
-    share: Array
-
-    @classmethod
-    def of(cls, mixture: Mixture) -> Plane:
-        """The plane of a mixture's own two leading axes."""
-        D = mixture.n_features
-        if D <= 2:
-            return cls(np.zeros(D), np.eye(D, 2), np.full(2, 1.0 / D))
-        centre, covariance = overall(mixture)
-        scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-        scale[scale == 0] = 1.0
-        values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
-        vectors = vectors[:, ::-1][:, :2]
-        vectors *= np.where(np.abs(vectors).max(axis=0) == vectors.max(axis=0), 1.0, -1.0)  # a sign that is settled
-        return cls(centre, vectors / scale[:, None], values[::-1][:2] / D)
-
-    def project(self, rows: NDArray[Any]) -> Array:
-        """(N, 2) coordinates of rows (N, D)."""
-        return (np.asarray(rows, np.float64) - self.centre) @ self.axes
-
-    def ellipses(self, mixture: Mixture) -> tuple[Array, Array]:
-        """(K, 2) means and (K, 2, 2) covariances of the components as the plane shows them."""
-        return self.project(mixture.means), self.axes.T @ dense(mixture) @ self.axes
-
-
-def dense(mixture: Mixture) -> Array:
-    """(K, D, D) covariances of any family."""
-    K, D = mixture.means.shape
-    sigma = mixture.covariances
-    name = mixture.family.name
-    if name == "full":
-        return sigma
-    if name == "tied":
-        return np.broadcast_to(sigma, (K, D, D))
-    return np.einsum("kd,de->kde", sigma if name == "diag" else np.repeat(sigma[:, None], D, 1), np.eye(D))
-
-
-def overall(mixture: Mixture) -> tuple[Array, Array]:
-    """(D,) mean and (D, D) covariance of the whole mixture."""
-    weights = mixture.weights / mixture.weights.sum()
-    mean = weights @ mixture.means
-    delta = mixture.means - mean
-    return mean, np.einsum("k,kde->de", weights, dense(mixture)) + (weights[:, None] * delta).T @ delta
 
 
 @dataclass(slots=True)
