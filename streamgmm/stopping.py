@@ -31,7 +31,7 @@ def distance_to_limit(trace: Sequence[float]) -> float:
     if len(trace) < 2:
         return np.inf
     gain = trace[-1] - trace[-2]
-    if abs(gain) <= 4 * np.finfo(float).eps * max(1.0, abs(trace[-1])):
+    if abs(gain) <= 512 * np.finfo(float).eps * max(1.0, abs(trace[-1])):
         return 0.0
     if len(trace) < 4:
         return np.inf
