@@ -68,7 +68,7 @@ class Plane:
     def labels(self, names: Sequence[str] | None = None) -> tuple[str, str]:
         """What to write on the axes."""
         if len(self.centre) <= 2:
-            named = [*(names or ("feature 0", "feature 1")[: len(self.centre)]), ""]
+            named = [*(("feature 0", "feature 1")[: len(self.centre)] if names is None else names), ""]
             return str(named[0]), str(named[1])
         x, y = (f"principal axis {i + 1} ({100 * share:.0f} % of variance)" for i, share in enumerate(self.share))
         return x, y
@@ -160,7 +160,7 @@ def _curves(mixture: Mixture, rows: ArrayLike | None, ax: Any, names: Sequence[s
     for k in range(mixture.n_components):
         ax.plot(x[:, 0], parts[:, k], color=colour(k), linewidth=1)
     ax.plot(x[:, 0], density, color="black", linewidth=1.5)
-    ax.set(xlabel=str(names[0]) if names else "feature 0", ylabel="density")
+    ax.set(xlabel="feature 0" if names is None else str(names[0]), ylabel="density")
     return ax
 
 
