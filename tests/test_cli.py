@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -141,7 +142,7 @@ def test_outputs_by_extension(cli, rows_file, tmp_path, suffix):
 
 
 def test_not_converged_is_3(cli, rows_file, tmp_path):
-    code, out, err = cli("fit", rows_file, "-k", 3, "--set", "max_iter=1", "--set", "tol=0", "--out", tmp_path / "m")
+    code, _, err = cli("fit", rows_file, "-k", 3, "--set", "max_iter=1", "--set", "tol=0", "--out", tmp_path / "m")
     assert code == 3 and (tmp_path / "m" / "model.safetensors").exists() and "Traceback" not in err
 
 
@@ -175,7 +176,7 @@ def broken(kind, tmp_path, rows):
     [
         ("truncated", ["bad.npy"]),
         ("deleted chunk", ["bad.zarr", "missing_chunks"]),
-        ("text", ["bad.npy"]),
+        ("text", ["numbers", "text"]),
         ("text columns", ["bad.csv", "'b'"]),
         ("NaN", ["NaN", "row 317, column 1", "marginalize"]),
         ("infinity", ["infinity", "row 317, column 1"]),

@@ -53,7 +53,7 @@ def predict(
             counts[:] += np.bincount(labels % len(counts), minlength=len(counts))
             yield part
 
-    width = len(gm.weights_) + (getattr(gm, "noise_weight_", None) is not None)
+    width = len(gm.weights_) + bool(getattr(gm, "noise_weight_", 0.0))
     names = [f"p{k}" for k in range(width)] if proba else ["label"]
     if json and out is None:
         rows = sum(len(part) for part in parts())
