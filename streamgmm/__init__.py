@@ -15,6 +15,7 @@ _HOMES = {
     "KMeans": "streamgmm.kmeans",
     "load": "streamgmm.estimator",
     "Mixture": "streamgmm.mixture",
+    "OutlierDetector": "streamgmm.outlier",
     "PCA": "streamgmm.transforms",
     "Scaler": "streamgmm.transforms",
     "NormalInverseWishart": "streamgmm.prior",

@@ -33,7 +33,7 @@ HOUSE = [
     {"rules"},
     {"executors", "executors_dask"},
     {"sources"},
-    {"reduce"},
+    {"reduce", "sketch"},
     {"prior"},
     {"mixture", "centres"},
     {"missing"},

@@ -1,0 +1,222 @@
+"""`OutlierDetector`: rows of low density are outliers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from streamgmm.estimator import GaussianMixture
+from streamgmm.executors import Executor
+from streamgmm.mixture import Mixture, check_weight
+from streamgmm.reading import Reader
+from streamgmm.seeding import INIT
+from streamgmm.sketch import Scale, exact_threshold
+from streamgmm.sources import is_array_like
+from streamgmm.sources.base import Source
+
+Array = NDArray[np.float64]
+
+
+class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
+    """Calls the rows of lowest density under a Gaussian mixture outliers.
+
+    Parameters
+    ----------
+    n_components : int or sequence of int, default 1
+        Of several, the number with the lowest BIC is taken.
+    contamination : float in (0, 0.5], default 0.05
+        Share of the training rows, by weight, that lies below the threshold.
+    covariance_type, tol, reg_covar, max_iter, n_init, init_params, random_state :
+        Of the mixture, as in `GaussianMixture`.
+    estimator : GaussianMixture or None
+        A mixture to clone instead, with all of its settings (missing values, priors); then only `n_components`, where
+        it is a sequence, and `contamination` count.
+    executor, n_jobs :
+        As in `GaussianMixture`.
+
+    Attributes
+    ----------
+    estimator_ : GaussianMixture
+        The fitted mixture.
+    n_components_, n_iter_ : int
+    bic_ : dict of int to float
+        BIC of each number of components that was tried.
+    offset_ : float
+        The threshold, in nats: a row is an outlier where ``score_samples`` is below it.
+    offset_error_ : float
+        Share of the training rows by which those below the threshold may fall short of `contamination`: 0 for arrays in
+        memory, about 1e-5 where scores went through a sketch.
+    n_passes_ : int
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.r_[np.random.default_rng(0).normal(size=(99, 2)), [[9.0, 9.0]]]
+    >>> sg.OutlierDetector(contamination=0.01).fit_predict(X)[-2:]
+    array([ 1, -1])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), "array-like", range],
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
+        "tol": [Interval(Real, 0.0, None, closed="left")],
+        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "init_params": [StrOptions(set(INIT))],
+        "random_state": ["random_state"],
+        "estimator": [GaussianMixture, None],
+        "executor": [StrOptions({"threads", "dask"}), Executor, None],
+        "n_jobs": [Integral, None],
+    }
+
+    def __init__(
+        self,
+        n_components: int | Iterable[int] = 1,
+        *,
+        contamination: float = 0.05,
+        covariance_type: str = "full",
+        tol: float = 1e-6,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        random_state: Any = None,
+        estimator: GaussianMixture | None = None,
+        executor: Any = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.contamination = contamination
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.random_state = random_state
+        self.estimator = estimator
+        self.executor = executor
+        self.n_jobs = n_jobs
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit the mixture, and read the data once more for the threshold.
+
+        Parameters
+        ----------
+        X : array-like (N, D), a path, or a source
+        y : ignored
+        sample_weight : (N,) >= 0, optional
+        """
+        source = self._source(X, sample_weight, reset=True)
+        in_memory = is_array_like(X)
+        fits = [self._mixture(k).fit(source) for k in self._numbers()]
+        self.bic_ = {gm.n_components: float(gm.report_["bic"]) for gm in fits}
+        self.estimator_ = min(fits, key=lambda gm: float(gm.report_["bic"]))
+        self.n_components_, self.n_iter_ = self.estimator_.n_components, self.estimator_.n_iter_
+        if hasattr(self, "feature_names_in_"):
+            self.estimator_.feature_names_in_ = self.feature_names_in_
+        self.offset_, self.offset_error_ = self._threshold(source, in_memory, sample_weight)
+        self.n_passes_ = sum(gm.n_passes_ for gm in fits) + 1
+        return self
+
+    def _numbers(self) -> list[int]:
+        """Numbers of components to try."""
+        if isinstance(self.n_components, Integral):
+            return [int(self.n_components)]
+        numbers = sorted({int(k) for k in np.ravel(np.asarray(list(self.n_components)))})  # type: ignore[arg-type]
+        if not numbers or numbers[0] < 1:
+            raise ValueError(f"n_components must be a positive integer or a sequence of such; got {self.n_components}.")
+        return numbers
+
+    def _mixture(self, n_components: int) -> GaussianMixture:
+        if self.estimator is not None:
+            gm: GaussianMixture = clone(self.estimator)
+            return gm if isinstance(self.n_components, Integral) else gm.set_params(n_components=n_components)
+        return GaussianMixture(
+            n_components,
+            covariance_type=self.covariance_type,
+            tol=self.tol,
+            reg_covar=self.reg_covar,
+            max_iter=self.max_iter,
+            n_init=self.n_init,
+            init_params=self.init_params,
+            random_state=self.random_state,
+            executor=self.executor,
+            n_jobs=self.n_jobs,
+        )
+
+    def _threshold(self, source: Source, in_memory: bool, sample_weight: ArrayLike | None) -> tuple[float, float]:
+        model, share = self.estimator_.mixture_, self.contamination
+        if in_memory:
+            scores = np.concatenate(list(self.estimator_.score_samples(source)))
+            return exact_threshold(scores, check_weight(sample_weight, len(scores)), share), 0.0
+        scale = Scale(_guess(source, model, share))
+        counts = self._executor().run(partial(_count, model, scale), source.chunks(), np.add)
+        return scale.threshold(counts, share)
+
+    # Questions --------------------------------------------------------------------------------------------------
+
+    def _ask_mixture(self, X: Any, question: str) -> Any:
+        check_is_fitted(self)
+        return self._ask(X, _Judge(self.estimator_.mixture_, self.offset_), question)
+
+    def score_samples(self, X: Any) -> Any:
+        """(N,) log p(x) in nats; the lower, the more abnormal."""
+        return self._ask_mixture(X, "log_prob")
+
+    def decision_function(self, X: Any) -> Any:
+        """(N,) nats above the threshold: negative for outliers."""
+        return self._ask_mixture(X, "decision")
+
+    def predict(self, X: Any) -> Any:
+        """(N,) +1 for inliers, -1 for outliers."""
+        return self._ask_mixture(X, "verdict")
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+        """Fit, then judge the rows: (N,) +1 or -1."""
+        return self.fit(X, sample_weight=sample_weight).predict(X)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.estimator is not None and self.estimator.missing == "marginalize"
+        return tags
+
+
+class _Judge:
+    """A mixture and a threshold."""
+
+    def __init__(self, model: Mixture, offset: float) -> None:
+        self.model = model
+        self.offset = offset
+        self.log_prob = model.log_prob
+
+    def decision(self, rows: NDArray[Any]) -> Array:
+        return self.model.log_prob(rows) - self.offset
+
+    def verdict(self, rows: NDArray[Any]) -> NDArray[np.int64]:
+        return np.where(self.decision(rows) >= 0, 1, -1)
+
+
+def _guess(source: Source, model: Mixture, share: float) -> float:
+    """The threshold of the first chunk that has rows of positive weight."""
+    for chunk in source.chunks():
+        rows, weight = chunk.load()
+        if len(rows) and (weight is None or weight.sum() > 0):
+            return exact_threshold(model.log_prob(rows), weight, share)
+    return 0.0
+
+
+def _count(model: Mixture, scale: Scale, chunk: Any) -> Array:
+    rows, weight = chunk.load()
+    return scale.counts(model.log_prob(rows), weight)

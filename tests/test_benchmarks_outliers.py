@@ -1,0 +1,25 @@
+"""The outlier benchmark runs, tiny."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import outliers
+from benchmarks.readme import write_section
+
+
+def test_a_small_table_is_written(tmp_path):
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(190, 2)), rng.normal(size=(10, 2)) * 6])
+    y = np.repeat([0, 1], [190, 10])
+    cells = outliers.row("0_two normals", X, y, range(1, 3), most=150)
+    assert cells[0] == "two normals" and cells[1] == "150 of 200 x 2"
+    assert all(float(cell.split()[0]) > 0.7 for cell in cells[4:])
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- begin:outliers -->\nold\n<!-- end:outliers -->\nafter\n")
+    write_section(readme, "outliers", outliers.table([cells]))
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "two normals" in text and "old" not in text
+    with pytest.raises(ValueError, match="must hold the lines"):
+        write_section(readme, "other", "")
