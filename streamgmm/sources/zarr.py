@@ -146,8 +146,13 @@ class ZarrSource(RunSource):
         self.dtype = row_dtype(array.dtype)
         self.codecs = _checked_codecs(array, name)
         self.decodes = bool(set(self.codecs) - {"bytes", "crc32c"})
-        self.pick = Pick.of(name, self.n_stored, columns, weight)
+        names, marked = _notes(array, self.n_stored)
+        weight = marked if weight is None else weight
+        self.pick = Pick.of(name, self.n_stored, columns, weight, names)
         self.n_features = self.pick.n_features(self.n_stored)
+        if names is not None:
+            chosen = range(self.n_stored) if self.pick.columns is None else self.pick.columns
+            self.feature_names = tuple(names[i] for i in chosen)
         self.weight = weight_array(weight, name, n_rows)
         self.has_weights = weight is not None
         # What is read as a whole: an inner chunk of a shard, or a stored chunk.
@@ -293,6 +298,17 @@ def _arrays_below(store: Any) -> list[str] | None:
 
 
 # Checks of metadata ---------------------------------------------------------------------------------------------------
+
+
+def _notes(array: Any, n_stored: int) -> tuple[list[str] | None, int | None]:
+    """Names of the columns and the column of weights, as `tools.convert` leaves them in the attributes."""
+    notes = array.attrs.get("streamgmm")
+    if not isinstance(notes, dict):
+        return None, None
+    names, weight = notes.get("feature_names"), notes.get("weight")
+    known = isinstance(names, list) and len(names) == n_stored and all(isinstance(name, str) for name in names)
+    good = isinstance(weight, int) and 0 <= weight < n_stored
+    return names if known else None, weight if good else None
 
 
 def _regular(shape: Any, name: str) -> tuple[int, int]:
