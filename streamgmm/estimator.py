@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from streamgmm import exchange, plotting
+from streamgmm.asking import Asking
 from streamgmm.checkpoint import Journal, Position, open_journal
 from streamgmm.covariance import Covariance, check_covariances, family
 from streamgmm.em import Step, em
@@ -44,7 +45,7 @@ _NOISE_START = 0.5
 with 19 % of background, EM was seen to end in a poor optimum; from 0.3 and 0.5 it found the right one."""
 
 
-class GaussianMixture(Partial, DensityMixin, BaseEstimator):
+class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
     """Gaussian mixture fitted by exact EM, one chunk of the data at a time.
 
     Parameters

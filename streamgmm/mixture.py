@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamgmm import kernels
+from streamgmm import kernels, queries
 from streamgmm.covariance import Covariance, check_covariances, family
 from streamgmm.kernels import Plan
 from streamgmm.missing import Answers, Patterns
@@ -309,6 +310,85 @@ class Mixture:
         out = np.empty(rows.shape)
         self._prepare().patterns.run(rows, None, statistics=False, answers=Answers(filled=out))
         return out
+
+    def moments(self) -> tuple[Array, Array]:
+        """Overall mean (D,) and covariance (D, D), background included."""
+        return queries.moments(self)
+
+    def marginal(self, features: Any) -> Mixture:
+        """The distribution of some features, whatever the others are.
+
+        Parameters
+        ----------
+        features : numbers of features, in the order wanted, or a boolean mask (D,)
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> pair = sg.Mixture([0.5, 0.5], [[0.0, 1.0], [2.0, 3.0]], [[[1.0, 0.5], [0.5, 1.0]]] * 2)
+        >>> pair.marginal([1]).means
+        array([[1.],
+               [3.]])
+        """
+        return queries.marginal(self, features)
+
+    def condition(self, given: Mapping[int, float]) -> Mixture:
+        """The distribution of the other features, in ascending order, where the `given` ones have these values.
+
+        Parameters
+        ----------
+        given : {feature: value}
+
+        Examples
+        --------
+        The prediction of feature 1 and its standard deviation, where feature 0 is 2:
+
+        >>> import streamgmm as sg
+        >>> line = sg.Mixture([1.0], [[0.0, 0.0]], [[[4.0, 2.0], [2.0, 2.0]]])
+        >>> mean, covariance = line.condition({0: 2.0}).moments()
+        >>> print(mean.round(6), covariance.round(6) ** 0.5)
+        [1.] [[1.]]
+        """
+        return queries.condition(self, given)
+
+    def regression(self, X: ArrayLike, given: Any) -> tuple[Array, Array]:
+        """Predict the other features from the `given` ones: means (N, m) and covariances (N, m, m), a row each.
+
+        Parameters
+        ----------
+        X : (N, d) values of the features `given`
+        given : numbers of features, in the order of the columns of X
+        """
+        return queries.regression(self, X, given)
+
+    def merge_components(
+        self, groups: Sequence[Sequence[int]] | None = None, *, n_components: int | None = None
+    ) -> Mixture:
+        """A mixture with fewer components and the same overall mean and covariance.
+
+        Merged components keep weight, mean and covariance of the group (spherical: its mean variance; tied: the pooled
+        covariance takes up what lies between the merged means; diag: no cross products). Components in no group stay.
+        The order is that of the first component of each group.
+
+        Parameters
+        ----------
+        groups : component numbers, e.g. ``[[0, 3], [1, 2]]``
+        n_components : instead, merge the pair that costs least (Runnalls 2007) until this many are left
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> three = sg.Mixture([0.2, 0.2, 0.6], [[0.0], [2.0], [9.0]], [1.0, 1.0, 1.0], covariance_type="spherical")
+        >>> two = three.merge_components([[0, 1]])
+        >>> print(two.weights, two.means.ravel(), two.covariances)
+        [0.4 0.6] [1. 9.] [2. 1.]
+        """
+        if (groups is None) == (n_components is None):
+            raise ValueError("merge_components: give either groups, e.g. [[0, 1]], or n_components.")
+        if groups is not None:
+            return queries.merge_components(self, groups)
+        assert n_components is not None
+        return queries.reduced(self, n_components)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[Array, NDArray[np.int64]]:
         """Draw rows: (N, D) values and (N,) component labels, ordered by component as scikit-learn does.

@@ -243,15 +243,22 @@ def save_model(
     Parameters
     ----------
     mixture : Mixture
-        Written as float64 ``weights``, ``means`` and ``covariances``.
+        Written as float64 ``weights``, ``means`` and ``covariances``, and ``box`` where there is a background.
     header : JSON values, optional
     arrays : further arrays, optional
     """
     parts = {"weights": mixture.weights, "means": mixture.means, "covariances": mixture.covariances}
+    if mixture.box is not None:
+        parts["box"] = mixture.box
     clash = parts.keys() & (arrays or {}).keys()
     if clash:
         raise ValueError(f"arrays must not be called {sorted(clash)}: those names belong to the mixture.")
-    content = {"covariance_type": mixture.family.name, "header": dict(header or {})}
+    content = {
+        "covariance_type": mixture.family.name,
+        "noise_weight": mixture.noise_weight,
+        "missing": "marginalize" if mixture.missing else "error",
+        "header": dict(header or {}),
+    }
     write_arrays(path, {**parts, **(arrays or {})}, content, kind=FORMAT, version=VERSION)
 
 
@@ -268,7 +275,15 @@ def load_model(path: str | os.PathLike[str]) -> ModelFile:
     arrays, content = read_arrays(path, kind=FORMAT, version=VERSION)
     try:
         weights, means, covariances = (_float64(arrays, name) for name in ("weights", "means", "covariances"))
-        mixture = Mixture(weights, means, covariances, covariance_type=str(content["covariance_type"]))
+        mixture = Mixture(
+            weights,
+            means,
+            covariances,
+            covariance_type=str(content["covariance_type"]),
+            noise_weight=float(content.get("noise_weight", 0.0)),
+            box=_float64(arrays, "box") if "box" in arrays else None,
+            missing=str(content.get("missing", "error")),
+        )
         header = content["header"]
         if not isinstance(header, dict):
             raise ValueError("the header must be a JSON object")

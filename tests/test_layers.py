@@ -19,7 +19,7 @@ HOUSE = [
     {"selection", "diagnostics", "outlier", "scoring", "stream"},
     {"estimator", "kmeans", "transforms"},
     {"partial"},
-    {"reading", "exchange"},
+    {"reading", "asking", "exchange"},
     {"plotting"},
     {"checkpoint"},
     {"persistence"},
@@ -34,9 +34,9 @@ HOUSE = [
     {"executors", "executors_dask"},
     {"sources"},
     {"reduce", "sketch"},
-    {"prior"},
+    {"prior", "distances", "sampling"},
     {"mixture", "centres"},
-    {"missing"},
+    {"missing", "queries"},
     {"covariance"},
     {"stats"},
     {"kernels"},
@@ -46,6 +46,7 @@ LATE = {
     ("stats", "em"),  # Stats.maximize
     ("stats", "mixture"),  # types
     ("missing", "mixture"),
+    ("queries", "mixture"),
 }
 
 

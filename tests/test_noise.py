@@ -94,6 +94,15 @@ def test_questions(pair):
     assert total.noise_weight + total.weights.sum() == pytest.approx(1)
 
 
+def test_a_model_file_keeps_the_background(pair, tmp_path):
+    gm = sg.GaussianMixture(2, noise="uniform", missing="marginalize", random_state=0, max_iter=60).fit(pair)
+    gm.save(tmp_path / "model.safetensors")
+    again = sg.load(tmp_path / "model.safetensors")
+    far = np.array([[11.0, -7.0], [np.nan, 0.0]])
+    np.testing.assert_array_equal(again.predict_proba(far), gm.predict_proba(far))
+    assert again.noise_weight_ == gm.noise_weight_ > 0
+
+
 def test_the_background_survives_repair_restarts_and_warm_starts(pair):
     X = np.concatenate([pair[:500], np.repeat(pair[:1], 400, axis=0)])
     gm = sg.GaussianMixture(4, noise="uniform", n_init=3, reg_covar=0, random_state=1, max_iter=40)

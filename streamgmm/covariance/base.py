@@ -76,6 +76,12 @@ def log_weights(weights: Array) -> Array:
         return np.maximum(np.log(weights), -1e300)
 
 
+def shares(weights: Array) -> Array:
+    """Weights that sum to 1, whatever part a background takes; equal ones where it takes all."""
+    total = weights.sum()
+    return weights / total if total > 0 else np.full(len(weights), 1.0 / len(weights))
+
+
 def packed_indices(D: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of a packed lower triangle, in the kernels' order (0, 0), (1, 0), (1, 1), (2, 0), ..."""
     return np.tril_indices(D)
@@ -259,6 +265,24 @@ class Covariance(ABC):
     @abstractmethod
     def to_frame(self, first: Array, second: Array, spread: Array) -> tuple[Array, Array]:
         """First and second moments about the means, from the units of the data to the frame."""
+
+    # Queries ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def regression(self, covariances: Array, o: NDArray[np.int64], m: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Slopes (K, m, o) of E[x_m | x_o], K = 1 where all components share them, and covariances of x_m given x_o."""
+
+    @abstractmethod
+    def pool(self, covariances: Array, weights: Array, share: Array, delta: Array, member: Array) -> Array:
+        """Covariances of groups of components, moments preserved as far as the family has room for them.
+
+        Parameters
+        ----------
+        weights : (K,) of the mixture
+        share : (K,) of each component in its group
+        delta : (K, D) its mean less that of the group
+        member : (G, K) 1 where component k belongs to group g
+        """
 
     # Starts ----------------------------------------------------------------------------------------------------
 

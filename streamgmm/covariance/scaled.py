@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.covariance.base import EPS, LOG_2PI, Array, Covariance, log_weights
+from streamgmm.covariance.base import EPS, LOG_2PI, Array, Covariance, log_weights, shares
 from streamgmm.kernels import Family, Plan, Sums
 
 
@@ -48,6 +48,14 @@ class Scaled(Covariance):
     def to_frame(self, first: Array, second: Array, spread: Array) -> tuple[Array, Array]:
         return first / spread, second / spread[:, None] ** 2
 
+    def regression(self, covariances: Array, o: NDArray[np.int64], m: NDArray[np.int64]) -> tuple[Array, Array]:
+        return np.zeros((1, len(m), len(o))), self.marginal(covariances, m)
+
+    def pool(self, covariances: Array, weights: Array, share: Array, delta: Array, member: Array) -> Array:
+        D = delta.shape[1]
+        inner = self.divisor(share, D) * covariances + self.between(share, delta)
+        return np.tensordot(member, inner, 1) / self.divisor(np.ones(len(member)), D)
+
     def _lifted_mean(self, delta: Array, ratio: Array, o: NDArray[np.int64], means: Array) -> Array:
         mean = means.copy()
         mean[:, o] += delta * ratio
@@ -72,7 +80,7 @@ class Scaled(Covariance):
 
     def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
         K, D = means.shape
-        share = weights / weights.sum()
+        share = shares(weights)
         shift = share @ means
         delta = means - shift
         spread = self._scales(share, delta, covariances)

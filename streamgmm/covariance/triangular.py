@@ -19,6 +19,7 @@ from streamgmm.covariance.base import (
     inverse_lower,
     log_weights,
     packed_indices,
+    shares,
     spread_of,
 )
 from streamgmm.kernels import Family, Plan, Sums
@@ -65,16 +66,20 @@ class Triangular(Covariance):
         return np.ascontiguousarray(covariances[..., features[:, None], features])
 
     @staticmethod
-    def _lift(covariance: Array, o: NDArray[np.int64], spread_o: Array, whiten: Array) -> tuple[Array, Array]:
-        D = len(covariance)
-        m = np.setdiff1d(np.arange(D), o)
+    def _regression(covariance: Array, o: NDArray[np.int64], m: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Slopes (m, o) and what they leave unexplained (m, m)."""
         lower = np.linalg.cholesky(covariance[np.ix_(o, o)])
         gain = solve_triangular(lower, covariance[np.ix_(o, m)], lower=True, check_finite=False)
-        linear = np.zeros((D, len(o)))
+        slopes = solve_triangular(lower, gain, lower=True, trans=1, check_finite=False).T
+        return slopes, covariance[np.ix_(m, m)] - gain.T @ gain
+
+    @classmethod
+    def _lift(cls, covariance: Array, o: NDArray[np.int64], spread_o: Array, whiten: Array) -> tuple[Array, Array]:
+        D = len(covariance)
+        m = np.setdiff1d(np.arange(D), o)
+        linear, rest = np.zeros((D, len(o))), np.zeros((D, D))
         linear[o] = np.eye(len(o))
-        linear[m] = solve_triangular(lower, gain, lower=True, trans=1, check_finite=False).T
-        rest = np.zeros((D, D))
-        rest[np.ix_(m, m)] = covariance[np.ix_(m, m)] - gain.T @ gain
+        linear[m], rest[np.ix_(m, m)] = cls._regression(covariance, o, m)
         return whiten @ linear @ spread_o, whiten @ rest @ whiten.T
 
     def to_frame(self, first: Array, second: Array, spread: Array) -> tuple[Array, Array]:
@@ -164,6 +169,14 @@ class Full(Triangular):
     def for_missing(self, covariances: Array, D: int) -> Array:
         return covariances
 
+    def regression(self, covariances: Array, o: NDArray[np.int64], m: NDArray[np.int64]) -> tuple[Array, Array]:
+        slopes, rest = zip(*(self._regression(c, o, m) for c in covariances), strict=True)
+        return np.stack(slopes), np.stack(rest)
+
+    def pool(self, covariances: Array, weights: Array, share: Array, delta: Array, member: Array) -> Array:
+        inner = share[:, None, None] * covariances + self.between(share, delta)
+        return np.tensordot(member, inner, 1)
+
     def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
         return cholesky_or_none(covariances)
 
@@ -178,7 +191,7 @@ class Full(Triangular):
 
     def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
         D = means.shape[1]
-        share = weights / weights.sum()
+        share = shares(weights)
         shift = share @ means
         delta = means - shift
         spread = spread_of(np.tensordot(share, covariances, 1) + (share[:, None] * delta).T @ delta)
@@ -265,6 +278,13 @@ class Tied(Triangular):
     def for_missing(self, covariances: Array, D: int) -> Array:
         return covariances[None]
 
+    def regression(self, covariances: Array, o: NDArray[np.int64], m: NDArray[np.int64]) -> tuple[Array, Array]:
+        slopes, rest = self._regression(covariances, o, m)
+        return slopes[None], rest
+
+    def pool(self, covariances: Array, weights: Array, share: Array, delta: Array, member: Array) -> Array:
+        return covariances + self.between(shares(weights), delta)
+
     def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
         factors, good = cholesky_or_none(covariances[None])
         return factors[0], good
@@ -280,7 +300,7 @@ class Tied(Triangular):
 
     def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
         K, D = means.shape
-        share = weights / weights.sum()
+        share = shares(weights)
         shift = share @ means
         whiten = inverse_lower(factors)
         mu = (means - shift) @ whiten.T

@@ -1,0 +1,66 @@
+"""Questions to the fitted mixture of an estimator, features by name or by number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from streamgmm.mixture import Mixture
+
+Array = NDArray[np.float64]
+
+
+class Asking:
+    """Mixin for estimators with a `mixture_`; see the methods of `Mixture` of the same names."""
+
+    mixture_: Mixture
+
+    def marginal(self, features: Any) -> Mixture:
+        """The distribution of some features, given by name or number, whatever the others are."""
+        return self._fitted().marginal(self._numbers(features))
+
+    def condition(self, given: Mapping[Any, float]) -> Mixture:
+        """The distribution of the other features where some have given values: ``{feature: value}``.
+
+        Its `moments` are the prediction and its covariance.
+        """
+        return self._fitted().condition({self._number(name): value for name, value in given.items()})
+
+    def regression(self, X: ArrayLike, given: Any) -> tuple[Array, Array]:
+        """Predict the other features, in ascending order, from columns X (N, d) of the features `given`.
+
+        Returns
+        -------
+        Means (N, m) and covariances (N, m, m) of the prediction, row by row.
+        """
+        return self._fitted().regression(X, self._numbers(given))
+
+    def merge_components(
+        self, groups: Sequence[Sequence[int]] | None = None, *, n_components: int | None = None
+    ) -> Mixture:
+        """A mixture with fewer components and the same overall moments; this estimator stays as it is."""
+        return self._fitted().merge_components(groups, n_components=n_components)
+
+    def _fitted(self) -> Mixture:
+        check_is_fitted(self)
+        return self.mixture_
+
+    def _numbers(self, features: Any) -> Any:
+        if isinstance(features, str):
+            return [self._number(features)]
+        if isinstance(features, Sequence):
+            return [self._number(name) for name in features]
+        return features
+
+    def _number(self, name: Any) -> Any:
+        if not isinstance(name, str):
+            return name
+        names = list(getattr(self, "feature_names_in_", ()))
+        if name not in names:
+            known = f"the fit knows {names}" if names else "the fit saw no feature names; use numbers"
+            raise ValueError(f"There is no feature {name!r}: {known}.")
+        return names.index(name)
