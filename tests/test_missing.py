@@ -36,7 +36,7 @@ def holes(X, share, seed=0, patterns=None):
 @pytest.fixture(params=["many", "few", "both"])
 def form(request, monkeypatch):
     """Force every group through the marginal mixtures, or through the kernel for few rows, or leave the choice."""
-    monkeypatch.setattr(missing, "FEW", {"many": 0, "few": 10**9, "both": 8}[request.param])
+    monkeypatch.setattr(missing, "WORTH", {"many": 0, "few": 10**9, "both": 160}[request.param])
     return request.param
 
 
@@ -119,9 +119,9 @@ def test_with_a_background(name, form):
 
 
 @settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 10**6), name=st.sampled_from(FAMILIES), few=st.sampled_from([0, 5, 10**9]))
-def test_the_log_likelihood_never_falls(seed, name, few):
-    before, missing.FEW = missing.FEW, few
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(FAMILIES), worth=st.sampled_from([0, 160, 10**9]))
+def test_the_log_likelihood_never_falls(seed, name, worth):
+    before, missing.WORTH = missing.WORTH, worth
     try:
         truth = random_mixture(name, 2, 3, seed, spread=2.0)
         X = holes(truth.sample(50, seed)[0], 0.35, seed)
@@ -131,9 +131,11 @@ def test_the_log_likelihood_never_falls(seed, name, few):
             stats = model.accumulate(X)
             trace.append(stats.loglik)
             model = stats.maximize(reg_covar=0.0)
+            if np.linalg.eigvalsh(model.family.dense(model.covariances, 2, 3)).min() < 1e-4:
+                break  # on its way to a point, where the likelihood has no bound
         assert (np.diff(trace) > -1e-9 * np.abs(trace[:-1])).all()
     finally:
-        missing.FEW = before
+        missing.WORTH = before
 
 
 @pytest.mark.parametrize("name", FAMILIES)
