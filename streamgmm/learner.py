@@ -35,6 +35,8 @@ LATE_STEPS = 32
 """Steps' worth of rows before the averaged statistics are served; before, they lag behind."""
 TAIL = 3
 """Row i of n has weight (i / n)^TAIL in the late average (Shamir & Zhang 2013), so the start of the stream fades."""
+MARGIN = 0.005
+"""Nats per feature by which a challenger must predict better."""
 MODEL_PARTS = ("weights", "means", "covariances", "factors")
 ALIKE = 0.02
 """Bhattacharyya distance below which two components are one (`restructure`)."""
@@ -152,6 +154,8 @@ class Learner:
         self.rows = 0
         self.steps = 0
         self.starts = 0
+        self.challenger: Mixture | None = None
+        self.challenged = 0
         self._pending: list[tuple[Array, Array]] = []
         self.pending_rows = 0
         self._served: Mixture | None = None
@@ -272,6 +276,9 @@ class Learner:
         if fresh or stats is None:
             self.running = self._begin(rows, weight, polish=POLISH, n_init=self.n_init)
             stats = self._e_step(self.running, rows, weight)
+            self.challenger, self.challenged = None, self.rows
+        elif not self.frozen:
+            stats = self._challenge(rows, weight, stats, events)
         before = self.online.seen
         self.online, _ = self.rule.absorb(self.online, Block(0, self.steps, (), False), (stats,))
         rate = self.rule.schedule.rate(self.steps, stats.count, self.online.seen) if before else 1.0
@@ -289,6 +296,34 @@ class Learner:
                 self._average(stats.count)
         self._served = None
         return StepReport(self.rows, len(rows), loglik, rate, alarm, tuple(events))
+
+    def _challenge(self, rows: Array, weight: Array | None, stats: Stats, events: list[dict[str, Any]]) -> Stats:
+        """Set a start on recent rows against the model, now and then; the better predictor of this step goes on.
+
+        After an abrupt change forgetting alone leaves EM where few components hold everything.
+        """
+        assert self.running is not None
+        if self.challenger is not None:
+            challenger, self.challenger = self.challenger, None
+            gain = challenger.log_prob(rows) - self.running.log_prob(rows)
+            margin = max(4.0 * float(gain.std()) / math.sqrt(len(gain)), MARGIN * self.n_features)
+            if gain.mean() > margin:
+                self.running = challenger
+                count = float(self.unit)
+                mean = stats_of(challenger, self.reg_covar)
+                self.online, self.average = Online(self.online.step, count, 1.0 / count, (mean,)), None
+                events.append({"action": "replaced", "reason": f"a fresh start gains {gain.mean():.2g} nats per row"})
+                return self._e_step(challenger, rows, weight)
+            return stats
+        # Twice as seldom each time, at last once in a half-life; the model is young after a start or a change.
+        wait = max(8.0 * self.unit, self.online.seen / 2)
+        if self.half_life is not None:
+            wait = min(wait, max(self.half_life, 32.0 * self.unit))
+        if self.rows - self.challenged >= wait:
+            some = slice(0, 2 * self.unit)
+            part = None if weight is None else weight[some]
+            self.challenger, self.challenged = self._begin(rows[some], part, polish=POLISH, n_init=1), self.rows
+        return stats
 
     @staticmethod
     def _e_step(model: Mixture, rows: Array, weight: Array | None) -> Stats:
@@ -446,11 +481,12 @@ class Learner:
             "steps": self.steps,
             "starts": self.starts,
             "seed": self.seed,
+            "challenged": self.challenged,
             "online": [self.online.step, self.online.seen, self.online.inverse_size],
         }
-        if self.running is not None:
-            for name in MODEL_PARTS:
-                arrays[f"model.{name}"] = getattr(self.running, name)
+        for role, model in (("model", self.running), ("challenger", self.challenger)):
+            if model is not None:
+                arrays |= {f"{role}.{part}": getattr(model, part) for part in MODEL_PARTS}
         named = {"mean": self.online.mean[0] if self.online.mean else None, "average": self.average}
         for name, stats in named.items():
             if stats is not None:
@@ -487,10 +523,15 @@ class Learner:
         self.average = stats.get("average")
         self.rows, self.steps = numbers["rows"], numbers["steps"]
         self.starts, self.seed = numbers["starts"], numbers["seed"]
-        self.running = self._served = None
-        if "model.weights" in arrays:
-            w, mu, sigma, factors = (np.array(arrays[f"model.{part}"]) for part in MODEL_PARTS)
-            self.running = Mixture.trusted(w, mu, sigma, self.family, factors)
+        self.challenged = numbers["challenged"]
+        self.running, self.challenger = self._model_from("model", arrays), self._model_from("challenger", arrays)
+        self._served = None
         self._pending, self.pending_rows = [], 0
         if "pending.rows" in arrays:
             self._gather(arrays["pending.rows"], np.array(arrays["pending.weight"]))
+
+    def _model_from(self, role: str, arrays: dict[str, NDArray[Any]]) -> Mixture | None:
+        if f"{role}.weights" not in arrays:
+            return None
+        w, mu, sigma, factors = (np.array(arrays[f"{role}.{part}"]) for part in MODEL_PARTS)
+        return Mixture.trusted(w, mu, sigma, self.family, factors)
