@@ -46,7 +46,16 @@ def cholesky_or_none(matrices: Array) -> tuple[Array, NDArray[np.bool_]]:
 
 def inverse_lower(lower: Array) -> Array:
     """Inverses of lower triangular (..., D, D)."""
-    eye = np.eye(lower.shape[-1])
+    D = lower.shape[-1]
+    if lower.ndim > 2 and D <= 32:
+        # Forward substitution for all at once: a call of LAPACK for each costs more than its arithmetic.
+        inverse = np.zeros_like(lower)
+        for i in range(D):
+            inverse[..., i, :i] = -(lower[..., i, None, :i] @ inverse[..., :i, :i])[..., 0, :]
+            inverse[..., i, i] = 1.0
+            inverse[..., i, : i + 1] /= lower[..., i, i, None]
+        return inverse
+    eye = np.eye(D)
     if lower.ndim == 2:
         return np.asarray(solve_triangular(lower, eye, lower=True, check_finite=False))
     return np.stack([solve_triangular(one, eye, lower=True, check_finite=False) for one in lower])
