@@ -27,6 +27,8 @@ _HOMES = {
     "matched_kl_divergence": "streamgmm.distances",
     "merge": "streamgmm.stats",
     "merge_streams": "streamgmm.partial",
+    "StreamSession": "streamgmm.stream",
+    "StreamPositionError": "streamgmm.stream",
     "open_source": "streamgmm.sources",
     "sample_to_zarr": "streamgmm.sampling",
     "StreamGMMError": "streamgmm.errors",

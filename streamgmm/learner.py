@@ -232,7 +232,7 @@ class Learner:
         stats = stats_of(model, self.reg_covar)
         self.online = Online(seen=weight, inverse_size=1.0 / weight, mean=(stats,))
         self.average = stats if self.half_life is None else None
-        self.running, self._served = model, None
+        self.running = self._served = model
 
     def _gather(self, rows: Array, weight: Array) -> None:
         # A copy, because callers reuse their buffers.
@@ -274,9 +274,10 @@ class Learner:
                     self.online, fresh = Online(), True
                 events.append({"action": self.on_drift})
         if fresh or stats is None:
-            self.running = self._begin(rows, weight, polish=POLISH, n_init=self.n_init)
+            self.running = self._begin(rows, weight, polish=POLISH, n_init=self.n_init + 3 * alarm)
             stats = self._e_step(self.running, rows, weight)
-            self.challenger, self.challenged = None, self.rows
+            # After an alarm this step holds rows of before and after: the next one makes a start of its own.
+            self.challenger, self.challenged = None, -(2**62) if alarm else self.rows
         elif not self.frozen:
             stats = self._challenge(rows, weight, stats, events)
         before = self.online.seen
@@ -320,9 +321,9 @@ class Learner:
         if self.half_life is not None:
             wait = min(wait, max(self.half_life, 32.0 * self.unit))
         if self.rows - self.challenged >= wait:
-            some = slice(0, 2 * self.unit)
+            some = slice(0, self.unit)
             part = None if weight is None else weight[some]
-            self.challenger, self.challenged = self._begin(rows[some], part, polish=POLISH, n_init=1), self.rows
+            self.challenger, self.challenged = self._begin(rows[some], part, polish=POLISH // 2, n_init=2), self.rows
         return stats
 
     @staticmethod
@@ -368,9 +369,11 @@ class Learner:
         self.starts += 1
         found: list[tuple[float, Mixture]] = []
         weights, means, covariances = self.given if self.online.mean is None and not self.steps else (None,) * 3
-        for _ in range(n_init):
+        for attempt in range(n_init):
+            # k-means makes the same mistake twice; every other start comes from rows drawn at random.
+            init = "random_from_data" if attempt % 2 else self.init
             model = start(
-                survey, self.n_components, self.family, init=self.init, rng=rng, reg_covar=self.reg_covar, centres=means
+                survey, self.n_components, self.family, init=init, rng=rng, reg_covar=self.reg_covar, centres=means
             )
             if weights is not None or means is not None or covariances is not None:
                 model = Mixture(

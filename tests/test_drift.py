@@ -70,7 +70,7 @@ def test_run_length_against_published_values():
 
 
 def test_rates_that_mean_nothing_are_refused():
-    with pytest.raises(ValueError, match="between 0 and 0.25"):
+    with pytest.raises(ValueError, match=r"between 0 and 0\.25"):
         Cusum(0.0)
 
 
@@ -81,7 +81,7 @@ K, D = 4, 3
 
 def world(shift=0.0):
     rng = np.random.default_rng(10)
-    means = rng.normal(0, 4, (K, D)) + shift
+    means = rng.normal(0, 6, (K, D)) + shift
     return sg.Mixture(np.full(K, 1 / K), means, np.broadcast_to(np.eye(D), (K, D, D)))
 
 
@@ -99,8 +99,8 @@ def test_an_abrupt_shift_is_forgotten(on_drift, half_lives):
     calm = stream.push(rows_of(before, 20_000, 0))
     assert not any(report.alarm for report in calm)
     reports = stream.push(rows_of(after, half_lives * h, 1))
-    assert [report.rows for report in reports if report.alarm][0] <= 20_000 + 2 * 250 + 250
+    assert next(report.rows for report in reports if report.alarm) <= 20_000 + 2 * 250 + 250
     test = rows_of(after, 20_000, 2)
-    fresh = sg.GaussianMixture(K, n_init=3, random_state=0).fit(rows_of(after, 20_000, 3))
+    fresh = sg.GaussianMixture(K, random_state=0).fit(rows_of(after, 20_000, 3))
     gap = fresh.score(test) - stream.model.log_prob(test).mean()
     assert gap < 0.05 * D

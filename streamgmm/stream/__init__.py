@@ -1,0 +1,8 @@
+"""Streams: a session that learns, scores, watches and survives; its parts; and what it reads from."""
+
+from streamgmm.stream.batch import Batch, StreamPositionError
+from streamgmm.stream.drift import Cusum
+from streamgmm.stream.session import Counts, StopStream, StreamSession, Update
+from streamgmm.stream.sketch import QuantileSketch
+
+__all__ = ["Batch", "Counts", "Cusum", "QuantileSketch", "StopStream", "StreamPositionError", "StreamSession", "Update"]

@@ -60,7 +60,7 @@ class Cusum:
         self.level = 0.0
 
     def update(self, mean: float, rows: int) -> bool:
-        """Take one step's mean log-likelihood over `rows` rows; True where it calls a drift, and the detector clears."""
+        """Take one step's mean over `rows` rows; True where it calls a drift, and the detector clears."""
         if not math.isfinite(mean):
             mean = -1e300 if self.steps else 0.0
         total = self.rows + rows

@@ -1,0 +1,503 @@
+"""A stream, a model, and one file that holds both so that kill -9 loses no row and counts none twice."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.errors import CheckpointMismatchError, ModelFileError
+from streamgmm.estimator import GaussianMixture
+from streamgmm.executors import single_threaded_blas
+from streamgmm.learner import Learner, StepReport
+from streamgmm.mixture import Mixture, check_weight
+from streamgmm.persistence import read_arrays, write_arrays
+from streamgmm.stream.batch import Batch, Position, StreamPositionError, batches_of, compare
+from streamgmm.stream.drift import Cusum
+from streamgmm.stream.sketch import QuantileSketch
+
+__all__ = ["Counts", "StopStream", "StreamSession", "Update"]
+
+KIND = "streamgmm-stream"
+Array = NDArray[np.float64]
+log = logging.getLogger("streamgmm.stream")
+
+
+class StopStream(Exception):
+    """Raised by a signal handler while the session waits for rows: end cleanly."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of everything that came; kept in the snapshot.
+
+    Attributes
+    ----------
+    rows : learnt, those waiting for their step included
+    refused_rows : with NaN or infinity, set aside
+    refused_batches : of another width, or not numbers
+    rejected : records that a connector could not read
+    repeated : rows that came again and were left out
+    skipped : units of position that were jumped over
+    empty : batches without a row
+    alarms : drifts called
+    anomalies : rows below the threshold
+    """
+
+    rows: int = 0
+    refused_rows: int = 0
+    refused_batches: int = 0
+    rejected: int = 0
+    repeated: int = 0
+    skipped: int = 0
+    empty: int = 0
+    alarms: int = 0
+    anomalies: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one batch brought.
+
+    Attributes
+    ----------
+    position : Position
+        Where the stream stands after it.
+    rows : int
+        Rows taken from the batch.
+    kept : (rows,) int
+        Which rows of the batch those were.
+    scores : (rows,) or None
+        log p(x) in nats of each, before it was learnt; NaN during the hold.
+    anomalies : (m,) int
+        Which of the taken rows scored below the threshold.
+    threshold : float
+        NaN while there is none.
+    alarm : bool
+        Whether drift was called.
+    steps : list of StepReport
+    refused : tuple of str
+        Why rows or the batch were set aside.
+    """
+
+    position: Position
+    rows: int
+    kept: NDArray[np.int64]
+    scores: Array | None
+    anomalies: NDArray[np.int64]
+    threshold: float
+    alarm: bool
+    steps: list[StepReport] = field(default_factory=list)
+    refused: tuple[str, ...] = ()
+
+    @property
+    def loglik(self) -> float:
+        """Predictive log-likelihood per row over the steps made, in nats; NaN without one."""
+        known = [s for s in self.steps if math.isfinite(s.loglik)]
+        rows = sum(s.step_rows for s in known)
+        return sum(s.loglik * s.step_rows for s in known) / rows if rows else math.nan
+
+
+class StreamSession:
+    """Learn from a stream, score it, watch it for drift, and survive.
+
+    Parameters
+    ----------
+    model : GaussianMixture
+        Its settings are used, and it is kept up to date. If it was fitted, the stream goes on from there.
+    snapshot : path, optional
+        One file, replaced atomically: model, statistics, rows that wait, sketch, detector, position, counts and
+        generator state. Where it exists the session begins from it.
+    every_rows, every_seconds : float
+        A snapshot is due after either.
+    anomaly_rate : float, optional
+        Share of rows to call anomalies: those whose log p(x) is below that quantile of the scores so far (of the recent
+        ones with a half-life). Judged before the row is learnt, by a threshold that is renewed at every step.
+    score : bool
+        Give a score for every row; implied by `anomaly_rate`. Costs about a second evaluation of each row.
+    on_drift : {"report", "boost", "reset"}
+        See `Learner`.
+    false_alarms : float or None
+        Drift alarms per step while nothing changes (see `Cusum`); None for no detector.
+    on_bad : {"set aside", "raise"}
+        Rows with NaN or infinity, batches of another width or not of numbers.
+    on_jump : {"raise", "count"}
+        A position further on than expected: rows are missing.
+    restructure : bool
+        See `Learner`.
+    step_rows : int, optional
+        Rows per update; see `Learner`.
+
+    Attributes
+    ----------
+    position : Position
+    counts : Counts
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> rows = np.random.default_rng(0).normal(size=(1000, 2))
+    >>> session = sg.StreamSession(sg.GaussianMixture(2, random_state=0))
+    >>> for update in session.run((rows[i : i + 100], i + 100) for i in range(0, 1000, 100)):
+    ...     pass
+    >>> session.counts.rows
+    1000
+    """
+
+    def __init__(
+        self,
+        model: GaussianMixture,
+        *,
+        snapshot: str | os.PathLike[str] | None = None,
+        every_rows: float = 1_000_000,
+        every_seconds: float = 10.0,
+        anomaly_rate: float | None = None,
+        score: bool = False,
+        on_drift: str = "report",
+        false_alarms: float | None = 1e-3,
+        on_bad: str = "set aside",
+        on_jump: str = "raise",
+        restructure: bool = False,
+        step_rows: int | None = None,
+    ) -> None:
+        _one_of("on_drift", on_drift, ("report", "boost", "reset"))
+        _one_of("on_bad", on_bad, ("set aside", "raise"))
+        _one_of("on_jump", on_jump, ("raise", "count"))
+        if anomaly_rate is not None and not 0.0 < anomaly_rate < 1.0:
+            raise ValueError(f"anomaly_rate must lie between 0 and 1; got {anomaly_rate}.")
+        self.model = model
+        self.snapshot = None if snapshot is None else Path(snapshot)
+        self.every_rows, self.every_seconds = every_rows, every_seconds
+        self.anomaly_rate, self.score = anomaly_rate, score or anomaly_rate is not None
+        self.on_bad, self.on_jump = on_bad, on_jump
+        self.detector = None if false_alarms is None else Cusum(false_alarms)
+        self.sketch = QuantileSketch() if self.score else None
+        self.threshold = math.nan
+        self.position: Position = None
+        self.counts = Counts()
+        self.waiting = False
+        self._stopping = False
+        self._saved_rows, self._saved_at = 0, time.monotonic()
+        self._options = {
+            "detector": self.detector,
+            "on_drift": on_drift,
+            "restructure": restructure,
+            "step_rows": step_rows,
+        }
+        if self.snapshot is not None:
+            self._sweep()
+            if self.snapshot.exists() or self._previous.exists():
+                self.load()
+
+    # Running ----------------------------------------------------------------------------------------------------
+
+    @property
+    def learner(self) -> Learner:
+        """The learner of the model; it is made by the first batch."""
+        learner = self.model._learner
+        if learner is None:
+            raise ValueError("The session has seen no rows yet.")
+        return learner
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """The model to use now, or None during the hold."""
+        return None if self.model._learner is None else self.model._learner.model
+
+    def stop(self) -> None:
+        """End `run` after the batch at hand."""
+        self._stopping = True
+
+    def run(self, stream: Any, *, max_rows: int | None = None) -> Iterator[Update]:
+        """Take in a stream, and yield an `Update` for every batch. A last snapshot is written when it ends.
+
+        A snapshot is taken when the next update is asked for, so what was done with an update is done before its rows
+        count as safe: after a crash updates may be repeated, never left out.
+
+        Parameters
+        ----------
+        stream : Connector, or iterable of (rows, position), `Batch`, or arrays
+            `position` is where the stream stands after the rows: a whole number of rows, or what else the source can go
+            on from.
+        max_rows : int, optional
+            End once so many rows were learnt in all.
+
+        Raises
+        ------
+        StreamPositionError
+            Where the stream jumps, or goes back in a way that cannot be cut off.
+        """
+        self._stopping = False
+        batches = batches_of(stream, self.position)
+        try:
+            while not self._stopping and (max_rows is None or self.counts.rows < max_rows):
+                self.waiting = True
+                try:
+                    batch = next(batches)
+                except (StopIteration, StopStream):
+                    break
+                finally:
+                    self.waiting = False
+                update = self.take(batch)
+                if update is not None:
+                    yield update
+                self._save_if_due(stream)
+            self._save(stream)
+        finally:
+            self.waiting = False
+            close = getattr(stream, "close", None)
+            if close is not None:
+                close()
+
+    def take(self, batch: Batch) -> Update | None:
+        """Score and learn one batch; None where all of it was counted before."""
+        refused: list[str] = []
+        self.counts.rejected += batch.rejected
+        rows, weight = self._rows(batch, refused)
+        kept = np.arange(len(rows))
+        state, units = compare(batch, self.position, len(rows) if not refused else _length(batch.rows))
+        if state == "repeated":
+            self.counts.rejected -= batch.rejected
+            self.counts.repeated += len(rows)
+            return None
+        if state == "torn" or (state == "jumps" and self.on_jump == "raise"):
+            raise StreamPositionError(
+                f"The stream stands at {self.position!r}; a batch from {batch.start!r} to {batch.end!r} with "
+                f"{len(rows)} row(s) came. Expected it to go on from there; "
+                + (
+                    f"{units} are missing: begin where the snapshot says, or accept the loss with on_jump='count'."
+                    if state == "jumps"
+                    else "it went back and cannot be cut. Send whole batches again, or from the snapshot's position."
+                )
+            )
+        if state == "jumps":
+            self.counts.skipped += units
+            log.warning("the stream jumped over %d from %r", units, self.position)
+        if state == "overlaps":
+            self.counts.repeated += units
+            kept = kept[units:]
+        if len(rows):
+            finite = np.isfinite(rows[kept]).all(axis=1)
+            if not finite.all():
+                self._refuse(f"{int((~finite).sum())} row(s) with NaN or infinity", refused)
+                self.counts.refused_rows += int((~finite).sum())
+                kept = kept[finite]
+        elif not refused:
+            self.counts.empty += 1
+        update = self._learn(rows[kept], None if weight is None else weight[kept], kept, batch.end, tuple(refused))
+        self.position = batch.end
+        return update
+
+    def _rows(self, batch: Batch, refused: list[str]) -> tuple[Array, Array | None]:
+        """The rows of a batch as numbers, or none of them and the reason."""
+        D = getattr(self.model, "n_features_in_", None)
+        try:
+            given = np.asarray(batch.rows)
+            if given.size and given.dtype.kind not in "fiub":
+                raise TypeError(f"of type {given.dtype}")
+            rows = np.ascontiguousarray(given, np.float64)
+            weight = check_weight(batch.weight, len(rows)) if rows.ndim == 2 else None
+        except (TypeError, ValueError) as error:
+            problem = f"not numbers: {str(error)[:80]}"
+        else:
+            if rows.size == 0:
+                return np.empty((0, D or 1)), None
+            if rows.ndim == 2 and D in (None, rows.shape[1]):
+                return rows, weight
+            problem = f"shape {rows.shape}, expected (n, {D or 'D'})"
+        self.counts.refused_batches += 1
+        self._refuse(f"a batch of {problem}", refused)
+        return np.empty((0, D or 1)), None
+
+    def _refuse(self, why: str, refused: list[str]) -> None:
+        if self.on_bad == "raise":
+            raise ValueError(f"The stream brought {why}, after {self.position!r}. Set on_bad='set aside' to go on.")
+        refused.append(why)
+        log.warning("set aside after %r: %s", self.position, why)
+
+    def _learn(
+        self, rows: Array, weight: Array | None, kept: NDArray[np.int64], end: Position, refused: tuple[str, ...]
+    ) -> Update:
+        reports: list[StepReport] = []
+        scores = np.full(len(rows), math.nan) if self.score else None
+        low: list[NDArray[np.int64]] = []
+        if len(rows):
+            if not hasattr(self.model, "n_features_in_"):
+                self.model.n_features_in_ = rows.shape[1]
+            self._ensure()
+            with single_threaded_blas():
+                first = 0
+                while first < len(rows):
+                    room = self.learner.room if self.score else len(rows)
+                    part = slice(first, min(len(rows), first + max(1, room)))
+                    if scores is not None:
+                        low.append(self._judge(rows[part], scores[part]) + first)
+                    made = self.learner.push(rows[part], None if weight is None else weight[part])
+                    for report in made:
+                        self._renew(report)
+                    reports += made
+                    first = part.stop
+            if reports:
+                self.model._publish(reports)
+        alarm = any(report.alarm for report in reports)
+        self.counts.rows += len(rows)
+        self.counts.alarms += sum(report.alarm for report in reports)
+        anomalies = np.concatenate(low) if low else np.empty(0, np.int64)
+        self.counts.anomalies += len(anomalies)
+        return Update(end, len(rows), kept, scores, anomalies, self.threshold, alarm, reports, refused)
+
+    def _ensure(self) -> None:
+        """The learner, with the options of this session."""
+        if self.model._learner is None:
+            self.model._stream(**self._options)
+        learner = self.learner
+        for name, value in self._options.items():
+            if name != "step_rows":
+                setattr(learner, name, value)
+
+    def _judge(self, rows: Array, out: Array) -> NDArray[np.int64]:
+        """Score rows under the model of now; which are below the threshold."""
+        model = self.learner.model
+        if model is None:
+            return np.empty(0, np.int64)
+        out[:] = model.log_prob(rows)
+        assert self.sketch is not None
+        self.sketch.update(out)
+        return np.flatnonzero(out < self.threshold)
+
+    def _renew(self, report: StepReport) -> None:
+        """At a step: let old scores fade, and set the threshold anew."""
+        if self.sketch is None:
+            return
+        half_life = self.learner.half_life
+        self.sketch.fade(1.0 if half_life is None else 2.0 ** (-report.step_rows / half_life))
+        if report.alarm and self.learner.on_drift == "reset":
+            self.sketch.fade(0.0)
+        if self.anomaly_rate is not None:
+            enough = self.sketch.count >= 1.0 / self.anomaly_rate
+            self.threshold = self.sketch.quantile(self.anomaly_rate) if enough else math.nan
+
+    # Keeping ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _previous(self) -> Path:
+        assert self.snapshot is not None
+        return self.snapshot.with_name(self.snapshot.name + ".previous")
+
+    def _sweep(self) -> None:
+        """Remove what an interrupted write of this very file left behind."""
+        assert self.snapshot is not None
+        for part in self.snapshot.parent.glob(f".{self.snapshot.name}.*.part*"):
+            part.unlink(missing_ok=True)
+
+    def _save_if_due(self, stream: Any) -> None:
+        due = self.counts.rows - self._saved_rows >= self.every_rows
+        if due or time.monotonic() - self._saved_at >= self.every_seconds:
+            self._save(stream)
+
+    def _save(self, stream: Any) -> None:
+        if self.snapshot is not None and self.model._learner is not None:
+            self.save()
+            commit = getattr(stream, "commit", None)
+            if commit is not None:
+                commit(self.position)
+
+    def save(self) -> None:
+        """Write the snapshot; the one before stays beside it as ``<name>.previous``.
+
+        Raises
+        ------
+        ValueError
+            Without a path, or before the first row.
+        """
+        if self.snapshot is None:
+            raise ValueError("This session was given no snapshot path.")
+        arrays, learnt = self.learner.state()
+        if self.sketch is not None:
+            arrays |= {f"sketch.{name}": array for name, array in self.sketch.state().items()}
+        header = {
+            "settings": self._settings(),
+            "n_features": self.learner.n_features,
+            "learner": learnt,
+            "detector": None if self.detector is None else self.detector.state(),
+            "threshold": self.threshold,
+            "position": self.position,
+            "counts": asdict(self.counts),
+        }
+        if self.snapshot.exists():
+            keep = self._previous.with_name(f".{self._previous.name}.part")
+            keep.unlink(missing_ok=True)
+            os.link(self.snapshot, keep)
+            keep.replace(self._previous)
+        write_arrays(self.snapshot, arrays, header, kind=KIND)
+        self._saved_rows, self._saved_at = self.counts.rows, time.monotonic()
+
+    def load(self) -> None:
+        """Take everything back from the snapshot, or from the one before where the newest is damaged.
+
+        Raises
+        ------
+        CheckpointMismatchError
+            Where it was written with other settings.
+        ModelFileError
+            Where both are damaged.
+        """
+        assert self.snapshot is not None
+        try:
+            arrays, header = read_arrays(self.snapshot, kind=KIND)
+        except (ModelFileError, FileNotFoundError) as error:
+            if not self._previous.exists():
+                raise
+            log.warning("%s; going on from the snapshot before it", error)
+            arrays, header = read_arrays(self._previous, kind=KIND)
+        wanted = self._settings()
+        other = [
+            f"{k} = {header['settings'].get(k)!r}, here {v!r}"
+            for k, v in wanted.items()
+            if header["settings"].get(k) != v
+        ]
+        if other:
+            raise CheckpointMismatchError(
+                f"{self.snapshot} was written with other settings: {'; '.join(other)}. Use those, or another file."
+            )
+        self.model.n_features_in_ = int(header["n_features"])
+        self.model._learner = None
+        self.model.__dict__.pop("mixture_", None)
+        self.model._stream(**self._options)
+        self.learner.restore(arrays, header["learner"])
+        self.model._publish([])
+        if self.sketch is not None and "sketch.counts" in arrays:
+            self.sketch.restore({name: arrays[f"sketch.{name}"] for name in ("counts", "fresh")})
+        if self.detector is not None and header["detector"] is not None:
+            self.detector.restore(header["detector"])
+        self.threshold = math.nan if header["threshold"] is None else header["threshold"]
+        self.position = header["position"]
+        self.counts = Counts(**header["counts"])
+        self._saved_rows = self.counts.rows
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("n_components", "reg_covar", "half_life", "init_params", "n_init")
+        chosen = {name: getattr(self.model, name) for name in names}
+        chosen["covariance_type"] = str(getattr(self.model.covariance_type, "name", self.model.covariance_type))
+        chosen |= {"step_rows": self._options["step_rows"], "score": self.score, "anomaly_rate": self.anomaly_rate}
+        return chosen
+
+
+def _length(rows: Any) -> int:
+    try:
+        return len(rows)
+    except TypeError:
+        return 0
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {list(allowed)}; got {value!r}.")
