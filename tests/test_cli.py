@@ -11,7 +11,7 @@ import pytest
 
 from streamgmm.cli.app import app, run
 
-COMMANDS = ["fit", "predict", "score", "sample", "inspect", "demo", "warmup", "data", "data describe"]
+COMMANDS = ["fit", "predict", "score", "sample", "inspect", "report", "demo", "warmup", "data", "data describe"]
 
 
 @pytest.fixture

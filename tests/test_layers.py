@@ -80,7 +80,7 @@ def test_imports_point_down():
     assert not wrong
 
 
-@pytest.mark.parametrize("heavy", ["numba", "dask", "distributed", "zarr", "pyarrow", "plotly", "matplotlib", "typer"])
+@pytest.mark.parametrize("heavy", ["numba", "dask", "distributed", "zarr", "pyarrow", "matplotlib", "typer"])
 def test_import_is_light(heavy):
     code = f"import sys, streamgmm; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,7 +12,7 @@ import typer
 from typer import Typer
 from typer.core import TyperGroup
 
-from streamgmm.cli import apply, data, demo, fit, inspect, warmup
+from streamgmm.cli import apply, data, demo, fit, inspect, report, warmup
 from streamgmm.cli.terminal import NOT_CONVERGED, message
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -65,6 +65,7 @@ _add(apply.predict, "predict", "streamgmm predict out/model data.npy --out label
 _add(apply.score, "score", "streamgmm score out/model data.npy")
 _add(apply.sample, "sample", "streamgmm sample out/model -n 5")
 _add(inspect.inspect, "inspect", "streamgmm inspect out/model")
+_add(report.report, "report", "streamgmm report out/model --out page.html")
 app.add_typer(data.app, name="data")
 _add(warmup.warmup, "warmup", "streamgmm warmup")
 

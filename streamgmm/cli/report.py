@@ -1,0 +1,98 @@
+"""`streamgmm report`: one interactive page about a fit."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streamgmm.cli.folder import HISTORY, REPORT, load, write_text
+from streamgmm.cli.terminal import Json, emit, message
+
+MOST_BYTES = 6_000_000
+
+
+def report(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder written by fit --out.", show_default=False)],
+    data: Annotated[str | None, typer.Option("--data", metavar="DATA", help="Rows; by default those fitted.")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE.html", help="DIR/report.html.")] = None,
+    rows: Annotated[int, typer.Option("--rows", help="Rows drawn for the picture.", min=10, max=5000)] = 2000,
+    json: Json = False,
+) -> None:
+    """Write one HTML page that works offline: iterations, components, anomalies.
+
+    One slider steps through the EM iterations over a sample of the data, another moves the anomaly threshold. Reads
+    the data once.
+    """
+    target = Path(folder) / "report.html" if out is None else Path(out)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"--out {target}: the folder {target.parent} does not exist. Make it first.")
+    text = folder_page(Path(folder), data, rows)
+    write_text(target, text)
+    if json:
+        emit({"file": str(target), "bytes": len(text.encode())})
+    else:
+        print(target)
+        message(f"{len(text.encode()) / 1e6:.1f} MB; open it in a browser")
+
+
+def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> str:
+    """The page about the fit in `folder`, as HTML."""
+    from streamgmm.cli.fit import open_data
+    from streamgmm.config import load_config
+    from streamgmm.executors import Threads
+    from streamgmm.report.history import load_history
+    from streamgmm.report.page import Shown, page
+    from streamgmm.seeding import survey
+    from streamgmm.sources import open_source
+
+    gm = load(str(folder))
+    document: dict[str, Any] = json_.loads((folder / REPORT).read_text(encoding="utf-8"))
+    source = open_data(load_config(folder / "config.toml")) if data is None else open_source(data)
+    drawn = survey(source, Threads(), size=n_rows, seed=0).rows
+    plane, frames = load_history(folder / HISTORY) if (folder / HISTORY).exists() else (None, {})
+    seconds, memory = document["seconds"], document["memory"]
+    K, D = gm.means_.shape
+    facts = [
+        ("data", document["data"]["path"]),
+        ("rows", document["data"]["rows"]),
+        ("features", D),
+        ("passes over the data", document["passes"]),
+        ("iterations", document["iterations"]),
+        ("converged", "yes" if document["converged"] else "no"),
+        ("log-likelihood per row (nats)", document["log_likelihood_per_row"]),
+        *((name.upper(), document[name]) for name in ("bic", "aic", "icl") if document.get(name) is not None),
+        ("repairs", len(document["repairs"])),
+        *((f"seconds, {name}", value) for name, value in seconds.items() if isinstance(value, int | float)),
+        ("seconds, compiling", document["compile_seconds"]),
+        *((f"MB, {name}", value / 1e6) for name, value in memory.items() if value is not None),
+        *((f"version of {name}", value) for name, value in document["versions"].items()),
+    ]
+    shown = Shown(gm.mixture_, frames, document, findings(gm, source), facts)
+    names = document.get("feature_names")
+    return page(
+        [shown],
+        drawn,
+        title=f"{K} Gaussians, {gm.covariance_type} covariances",
+        subtitle=f"{document['data']['path']}: {document['data']['rows']:,} rows of {D} features",
+        plane=plane,
+        names=names,
+    )
+
+
+def findings(gm: Any, source: Any) -> list[dict[str, str]]:
+    """What a fit says against itself, from its own report."""
+    found = []
+    if not gm.converged_:
+        found.append({"title": "Not converged", "text": f"stopped after {gm.n_iter_} iterations. Raise max_iter."})
+    for event in gm.report_.get("repairs", []):
+        text = ", ".join(f"{key} {value}" for key, value in event.items() if key != "action")
+        found.append({"title": f"Repair: {event.get('action', 'mended')}", "text": text})
+    if gm.n_init == 1:
+        found.append({
+            "title": "One start",
+            "text": "EM finds a local optimum; n_init = 5 shares every reading of the data and is safer.",
+        })  # fmt: skip
+    return found

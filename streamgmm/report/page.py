@@ -1,0 +1,159 @@
+"""One self-contained interactive page: everything a fit knows, offline, in one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.mixture import Mixture
+from streamgmm.persistence import jsonable
+from streamgmm.plotting import PALETTE, Plane
+
+Array = NDArray[np.float64]
+SHOWN = 6
+"""Features whose values are listed; the picture is made of all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One model on the page.
+
+    Attributes
+    ----------
+    mixture : Mixture
+    frames : dict of arrays
+        The path of the fit as `streamgmm.report.history` keeps it; empty where it was not recorded.
+    criteria : dict of float
+        ``bic``, ``aic``, ``icl``, ``log_likelihood_per_row``, where known.
+    findings : list of {"title", "text"}
+    facts : list of (name, value)
+    note : str
+    """
+
+    mixture: Mixture
+    frames: Mapping[str, Array] = field(default_factory=dict)
+    criteria: Mapping[str, Any] = field(default_factory=dict)
+    findings: Sequence[Mapping[str, str]] = ()
+    facts: Sequence[tuple[str, Any]] = ()
+    note: str = ""
+
+
+def page(
+    models: Sequence[Shown],
+    rows: NDArray[Any],
+    *,
+    title: str,
+    subtitle: str = "",
+    best: int = 0,
+    elbow: int | None = None,
+    plane: Plane | None = None,
+    names: Sequence[str] | None = None,
+    facts: Sequence[tuple[str, Any]] = (),
+) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    models : one `Shown` per K
+    rows : (N, D)
+        A sample of the data; one to three thousand rows make a good picture.
+    plane : Plane
+        The one that the frames were recorded in; by default that of the best model.
+    """
+    plane = plane or Plane.of(models[best].mixture)
+    D = models[best].mixture.n_features
+    named = [str(name) for name in names] if names is not None else [f"x{j}" for j in range(D)]
+    points = plane.project(rows)
+    if D == 1:  # one feature: spread the rows over the height, which means nothing
+        points[:, 1] = np.random.default_rng(0).normal(size=len(points))
+    document = {
+        "title": title,
+        "subtitle": subtitle,
+        "palette": PALETTE,
+        "labels": plane.labels(named) if D > 1 else (named[0], "(spread at random)"),
+        "note": f"{len(rows):,} rows drawn at random, coloured by their component under the final model; ellipses hold "
+        "one and two standard deviations. Red rings: rows below the anomaly threshold.",
+        "window": _window(points),
+        "points": _rounded(points),
+        "rows": _rounded(np.asarray(rows, np.float64)[:, :SHOWN]),
+        "shown": named[:SHOWN],
+        "models": [_model(one, rows, plane) for one in models],
+        "best": best,
+        "elbow": elbow,
+        "facts": list(facts),
+    }
+    text = json.dumps(jsonable(document), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    template = files("streamgmm.report").joinpath("page.html").read_text(encoding="utf-8")
+    return template.replace("/*DATA*/", text)
+
+
+def _model(one: Shown, rows: NDArray[Any], plane: Plane) -> dict[str, Any]:
+    mixture = one.mixture
+    K = mixture.n_components
+    label = mixture.labels(rows)
+    certainty = mixture.responsibilities(rows).max(axis=1)
+    order = np.argsort(-mixture.weights)
+    return {
+        "name": f"{K}, {mixture.family.name}",
+        "K": K,
+        "note": one.note,
+        "frames": _frames(one, plane),
+        "labels": label,
+        "logp": _rounded(mixture.log_prob(rows)),
+        "components": [
+            {
+                "k": int(k),
+                "weight": mixture.weights[k],
+                "rows": int((label == k).sum()),
+                "certainty": certainty[label == k].mean() if (label == k).any() else None,
+                "mean": mixture.means[k, :SHOWN],
+            }
+            for k in order
+        ],
+        "findings": list(one.findings),
+        "facts": list(one.facts),
+        **{name: one.criteria.get(name) for name in ("bic", "aic", "icl")},
+    }
+
+
+def _frames(one: Shown, plane: Plane) -> list[dict[str, Any]]:
+    """Iterations as the page steps through them; the final model alone where no path was recorded."""
+    frames = one.frames
+    if not len(frames.get("iteration", ())):
+        means, covariances = plane.ellipses(one.mixture)
+        level = one.criteria.get("log_likelihood_per_row")
+        return [{"it": 1, "ll": level, "w": one.mixture.weights, "m": means, "c": _three(covariances)}]
+    return [
+        {
+            "it": int(iteration),
+            "ll": float(frames["objective"][t]),
+            "w": np.round(frames["weights"][t], 5),
+            "m": _rounded(frames["means"][t]),
+            "c": _rounded(_three(frames["covariances"][t])),
+        }
+        for t, iteration in enumerate(frames["iteration"])
+    ]
+
+
+def _three(covariances: Array) -> Array:
+    """(K, 3): variances and covariance of (K, 2, 2)."""
+    return np.stack([covariances[:, 0, 0], covariances[:, 0, 1], covariances[:, 1, 1]], axis=1)
+
+
+def _rounded(values: NDArray[Any], digits: int = 6) -> Any:
+    """Nested lists of numbers of a few digits: the page is text."""
+    flat = [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in np.ravel(values).tolist()]
+    return np.array(flat, dtype=object).reshape(np.shape(values))
+
+
+def _window(points: Array) -> dict[str, list[float]]:
+    """Axes that show nearly all rows: far outliers may stand outside."""
+    low, high = np.percentile(points, [0.25, 99.75], axis=0)
+    pad = 0.12 * (high - low) + 1e-12
+    return {"x": [low[0] - pad[0], high[0] + pad[0]], "y": [low[1] - pad[1], high[1] + pad[1]]}
