@@ -43,6 +43,7 @@ def em(
     state: Any = None,
     memory: Any = None,
     begin: tuple[int, int] = (0, 0),
+    task: Callable[[Models, Any], tuple[Stats, ...]] | None = None,
 ) -> Iterator[Step]:
     """Yield one `Step` per block; stop by ceasing to iterate, or when no model is left.
 
@@ -59,10 +60,12 @@ def em(
     state, memory :
         As found in an earlier `Step`, to go on from there.
     begin : (lap, index) of the first block, where it is not the first of all
+    task : callable (models, chunk) -> statistics, optional
+        Instead of `e_step`, where models do not all see the same rows.
     """
     state = rule.init(models, source) if state is None else state
     for block in blocks_from(rule, source, *begin):
-        framed = executor.run(partial(e_step, models), block.chunks, merge_all)
+        framed = executor.run(partial(task or e_step, models), block.chunks, merge_all)
         stats = tuple(model.restore(part) for model, part in zip(models, framed, strict=True))
         state, totals = rule.absorb(state, block, stats)
         if totals is not None:
@@ -149,7 +152,10 @@ def bound(model: Mixture, stats: Stats) -> float:
         log_pi = np.where(present, np.log(model.weights), 0.0)
     K, D = model.means.shape
     const = log_pi - 0.5 * (family.log_det(model.factors, K, D) + D * LOG_2PI)
-    return float(stats.weight @ const - 0.5 * energy + stats.entropy)
+    value = float(stats.weight @ const - 0.5 * energy + stats.entropy)
+    if model.noise_weight > 0.0:
+        value += float((stats.count - stats.weight.sum()) * (np.log(model.noise_weight) - model.log_volume))
+    return value
 
 
 class CollapsedError(ValueError):

@@ -19,21 +19,32 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from streamgmm import exchange, plotting
 from streamgmm.asking import Asking
-from streamgmm.checkpoint import Journal, Position, open_journal
+from streamgmm.checkpoint import Journal, open_journal
 from streamgmm.covariance import Covariance, check_covariances, family
-from streamgmm.em import Step, em
+from streamgmm.em import Step
 from streamgmm.errors import ModelFileError
-from streamgmm.executors import Executor
-from streamgmm.fitting import Begin, Candidate, Memory, PlainUpdate, best, candidates
+from streamgmm.executors import Executor, single_threaded_blas
+from streamgmm.fitting import (
+    Begin,
+    Candidate,
+    Maximize,
+    Memory,
+    Position,
+    best,
+    candidates,
+    readings,
+    running,
+)
 from streamgmm.mixture import Mixture, observed
 from streamgmm.partial import Partial
 from streamgmm.persistence import ModelFile, load_model, save_model
 from streamgmm.prior import NormalInverseWishart
 from streamgmm.rowcount import RowCount
-from streamgmm.rules import Exact
 from streamgmm.seeding import INIT, background_box, sample_size, start, survey
+from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
-from streamgmm.stopping import RULES, distance_to_limit
+from streamgmm.starts import draw, explore
+from streamgmm.stopping import RULES
 
 Array = NDArray[np.float64]
 
@@ -70,10 +81,13 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         Go on from the parameters of the last fit.
     verbose, verbose_interval : int
         Print progress every `verbose_interval` iterations.
-    solver : {"auto", "exact"}, default "auto"
     half_life : float or None, default None
         For `partial_fit`: rows after which a row's weight in the stream has halved. None: no fixed forgetting; steps
         decay, so that a stationary stream converges.
+    solver : {"auto", "exact", "squarem", "incremental", "stepwise"}, default "auto"
+        How the same optimum is reached; see `streamgmm.solvers`. "exact" is plain EM, step for step. "auto" looks for
+        starts on a sample, and goes on in steps corrected by the sample, or extrapolated ones, until plain EM steps
+        confirm that the limit is reached.
     stopping : {"aitken", "change"}, default "aitken"
     missing : {"error", "marginalize"}, default "error"
         "marginalize" takes NaN as not observed: exact EM under missing at random. Rows with nothing observed are left
@@ -142,7 +156,7 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
-        "solver": [StrOptions({"auto", "exact"})],
+        "solver": [StrOptions(set(SOLVERS))],
         "stopping": [StrOptions(set(RULES))],
         "missing": [StrOptions({"error", "marginalize"})],
         "on_collapse": [StrOptions({"repair", "raise"})],
@@ -233,8 +247,9 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         source = self._source(X, sample_weight, reset=True)
         self._learner = None
         executor = self._executor()
-        for _ in self._steps(source, executor, began):
-            pass
+        with single_threaded_blas():  # for the M-steps too: threads cost more than they bring on small matrices
+            for _ in self._steps(source, executor, began):
+                pass
         return self
 
     def fit_steps(
@@ -270,29 +285,29 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
             )
         journal = self._journal(source)
         with journal.running():
-            executor = journal.executor(executor)
-            begin: Begin = journal.once("begin", lambda: self._starts(source, executor, journal))
+            reader = journal.executor(executor)
+            begin: Begin = journal.once("begin", lambda: self._starts(source, reader, executor, journal))
             self.prior_ = begin.prior
             started = time.perf_counter()
-            position = journal.get("em") or Position(begin.models, None, candidates(begin.models, begin.traces))
+            place = journal.get("em") or (candidates(begin.models, begin.traces), Position())
             rows = journal.get("rows") or RowCount(begin.rows)
-            memory: Memory = position.memory
-            update = PlainUpdate(
-                self.reg_covar, RULES[self.stopping](self.tol), self.max_iter, self.on_collapse == "repair", self.prior_
-            )
-            if self.max_iter > 0 and position.models:
-                for step in em(source, executor=executor, rule=Exact(), update=update, **position.arguments()):
-                    memory = step.memory
-                    position = Position.after(step)
+            memory, position = place
+            settings = Settings(
+                self.n_components, source.n_features, self._maximize(), RULES[self.stopping](self.tol), self.tol,
+                self.max_iter, executor, begin.sample, source.n_rows,
+            )  # fmt: skip
+            if self.max_iter > 0 and running(memory):
+                for step in readings(source, memory, SOLVERS[self.solver](settings), reader, position=position):
+                    memory, position = place = step.memory, step.state
                     rows = rows.after(step, source)
                     journal.put("rows", rows)
-                    journal.put("em", position)
-                    self._print(memory, position.lap)
+                    journal.put("em", place)
+                    self._print(memory, position.readings)
                     yield step
                     if self.max_time is not None and time.perf_counter() - began > self.max_time:
                         break
-            self._finish(memory, begin.passes + position.lap, began, started, begin.n_starts)
-            journal.put("em", position, last=True)
+            self._finish(memory, begin, begin.passes + position.readings, began, started)
+            journal.put("em", place, last=True)
             self.report_["checkpoint"] = journal.report()
 
     def _journal(self, source: Source) -> Journal:
@@ -306,8 +321,11 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         """Delete the checkpoints of a fit to these data with these parameters; the number of files deleted."""
         return self._journal(self._source(X, sample_weight, reset=True)).discard()
 
-    def _starts(self, source: Source, executor: Executor, journal: Journal) -> Begin:
-        """First models, and what is known before the first E-step."""
+    def _maximize(self) -> Maximize:
+        return Maximize(self.reg_covar, self.on_collapse == "repair", self.prior_)
+
+    def _starts(self, source: Source, reader: Executor, executor: Executor, journal: Journal) -> Begin:
+        """First models, and what is known before the first E-step. `reader` reads the data, `executor` the sample."""
         chosen = family(self.covariance_type)
         K, D = self.n_components, source.n_features
         if self.warm_start and hasattr(self, "mixture_"):
@@ -330,12 +348,14 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
             return Begin((given.observing(observed(None, self.missing, D)),), self.prior_)
         rng = journal.generator(self.random_state)
         seed = int(rng.randint(2**31 - 1))
-        sample = survey(source, executor, size=sample_size(K, D), seed=seed, missing=self.missing == "marginalize")
+        sample = survey(source, reader, size=sample_size(K, D), seed=seed, missing=self.missing == "marginalize")
         if sample.n_rows < K:
             raise ValueError(
                 f"Expected n_samples >= n_components but got n_components = {K}, n_samples = {sample.n_rows} rows "
                 "of positive weight. Lower n_components."
             )
+        # Kept only where it is of use: for a small array in memory the data are as near as the sample.
+        kept = None if self.solver != "auto" or (sample.complete and source.in_memory) else sample
         if prior is not None:
             covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
             self.prior_ = prior.resolve(chosen, K, D, sample.mean, covariance)
@@ -346,7 +366,18 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
             noise = noise if noise is not None and noise > 1e-6 else _NOISE_START
             weights = weights if weights is None else weights / weights.sum()
         if given is not None:
-            return Begin((given.observing(observation, noise),), self.prior_, rows=sample.n_rows, passes=1)
+            return Begin((given.observing(observation, noise),), self.prior_, sample.n_rows, 1, sample=kept)
+        if self.solver == "auto" and self.n_init > 1 and weights is means is covariances is None:
+            first = draw(
+                sample, K, chosen, init=self.init_params, n_init=self.n_init, rng=rng, reg_covar=self.reg_covar
+            )
+            first = [(kind, model.observing(observation, noise)) for kind, model in first]
+            if kept is None:
+                return Begin(tuple(model for _, model in first), self.prior_, sample.n_rows, 1, sample=kept)
+            survivors = max(2, self.n_init // 3)
+            found = explore(first, sample, maximize=self._maximize(), executor=executor, survivors=survivors)
+            models = [one.model for one in found]
+            return Begin(tuple(models), self.prior_, sample.n_rows, 1, sample=kept, explored=tuple(found))
         models = []
         for _ in range(self.n_init):
             model = start(sample, K, chosen, init=self.init_params, rng=rng, reg_covar=self.reg_covar, centres=means)
@@ -358,7 +389,7 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
                     chosen,
                 ).observing(observation, noise)
             )
-        return Begin(tuple(models), self.prior_, rows=sample.n_rows, passes=1, n_starts=len(models))
+        return Begin(tuple(models), self.prior_, sample.n_rows, 1, sample=kept)
 
     def _given(self, chosen: Covariance, K: int, D: int) -> tuple[Array | None, Array | None, Array | None]:
         """Parameters given by the user, checked, precisions turned into covariances."""
@@ -395,35 +426,45 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
             covariances = chosen.covariances_from_precisions(checked)
         return weights, means, covariances
 
-    def _finish(self, memory: Memory, n_passes: int, began: float, started: float, n_starts: int) -> None:
+    def _finish(self, memory: Memory, begin: Begin, n_passes: int, began: float, started: float) -> None:
         winner = best(memory)
-        self.mixture_ = winner.model
+        self.mixture_ = winner.accepted
         self.converged_ = winner.status == "converged"
         self.n_iter_ = winner.n_iter
         self.lower_bounds_ = list(winner.trace)
         self.lower_bound_ = winner.objective
         self.n_passes_ = n_passes
-        self.report_ = self._report(winner, memory, n_passes, began, started)
+        self.report_ = self._report(winner, memory, begin, n_passes, began, started)
         if not self.converged_ and self.max_iter > 0:
             warnings.warn(
                 f"Best performing initialization did not converge after {winner.n_iter} iterations: the estimated "
-                f"distance to the limit is {distance_to_limit(winner.trace):.2g} nats per row, tol is {self.tol:g}. "
+                f"distance to the limit is {winner.distance:.2g} nats per row, tol is {self.tol:g}. "
                 "Raise max_iter or tol, change the init parameters, or check for degenerate data.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
 
-    def _report(self, winner: Candidate, memory: Memory, n_passes: int, began: float, started: float) -> dict[str, Any]:
+    def _report(
+        self, winner: Candidate, memory: Memory, begin: Begin, n_passes: int, began: float, started: float
+    ) -> dict[str, Any]:
         now = time.perf_counter()
         report: dict[str, Any] = {
-            "solver": "exact",
+            "solver": self.solver,
             "objective": "mean log-likelihood" if self.prior_ is None else "penalised mean log-likelihood",
             "n_passes": n_passes,
             "n_iter": winner.n_iter,
             "converged": winner.status == "converged",
             "starts": [
-                {"index": c.index, "lower_bound": c.objective, "n_iter": c.n_iter, "status": c.status} for c in memory
+                {
+                    "index": c.index,
+                    "lower_bound": c.objective,
+                    "n_iter": c.n_iter,
+                    "status": c.status,
+                    "rejected": c.rejected,
+                }
+                for c in memory
             ],
+            "explored": [{"init": one.init, "score": one.score} for one in begin.explored],
             "repairs": list(winner.repairs),
             "seconds": {"total": now - began, "start": started - began, "em": now - started},
         }

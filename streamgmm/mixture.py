@@ -215,6 +215,15 @@ class Mixture:
             object.__setattr__(self, "_prepared", prepared)
         return prepared
 
+    @property
+    def frame(self) -> tuple[Array, Array]:
+        """Coordinates z, x = shift + spread z, in which this mixture's overall covariance is about one.
+
+        shift (D,); spread lower triangular (D, D) for full and tied, scales (D,) for diag and spherical.
+        """
+        prepared = self._prepare()
+        return prepared.plan.shift, prepared.spread
+
     # Statistics -------------------------------------------------------------------------------------------------
 
     def frame_stats(self, rows: NDArray[Any], weight: Array | None = None) -> Stats:

@@ -253,8 +253,8 @@ class Online:
     ----------
     step : int
         Updates so far; the hold has none.
-    seen : float
-        Weight of all rows so far.
+    seen, lap_seen : float
+        Weight of all rows so far, and of those of the present lap.
     inverse_size : float
         1 / effective number of rows in `mean` (Kish): with rates rho, q <- (1 - rho)^2 q + rho^2 / n.
     mean : tuple of statistics, one per model, scaled to one row; None before the first batch
@@ -263,6 +263,7 @@ class Online:
 
     step: int = 0
     seen: float = 0.0
+    lap_seen: float = 0.0
     inverse_size: float = 0.0
     mean: All | None = None
     late: All | None = None
@@ -294,7 +295,7 @@ class Stepwise(Rule):
     hold_rows : float
         Rows to see before the first update; they are accumulated, and the models stay as they are.
     average_from : float
-        Rows to see before statistics are averaged (Polyak); infinity never does.
+        Rows of a lap to see before statistics are averaged (Polyak); infinity never does.
     order : sequence of int, optional
         Order of the chunks within a lap, where the order of storage may carry meaning.
     """
@@ -350,6 +351,8 @@ class Stepwise(Rule):
         batch = stats[0].count
         if batch <= 0:
             return state, None
+        if block.index == 0:
+            state = replace(state, lap_seen=0.0, late=None, n_late=0)
         seen = state.seen + batch
         hold = seen < self.hold_rows
         if state.mean is None:
@@ -365,12 +368,13 @@ class Stepwise(Rule):
             state,
             step=state.step + (not hold),
             seen=seen,
+            lap_seen=state.lap_seen + batch,
             inverse_size=(1.0 - rho) ** 2 * state.inverse_size + rho * rho / batch,
             mean=mean,
         )
         if hold:
             return state, None
-        if seen >= self.average_from:
+        if state.lap_seen >= self.average_from:
             n = state.n_late + 1
             late = (
                 mean if state.late is None else tuple(a.blend(b, 1 / n) for a, b in zip(state.late, mean, strict=True))

@@ -14,7 +14,8 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from streamgmm.covariance import Covariance
+from streamgmm.covariance import DIAG, Covariance
+from streamgmm.covariance.triangular import Triangular
 from streamgmm.em import non_finite
 from streamgmm.imputing import complete
 from streamgmm.mixture import Mixture
@@ -45,6 +46,11 @@ class Survey:
     n_rows: int
     count: float
     box: Array
+
+    @property
+    def complete(self) -> bool:
+        """Whether the sample is all there is."""
+        return self.n_rows <= len(self.rows)
 
 
 def sample_size(n_components: int, n_features: int) -> int:
@@ -232,6 +238,13 @@ INIT: dict[str, Assign] = {
 }
 
 
+DIVERSE: dict[str, tuple[str, ...]] = {"kmeans": ("kmeans", "kmeans scaled", "rows")}
+"""What restarts alternate between: k-means on whitened rows, on rows scaled feature by feature, rows drawn."""
+
+_SCALED = "kmeans scaled"
+_INTERNAL: dict[str, Assign] = {_SCALED: _kmeans, "rows": _random_from_data}
+
+
 def nearest(z: Array, centres: Array) -> NDArray[Any]:
     """(m,) index of the centre nearest to each row."""
     return np.asarray(np.argmin(np.einsum("ki,ki->k", centres, centres) - 2.0 * (z @ centres.T), axis=1))
@@ -268,16 +281,17 @@ def start(
 
     Parameters
     ----------
-    init : a key of `INIT`
+    init : a key of `INIT`, or one of `DIVERSE`
     centres : (K, D), optional
         Means given by the user: rows go to the nearest of them.
     """
-    to_frame = family.whitener(survey.mean, survey.covariance)
+    frame = DIAG if init == _SCALED and isinstance(family, Triangular) else family
+    to_frame = frame.whitener(survey.mean, survey.covariance)
     z = to_frame(survey.rows)
     if centres is not None:
         resp = nearest(z, to_frame(centres))
     else:
-        resp = INIT[init](z, survey.weight, K, rng)
+        resp = (INIT | _INTERNAL)[init](z, survey.weight, K, rng)
     stats = stats_from_responsibilities(survey.rows, survey.weight, resp, K, family)
     return repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model
 

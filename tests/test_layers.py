@@ -26,7 +26,7 @@ HOUSE = [
     {"encoding"},
     {"learner", "surgery"},
     {"kmeans_parallel", "moments"},
-    {"fitting", "seeding", "imputing", "accelerate", "memory"},
+    {"solvers", "starts", "fitting", "seeding", "imputing", "accelerate", "memory"},
     {"stopping", "rowcount"},
     {"repair"},
     {"em"},

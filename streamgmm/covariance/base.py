@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtrtri
 
 from streamgmm.kernels import Family, Plan, Sums
 from streamgmm.stats import Stats
@@ -55,10 +55,9 @@ def inverse_lower(lower: Array) -> Array:
             inverse[..., i, i] = 1.0
             inverse[..., i, : i + 1] /= lower[..., i, i, None]
         return inverse
-    eye = np.eye(D)
     if lower.ndim == 2:
-        return np.asarray(solve_triangular(lower, eye, lower=True, check_finite=False))
-    return np.stack([solve_triangular(one, eye, lower=True, check_finite=False) for one in lower])
+        return np.ascontiguousarray(dtrtri(lower, lower=1)[0])
+    return np.stack([dtrtri(one, lower=1)[0] for one in lower])
 
 
 def spread_of(covariance: Array) -> Array:

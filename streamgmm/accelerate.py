@@ -1,0 +1,247 @@
+"""Fewer passes: proposals that go further than one EM step. Each is judged by the E-step it needs anyway.
+
+A proposal that lowers the objective is rejected, and the plain EM step that was known before takes its place. Every
+proposal is made in coordinates in which any vector is a valid mixture: logarithms of the weights, means, and Cholesky
+factors with logarithmic diagonals, in the frame of a mixture, so that units and offsets do not matter.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.covariance.triangular import Triangular
+from streamgmm.em import CollapsedError
+from streamgmm.mixture import Mixture
+
+Array = NDArray[np.float64]
+
+FINISH = 4
+"""Plain EM steps in a row that a test of convergence needs: three gains and their start."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coordinates:
+    """Mixtures of the shape of `origin` as unconstrained vectors, in its frame."""
+
+    origin: Mixture
+
+    def pack(self, model: Mixture) -> Array:
+        """(P,) coordinates; infinite where a weight is 0."""
+        shift, spread = self.origin.frame
+        weights = model.weights if model.box is None else np.append(model.weights, model.noise_weight)
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(weights)
+        delta = model.means - shift
+        if isinstance(model.family, Triangular):
+            means = np.linalg.solve(spread, delta.T).T
+            lower = np.linalg.solve(spread, model.factors)
+            D = len(shift)
+            i, j = np.tril_indices(D, -1)
+            diagonal = np.diagonal(lower, axis1=-2, axis2=-1)
+            parts = [np.log(diagonal), lower[..., i, j]]
+        else:
+            means, parts = delta / spread, [np.log(model.factors)]
+        return np.concatenate([log_weights, means.ravel(), *(part.ravel() for part in parts)])
+
+    def unpack(self, vector: Array) -> Mixture | None:
+        """The mixture at `vector`; None where it overflows."""
+        origin = self.origin
+        family = origin.family
+        shift, spread = origin.frame
+        K, D = origin.means.shape
+        n_weights = K + (origin.box is not None)
+        if not np.isfinite(vector).all():
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights = np.exp(vector[:n_weights] - vector[:n_weights].max())
+            weights /= weights.sum()
+            means = vector[n_weights : n_weights + K * D].reshape(K, D)
+            rest = vector[n_weights + K * D :]
+            if isinstance(family, Triangular):
+                shape = origin.factors.shape[:-2]
+                lower = np.zeros(origin.factors.shape)
+                d = np.arange(D)
+                n_diagonal = origin.factors.size // D
+                lower[..., d, d] = np.exp(rest[:n_diagonal]).reshape(*shape, D)
+                i, j = np.tril_indices(D, -1)
+                lower[..., i, j] = rest[n_diagonal:].reshape(*shape, len(i))
+                factors = spread @ lower
+                covariances = factors @ np.swapaxes(factors, -1, -2)
+                means = means @ spread.T + shift
+            else:
+                factors = np.exp(rest).reshape(origin.factors.shape)
+                covariances = factors**2
+                means = means * spread + shift
+        good = np.isfinite(covariances).all() and np.isfinite(means).all() and np.isfinite(weights).all()
+        if not good or not family.factor(covariances)[1].all():
+            return None
+        noise = 0.0 if origin.box is None else float(weights[K])
+        return Mixture.trusted(weights[:K], means, covariances, family, factors, noise, origin.observation)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pace:
+    """What an accelerator remembers of one candidate.
+
+    Attributes
+    ----------
+    path : tuple of Mixture
+        Models on consecutive plain EM steps.
+    fallback : Mixture or None
+        Set while the candidate's model is a proposal: the plain EM step instead of it.
+    merit, share : float, (K,) or None
+        Of the last accepted model: the value a proposal must reach, and the components' share of the rows then.
+    stepmax, clipped : float, bool
+        Largest extrapolation, and whether the last one was cut to it.
+    finishing : int
+        Plain steps that are still to be taken to test convergence.
+    misses : int
+        Rejections of `Corrected` in a row.
+    """
+
+    path: tuple[Mixture, ...] = ()
+    fallback: Mixture | None = None
+    merit: float = -np.inf
+    share: Array | None = None
+    stepmax: float = 1.0
+    clipped: bool = False
+    finishing: int = 0
+    misses: int = 0
+
+
+class Accelerator(ABC):
+    """Decides where the next E-step of a candidate is taken."""
+
+    @abstractmethod
+    def next(self, model: Mixture, image: Mixture, gains: Sequence[float], pace: Pace) -> tuple[Mixture, Pace]:
+        """After an accepted E-step.
+
+        Parameters
+        ----------
+        model : whose E-step it was
+        image : its plain EM step
+        gains : gains in nats per row since the accepted model before `model`, the newest last; of plain steps save
+            that the first may be a proposal's
+        pace : with `fallback` set where `model` was a proposal
+
+        Returns
+        -------
+        model, pace
+            Either `image`, or a proposal with `fallback` set to `image`.
+        """
+
+    @abstractmethod
+    def rejected(self, pace: Pace) -> Pace:
+        """After a rejection; the candidate goes on from the fallback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Squarem(Accelerator):
+    """Squared extrapolation, scheme S3 (Varadhan & Roland 2008), with their defaults for step lengths.
+
+    Parameters
+    ----------
+    tol : float
+        In nats per row: where the estimated distance to the limit falls below it, plain steps follow.
+    growth : float
+        Factor by which the largest extrapolation grows and shrinks.
+    """
+
+    tol: float
+    growth: float = 4.0
+
+    def next(self, model: Mixture, image: Mixture, gains: Sequence[float], pace: Pace) -> tuple[Mixture, Pace]:
+        if pace.fallback is not None:  # accepted: one plain step before the next cycle makes it stable
+            stepmax = pace.stepmax * (self.growth if pace.clipped else 1.0)
+            return image, replace(pace, path=(), fallback=None, stepmax=stepmax, clipped=False)
+        if pace.finishing > 0:
+            return image, replace(pace, path=(), finishing=pace.finishing - 1)
+        path = (*(pace.path or (model,)), image)
+        if len(path) < 3:
+            return image, replace(pace, path=path)
+        coordinates = Coordinates(path[0])
+        p0, p1, p2 = (coordinates.pack(one) for one in path)
+        with np.errstate(invalid="ignore", over="ignore"):
+            r, v = p1 - p0, p2 - 2.0 * p1 + p0
+            ratio = float(np.linalg.norm(r) / max(np.linalg.norm(v), 1e-300))
+        if not np.isfinite(ratio):
+            return image, replace(pace, path=())
+        rate = max(0.0, 1.0 - 1.0 / max(ratio, 1.0)) ** 2  # gains shrink by the square of the rate of the steps
+        if gains and abs(gains[-1]) * rate < self.tol * (1.0 - rate):
+            return image, replace(pace, path=(), finishing=FINISH - 1)
+        length = min(max(ratio, 1.0), pace.stepmax)
+        clipped = length >= pace.stepmax
+        proposal = coordinates.unpack(p0 + 2.0 * length * r + length**2 * v) if length > 1.0 else None
+        if proposal is None:
+            stepmax = pace.stepmax * (self.growth if clipped and length <= 1.0 else 1.0)
+            return image, replace(pace, path=(), stepmax=stepmax)
+        return proposal, replace(pace, path=(), fallback=image, clipped=clipped)
+
+    def rejected(self, pace: Pace) -> Pace:
+        stepmax = max(1.0, pace.stepmax / self.growth) if pace.clipped else pace.stepmax
+        return replace(pace, path=(), fallback=None, stepmax=stepmax, clipped=False)
+
+
+Step = Callable[[Mixture], Mixture]
+"""One EM step on rows at hand. Raises `CollapsedError` where it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected(Accelerator):
+    """Newton's method with the curvature of a sample: EM on the sample, shifted so that it agrees with all rows here.
+
+    With F the EM map of all rows and G that of the sample, the iteration t <- G(t) + F(t0) - G(t0) starts like EM on
+    all rows and goes on as many steps as wanted for the price of the sample. Its limit solves, to first order,
+    (I - G')(t - t0) = F(t0) - t0: how slowly EM converges no longer matters, only how well the sample knows the shape
+    of the likelihood. After two rejections in a row `then` takes over for good.
+
+    Parameters
+    ----------
+    step : callable (Mixture) -> Mixture
+        One EM step on the sample.
+    tol : float
+        In nats per row: a proposal that gains less is followed by plain steps.
+    then : Accelerator
+    inner : int
+        Steps on the sample per proposal.
+    """
+
+    step: Step
+    tol: float
+    then: Accelerator
+    inner: int = 20
+
+    def next(self, model: Mixture, image: Mixture, gains: Sequence[float], pace: Pace) -> tuple[Mixture, Pace]:
+        if pace.misses >= 2:
+            return self.then.next(model, image, gains, pace)
+        if pace.fallback is not None:
+            finishing = FINISH if gains and abs(gains[-1]) < self.tol else 0
+            pace = replace(pace, fallback=None, misses=0, finishing=finishing)
+        if pace.finishing > 0:
+            return image, replace(pace, finishing=pace.finishing - 1)
+        proposal = self._propose(model, image)
+        return (image, pace) if proposal is None else (proposal, replace(pace, fallback=image))
+
+    def _propose(self, model: Mixture, image: Mixture) -> Mixture | None:
+        coordinates = Coordinates(model)
+        try:
+            shift = coordinates.pack(image) - coordinates.pack(self.step(model))
+            here: Mixture | None = image
+            for _ in range(self.inner):
+                assert here is not None
+                here = coordinates.unpack(coordinates.pack(self.step(here)) + shift)
+                if here is None:
+                    return None
+        except CollapsedError:
+            return None
+        return here
+
+    def rejected(self, pace: Pace) -> Pace:
+        if pace.misses >= 2:
+            return self.then.rejected(pace)
+        return replace(pace, path=(), fallback=None, misses=pace.misses + 1)

@@ -1,0 +1,123 @@
+"""What the names of solvers stand for: rules and updates, one after the other, around the one loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from streamgmm.accelerate import Accelerator, Corrected, Squarem
+from streamgmm.em import e_step, m_step, merge_all
+from streamgmm.executors import Executor
+from streamgmm.fitting import IncrementalUpdate, Maximize, Retire, Stage, StepwiseUpdate, Update, nobody
+from streamgmm.mixture import Mixture
+from streamgmm.rules import Decay, Exact, Incremental, Stepwise
+from streamgmm.seeding import Survey
+from streamgmm.sources import Source, array_source
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a solver is built from.
+
+    Attributes
+    ----------
+    n_components, n_features : int, of the largest candidate
+    maximize, stopping, max_iter, retire : see `fitting.Update`
+    tol : float
+    survey : Survey or None
+        The sample, where one was taken.
+    executor : Executor
+    max_bytes : int or None
+        What remembered statistics may take.
+    """
+
+    n_components: int
+    n_features: int
+    maximize: Maximize
+    stopping: Any
+    tol: float
+    max_iter: int
+    executor: Executor
+    survey: Survey | None = None
+    n_rows: int | None = None
+    max_bytes: int | None = None
+    retire: Retire = nobody
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleStep:
+    """One plain EM step on the sample; nothing is repaired."""
+
+    source: Source
+    scale: float
+    maximize: Maximize
+    executor: Executor
+
+    @classmethod
+    def of(cls, survey: Survey, maximize: Maximize, executor: Executor) -> SampleStep:
+        weight = survey.weight if survey.complete else None
+        source = array_source(survey.rows, weight, chunk_rows=4096)
+        return cls(source, 1.0 if survey.complete else survey.count / len(survey.rows), maximize, executor)
+
+    def __call__(self, model: Mixture) -> Mixture:
+        (stats,) = self.executor.run(partial(e_step, (model,)), self.source.chunks(), merge_all)
+        # As heavy as the data, which matters to a prior.
+        stats = model.restore(stats).scaled(self.scale)
+        return m_step(stats, reg_covar=self.maximize.reg_covar, prior=self.maximize.prior_of(model))
+
+
+def batch_rows(n_components: int, n_features: int) -> int:
+    """Rows of a batch of stepwise EM."""
+    return max(256, 10 * n_components * n_features)
+
+
+def hold_rows(n_components: int, n_features: int) -> int:
+    """Rows to see before stepwise EM moves."""
+    return max(20 * n_components, 2 * n_components * (n_features + 1))
+
+
+def update(settings: Settings, kind: type[Update] = Update, accelerator: Accelerator | None = None) -> Update:
+    s = settings
+    return kind(s.maximize, s.stopping, s.max_iter, accelerator, s.retire)
+
+
+def exact(settings: Settings) -> tuple[Stage, ...]:
+    return (Stage(Exact(), update(settings)),)
+
+
+def squarem(settings: Settings) -> tuple[Stage, ...]:
+    return (Stage(Exact(), update(settings, accelerator=Squarem(settings.tol))),)
+
+
+def incremental(settings: Settings) -> tuple[Stage, ...]:
+    return (Stage(Incremental(max_bytes=settings.max_bytes), update(settings, IncrementalUpdate)),)
+
+
+def stepwise(settings: Settings) -> tuple[Stage, ...]:
+    K, D = settings.n_components, settings.n_features
+    half = np.inf if settings.n_rows is None else 0.5 * settings.n_rows
+    rule = Stepwise(Decay(), batch_rows(K, D), hold_rows(K, D), average_from=half)
+    return (Stage(rule, update(settings, StepwiseUpdate)),)
+
+
+def auto(settings: Settings) -> tuple[Stage, ...]:
+    """Steps corrected by the sample where there is one, extrapolated ones otherwise; plain ones at the end."""
+    accelerator: Accelerator = Squarem(settings.tol)
+    if settings.survey is not None:
+        step = SampleStep.of(settings.survey, settings.maximize, settings.executor)
+        accelerator = Corrected(step, settings.tol, accelerator)
+    return (Stage(Exact(), update(settings, accelerator=accelerator)),)
+
+
+SOLVERS: dict[str, Callable[[Settings], tuple[Stage, ...]]] = {
+    "auto": auto,
+    "exact": exact,
+    "squarem": squarem,
+    "incremental": incremental,
+    "stepwise": stepwise,
+}
