@@ -263,11 +263,11 @@ class Online:
 
     step: int = 0
     seen: float = 0.0
-    lap_seen: float = 0.0
     inverse_size: float = 0.0
     mean: All | None = None
     late: All | None = None
     n_late: int = 0
+    lap_seen: float = 0.0
 
     @property
     def totals(self) -> All | None:
