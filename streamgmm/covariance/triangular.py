@@ -19,6 +19,7 @@ from streamgmm.covariance.base import (
     inverse_lower,
     log_weights,
     packed_indices,
+    refined,
     shares,
     spread_of,
 )
@@ -178,7 +179,8 @@ class Full(Triangular):
         return np.tensordot(member, inner, 1)
 
     def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
-        return cholesky_or_none(covariances)
+        factors, good = cholesky_or_none(covariances)
+        return (refined(covariances, factors) if good.all() else factors), good
 
     def covariances_from_precisions(self, precisions: Array) -> Array:
         return np.linalg.inv(precisions)
@@ -287,7 +289,7 @@ class Tied(Triangular):
 
     def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
         factors, good = cholesky_or_none(covariances[None])
-        return factors[0], good
+        return (refined(covariances[None], factors) if good.all() else factors)[0], good
 
     def covariances_from_precisions(self, precisions: Array) -> Array:
         return np.linalg.inv(precisions)
