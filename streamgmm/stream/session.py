@@ -293,7 +293,9 @@ class StreamSession:
         elif not refused:
             self.counts.empty += 1
         update = self._learn(rows[kept], None if weight is None else weight[kept], kept, batch.end, tuple(refused))
-        self.position = batch.end
+        # A batch may tell of some partitions only.
+        both = isinstance(self.position, dict) and isinstance(batch.end, dict)
+        self.position = {**self.position, **batch.end} if both else batch.end
         return update
 
     def _rows(self, batch: Batch, refused: list[str]) -> tuple[Array, Array | None]:

@@ -1,0 +1,50 @@
+"""What a session can read from: one small file each, its library imported only when it is opened.
+
+Every connector has ``open(position)``, an iterator of `Batch` from there on, and ``commit(position)``, which is told
+after that position is safe in a snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+from streamgmm.stream.batch import Batch, Position
+
+__all__ = ["CONNECTORS", "Source", "connect"]
+
+CONNECTORS = {
+    "lines": "Lines",
+    "arrow": "ArrowStream",
+    "zarr": "GrowingZarr",
+    "parquet": "ParquetFolder",
+    "kafka": "Kafka",
+}
+"""Module of this package, and its class."""
+
+
+class Source:
+    """What the connectors share: most have nothing to commit and nothing to close."""
+
+    def open(self, position: Position) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def commit(self, position: Position) -> None:
+        """Nothing to do: the position in the snapshot is enough."""
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def connect(kind: str, **options: Any) -> Any:
+    """The connector called `kind`, for configs.
+
+    Raises
+    ------
+    ValueError
+        For a kind that there is not.
+    """
+    if kind not in CONNECTORS:
+        raise ValueError(f"A stream's kind must be one of {sorted(CONNECTORS)}; got {kind!r}.")
+    return getattr(import_module(f"{__name__}.{kind}"), CONNECTORS[kind])(**options)

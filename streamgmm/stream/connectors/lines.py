@@ -1,0 +1,136 @@
+"""NDJSON or CSV, from a file or from standard input. The position is a number of bytes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+from streamgmm.stream.batch import Batch, Position, StreamPositionError
+from streamgmm.stream.connectors import Source
+from streamgmm.stream.connectors.parse import Parser
+
+__all__ = ["DeadLetters", "Lines"]
+
+_BLOCK = 1 << 20
+MAX_LINE = 1 << 20
+"""Bytes after which something without a line's end is no line."""
+
+
+class DeadLetters:
+    """Where bad lines go: a file of JSON lines {"at", "reason", "line"}, appended to. Without a path they are dropped.
+
+    After a crash the lines since the snapshot are read again, and so written again; `Counts.rejected` counts them once.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        self.path = path
+
+    def put(self, bad: Sequence[tuple[bytes, str]], at: Any) -> None:
+        if self.path is None or not bad:
+            return
+        import json
+
+        with open(self.path, "a", encoding="utf-8") as file:
+            for line, reason in bad:
+                text = line[:10_000].decode("utf-8", "backslashreplace")
+                file.write(json.dumps({"at": at, "reason": reason, "line": text}) + "\n")
+
+
+class Lines(Source):
+    """Rows as lines of text.
+
+    Parameters
+    ----------
+    path : path, or "-" for standard input
+        Standard input is expected to be replayed from its beginning after a restart; what was counted is passed over.
+    format, columns, width :
+        See `Parser`.
+    header : bool
+        CSV: the first line names the columns.
+    follow : bool
+        Wait at the end of a file for more, as ``tail -f``.
+    poll : float
+        Seconds between looks.
+    dead_letters : path, optional
+        File that bad lines are appended to, with the reason.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = "-",
+        *,
+        format: str = "ndjson",
+        columns: Sequence[str] | None = None,
+        width: int | None = None,
+        header: bool = False,
+        follow: bool = False,
+        poll: float = 0.2,
+        dead_letters: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.path = path
+        self.parser = Parser(format, columns, width)
+        self.header = header
+        self.follow, self.poll = follow, poll
+        self.dead = DeadLetters(dead_letters)
+        self._file: IO[bytes] | None = None
+
+    def open(self, position: Position) -> Iterator[Batch]:
+        at = int(position or 0)
+        self._file = sys.stdin.buffer if self.path == "-" else open(self.path, "rb")  # noqa: SIM115
+        self._pass_over(self._file, at)
+        rest = b""
+        while True:
+            block = os.read(self._file.fileno(), _BLOCK)
+            if not block and self.follow:
+                time.sleep(self.poll)
+                continue
+            rest += block
+            cut = rest.rfind(b"\n") + 1 if block else len(rest)
+            if not cut and len(rest) > MAX_LINE:
+                cut = len(rest)
+            if cut:
+                yield self._batch(rest[:cut], at)
+                at += cut
+                rest = rest[cut:]
+            if not block:
+                return
+
+    def close(self) -> None:
+        if self._file is not None and self._file is not sys.stdin.buffer:
+            self._file.close()
+        self._file = None
+
+    def _pass_over(self, file: IO[bytes], n: int) -> None:
+        """Go to byte n, also where nothing but reading leads there."""
+        if n and os.path.isfile(self.path):
+            size = os.fstat(file.fileno()).st_size
+            if size < n:
+                raise StreamPositionError(
+                    f"{self.path} has {size} bytes, the snapshot stands at {n}: it was cut or replaced. Give the file "
+                    "that was being read, or begin with a new snapshot."
+                )
+            os.lseek(file.fileno(), n, os.SEEK_SET)
+            return
+        left = n
+        while left:
+            block = os.read(file.fileno(), min(left, _BLOCK))
+            if not block:
+                raise StreamPositionError(
+                    f"Standard input ended {left} bytes before the snapshot's position {n}. Replay it from its start."
+                )
+            left -= len(block)
+
+    def _batch(self, text: bytes, at: int) -> Batch:
+        lines = text.split(b"\n")
+        if self.header and at == 0:
+            lines = lines[1:]
+        long = [line for line in lines if len(line) > MAX_LINE]
+        if long:
+            lines = [line for line in lines if len(line) <= MAX_LINE]
+        rows, bad = self.parser.parse(lines)
+        bad += [(line, f"a line of {len(line)} bytes; at most {MAX_LINE} are read") for line in long]
+        self.dead.put(bad, at)
+        return Batch(rows, at + len(text), at, rejected=len(bad))

@@ -1,0 +1,87 @@
+"""A folder that gains Parquet files. The position is [name of the last file, row groups read of it]."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from streamgmm.stream.batch import Batch, Position, StreamPositionError
+from streamgmm.stream.connectors import Source
+from streamgmm.stream.connectors.arrow import matrix
+
+__all__ = ["ParquetFolder"]
+
+
+class ParquetFolder(Source):
+    """Files in the order of their names, which must therefore grow, as time stamps do.
+
+    A file without its footer is still being written and is waited for; names with "." or "_" in front are passed over.
+
+    Parameters
+    ----------
+    path : folder
+    columns : sequence of str, optional
+    pattern : str
+    follow : bool
+        Wait for more files; else those that are there are read, and that is the end.
+    poll : float
+        Seconds between looks.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        columns: Sequence[str] | None = None,
+        pattern: str = "*.parquet",
+        follow: bool = False,
+        poll: float = 0.5,
+    ) -> None:
+        self.path, self.columns, self.pattern = Path(path), columns, pattern
+        self.follow, self.poll = follow, poll
+
+    def _names(self) -> list[str]:
+        return sorted(p.name for p in self.path.glob(self.pattern) if p.name[0] not in "._")
+
+    def open(self, position: Position) -> Iterator[Batch]:
+        last, done = position or ("", 0)
+        known = {name for name in self._names() if name <= last}
+        if last and last not in known:
+            raise StreamPositionError(f"{self.path}: the snapshot stands in {last!r}, which is not there any more.")
+        while True:
+            names = self._names()
+            late = [name for name in names if name <= last and name not in known]
+            if late:
+                raise StreamPositionError(
+                    f"{self.path}: {late[0]!r} came after {last!r} was read, but sorts before it. File names must grow."
+                )
+            progress = False
+            for name in names:
+                if name < last:
+                    continue
+                file = self._file(name)
+                if file is None:
+                    break
+                for group in range(done if name == last else 0, file.num_row_groups):
+                    rows = matrix(file.read_row_group(group, columns=self.columns), self.columns)
+                    start = [last, done] if last else None
+                    last, done, progress = name, group + 1, True
+                    known.add(name)
+                    yield Batch(rows, [last, done], start)
+            if not self.follow:
+                return
+            if not progress:
+                time.sleep(self.poll)
+
+    def _file(self, name: str) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.ParquetFile(self.path / name)
+        except pa.ArrowInvalid:
+            if self.follow:
+                return None
+            raise

@@ -1,0 +1,70 @@
+"""A Zarr array whose first axis grows. The position is a number of rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from streamgmm.stream.batch import Batch, Position, StreamPositionError
+from streamgmm.stream.connectors import Source
+
+__all__ = ["GrowingZarr"]
+
+
+class GrowingZarr(Source):
+    """Rows appended to a two-dimensional Zarr array by somebody else.
+
+    An array is made longer before its chunks are written, and unwritten chunks would read as fill values; they count as
+    not there yet. A chunk that is only partly filled cannot be told from a full one, so while `follow` is set the last,
+    incomplete chunk waits until the array has grown beyond it.
+
+    Parameters
+    ----------
+    path : path, store or zarr.Array
+    follow : bool
+        Wait for more at the end; else everything that is there is read, and that is the end.
+    poll : float
+        Seconds between looks.
+    """
+
+    def __init__(self, path: Any, *, follow: bool = False, poll: float = 0.5) -> None:
+        self.path, self.follow, self.poll = path, follow, poll
+
+    def _open(self) -> Any:
+        import zarr
+
+        return zarr.open_array(self.path, mode="r", config={"read_missing_chunks": False})
+
+    def open(self, position: Position) -> Iterator[Batch]:
+        from zarr.errors import ChunkNotFoundError
+
+        at = int(position or 0)
+        while True:
+            array = self._open()
+            if array.ndim != 2:
+                raise ValueError(f"{self.path}: a stream of rows needs a 2-dimensional array; got {array.shape}.")
+            length, step = array.shape[0], (array.shards or array.chunks)[0]
+            if length < at:
+                raise StreamPositionError(
+                    f"{self.path} has {length} rows, the snapshot stands at {at}: it was cut or replaced. Give the "
+                    "array that was being read, or begin with a new snapshot."
+                )
+            ready = length // step * step if self.follow else length
+            progress = False
+            while at < ready:
+                stop = min(ready, (at // step + 1) * step)
+                try:
+                    rows = np.asarray(array[at:stop])
+                except ChunkNotFoundError:
+                    if not self.follow:
+                        raise
+                    break
+                yield Batch(rows, stop, at)
+                at, progress = stop, True
+            if not self.follow:
+                return
+            if not progress:
+                time.sleep(self.poll)
