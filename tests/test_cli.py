@@ -11,7 +11,20 @@ import pytest
 
 from streamgmm.cli.app import app, run
 
-COMMANDS = ["fit", "predict", "score", "sample", "inspect", "report", "demo", "warmup", "data", "data describe"]
+COMMANDS = [
+    "fit",
+    "predict",
+    "score",
+    "sample",
+    "inspect",
+    "report",
+    "demo",
+    "warmup",
+    "data",
+    "data describe",
+    "data check",
+    "data convert",
+]
 
 
 @pytest.fixture
@@ -231,3 +244,21 @@ def test_quickstart_is_what_the_demo_runs():
     file = load_config(Path(__file__).parents[1] / "configs" / "quickstart.toml")
     here = load_config(None, QUICKSTART | {"data.path": "demo/patches.zarr", "output.dir": "demo/model"})
     assert file == here
+
+
+def test_data_commands(cli, rows_file, tmp_path, two_clusters):
+    document = json.loads(cli("data", "describe", rows_file, "--json")[1])
+    assert (document["rows"], document["features"], document["dtype"]) == (600, 2, "float64")
+    code, out, err = cli("data", "convert", rows_file, tmp_path / "rows.zarr", "--chunk-rows", 100, "--json")
+    assert code == 0 and json.loads(out)["chunks"] == 6 and "streamgmm fit" not in out
+    manifest = tmp_path / "manifest.json"
+    code, out, err = cli("data", "check", tmp_path / "rows.zarr", "--manifest", manifest, "--json")
+    assert code == 0 and json.loads(out)["max"]["x0"] == pytest.approx(two_clusters[:, 0].max())
+    chunk = next((tmp_path / "rows.zarr").rglob("c/2/0"))
+    data = bytearray(chunk.read_bytes())
+    data[40] ^= 1
+    chunk.write_bytes(data)
+    code, _, err = cli("data", "check", tmp_path / "rows.zarr", "--against", manifest)
+    assert code == 1 and "chunk 2" in err
+    code, _, err = cli("data", "convert", rows_file, tmp_path / "rows.zarr")
+    assert code == 1 and "rows.zarr" in err and "Traceback" not in err

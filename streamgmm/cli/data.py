@@ -2,38 +2,127 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from streamgmm.cli.terminal import Data, Json, emit, facts, message
+from streamgmm.cli.terminal import Data, Json, emit, facts, message, stderr_console, table
 
 app = typer.Typer(help="Look at, verify and convert data.", no_args_is_help=True)
 Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use of a table.")]
+Weight = Annotated[str | None, typer.Option("--weight", metavar="NAME", help="Column of sample weights.")]
+NEXT = "next: streamgmm fit {0} -k 5 --out out/model   or   streamgmm select {0} --report"
 
 
-@app.command(epilog="Example:  streamgmm data describe data.parquet")
-def describe(data: Data, columns: Columns = None, json: Json = False) -> None:
-    """Say what is there, without reading the rows: shape, type, chunks, columns."""
+def _open(data: str, columns: str | None, weight: str | None = None) -> Any:
     from streamgmm.sources import open_source
 
-    source = open_source(data, columns=None if columns is None else columns.split(","))
-    size = None if source.n_rows is None else source.n_rows * source.n_features * source.dtype.itemsize
-    document = {
-        "path": source.name,
-        "rows": source.n_rows,
-        "features": source.n_features,
-        "dtype": str(source.dtype),
-        "chunks": source.n_chunks,
-        "largest_chunk_rows": source.max_chunk_rows,
-        "bytes": size,
-        "feature_names": None if source.feature_names is None else list(source.feature_names),
-        "weights": source.has_weights,
-    }
+    return open_source(data, columns=None if columns is None else columns.split(","), weight=weight)
+
+
+@contextmanager
+def _counting(source: Any) -> Iterator[Callable[[int, int], None]]:
+    """Live progress of one reading; quiet where stderr is no terminal."""
+    console = stderr_console()
+    columns = (BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total} chunks, {task.fields[rows]} rows"))
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal, transient=True
+    ) as bar:
+        task = bar.add_task("", total=source.n_chunks, rows="0")
+        yield lambda chunks, rows: bar.update(task, completed=chunks, rows=f"{rows:,}")
+
+
+@app.command(epilog="Example:  streamgmm data describe data.npy")
+def describe(data: Data, columns: Columns = None, weight: Weight = None, json: Json = False) -> None:
+    """Say what is there, without reading the rows: shape, type, chunks, columns."""
+    from streamgmm.sources.tools import describe as described
+
+    document = described(_open(data, columns, weight))
     if json:
         emit(document)
         return
-    names = source.feature_names or ()
+    names = document["feature_names"] or ()
     listed = ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
-    print(facts({**document, "feature_names": listed or None}.items()))
+    print(facts((k.replace("_", " "), v) for k, v in {**document, "feature_names": listed or None}.items()))
     message(f"next: streamgmm data check {data}   or   streamgmm fit {data} -k 5 --out out/model")
+
+
+@app.command(epilog="Example:  streamgmm data check data.npy --manifest data.json")
+def check(
+    data: Data,
+    columns: Columns = None,
+    weight: Weight = None,
+    manifest: Annotated[str | None, typer.Option("--manifest", metavar="FILE", help="Write what was found.")] = None,
+    against: Annotated[str | None, typer.Option("--against", metavar="FILE", help="An earlier manifest.")] = None,
+    json: Json = False,
+) -> None:
+    """Read everything: rows, ranges, NaN, chunks that cannot be read or have changed.
+
+    Exit code 1 where a chunk is damaged or differs from the manifest.
+    """
+    from streamgmm.sources.tools import check as checked
+    from streamgmm.sources.tools import load_manifest
+
+    source = _open(data, columns, weight)
+    earlier = None if against is None else load_manifest(against)
+    with _counting(source) as progress:
+        found = checked(source, against=earlier, progress=progress)
+    if manifest is not None:
+        found.save(manifest)
+        message(f"written: {manifest}")
+    names = found.feature_names or [f"x{j}" for j in range(found.n_features)]
+    document = {
+        "rows": found.rows,
+        "weight": found.weight,
+        "nan": found.nan,
+        "infinite": found.infinite,
+        "chunks": len(found.chunks),
+        "problems": found.problems,
+        "min": dict(zip(names, found.min, strict=True)),
+        "max": dict(zip(names, found.max, strict=True)),
+    }
+    if json:
+        emit(document)
+    else:
+        print(facts((k, v) for k, v in document.items() if k not in ("problems", "min", "max")))
+        print()
+        print(table(["feature", "min", "max"], list(zip(names, found.min, found.max, strict=True))[:20]))
+    for problem in found.problems:
+        message(f"problem: {problem}")
+    if found.problems:
+        raise typer.Exit(1)
+    if found.nan:
+        message(f"{found.nan:,} values are missing: fit with --set missing=marginalize")
+    if found.infinite:
+        message(f"{found.infinite:,} values are infinite: drop or clip those rows before a fit")
+    else:
+        message(NEXT.format(data))
+
+
+@app.command(epilog="Example:  streamgmm data convert data.npy out/data.zarr")
+def convert(
+    data: Data,
+    out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="The new store.", show_default=False)],
+    columns: Columns = None,
+    weight: Weight = None,
+    chunk_rows: Annotated[int | None, typer.Option("--chunk-rows", help="Rows of a stored chunk.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32 or float64.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it is a Zarr array.")] = False,
+    json: Json = False,
+) -> None:
+    """Copy any source to a checksummed Zarr array: whole or not at all."""
+    from dataclasses import asdict
+
+    from streamgmm.sources.tools import convert as converted
+
+    source = _open(data, columns, weight)
+    with _counting(source) as progress:
+        done = converted(source, out, chunk_rows=chunk_rows, dtype=dtype, overwrite=overwrite, progress=progress)
+    if json:
+        emit(asdict(done))
+    else:
+        print(facts(asdict(done).items()))
+        message(NEXT.format(out))

@@ -74,7 +74,7 @@ def write_patches(path: str | os.PathLike[str]) -> int:
             dtype=np.float32,
             compressors=[ZstdCodec(level=1, checksum=True)],
             config={"write_empty_chunks": True},
-            attributes={"feature_names": list(FEATURE_NAMES)},
+            attributes={"streamgmm": {"feature_names": list(FEATURE_NAMES), "weight": None}},
         )
         row = 0
         for part in patch_rows(grey_images()):
