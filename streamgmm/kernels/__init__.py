@@ -14,7 +14,7 @@ from streamgmm.kernels.plan import Array, Family, Plan
 
 __all__ = ["FORMS", "Array", "Family", "NonFiniteRowError", "Plan", "Sums", "form", "run", "warmup"]
 
-FORMS = ("auto", "plain", "vector")
+FORMS = ("auto", "plain", "vector", "screened")
 _log = logging.getLogger(__name__)
 _PLAIN_BLOCK = 256
 _NONE = np.empty(0)
@@ -69,24 +69,38 @@ def _vectors_work() -> bool:
 
 
 def form() -> str:
-    """The dense form in use, "vector" or "plain"; the environment variable STREAMGMM_KERNELS forces one."""
+    """The form in use; the environment variable STREAMGMM_KERNELS forces one of `FORMS`.
+
+    "plain" and "vector" take every row densely, "screened" screens wherever it can, "auto" where it pays.
+    """
     asked = os.environ.get("STREAMGMM_KERNELS", "auto")
     if asked not in FORMS:
         raise ValueError(f"STREAMGMM_KERNELS must be one of {', '.join(FORMS)}; got {asked!r}.")
-    if asked == "auto":
-        return "vector" if _vectors_work() else "plain"
-    return asked
+    return asked if asked != "auto" or _vectors_work() else "plain"
 
 
 def _dense(n: int, D: int) -> tuple[Any, int]:
     """The dense form in use, and its rows per block."""
-    if form() == "vector":
+    if form() != "plain":
         from streamgmm.kernels.vector import block_rows, dense
 
         return dense, block_rows(D)
     from streamgmm.kernels.feature import feature
 
     return feature, max(1, min(_PLAIN_BLOCK, n))
+
+
+def _crowd(plan: Plan) -> float:
+    """Part of all terms up to which the screened form is cheaper than the dense one; 0 where it is not to be tried."""
+    asked = form()
+    if asked == "screened":
+        return 1.0 if plan.family == Family.FULL else 0.0
+    if asked == "auto":
+        from streamgmm.kernels.screened import suits
+
+        if suits(plan):
+            return 0.3 if plan.shift.shape[0] < 24 else 0.5
+    return 0.0
 
 
 def _run_tiny(family: Family, dense: Any, block: int, dtype: Any) -> None:
@@ -146,6 +160,15 @@ def run(
     shift, whiten, coef, narrow, radius, means, factor, const = map(_read_only, arrays)
     family, base = int(plan.family), plan.base
     outputs = logp, resp, label
+    crowd = _crowd(plan)
+    if crowd > 0:
+        from streamgmm.kernels.screened import reach_of, screen_of, screened
+
+        screen = screen_of(plan)
+        screened(
+            rows, w, shift, whiten, coef, base, narrow, radius, const, screen.ways, screen.always, reach_of(K), crowd,
+            block, done, *outputs, sums, totals,
+        )  # fmt: skip
     dense(family, rows, w, shift, whiten, coef, base, narrow, radius, block, done, *outputs, sums, quad, totals)
     moments = None
     if not done.all():

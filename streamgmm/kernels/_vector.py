@@ -274,6 +274,52 @@ def transpose(typingctx, source, at, stride, out, out_at, out_stride):
     return types.void(source, types.intp, types.intp, out, types.intp, types.intp), codegen
 
 
+@intrinsic
+def gather_listed(typingctx, source, chosen, first, column, out, at, stride):
+    """Eight listed rows of `source` (n, D8), features column to column + 7, in columns of `out`:
+
+    out.flat[at + j stride + b] = source[chosen[first + b], column + j] for j, b < 8.
+    """
+
+    def codegen(context, builder, signature, args):
+        source, chosen, first, column, out, at, stride = args
+        array = context.make_array(signature.args[0])(context, builder, source)
+        width = builder.extract_value(array.shape, 1)
+        index = _pointer(context, builder, signature.args[1], chosen, first)
+        loaded = []
+        for b in range(LANES):
+            row = builder.load(builder.gep(index, [ir.Constant(_int64, b)]))
+            loaded.append(_load(builder, builder.gep(array.data, [builder.add(builder.mul(row, width), column)])))
+        target = _pointer(context, builder, signature.args[4], out, at)
+        for j, value in enumerate(_transposed(builder, loaded)):
+            _store(builder, value, builder.gep(target, [builder.mul(stride, ir.Constant(_int64, j))]))
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(source, chosen, integer, integer, out, integer, integer), codegen
+
+
+@intrinsic
+def append_where(typingctx, value, bound, first, chosen, count):
+    """Write first + lane to chosen[count:] for every lane with value >= bound; return the new count.
+
+    May write, not count, up to eight places further.
+    """
+
+    def codegen(context, builder, signature, args):
+        value, bound, first, chosen, count = args
+        mask = builder.fcmp_ordered(">=", value, bound)
+        lanes = builder.add(ir.Constant(_integers, list(range(LANES))), _splat(builder, first, _integers))
+        name = "llvm.experimental.vector.compress.v8i64"
+        packed = _call(builder, name, _integers, lanes, mask, ir.Constant(_integers, ir.Undefined))
+        place = _pointer(context, builder, signature.args[3], chosen, count)
+        builder.store(packed, builder.bitcast(place, _integers.as_pointer()), align=8)
+        bits = builder.zext(builder.bitcast(mask, ir.IntType(LANES)), _int64)
+        return builder.add(count, _call(builder, "llvm.ctpop.i64", _int64, bits))
+
+    return types.intp(vector, vector, types.intp, chosen, types.intp), codegen
+
+
 # Register tiles -----------------------------------------------------------------------------------------------------
 
 
@@ -367,5 +413,58 @@ def sum_tile(m_rows: int, n_vectors: int) -> Any:
 
         i = types.intp
         return types.void(resp, i, i, i, i, psi, i, i, i, out, i, i), codegen
+
+    return tile
+
+
+def quadratic_tile(m_rows: int, n_vectors: int) -> Any:
+    """out[:] += sum over i of z_i (b_i + sum over j <= i of A_ij z_j), for `m_rows` values of i, 8 `n_vectors` lanes.
+
+    Arguments: A packed (row i from i (i + 1) / 2 on) and its place; the place of b; the first i; z, its place and row
+    stride; out and its place.
+    """
+
+    @intrinsic
+    def tile(typingctx, coef, coef_at, linear_at, first, z, z_at, z_stride, out, out_at):
+        def codegen(context, builder, signature, args):
+            coef, coef_at, linear_at, first, z, z_at, z_stride, out, out_at = args
+            one = ir.Constant(_int64, 1)
+            index = [builder.add(first, ir.Constant(_int64, m)) for m in range(m_rows)]
+            packed = _pointer(context, builder, signature.args[0], coef, coef_at)
+            left = [builder.gep(packed, [builder.lshr(builder.mul(i, builder.add(i, one)), one)]) for i in index]
+            linear = _pointer(context, builder, signature.args[0], coef, linear_at)
+            right = _pointer(context, builder, signature.args[4], z, z_at)
+            target = _pointer(context, builder, signature.args[7], out, out_at)
+            places = [builder.gep(target, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)]
+            sums = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_vectors)] for _ in range(m_rows)]
+            for m, i in enumerate(index):
+                start = _splat(builder, builder.load(builder.gep(linear, [i])))
+                for v in range(n_vectors):
+                    builder.store(start, sums[m][v])
+            with cgutils.for_range(builder, first) as loop:
+                row = builder.gep(right, [builder.mul(loop.index, z_stride)])
+                _accumulate(
+                    builder,
+                    sums,
+                    [builder.gep(pointer, [loop.index]) for pointer in left],
+                    lambda v: builder.gep(row, [ir.Constant(_int64, v * LANES)]),
+                )
+            results = [_load(builder, place) for place in places]
+            for j in range(m_rows):
+                row = builder.gep(right, [builder.mul(index[j], z_stride)])
+                values = [_load(builder, builder.gep(row, [ir.Constant(_int64, v * LANES)])) for v in range(n_vectors)]
+                for m in range(j, m_rows):
+                    factor = _splat(builder, builder.load(builder.gep(left[m], [index[j]])))
+                    for v, value in enumerate(values):
+                        builder.store(_fma(builder, factor, value, builder.load(sums[m][v])), sums[m][v])
+                # Row j of the triangle is complete: columns up to j have been added.
+                for v, value in enumerate(values):
+                    results[v] = _fma(builder, value, builder.load(sums[j][v]), results[v])
+            for place, result in zip(places, results, strict=True):
+                _store(builder, result, place)
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(coef, i, i, i, z, i, i, out, i), codegen
 
     return tile

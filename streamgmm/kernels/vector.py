@@ -33,6 +33,7 @@ from streamgmm.kernels._vector import (
 from streamgmm.kernels.feature import DIAG, FULL, SPHERICAL, TIED, TOLERANCE
 
 PANEL = 32
+_NO_SQUARES = np.empty((0, LANES))
 _e4, _e2, _e1 = (logit_tile(m, 4) for m in (4, 2, 1))
 _m44, _m42, _m41 = (sum_tile(4, v) for v in (4, 2, 1))
 _m24, _m22, _m21 = (sum_tile(2, v) for v in (4, 2, 1))

@@ -1,0 +1,1 @@
+"""What the program costs beside its peers: `python -m benchmarks.peers`, `python -m benchmarks.scaling`."""

@@ -1,0 +1,189 @@
+"""Every implementation on every row of the table, alternately, each run in a process of its own.
+
+    python -m benchmarks.peers [--runs 5] [--only TEXT] [--tiny] [--readme README.md]
+
+Equal threads, equal data, equal start; time per EM iteration actually run. The parameters that come back must give the
+same log-likelihood as ours after as many iterations. Results go to `results.json` in the cache and, with --readme,
+between the markers in that file. Peers are installed on first use (see `environments`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases import CASES, TINY, Case, folder
+from benchmarks.environments import cache, python_of
+
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+AGREE = 1e-6
+"""Allowed difference of mean log-likelihoods, in nats per row."""
+
+
+def matrix_rate(threads: int) -> float:
+    """GFLOP/s of NumPy's matrix product of two 2048 x 2048 arrays: best of five."""
+    code = (
+        "import numpy as np, time; a = np.random.rand(2048, 2048); a @ a; t = []\n"
+        "for _ in range(5):\n b = time.perf_counter(); a @ a; t.append(time.perf_counter() - b)\n"
+        "print(2 * 2048**3 / min(t) / 1e9)"
+    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    return float(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def run_once(peer: str, case: Case, iterations: int, threads: int, save: str = "-") -> dict[str, Any] | None:
+    """One run in a fresh process; None where the peer is not there, or failed (the reason is printed)."""
+    python = sys.executable if peer == "streamgmm" else python_of(peer)
+    if python is None:
+        return None
+    root = Path(__file__).parents[1]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    if peer == "streamgmm":
+        environment["PYTHONPATH"] = str(root)
+    command = [
+        python, str(root / "benchmarks" / "worker.py"), peer, str(folder(case)), case.kind, str(iterations),
+        str(threads), save,
+    ]  # fmt: skip
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{peer} failed on {case.name}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def mean_loglik(case: Case, parameters: str) -> float:
+    """Mean log-likelihood of saved parameters on the first 50,000 rows."""
+    import streamgmm as sg
+
+    X = np.load(folder(case) / "X.npy", mmap_mode="r")[:50_000]
+    with np.load(parameters) as p:
+        weights = p["weights"] / p["weights"].sum()
+        covariances = p["covariances"]
+        if case.kind in ("full", "tied"):
+            covariances = 0.5 * (covariances + np.swapaxes(covariances, -1, -2))
+        return float(sg.Mixture(weights, p["means"], covariances, case.kind).log_prob(X).mean())
+
+
+def measure(case: Case, runs: int, threads: int) -> dict[str, Any]:
+    """All implementations on one case: medians over `runs` alternations, and how far log-likelihoods lie apart."""
+    samples: dict[str, list[dict[str, Any]]] = {"streamgmm": [], **{peer: [] for peer in case.peers}}
+    gaps: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for turn in range(runs):
+            for peer in tuple(samples):
+                slow = peer in ("scikit-learn", "pomegranate", "Spark")
+                saved = str(Path(scratch) / f"{peer}.npz")
+                found = run_once(peer, case, case.slow if slow else case.iterations, threads, saved)
+                if found is None:
+                    samples.pop(peer)
+                    continue
+                samples[peer].append(found)
+                if turn == 0 and peer != "streamgmm" and Path(saved).exists():
+                    ours = str(Path(scratch) / "ours.npz")
+                    run_once("streamgmm", case, found["iterations"], threads, ours)
+                    gaps[peer] = abs(mean_loglik(case, saved) - mean_loglik(case, ours))
+    result: dict[str, Any] = {"case": case.name, "flop": case.flop, "implementations": {}}
+    for peer, found in samples.items():
+        each = [1e9 * r["seconds"] / r["iterations"] / case.n for r in found]
+        result["implementations"][peer] = {
+            "ns": statistics.median(each), "all": each, "iterations": found[0]["iterations"], "gap": gaps.get(peer),
+            "extra_mb": statistics.median(r["peak"] - r["before"] for r in found),
+        }  # fmt: skip
+    return result
+
+
+def table(results: list[dict[str, Any]], rate: float, machine: str) -> str:
+    """The results as a Markdown table."""
+    lines = [
+        f"Time of one EM iteration in ns per row (median of alternating fresh processes) on {machine}; NumPy's own "
+        f"matrix product reaches {rate:.0f} GFLOP/s in the same run.",
+        "",
+        "| rows, features, components | streamgmm | share of matrix rate | oneDAL | times | scikit-learn | times "
+        "| extra memory: streamgmm, oneDAL, scikit-learn (MB) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        found = result["implementations"]
+        ours = found["streamgmm"]
+        cells = [result["case"], f"{ours['ns']:.1f}", f"{result['flop'] / ours['ns'] / rate:.0%}"]
+        for peer in ("oneDAL", "scikit-learn"):
+            there = found.get(peer)
+            cells += [f"{there['ns']:.0f}", f"{there['ns'] / ours['ns']:.1f}"] if there else ["", ""]
+        memory = [f"{found[p]['extra_mb']:.0f}" if p in found else "-" for p in ("streamgmm", "oneDAL", "scikit-learn")]
+        lines.append("| " + " | ".join([*cells, ", ".join(memory)]) + " |")
+    gaps = [i["gap"] for r in results for i in r["implementations"].values() if i.get("gap") is not None]
+    if gaps:
+        lines += ["", f"Log-likelihoods after the same iterations lie at most {max(gaps):.0e} nats per row apart."]
+    return "\n".join(lines)
+
+
+def write_between_markers(path: Path, text: str) -> None:
+    """Replace what stands between the markers in `path`.
+
+    Raises
+    ------
+    ValueError
+        Where the markers are missing.
+    """
+    old = path.read_text()
+    if BEGIN not in old or END not in old:
+        raise ValueError(f"{path} must hold the lines {BEGIN} and {END}; add them where the table belongs.")
+    head, tail = old.split(BEGIN, 1)[0], old.split(END, 1)[1]
+    path.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; 1 where log-likelihoods do not agree."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=5, help="alternations (default 5)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="cases whose name holds this text")
+    parser.add_argument("--tiny", action="store_true", help="one small case, as the tests run it")
+    parser.add_argument("--readme", type=Path, help="write the table into this file")
+    parser.add_argument("--results", type=Path, default=None)
+    options = parser.parse_args(arguments)
+    rate = matrix_rate(options.threads)
+    machine = f"{options.threads} threads of {processor()}"
+    path = options.results or cache() / "results.json"
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    wrong = 0
+    cases = [case for case in (TINY if options.tiny else CASES) if options.only in case.name]
+    for case in cases:
+        begin = time.perf_counter()
+        result = measure(case, options.runs, options.threads)
+        stored[case.name] = {**result, "rate": rate, "machine": machine}
+        path.write_text(json.dumps(stored, indent=1))
+        for peer, found in result["implementations"].items():
+            ratio = found["ns"] / result["implementations"]["streamgmm"]["ns"]
+            gap = "" if found["gap"] is None else f", log-likelihood {found['gap']:.1e} apart"
+            print(f"{case.name}: {peer} {found['ns']:.1f} ns ({ratio:.1f} times){gap}, {found['extra_mb']:.0f} MB")
+            wrong += found["gap"] is not None and not found["gap"] < AGREE
+        print(f"  {time.perf_counter() - begin:.0f} s", flush=True)
+    if options.readme:
+        known = [stored[case.name] for case in CASES if case.name in stored]
+        write_between_markers(options.readme, table(known, rate, machine))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,454 @@
+"""Screened form for full covariances: exact terms where they can matter, by proven bounds, and nothing elsewhere.
+
+With precision P_k = U_k U_k^T and orthonormal columns O, |O^T U_k^T (z - mu_k)|^2 never exceeds the squared distance
+|U_k^T (z - mu_k)|^2: a few projections of each row bound every logit from above. The exact logit of the component with
+the largest bound is a lower bound of the row's best. Components more than `reach_of(K)` nats below cannot matter. The
+others are listed by component and evaluated and accumulated exactly on gathered rows. Where the bounds exclude too
+little, all logits are evaluated densely, and only the accumulation is sparse.
+
+What is dropped from a row is below e^-40 of it in all. A component lives on such terms only where its whole mass is
+tiny: those with little weight are evaluated everywhere, and should one turn out to have too little mass for what may
+have been dropped, the whole call is left to the dense form, as is every span of rows in which too many survive.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm._jit import inline, jit
+from streamgmm.kernels._vector import (
+    LANES,
+    append_where,
+    broadcast,
+    div,
+    fma,
+    gather_listed,
+    load,
+    maximum,
+    mul,
+    quadratic_tile,
+    store,
+    sub,
+    total,
+    transpose,
+)
+from streamgmm.kernels.feature import FULL
+from streamgmm.kernels.plan import Array, Family, Plan
+from streamgmm.kernels.vector import (
+    _NO_SQUARES,
+    PANEL,
+    _accurate,
+    _columns,
+    _frame,
+    _label,
+    _logits,
+    _m11,
+    _m12,
+    _m14,
+    _m41,
+    _m42,
+    _m44,
+    _round,
+    _row_weights,
+    _softmax,
+    _weigh,
+)
+
+SPAN = 2048
+"""Rows that are screened together; a multiple of every block."""
+DROPPED = 1e-12
+"""Largest part of a component's mass that may be dropped."""
+_q44, _q41 = quadratic_tile(4, 4), quadratic_tile(4, 1)
+_q14, _q11 = quadratic_tile(1, 4), quadratic_tile(1, 1)
+
+
+def suits(plan: Plan) -> bool:
+    """Whether the form exists for the plan and can be worth having."""
+    K, D = plan.means.shape
+    return plan.family == Family.FULL and D >= 12 and K >= 6
+
+
+def reach_of(K: int) -> float:
+    """Nats below a row's best beyond which a component is dropped."""
+    return 40.0 + math.log(K)
+
+
+class Screen:
+    """What the screened form needs beside the plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        K, D = plan.means.shape
+        d = min(D, 4 if D < 48 else 8)
+        upper = plan.factor
+        seen = np.einsum("kij,ki->kj", upper, plan.means)
+        # Where rows of the whole mixture, of mean 0 and covariance 1 in the frame, lie farthest from the component.
+        scatter = np.swapaxes(upper, 1, 2) @ upper + seen[:, :, None] * seen[:, None, :]
+        ways = upper @ _leading(scatter, d)  # (K, D, d)
+        offset = np.einsum("kd,kdj->kj", plan.means, ways)
+        self.ways = np.concatenate([np.swapaxes(ways, 1, 2), -offset[:, :, None]], axis=2).reshape(K * d, D + 1)
+        log_det = np.log(np.diagonal(upper, axis1=1, axis2=2)).sum(axis=1)
+        log_det += np.log(np.diag(plan.whiten)).sum()
+        log_weight = plan.const - log_det + 0.5 * D * math.log(2 * math.pi)
+        self.always = (log_weight < math.log(1e-3 / K)).astype(np.uint8)
+        for array in (self.ways, self.always):
+            array.flags.writeable = False
+
+
+def _leading(matrices: Array, d: int) -> Array:
+    """(K, D, d) orthonormal columns near the leading eigenvectors of symmetric (K, D, D): subspace iteration.
+
+    How near matters for speed only: any orthonormal columns give a valid bound.
+    """
+    D = matrices.shape[1]
+    start = np.argsort(-np.diagonal(matrices, axis1=1, axis2=2), axis=1, kind="stable")[:, :d]
+    columns = np.take_along_axis(matrices, start[:, None, :].repeat(D, axis=1), axis=2)
+    for _ in range(4):
+        columns = matrices @ (matrices @ np.linalg.qr(columns)[0])
+    return np.asarray(np.linalg.qr(columns)[0])
+
+
+_screens: OrderedDict[int, tuple[NDArray[np.float64], Screen]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def screen_of(plan: Plan) -> Screen:
+    """The screen of a plan, made once for all its chunks."""
+    with _lock:
+        key = id(plan.coef)
+        found = _screens.get(key)
+        if found is None or found[0] is not plan.coef:
+            found = plan.coef, Screen(plan)
+            _screens[key] = found
+            if len(_screens) > 64:
+                _screens.popitem(last=False)
+        return found[1]
+
+
+@inline
+def _bounds(ways, z, const, slack, side, bound):
+    """bound (K, 32): upper bounds of the logits of 32 rows, from projections side = ways z (K d, 32)."""
+    K = const.shape[0]
+    d = ways.shape[0] // K
+    _logits(ways, z, side)
+    half = broadcast(-0.5)
+    for k in range(K):
+        top = broadcast(const[k] + slack[k])
+        for v in range(0, PANEL, LANES):
+            s = broadcast(0.0)
+            for i in range(k * d * PANEL, (k + 1) * d * PANEL, PANEL):
+                a = load(side, i + v)
+                s = fma(a, a, s)
+            store(fma(half, s, top), bound, k * PANEL + v)
+
+
+@inline
+def _evaluate(k, D, coef, rows, chosen, count, z, value, R):
+    """Write the exact logit of component k to R (C / 32, K, 32) for `count` listed rows; pads the list to eights."""
+    p = coef.shape[1]
+    D8 = rows.shape[1]
+    for i in range(count, _round(count, LANES)):
+        chosen[i] = chosen[count - 1]
+    at = k * p
+    linear = at + D * (D + 1) // 2
+    constant = broadcast(coef[k, p - 1])
+    done = 0
+    while done < count:
+        wide = count - done >= PANEL
+        width = PANEL if wide else LANES
+        for v in range(0, width, LANES):
+            for column in range(0, D8, LANES):
+                gather_listed(rows, chosen, done + v, column, z, column * PANEL + v, PANEL)
+            store(constant, value, v)
+        i = 0
+        while i + 4 <= D:
+            if wide:
+                _q44(coef, at, linear, i, z, 0, PANEL, value, 0)
+            else:
+                _q41(coef, at, linear, i, z, 0, PANEL, value, 0)
+            i += 4
+        while i < D:
+            if wide:
+                _q14(coef, at, linear, i, z, 0, PANEL, value, 0)
+            else:
+                _q11(coef, at, linear, i, z, 0, PANEL, value, 0)
+            i += 1
+        for i in range(min(width, count - done)):
+            b = chosen[done + i]
+            R[b // PANEL, k, b % PANEL] = value[i]
+        done += width
+
+
+@inline
+def _gather_moments(k, rows, chosen, count, D, R, z, resp, picked, out):
+    """out (D + 1, D8) += sum over listed rows of r z z^T (columns up to the diagonal), and of r z in row D."""
+    D8 = rows.shape[1]
+    batch = picked.shape[0]
+    for i in range(count, _round(count, LANES)):
+        chosen[i] = chosen[count - 1]
+    step = (D + 1) * LANES
+    done = 0
+    while done < count:
+        m = min(batch, _round(count - done, LANES))
+        for v in range(0, m, LANES):
+            for column in range(0, D8, LANES):
+                gather_listed(rows, chosen, done + v, column, z, column * LANES, LANES)
+            to = (v // LANES) * step
+            for i in range(LANES):
+                b = chosen[done + v + i]
+                r = R[b // PANEL, k, b % PANEL]
+                resp[v // LANES, D, i] = r if done + v + i < count else 0.0
+                for column in range(0, D8, LANES):
+                    store(load(rows, b * D8 + column), picked, (v + i) * D8 + column)
+            r = load(resp, to + D * LANES)
+            for i in range(0, D * LANES, LANES):
+                store(mul(r, load(z, i)), resp, to + i)
+        i = 0
+        while i <= D:
+            tall = i + 4 <= D
+            f = 0
+            end = _round(i + 4, LANES) if tall else D8
+            while f < end:
+                if f + 32 <= end:
+                    if tall:
+                        _m44(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
+                    else:
+                        _m14(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
+                    f += 32
+                elif f + 16 <= end:
+                    if tall:
+                        _m42(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
+                    else:
+                        _m12(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
+                    f += 16
+                else:
+                    if tall:
+                        _m41(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
+                    else:
+                        _m11(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
+                    f += 8
+            i += 4 if tall else 1
+        done += m
+
+
+@jit
+def screened(
+    rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, block, done, logp, resp,
+    label, sums, totals,
+):  # fmt: skip
+    """One E-step over the spans of `rows` where few components can matter; the others are left to `dense`.
+
+    Parameters
+    ----------
+    rows, weight, shift, whiten, coef, base, narrow, radius, block, logp, resp, label, sums, totals : as in `feature`
+    const : (K,)                                        # IN  largest possible logit of each component
+    ways : (K d, D + 1)                                 # IN  projections, see `Screen`
+    always : (K,) uint8                                 # IN  components to be evaluated everywhere
+    reach : float                                       # IN  nats below the best at which a component is dropped
+    crowd : float                                       # IN  part of all terms above which the dense form is cheaper
+    done : (ceil(n / block),) uint8                     # INOUT set to 1 where the span was taken
+    """
+    n = rows.shape[0]
+    D = shift.shape[0]
+    K, p = coef.shape
+    statistics = sums.shape[0] > 0
+    D8 = _round(D, LANES)
+    span = min(SPAN, _round(n, block))
+    panels = span // PANEL
+    x = np.zeros((D8, PANEL))
+    z = np.zeros((panels, D8, PANEL))
+    flat = np.zeros((span, D8))
+    norm = np.zeros(span)
+    side = np.zeros((ways.shape[0], PANEL))
+    bound = np.zeros((panels, K, PANEL))
+    R = np.zeros((panels, K, PANEL))
+    out = np.zeros((panels, 5, PANEL))
+    slack = np.zeros(K)
+    common = np.zeros(PANEL)
+    best = np.zeros(span)
+    floor = np.zeros(span)
+    w = np.zeros((panels, PANEL))
+    value = np.zeros(PANEL)
+    phi = np.zeros((p, PANEL))
+    capacity = int(crowd * K * span) + span + 2 * LANES
+    chosen = np.zeros(capacity + K * LANES, np.int64)
+    begin_of = np.zeros(K + 1, np.int64)
+    spare = np.zeros(LANES, np.int64)
+    batch = 128
+    picked = np.zeros((batch, D8))
+    scaled = np.zeros((batch // LANES, D + 1, LANES))
+    part = np.zeros((K if statistics else 0, D + 1, D8))
+    masses = np.zeros((K, LANES))
+    local = np.zeros(5)
+    taken = np.zeros(done.shape[0], np.uint8)
+    cut = math.exp(-reach)
+    farthest = 1.0
+    loose = False  # the bounds exclude too little to be worth their time
+    for first in range(0, n, span):
+        count = min(span, n - first)
+        used = (count + PANEL - 1) // PANEL
+        largest = 0.0
+        for u in range(used):
+            at = u * D8 * PANEL
+            _frame(rows, first + u * PANEL, first + count - 1, shift, whiten, x, z, at, norm, u * PANEL)
+            for i in range(0, D8, LANES):
+                for v in range(0, PANEL, LANES):
+                    transpose(z, at + i * PANEL + v, PANEL, flat, (u * PANEL + v) * D8 + i, D8)
+        finite = True
+        for b in range(used * PANEL):
+            finite &= norm[b] < np.inf
+            largest = max(largest, norm[b])
+        if not finite:
+            continue
+        # Rounding of projections, of the columns' orthogonality, and of the exact logit itself: each is at most a small
+        # multiple of D eps |P| (|z| + |mu|)^2, of which `narrow` holds eps |P|.
+        fits = True
+        for k in range(K):
+            error = narrow[k] * (math.sqrt(largest) + radius[k]) ** 2
+            fits &= error < 1.0
+            slack[k] = 32.0 * (D + 8) * error
+        if not fits:
+            continue
+        if first == 0:  # Try on a few rows what the two halves of screening are worth.
+            matter = 0
+            excluded = 0
+            probe = min(4, used)
+            for u in range(probe):
+                _columns(FULL, z, u * D8 * PANEL, D, phi)
+                _logits(coef, phi, R[u])
+                _bounds(ways, z[u], const, slack, side, bound[u])
+                for v in range(0, PANEL, LANES):
+                    top = broadcast(base)
+                    for k in range(K):
+                        top = maximum(load(R, (u * K + k) * PANEL + v), top)
+                    top = sub(top, broadcast(reach))
+                    for k in range(K):
+                        matter += append_where(load(R, (u * K + k) * PANEL + v), top, 0, spare, 0)
+                        excluded += LANES - append_where(load(bound, (u * K + k) * PANEL + v), top, 0, spare, 0)
+            terms = probe * PANEL * K
+            if matter > crowd * terms:
+                return
+            loose = excluded < (1.0 - crowd) * terms
+        if not loose:
+            for u in range(used):
+                _bounds(ways, z[u], const, slack, side, bound[u])
+                _label(bound, u * K * PANEL, K, -np.inf, common, best[u * PANEL :])
+                for v in range(0, K * PANEL, LANES):
+                    store(broadcast(-1e300), R[u], v)
+            # The exact logit of the most promising component of each row, component by component.
+            begin_of[:] = 0
+            for b in range(used * PANEL):
+                begin_of[int(best[b]) + 1] += 1
+            for k in range(K):
+                begin_of[k + 1] = _round(begin_of[k + 1], LANES) + begin_of[k]
+            for b in range(used * PANEL):
+                k = int(best[b])
+                chosen[begin_of[k]] = b
+                begin_of[k] += 1
+            start = 0
+            for k in range(K):
+                stop = begin_of[k]
+                if stop > start:
+                    _evaluate(k, D, coef, flat, chosen[start:], stop - start, x, value, R)
+                start = _round(stop, LANES)
+            for b in range(used * PANEL):
+                k = int(best[b])
+                floor[b] = max(R[b // PANEL, k, b % PANEL], base) - reach
+                bound[b // PANEL, k, b % PANEL] = -np.inf
+            # All others that can matter.
+            size = 0
+            for k in range(K):
+                begin_of[k] = size
+                if size + span > capacity:
+                    loose = True
+                    break
+                if always[k] != 0:
+                    for b in range(used * PANEL):
+                        if bound[b // PANEL, k, b % PANEL] > -np.inf:
+                            chosen[size] = b
+                            size += 1
+                else:
+                    for u in range(used):
+                        for v in range(0, PANEL, LANES):
+                            b = u * PANEL + v
+                            size = append_where(load(bound, (u * K + k) * PANEL + v), load(floor, b), b, chosen, size)
+                begin_of[k + 1] = size
+                size = _round(size, LANES)
+                if size > begin_of[k]:
+                    _evaluate(k, D, coef, flat, chosen[begin_of[k] :], begin_of[k + 1] - begin_of[k], x, value, R)
+        if loose:
+            for u in range(used):
+                _columns(FULL, z, u * D8 * PANEL, D, phi)
+                _logits(coef, phi, R[u])
+        for u in range(used):
+            if label.shape[0] > 0:
+                _label(R, u * K * PANEL, K, base, common, best)
+                for b in range(min(PANEL, count - u * PANEL)):
+                    label[first + u * PANEL + b] = int(best[b])
+            _softmax(R, u * K * PANEL, K, base, common, out[u])
+        if not _accurate(R, out, norm, weight, first, count, narrow, radius):
+            continue
+        if statistics and loose:
+            kept = 0
+            for u in range(used):
+                for v in range(0, PANEL, LANES):
+                    least = div(broadcast(cut), load(out[u], v))
+                    for k in range(K):
+                        kept = append_where(load(R, (u * K + k) * PANEL + v), least, 0, spare, 0) + kept
+            if kept > crowd * K * used * PANEL:
+                break
+        farthest = max(farthest, largest)
+        taken[first // block : (first + count + block - 1) // block] = 1
+        for u in range(used):
+            begin = first + u * PANEL
+            here = min(PANEL, count - u * PANEL)
+            local[4] += _row_weights(weight, begin, here, w[u])
+            for b in range(here):
+                local[0] += w[u, b] * out[u, 2, b]
+                local[1] += w[u, b] * out[u, 3, b]
+                local[2] += w[u, b] * out[u, 4, b]
+                local[3] += w[u, b]
+            if logp.shape[0] > 0:
+                for b in range(here):
+                    logp[begin + b] = out[u, 2, b]
+            if resp.shape[0] > 0:
+                for b in range(here):
+                    for k in range(K):
+                        resp[begin + b, k] = R[u, k, b] * out[u, 0, b]
+                    if resp.shape[1] > K:
+                        resp[begin + b, K] = 1.0 - out[u, 1, b]
+            if statistics:
+                _weigh(R, u * K * PANEL, K, out[u], w[u], norm, 0, masses, _NO_SQUARES)
+        if not statistics:
+            continue
+        for k in range(K):
+            least = broadcast(5e-324 if always[k] != 0 else cut)
+            size = 0
+            for u in range(used):
+                for v in range(0, PANEL, LANES):
+                    lowest = maximum(mul(least, load(w[u], v)), broadcast(5e-324))
+                    size = append_where(load(R, (u * K + k) * PANEL + v), lowest, u * PANEL + v, chosen, size)
+            if size > 0:
+                _gather_moments(k, flat, chosen, size, D, R, x, scaled, picked, part[k])
+    if statistics:
+        for k in range(K):
+            if always[k] == 0 and total(load(masses, k * LANES)) * DROPPED < local[3] * cut * farthest:
+                return
+    for g in range(done.shape[0]):
+        done[g] |= taken[g]
+    for i in range(5):
+        totals[i] += local[i]
+    if statistics:
+        for k in range(K):
+            q = 0
+            for i in range(D):
+                for j in range(i + 1):
+                    sums[k, q] += part[k, i, j]
+                    q += 1
+            for i in range(D):
+                sums[k, q + i] += part[k, D, i]
+            sums[k, p - 1] += total(load(masses, k * LANES))

@@ -1,0 +1,186 @@
+"""The screened form against the dense one, its bound against 50-digit arithmetic, and attempts to break it."""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+
+from streamgmm import kernels
+from streamgmm.kernels import screened as form
+from streamgmm.mixture import Mixture
+
+
+def wishart(K, D, spread, seed=0, condition=None, weights=None):
+    rng = np.random.default_rng(seed)
+    half = rng.normal(size=(K, D, 2 * D)) / np.sqrt(2 * D)
+    covariances = half @ half.transpose(0, 2, 1)
+    if condition is not None:
+        turn = np.linalg.qr(rng.normal(size=(K, D, D)))[0]
+        values = np.geomspace(1.0, 1.0 / condition, D)
+        covariances = (turn * values) @ turn.transpose(0, 2, 1)
+        covariances = 0.5 * (covariances + covariances.transpose(0, 2, 1))
+    weights = np.full(K, 1.0 / K) if weights is None else np.asarray(weights)
+    return Mixture(weights, spread * rng.normal(size=(K, D)), covariances, "full")
+
+
+def both(monkeypatch, model, rows, weight=None):
+    plan = model._prepare().plan
+    found = []
+    for name in ("vector", "screened"):
+        monkeypatch.setenv("STREAMGMM_KERNELS", name)
+        n, K = len(rows), plan.coef.shape[0]
+        out = {"logp": np.empty(n), "label": np.empty(n, np.int64), "resp": np.empty((n, K))}
+        found.append((kernels.run(plan, rows, weight, statistics=True, **out), out))
+    return found
+
+
+def assert_same(found, rounding=0.0):
+    """`rounding` is the feature form's own error in nats: both forms have it, and add in different orders."""
+    (a, out_a), (b, out_b) = found
+    bound = 1e-12 + rounding
+    assert (np.abs(out_a["logp"] - out_b["logp"]) <= bound * np.maximum(1, np.abs(out_a["logp"]))).all()
+    np.testing.assert_allclose(out_a["resp"], out_b["resp"], rtol=1e-9, atol=bound)
+    assert (out_a["label"] == out_b["label"]).all()
+    mass = a.feature[:, -1:]
+    assert (np.abs(a.feature - b.feature) <= bound * (mass + np.abs(a.feature))).all()
+    np.testing.assert_allclose(a.totals, b.totals, rtol=bound, atol=1e-12 * a.totals[3])
+
+
+def rounding_of(plan, rows):
+    reach = np.linalg.norm((rows - plan.shift) @ plan.whiten.T, axis=1).max()
+    return 0.1 * (plan.narrow * (reach + plan.radius) ** 2).max()
+
+
+def spy(monkeypatch):
+    """Counts of rows that the screened form was given and took."""
+    seen = {"calls": 0, "rows": 0, "taken": 0}
+    real = form.screened
+
+    def watched(rows, *arguments):
+        block, done = arguments[12], arguments[13]
+        before = done.copy()
+        real(rows, *arguments)
+        seen["calls"] += 1
+        seen["rows"] += len(rows)
+        seen["taken"] += min(len(rows), int((done > before).sum()) * block)
+
+    monkeypatch.setattr(form, "screened", watched)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("K", "D", "n", "spread"),
+    [
+        (3, 1, 100, 3.0),
+        (4, 3, 2100, 1.0),
+        (40, 12, 3000, 1.0),
+        (20, 17, 2500, 2.0),
+        (30, 33, 2300, 1.0),
+        (6, 128, 400, 0.5),
+    ],
+)
+def test_screened_equals_dense(monkeypatch, K, D, n, spread):
+    model = wishart(K, D, spread)
+    rows = model.sample(n, 1)[0][np.random.default_rng(2).permutation(n)]
+    seen = spy(monkeypatch)
+    assert_same(both(monkeypatch, model, rows))
+    assert seen["taken"] == n
+    weight = np.random.default_rng(3).uniform(0, 2, n)
+    weight[::5] = 0
+    assert_same(both(monkeypatch, model, rows, weight))
+    assert_same(both(monkeypatch, model, rows[:1]))
+
+
+@pytest.mark.parametrize("D", [2, 16, 64, 128])
+@pytest.mark.parametrize("condition", [1e0, 1e4, 1e8])
+def test_the_bound_holds_against_fifty_digits(D, condition):
+    model = wishart(3, D, 0.3, seed=D, condition=condition)
+    plan = model._prepare().plan
+    screen = form.Screen(plan)
+    d = len(screen.ways) // 3
+    rng = np.random.default_rng(5)
+    z = np.concatenate([rng.normal(size=(6, D)), plan.means + 1e-6 * rng.normal(size=(3, D))])
+    # On the edge: displaced from a mean along the projected directions only, where the bound is as tight as it gets.
+    for k in range(3):
+        ways = screen.ways[k * d : (k + 1) * d, :D]
+        z = np.concatenate([z, plan.means[k] + rng.normal(size=(3, d)) @ np.linalg.pinv(ways).T])
+    reach = np.sqrt((z**2).sum(axis=1).max())
+    slack = 32 * (D + 8) * plan.narrow * (reach + plan.radius) ** 2
+    side = (z @ screen.ways[:, :D].T + screen.ways[:, D]).reshape(len(z), 3, d)
+    bound = plan.const - 0.5 * (side**2).sum(axis=2) + slack
+    with mpmath.workdps(50):
+        for i, row in enumerate(z):
+            for k in range(3):
+                delta = [mpmath.mpf(float(a)) - mpmath.mpf(float(m)) for a, m in zip(row, plan.means[k], strict=True)]
+                squared = mpmath.mpf(0)
+                for j in range(D):
+                    column = plan.factor[k, :, j]
+                    squared += mpmath.fsum(mpmath.mpf(float(u)) * t for u, t in zip(column, delta, strict=True)) ** 2
+                assert mpmath.mpf(float(bound[i, k])) >= mpmath.mpf(float(plan.const[k])) - squared / 2
+
+
+@pytest.mark.parametrize(("D", "condition"), [(8, 1e2), (32, 1e5), (128, 1e3), (24, 1e8)])
+def test_rows_on_the_edge_of_the_bound(monkeypatch, D, condition):
+    """Rows between two means, where the runner-up lies within a nat of the distance at which it is dropped."""
+    model = wishart(4, D, 1.0, seed=D, condition=condition)
+    plan = model._prepare().plan
+    lower = np.linalg.cholesky(model.covariances)
+    rng = np.random.default_rng(1)
+    away = form.reach_of(4) + rng.uniform(-1, 1, 600)
+    direction = rng.normal(size=(600, D))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    k = rng.integers(0, 4, 600)
+    edge = model.means[k] + np.einsum("nij,nj->ni", lower[k], direction * np.sqrt(2 * away)[:, None])
+    ways = form.Screen(plan).ways.reshape(4, -1, D + 1)
+    narrow = np.stack([np.linalg.pinv(w[:, :D])[:, 0] for w in ways]) @ np.linalg.inv(plan.whiten).T
+    along = model.means[k] + narrow[k] * np.sqrt(2 * away)[:, None]
+    rows = np.concatenate([edge, along, model.sample(400, 2)[0]])
+    assert_same(both(monkeypatch, model, rows), rounding_of(plan, rows))
+
+
+def test_a_component_of_little_weight_is_evaluated_everywhere(monkeypatch):
+    K, D = 8, 16
+    model = wishart(K, D, 2.0, weights=[1e-12, *([(1 - 1e-12) / 7] * 7)])
+    rows = model.sample(3000, 3)[0]
+    rows = rows[np.random.default_rng(0).permutation(3000)]
+    seen = spy(monkeypatch)
+    found = both(monkeypatch, model, rows)
+    assert found[0][0].feature[0, -1] < 1e-9
+    assert seen["taken"] == 3000
+    assert_same(found)
+
+
+def test_a_component_that_lost_its_rows_is_left_to_the_dense_form(monkeypatch):
+    model = wishart(8, 16, 3.0)
+    rows, labels = model.sample(4000, 4)
+    rows = rows[labels != 2]
+    seen = spy(monkeypatch)
+    found = both(monkeypatch, model, rows)
+    assert seen["calls"] == 1
+    assert seen["taken"] == 0
+    assert_same(found)
+
+
+def test_crowded_rows_go_to_the_dense_form(monkeypatch):
+    monkeypatch.setenv("STREAMGMM_KERNELS", "auto")
+    if kernels.form() == "plain":
+        pytest.skip("the screened form is chosen only where the hand-tiled one is")
+    seen = spy(monkeypatch)
+    near, far = wishart(20, 16, 0.1), wishart(20, 16, 4.0)
+    for model in (near, far):
+        rows = model.sample(3000, 5)[0]
+        kernels.run(model._prepare().plan, rows[np.random.default_rng(1).permutation(3000)], None, statistics=True)
+    assert seen["calls"] == 2
+    assert seen["taken"] == 3000
+
+
+def test_bits_do_not_depend_on_what_ran_before(monkeypatch):
+    monkeypatch.setenv("STREAMGMM_KERNELS", "screened")
+    model, other = wishart(10, 16, 2.0), wishart(10, 16, 2.0, seed=9)
+    rows = model.sample(2500, 6)[0]
+    first = kernels.run(model._prepare().plan, rows, None, statistics=True)
+    kernels.run(other._prepare().plan, rows, None, statistics=True)
+    again = kernels.run(wishart(10, 16, 2.0)._prepare().plan, rows, None, statistics=True)
+    assert (first.feature == again.feature).all()
+    assert (first.totals == again.totals).all()
