@@ -13,10 +13,11 @@ from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from streamgmm.covariance import TIED
 from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import Executor
 from streamgmm.mixture import Mixture, check_weight
-from streamgmm.reading import Reader
+from streamgmm.reading import Reader, map_chunks
 from streamgmm.seeding import INIT
 from streamgmm.sketch import Scale, exact_threshold
 from streamgmm.sources import is_array_like
@@ -28,12 +29,18 @@ Array = NDArray[np.float64]
 class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
     """Calls the rows of lowest density under a Gaussian mixture outliers.
 
+    Outliers that lie together earn a component of their own, and a high density in it. So the lightest components, as
+    long as all of them hold less than `contamination` of the weight, are taken for such clusters and left out of the
+    density (`light_components="keep"` leaves them in).
+
     Parameters
     ----------
     n_components : int or sequence of int, default 1
         Of several, the number with the lowest BIC is taken.
     contamination : float in (0, 0.5], default 0.05
         Share of the training rows, by weight, that lies below the threshold.
+    light_components : {"drop", "keep"}, default "drop"
+        Whether components that together weigh less than `contamination` count as outliers.
     covariance_type, tol, reg_covar, max_iter, n_init, init_params, random_state :
         Of the mixture, as in `GaussianMixture`.
     estimator : GaussianMixture or None
@@ -46,6 +53,10 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
     ----------
     estimator_ : GaussianMixture
         The fitted mixture.
+    mixture_ : Mixture
+        What scores are taken from: the fitted mixture without its light components.
+    dropped_ : tuple of int
+        Those components.
     n_components_, n_iter_ : int
     bic_ : dict of int to float
         BIC of each number of components that was tried.
@@ -67,6 +78,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), "array-like", range],
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "light_components": [StrOptions({"drop", "keep"})],
         "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
         "tol": [Interval(Real, 0.0, None, closed="left")],
         "reg_covar": [Interval(Real, 0.0, None, closed="left")],
@@ -84,6 +96,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         n_components: int | Iterable[int] = 1,
         *,
         contamination: float = 0.05,
+        light_components: str = "drop",
         covariance_type: str = "full",
         tol: float = 1e-6,
         reg_covar: float = 1e-6,
@@ -97,6 +110,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
     ) -> None:
         self.n_components = n_components
         self.contamination = contamination
+        self.light_components = light_components
         self.covariance_type = covariance_type
         self.tol = tol
         self.reg_covar = reg_covar
@@ -126,6 +140,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         self.n_components_, self.n_iter_ = self.estimator_.n_components, self.estimator_.n_iter_
         if hasattr(self, "feature_names_in_"):
             self.estimator_.feature_names_in_ = self.feature_names_in_
+        self.mixture_, self.dropped_ = self._scoring_mixture()
         self.offset_, self.offset_error_ = self._threshold(source, in_memory, sample_weight)
         self.n_passes_ = sum(gm.n_passes_ for gm in fits) + 1
         return self
@@ -156,10 +171,20 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
             n_jobs=self.n_jobs,
         )
 
+    def _scoring_mixture(self) -> tuple[Mixture, tuple[int, ...]]:
+        model = self.estimator_.mixture_
+        if self.light_components == "keep" or model.noise_weight > 0:
+            return model, ()
+        order = np.argsort(model.weights, kind="stable")
+        light = np.cumsum(model.weights[order]) < self.contamination
+        if not light.any():
+            return model, ()
+        return without(model, order[light]), tuple(sorted(order[light].tolist()))
+
     def _threshold(self, source: Source, in_memory: bool, sample_weight: ArrayLike | None) -> tuple[float, float]:
-        model, share = self.estimator_.mixture_, self.contamination
+        model, share = self.mixture_, self.contamination
         if in_memory:
-            scores = np.concatenate(list(self.estimator_.score_samples(source)))
+            scores = np.concatenate(list(map_chunks(source, model, "log_prob", self._executor())))
             return exact_threshold(scores, check_weight(sample_weight, len(scores)), share), 0.0
         scale = Scale(_guess(source, model, share))
         counts = self._executor().run(partial(_count, model, scale), source.chunks(), np.add)
@@ -169,7 +194,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
 
     def _ask_mixture(self, X: Any, question: str) -> Any:
         check_is_fitted(self)
-        return self._ask(X, _Judge(self.estimator_.mixture_, self.offset_), question)
+        return self._ask(X, _Judge(self.mixture_, self.offset_), question)
 
     def score_samples(self, X: Any) -> Any:
         """(N,) log p(x) in nats; the lower, the more abnormal."""
@@ -191,6 +216,15 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.estimator is not None and self.estimator.missing == "marginalize"
         return tags
+
+
+def without(model: Mixture, components: NDArray[np.intp]) -> Mixture:
+    """The mixture of the other components, with weights that sum to 1."""
+    keep = np.setdiff1d(np.arange(model.n_components), components)
+    weights = model.weights[keep] / model.weights[keep].sum()
+    tied = model.family is TIED
+    covariances, factors = (a if tied else a[keep] for a in (model.covariances, model.factors))
+    return Mixture.trusted(weights, model.means[keep], covariances, model.family, factors, 0.0, model.observation)
 
 
 class _Judge:

@@ -89,6 +89,22 @@ def test_the_number_of_components_is_chosen_by_bic():
         sg.OutlierDetector([0, 1]).fit(X)
 
 
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_a_cluster_of_outliers_is_not_normal(covariance_type):
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(980, 2)), 12 + 0.01 * rng.normal(size=(20, 2))])
+    settings = {"n_components": 2, "covariance_type": covariance_type, "random_state": 0, "contamination": 0.05}
+    detector = sg.OutlierDetector(**settings).fit(X)
+    assert (detector.predict(X)[980:] == -1).all()
+    assert len(detector.dropped_) == 1 and detector.mixture_.n_components == 1
+    assert detector.mixture_.weights.sum() == pytest.approx(1)
+    assert (detector.predict(X) == -1).mean() == 0.05
+    keep = sg.OutlierDetector(**settings, light_components="keep").fit(X)
+    assert keep.dropped_ == () and keep.mixture_ is keep.estimator_.mixture_
+    if covariance_type != "tied":  # one covariance for both leaves the small cluster as thin as the large one
+        assert (keep.predict(X)[980:] == 1).all()
+
+
 def test_a_mixture_with_its_own_settings():
     X = data(300)
     mixture = sg.GaussianMixture(2, prior="default", random_state=0, tol=1e-4)
