@@ -16,7 +16,7 @@ HOUSE = [
     {"__main__", "cli"},
     {"report"},
     {"config"},
-    {"selection", "diagnostics", "outlier", "scoring", "stream"},
+    {"selection", "diagnostics", "shapes", "outlier", "scoring", "stream"},
     {"estimator", "kmeans", "transforms"},
     {"partial"},
     {"reading", "asking", "exchange"},

@@ -1,0 +1,121 @@
+"""Is what a component took one Gaussian, several, or none? Answered on a sample of the rows."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+
+from streamgmm.estimator import GaussianMixture
+from streamgmm.mixture import Mixture
+
+Array = NDArray[np.float64]
+
+MOST_PIECES = 3
+DIP = 0.5
+"""Two pieces are apart where the density between them falls below this share of the lower of their peaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How far weighted rows are from one Gaussian.
+
+    Attributes
+    ----------
+    kurtosis : float
+        E d^4 over D (D + 2), d being the Mahalanobis distance: 1 for a Gaussian, above for heavy tails, below for
+        rings, slabs and gaps (Mardia 1970).
+    skewness : float
+        Squared length of the tensor of third moments of whitened rows, over D: 0 for a Gaussian.
+    beyond : float
+        Share of the weight at distances a Gaussian exceeds once in a thousand rows.
+    rows : float
+        Effective number of rows, (sum w)^2 / sum w^2.
+    """
+
+    kurtosis: float
+    skewness: float
+    beyond: float
+    rows: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """What a component's rows fall into.
+
+    Attributes
+    ----------
+    groups : number of separated groups of pieces; 1 where all hang together
+    count : number of pieces that BIC asks for
+    gain : nats per row of the component that the pieces explain more than one Gaussian does
+    shapes : of each group by itself
+    """
+
+    groups: int
+    count: int
+    gain: float
+    shapes: tuple[Shape, ...]
+
+
+def shape_of(rows: Array, weight: Array) -> Shape:
+    """Distance of weighted rows (n, D) from the Gaussian of their own moments."""
+    from scipy.stats import chi2
+
+    D = rows.shape[1]
+    z = whiten(rows, weight)
+    total = weight.sum()
+    square = (z**2).sum(axis=1)
+    kurtosis = float(weight @ square**2 / total / (D * (D + 2)))
+    skewness = 0.0
+    for i in range(D):  # slices of the (D, D, D) tensor
+        third = (z * (weight * z[:, i])[:, None]).T @ z / total
+        skewness += float((third**2).sum())
+    beyond = float(weight @ (square > chi2.ppf(0.999, D)) / total)
+    return Shape(kurtosis, skewness / D, beyond, float(total**2 / (weight @ weight)))
+
+
+def whiten(rows: Array, weight: Array) -> Array:
+    """Rows in coordinates in which their weighted covariance is the identity; directions without variance stay 0."""
+    mean = np.average(rows, axis=0, weights=weight)
+    delta = rows - mean
+    values, vectors = np.linalg.eigh((delta * weight[:, None]).T @ delta / weight.sum())
+    scale = np.where(values > 1e-12 * max(values[-1], 1e-300), values, np.inf)
+    return np.asarray(delta @ vectors / np.sqrt(scale))
+
+
+def pieces_of(rows: Array, weight: Array) -> Pieces:
+    """Split weighted rows into as many Gaussians as BIC asks for, and see which of them hang together."""
+    fits: list[GaussianMixture] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for m in range(1, MOST_PIECES + 1):
+            gm = GaussianMixture(m, n_init=min(m, 2), max_iter=40, tol=1e-3, reg_covar=1e-9, random_state=0, n_jobs=1)
+            fits.append(gm.fit(rows, sample_weight=weight))
+            if m > 1 and float(fits[-1].report_["bic"]) > float(fits[-2].report_["bic"]):
+                fits.pop()
+                break
+    best = fits[-1]
+    model = best.mixture_
+    gain = (float(best.report_["loglik"]) - float(fits[0].report_["loglik"])) / float(weight.sum())
+    groups = connected(model)
+    n_groups = int(groups.max()) + 1
+    resp = model.responsibilities(rows)
+    shapes = tuple(shape_of(rows, weight * resp[:, groups == g].sum(axis=1) + 1e-300) for g in range(n_groups))
+    return Pieces(n_groups, model.n_components, gain, shapes)
+
+
+def connected(model: Mixture) -> NDArray[np.intp]:
+    """(K,) group of each component: components without a dip of the density on the line between them are together."""
+    K = model.n_components
+    group = np.arange(K)
+    path = np.linspace(0.0, 1.0, 33)[:, None]
+    for a in range(K):
+        for b in range(a):
+            line = model.means[a] + path * (model.means[b] - model.means[a])
+            density = model.log_prob(line)
+            if density.min() > min(density[0], density[-1]) + np.log(DIP):
+                group[group == group[a]] = group[b]
+    return np.unique(group, return_inverse=True)[1]

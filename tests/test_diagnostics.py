@@ -1,0 +1,207 @@
+"""Each finding fires where it should, and stays silent where it should."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.datasets import make_circles, make_moons
+
+import streamgmm as sg
+from streamgmm.shapes import connected, pieces_of, shape_of
+from streamgmm.sources import ArraySource
+
+RNG = np.random.default_rng
+
+
+def fit(X, K=1, **settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return sg.GaussianMixture(K, **{"random_state": 0, "n_init": 3, "max_iter": 200, "tol": 1e-4, **settings}).fit(
+            X
+        )
+
+
+def codes(X, K=1, gm=None, **settings):
+    return {finding.code for finding in sg.diagnose(gm or fit(X, K, **settings), X)}
+
+
+def pair(n=1000, distance=8.0, D=2, seed=0):
+    X = RNG(seed).normal(size=(n, D))
+    X[::2, 0] += distance
+    return X
+
+
+def test_a_good_fit_has_no_findings():
+    assert codes(pair(2000), 2) == set()
+    assert codes(pair(2000, D=5), 2, covariance_type="diag") == set()
+    parts = [RNG(1).normal(size=(900, 3)), RNG(2).normal(size=(600, 3)) * 0.5 + 6, RNG(3).normal(size=(500, 3)) - 7]
+    assert codes(np.concatenate(parts), 3) == set()
+
+
+def test_unscaled_features():
+    assert "unscaled-features" in codes(pair() * [1, 1000], 2)
+    assert "unscaled-features" not in codes(pair() * [1, 10], 2)
+
+
+def test_constant_and_categorical_columns():
+    X = np.column_stack([pair(), RNG(0).integers(0, 3, 1000), np.full(1000, 4.0)])
+    findings = {f.code: f for f in sg.diagnose(fit(X, 2), X)}
+    assert findings["categorical-columns"].evidence["distinct"] == {"2": 3}
+    assert findings["constant-features"].evidence["features"] == ["3"]
+    counts = np.column_stack([pair(), RNG(0).poisson(100, 1000)])
+    assert not {"categorical-columns", "constant-features"} & codes(counts, 2)
+
+
+def test_many_features():
+    X = RNG(0).normal(size=(150, 16)) @ RNG(1).normal(size=(16, 16))
+    assert "few-rows-for-full" in codes(X)
+    assert "few-rows-for-full" not in codes(X, covariance_type="diag")
+    assert "few-rows-for-full" not in codes(X[:, :10])
+    wide = RNG(0).normal(size=(500, 24)) @ RNG(1).normal(size=(24, 24))
+    assert "many-features" in codes(wide)
+    assert "many-features" not in codes(sg.PCA().fit_transform(wide))
+    assert "many-features" not in codes(wide[:, :20])
+
+
+def test_single_start():
+    assert "single-start" in codes(pair(), 2, n_init=1)
+    assert "single-start" not in codes(pair(), 2, n_init=2)
+    assert "single-start" not in codes(pair(), 1, n_init=1)
+    assert "single-start" not in codes(pair(), 2, n_init=1, means_init=[[0, 0], [8, 0]])
+
+
+def test_not_converged():
+    X = pair(distance=2)
+    assert "not-converged" in codes(X, 2, max_iter=3)
+    assert "not-converged" not in codes(X, 2, max_iter=1000)
+
+
+def test_falling_trace():
+    X = pair()
+    gm = fit(X, 2, reg_covar=0)
+    assert "falling-trace" not in codes(X, gm=gm)
+    gm.lower_bounds_ = [-4.0, -3.0, -3.001, -2.9]
+    finding = next(f for f in sg.diagnose(gm, X) if f.code == "falling-trace")
+    assert finding.evidence["iteration"] == 3 and finding.evidence["largest_fall"] == pytest.approx(1e-3)
+    gm.reg_covar = 1e-3  # then small falls are normal
+    assert "falling-trace" not in codes(X, gm=gm)
+
+
+def given(weights, means, variances):
+    covariances = np.array(variances)[:, None, None] * np.eye(np.shape(means)[1])
+    return sg.GaussianMixture.from_parameters(weights, means, covariances, n_init=3)
+
+
+def test_dead_and_duplicate_components():
+    X = pair()
+    dead = given([0.4995, 0.4995, 0.001], [[0, 0], [8, 0], [4, 0]], [1, 1, 1])
+    assert {"dead-components"} <= codes(X, gm=dead)
+    twins = given([0.5, 0.25, 0.25], [[0, 0], [8, 0], [8.1, 0]], [1, 1, 1])
+    finding = next(f for f in sg.diagnose(twins, X) if f.code == "duplicate-components")
+    assert finding.evidence["pairs"] == [(1, 2)]
+    assert not {"dead-components", "duplicate-components"} & codes(X, 2)
+    same_place = given([0.5, 0.25, 0.25], [[0, 0], [8, 0], [8, 0]], [1, 1, 25])
+    assert "duplicate-components" not in codes(X, gm=same_place)
+
+
+def test_one_component_owns_everything_and_outliers_own_one():
+    X = RNG(0).normal(size=(2000, 2))
+    X[:8] = RNG(1).normal(size=(8, 2)) * 0.1 + 20
+    found = codes(X, 2)
+    assert {"one-component-owns-everything", "outliers-own-a-component"} <= found
+    assert not {"one-component-owns-everything", "outliers-own-a-component"} & codes(pair(), 2)
+
+
+def test_too_many_components():
+    X = RNG(0).normal(size=(3000, 2))
+    assert "too-many-components" in codes(X, 6)
+    assert "too-many-components" not in codes(X, 1)
+    assert "too-many-components" not in codes(pair(), 2)
+
+
+def test_too_few_components():
+    X = np.concatenate([pair(), pair() + np.array([0, 12])])
+    finding = next(f for f in sg.diagnose(fit(X, 2), X) if f.code == "too-few-components")
+    assert set(finding.evidence["clusters"].values()) == {2}
+    assert all(gain > 0.1 for gain in finding.evidence["gain_per_row"].values())
+    assert "not-gaussian" not in codes(X, 2)
+    assert "too-few-components" not in codes(X, 4)
+
+
+def test_heavy_tails():
+    X = RNG(0).standard_t(3, size=(3000, 2))
+    assert "heavy-tails" in codes(X)
+    assert "too-few-components" not in codes(X)
+    assert "heavy-tails" not in codes(RNG(0).normal(size=(3000, 2)))
+    assert "heavy-tails" not in codes(RNG(0).standard_t(60, size=(3000, 2)))
+
+
+@pytest.mark.parametrize("K", [1, 2])
+def test_shapes_no_gaussian_fits(K):
+    ring = make_circles(1500, noise=0.03, factor=0.99, random_state=0)[0]
+    assert "not-gaussian" in codes(ring, K)
+    moons = make_moons(1500, noise=0.05, random_state=0)[0]
+    assert "not-gaussian" in codes(moons, 2)
+    assert "not-gaussian" in codes(RNG(0).exponential(size=(2000, 2)) ** 1.2, 1) | codes(
+        RNG(0).uniform(size=(3000, 2)), 1
+    )
+    assert "not-gaussian" not in codes(pair(), 2)
+    assert "not-gaussian" not in codes(pair(2000), 1)  # two clusters in one component: that is too few
+
+
+def test_float32_resolution():
+    X = pair() * 0.01 + 1e4
+    single = X.astype(np.float32)
+    assert "float32-resolution" in codes(single, 2)
+    assert "float32-resolution" not in codes(X, 2)
+    assert "float32-resolution" not in codes(pair().astype(np.float32), 2)
+
+
+def test_one_reading_and_any_source():
+    class Counted(ArraySource):
+        readings = 0
+
+        def chunks(self):
+            self.readings += 1
+            return super().chunks()
+
+    X = pair(30_000)
+    source = Counted(X, chunk_rows=5000)
+    gm = fit(source, 1)
+    source.readings = 0
+    findings = sg.diagnose(gm, source)
+    assert source.readings == 1
+    assert {f.code for f in findings} == codes(X, gm=gm)
+    assert all(f.message and f.remedy and f.evidence for f in findings)
+    assert str(findings[0]).startswith(findings[0].code)
+    gaps = X[:2000].copy()
+    gaps[::5, 1] = np.nan
+    assert sg.diagnose(fit(gaps, 2, missing="marginalize"), gaps) == []
+    weight = np.r_[np.ones(15_000), np.zeros(15_000)]
+    assert sg.diagnose(gm, X, sample_weight=weight)
+
+
+def test_shape_measures_of_known_distributions():
+    rows = RNG(0).normal(size=(200_000, 3)) @ RNG(1).normal(size=(3, 3)) + 5
+    ones = np.ones(len(rows))
+    gaussian = shape_of(rows, ones)
+    assert gaussian.kurtosis == pytest.approx(1, abs=0.02)
+    assert gaussian.skewness < 0.01 and gaussian.beyond == pytest.approx(0.001, abs=3e-4)
+    uniform = shape_of(RNG(0).uniform(size=(200_000, 1)), ones)
+    assert uniform.kurtosis == pytest.approx(1.8 / 3, abs=0.01)
+    exponential = shape_of(RNG(0).exponential(size=(200_000, 1)), ones)
+    assert exponential.skewness == pytest.approx(4, rel=0.1)  # the square of the skewness 2
+    doubled = shape_of(np.repeat(rows[:500], 2, axis=0), np.ones(1000))
+    weighted = shape_of(rows[:500], np.full(500, 2.0))
+    assert weighted.kurtosis == pytest.approx(doubled.kurtosis) and weighted.skewness == pytest.approx(doubled.skewness)
+
+
+def test_pieces_hang_together_where_the_density_has_no_dip():
+    eye = np.stack([np.eye(2)] * 3)
+    assert connected(sg.Mixture([0.3, 0.3, 0.4], [[0, 0], [1.5, 0], [9, 0]], eye)).tolist() == [0, 0, 1]
+    pieces = pieces_of(pair(2000), np.ones(2000))
+    assert (pieces.groups, pieces.count) == (2, 2)
+    assert all(s.kurtosis == pytest.approx(1, abs=0.2) for s in pieces.shapes)
+    assert pieces_of(pair(2000, distance=0), np.ones(2000)).count == 1
