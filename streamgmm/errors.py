@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "CheckpointMismatchError",
     "ChunkReadError",
+    "ClusterError",
     "MemoryLimitError",
     "ModelFileError",
     "StreamGMMError",
@@ -48,3 +49,7 @@ class CheckpointMismatchError(StreamGMMError):
 
 class MemoryLimitError(StreamGMMError):
     """The work cannot be done within ``memory_limit``; the message has the numbers."""
+
+
+class ClusterError(StreamGMMError):
+    """The cluster cannot finish the work: workers died or are gone, or nothing moves any more."""

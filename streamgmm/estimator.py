@@ -100,7 +100,9 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
     noise : {None, "uniform"}, default None
         "uniform" adds a background with constant density over the data's bounding box, which soaks up outliers: label
         -1, and one more column in `predict_proba`. It starts with what `weights_init` leaves to 1, or else a half.
-    executor : {None, "threads"} or an Executor
+    executor : {None, "threads", "dask"} or an Executor
+        "dask" uses the active client, or else Dask's local scheduler; None is threads, and dask for dask collections
+        where a client is active. All give the same bits.
     n_jobs : int or None
         Threads; None is all cores available to the process.
     checkpoint : path or None
@@ -162,7 +164,7 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         "on_collapse": [StrOptions({"repair", "raise"})],
         "prior": [StrOptions({"default"}), NormalInverseWishart, None],
         "noise": [StrOptions({"uniform"}), None],
-        "executor": [StrOptions({"threads"}), Executor, None],
+        "executor": [StrOptions({"threads", "dask"}), Executor, None],
         "n_jobs": [Integral, None],
         "half_life": [Interval(Real, 0.0, None, closed="neither"), None],
         "checkpoint": [str, PathLike, None],
@@ -246,7 +248,7 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         began = time.perf_counter()
         source = self._source(X, sample_weight, reset=True)
         self._learner = None
-        executor = self._executor()
+        executor = self._executor(source)
         with single_threaded_blas():  # for the M-steps too: threads cost more than they bring on small matrices
             for _ in self._steps(source, executor, began):
                 pass
@@ -265,7 +267,7 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         began = time.perf_counter()
         self._validate_params()
         source = self._source(X, sample_weight, reset=True)
-        executor = self._executor()
+        executor = self._executor(source)
         executor.on_chunk = on_chunk
         try:
             yield from self._steps(source, executor, began)
@@ -570,7 +572,7 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         rows = None
         if X is not None:
             source = self._source(X, None, reset=False)
-            rows = survey(source, self._executor(), size=n_rows, seed=0).rows
+            rows = survey(source, self._executor(source), size=n_rows, seed=0).rows
         if kind == "uncertainty":
             if rows is None:
                 raise ValueError("kind='uncertainty' needs X: rows whose labels are in doubt.")
@@ -694,7 +696,7 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         source = self._source(X, sample_weight, reset=False)
         from functools import partial
 
-        return self._executor().run(partial(score_chunk, self.mixture_), source.chunks(), np.add)
+        return self._executor(source).run(partial(score_chunk, self.mixture_), source.chunks(), np.add)
 
     def bic(self, X: Any) -> float:
         """Bayesian information criterion; smaller is better."""

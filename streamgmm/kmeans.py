@@ -199,7 +199,7 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """
         began = time.perf_counter()
         source = self._source(X, sample_weight, reset=True)
-        executor = self._executor()
+        executor = self._executor(source)
         if source.n_rows is not None and source.n_rows < self.n_clusters:
             raise ValueError(f"n_samples={source.n_rows} should be >= n_clusters={self.n_clusters}. Lower n_clusters.")
         starts, readings = self._starts(source, executor)
@@ -335,7 +335,7 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         check_is_fitted(self)
         source = self._source(X, sample_weight, reset=False)
         models = cast(Any, (self._centres,))
-        (stats,) = cast(Any, self._executor().run(partial(e_step, models), source.chunks(), merge_all))
+        (stats,) = cast(Any, self._executor(source).run(partial(e_step, models), source.chunks(), merge_all))
         return -float(stats.inertia)
 
 

@@ -55,15 +55,28 @@ class Reader:
             )
         return source
 
-    def _executor(self) -> Executor:
-        return self.executor if isinstance(self.executor, Executor) else Threads(self.n_jobs)
+    def _executor(self, source: Source | None = None) -> Executor:
+        """Where tasks run; without a wish, a collection of Dask runs on the active client, all else in threads."""
+        if isinstance(self.executor, Executor):
+            return self.executor
+        if self.executor == "dask" or (self.executor is None and source is not None and source.kind == "dask"):
+            from streamgmm.executors_dask import Dask, active_client
+
+            if self.executor == "dask" or active_client() is not None:
+                return Dask()
+        return Threads(self.n_jobs)
 
     def _ask(self, X: Any, model: Any, question: str, out: Any = None) -> Any:
-        """Answers of `model` to `question` (a method of it) for every row: an array for arrays, else an iterator.
+        """Answers of `model` to `question` (a method of it) for every row: an array for arrays, else an iterator, or
+        a lazy dask array for collections of Dask.
 
         With `out`, anything with slices that can be set, the answers are written there and `out` is returned.
         """
         source = self._source(X, None, reset=False)
+        if out is None and source.kind == "dask":
+            from streamgmm.executors_dask import lazily
+
+            return lazily(source, model, question, answer)
         results = map_chunks(source, model, question, self._executor())
         if out is None and not is_array_like(X):
             return results

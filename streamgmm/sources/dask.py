@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import (
     Chunk,
     Pick,
@@ -27,7 +28,7 @@ class DaskChunk(Chunk):
     """One partition.
 
     `parts` are the delayed partition and, where there are weights, theirs. An executor that runs on Dask makes them
-    dependencies of its task and calls `loaded` with the results; everybody else computes them here.
+    dependencies of its task and puts their results into `values`; everybody else computes them here.
     """
 
     index: int
@@ -37,17 +38,25 @@ class DaskChunk(Chunk):
     dtype: np.dtype[Any]
     name: str
     weight: Weights = field(repr=False)
+    values: tuple[Any, ...] = field(default=(), repr=False)
 
     def load(self) -> tuple[Rows, Weights]:
         import dask
 
-        return self.loaded(*dask.compute(*self.parts, scheduler="synchronous"))
+        if not self.values:
+            try:
+                return self._rows(*dask.compute(*self.parts, scheduler="synchronous"))
+            except (ChunkReadError, MemoryError):
+                raise
+            except OSError as error:
+                raise ChunkReadError(self.name, self.index, f"the partition cannot be computed ({error}).") from error
+        return self._rows(*self.values)
 
     def bare(self) -> DaskChunk:
         """The chunk without its partition, for a task that is given the partition."""
         return DaskChunk(self.index, self.start, (), self.pick, self.dtype, self.name, self.weight)
 
-    def loaded(self, block: Any, weight: Any = None) -> tuple[Rows, Weights]:
+    def _rows(self, block: Any, weight: Any = None) -> tuple[Rows, Weights]:
         """Rows and weights of a computed partition."""
         if isinstance(self.pick, Columns):
             rows, found = frame_rows(block, self.pick)

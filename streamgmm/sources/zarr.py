@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -78,6 +79,10 @@ class ZarrPlace:
 def _open(store: Any, path: str, fill: bool, options: dict[str, Any]) -> Any:
     import zarr
 
+    worker = sys.modules.get("distributed.worker")
+    if worker is not None and hasattr(worker.thread_state, "execution_state"):
+        # A worker runs many tasks at once: each reads one chunk or a few small ones.
+        zarr.config.set({"async.concurrency": 2})
     return zarr.open_array(
         store, mode="r", path=path, storage_options=options or None, config={"read_missing_chunks": fill}
     )

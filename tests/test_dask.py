@@ -1,0 +1,242 @@
+"""Dask and threads give the same bits, with any number of workers, and say what is wrong when workers die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+
+import cloudpickle
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+
+import streamgmm as sg
+from streamgmm.errors import ChunkReadError, ClusterError
+from streamgmm.executors import Threads
+from streamgmm.executors_dask import Dask
+from streamgmm.sources import open_source
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
+FAMILIES = ["full", "tied", "diag", "spherical"]
+RNG = np.random.default_rng(0)
+CENTRES = RNG.uniform(-8, 8, (3, 4))
+X = CENTRES[RNG.integers(3, size=9_000)] + RNG.standard_normal((9_000, 4))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "x.zarr"
+    zarr.create_array(path, data=X, chunks=(150, 4))
+    return path
+
+
+@pytest.fixture(scope="module")
+def client():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with (
+            LocalCluster(
+                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+
+
+def fit(data, family, executor, **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sg_convergence())
+        return sg.GaussianMixture(
+            3, covariance_type=family, max_iter=4, tol=0, random_state=0, executor=executor, **parameters
+        ).fit(data)
+
+
+def sg_convergence():
+    from sklearn.exceptions import ConvergenceWarning
+
+    return ConvergenceWarning
+
+
+def same_bits(a, b):
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_array_equal(getattr(a.mixture_, name), getattr(b.mixture_, name))
+    assert a.lower_bounds_ == b.lower_bounds_
+
+
+@pytest.fixture(scope="module")
+def chunks_of(store):
+    return lambda: open_source(store, chunk_rows=150)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_same_bits_through_every_executor(family, chunks_of, client):
+    expected = fit(chunks_of(), family, Threads(1))
+    assert expected.report_["rows"] == len(X)
+    for executor in (
+        Threads(2),
+        Threads(4),
+        Dask(scheduler="threads"),
+        Dask(scheduler="synchronous"),
+        Dask(client),
+    ):
+        same_bits(expected, fit(chunks_of(), family, executor))
+
+
+@pytest.mark.parametrize("seconds", [1e-6, 1e-3, 10.0])
+def test_bits_do_not_depend_on_the_length_of_tasks(seconds, chunks_of):
+    executor = Dask(scheduler="synchronous")
+    executor._chunk_seconds = seconds
+    same_bits(fit(chunks_of(), "full", Threads(1)), fit(chunks_of(), "full", executor))
+
+
+def test_executor_dask_by_name_uses_the_active_client(chunks_of, client, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Dask, "_distributed", _spy(Dask._distributed, seen))
+    same_bits(fit(chunks_of(), "diag", "dask"), fit(chunks_of(), "diag", "threads"))
+    assert seen
+
+
+def _spy(method, seen):
+    def spy(self, *args):
+        seen.append(self)
+        return method(self, *args)
+
+    return spy
+
+
+def test_collections_use_the_cluster_and_arrays_do_not(client, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Dask, "_distributed", _spy(Dask._distributed, seen))
+    lazy = da.from_array(X, chunks=(1500, -1))
+    over = fit(lazy, "full", None)
+    assert seen
+    seen.clear()
+    same_bits(over, fit(open_source(X, chunk_rows=1500), "full", None))
+    assert not seen
+    same_bits(over, fit(lazy.persist(), "full", None))
+    unknown = lazy[lazy[:, 0] > -np.inf]
+    weights = fit(unknown, "full", None).weights_
+    np.testing.assert_allclose(np.sort(weights), np.sort(over.weights_), rtol=1e-9)
+
+
+def test_collections_without_a_client_run_on_threads():
+    lazy = da.from_array(X, chunks=(1500, -1))
+    same_bits(fit(lazy, "full", Threads(2)), fit(open_source(X, chunk_rows=1500), "full", Threads(2)))
+
+
+def test_workers_open_files_themselves(chunks_of, client):
+    import pickle
+
+    assert all(len(pickle.dumps(chunk)) < 3000 for chunk in chunks_of().chunks())
+
+
+def test_rows_of_this_process_do_not_travel_in_bulk(client, monkeypatch):
+    monkeypatch.setattr("streamgmm.executors_dask.SHIP_LIMIT", 100_000)
+    with pytest.raises(ValueError, match="would travel to the workers in every pass"):
+        fit(X, "full", Dask(client))
+    same_bits(fit(X[:2000], "full", Dask(client)), fit(X[:2000], "full", Threads(1)))
+
+
+def test_errors_on_workers_are_those_of_threads(tmp_path, client):
+    zarr.create_array(tmp_path / "x.zarr", data=X, chunks=(150, 4), compressors=[zarr.codecs.Crc32cCodec()])
+    victim = tmp_path / "x.zarr" / "c" / "17" / "0"
+    content = bytearray(victim.read_bytes())
+    content[9] ^= 1
+    victim.write_bytes(content)
+    source = open_source(tmp_path / "x.zarr", chunk_rows=150)
+    for executor in (Threads(2), Dask(client), Dask(scheduler="threads")):
+        with pytest.raises(ChunkReadError) as caught:
+            fit(source, "full", executor)
+        assert (caught.value.path, caught.value.index) == (str(tmp_path / "x.zarr"), 17)
+
+
+def test_row_that_is_not_finite_is_named_from_a_worker(client):
+    bad = X[:3000].copy()
+    bad[2000, 1] = np.nan
+    with pytest.raises(ValueError, match="row 2000, column 1"):
+        fit(open_source(bad, chunk_rows=100), "full", Dask(client))
+
+
+# Predictions ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("question", ["predict", "predict_proba", "score_samples"])
+def test_predictions_on_collections_are_lazy(question):
+    model = fit(X, "full", Threads(1))
+    lazy = da.from_array(X, chunks=(3000, -1))
+    expected = getattr(model, question)(X)
+    answers = getattr(model, question)(lazy)
+    assert isinstance(answers, da.Array) and answers.shape == expected.shape and answers.dtype == expected.dtype
+    np.testing.assert_allclose(answers.compute(), expected, rtol=1e-12)
+    unknown = getattr(model, question)(lazy[lazy[:, 0] > 0])
+    assert np.isnan(unknown.shape[0])
+    np.testing.assert_allclose(unknown.compute(), expected[X[:, 0] > 0], rtol=1e-12)
+    frame = lazy.to_dask_dataframe(columns=list("abcd"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_allclose(getattr(model, question)(frame).compute(), expected, rtol=1e-12)
+
+
+# Workers that die -----------------------------------------------------------------------------------------------------
+
+
+class Slow:
+    """A pure task that takes its time, so that a worker can be killed in the middle of it."""
+
+    def __init__(self, seconds, fatal=-1):
+        self.seconds, self.fatal = seconds, fatal
+
+    def __call__(self, chunk):
+        if chunk.index == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.seconds)
+        rows, _ = chunk.load()
+        return rows.sum(axis=0)
+
+
+def processes(client):
+    return list(client.run(os.getpid).values())
+
+
+def test_killed_worker_changes_no_bit(chunks_of, client):
+    expected = Threads(1).run(Slow(0), chunks_of().chunks(), np.add)
+    executor = Dask(client)
+    executor._chunk_seconds = 0.2
+    for delay in (0.1, 0.3, 0.5):
+        timer = threading.Timer(delay, os.kill, (processes(client)[0], signal.SIGKILL))
+        timer.start()
+        began = time.perf_counter()
+        np.testing.assert_array_equal(executor.run(Slow(0.03), chunks_of().chunks(), np.add), expected)
+        assert time.perf_counter() - began > delay
+        timer.join()
+        client.wait_for_workers(2)
+
+
+def test_task_that_kills_every_worker_is_named():
+    with warnings.catch_warnings(), dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        warnings.simplefilter("ignore")
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster,
+            Client(cluster) as client,
+        ):
+            executor = Dask(client)
+            executor._chunk_seconds = 10.0
+            with pytest.raises(ClusterError, match=r"chunks \d+ to \d+: 1 workers died"):
+                executor.run(Slow(0, fatal=5), open_source(X, chunk_rows=1000).chunks(), np.add)
+
+
+def test_no_worker_left_is_an_error_not_a_wait():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with LocalCluster(n_workers=0, dashboard_address=None) as cluster, Client(cluster) as client:
+            began = time.perf_counter()
+            with pytest.raises(ClusterError, match=r"No task finished for 2 s.*0 workers are connected"):
+                fit(X[:100], "full", Dask(client, stall_timeout=2.0))
+            assert time.perf_counter() - began < 10
