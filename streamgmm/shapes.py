@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,17 +95,22 @@ def pieces_of(rows: Array, weight: Array) -> Pieces:
         for m in range(1, MOST_PIECES + 1):
             gm = GaussianMixture(m, n_init=min(m, 2), max_iter=40, tol=1e-3, reg_covar=1e-9, random_state=0, n_jobs=1)
             fits.append(gm.fit(rows, sample_weight=weight))
-            if m > 1 and float(fits[-1].report_["bic"]) > float(fits[-2].report_["bic"]):
+            if m > 1 and _of(fits[-1], "bic") > _of(fits[-2], "bic"):
                 fits.pop()
                 break
     best = fits[-1]
     model = best.mixture_
-    gain = (float(best.report_["loglik"]) - float(fits[0].report_["loglik"])) / float(weight.sum())
+    gain = (_of(best, "loglik") - _of(fits[0], "loglik")) / float(weight.sum())
     groups = connected(model)
     n_groups = int(groups.max()) + 1
     resp = model.responsibilities(rows)
     shapes = tuple(shape_of(rows, weight * resp[:, groups == g].sum(axis=1) + 1e-300) for g in range(n_groups))
     return Pieces(n_groups, model.n_components, gain, shapes)
+
+
+def _of(gm: GaussianMixture, name: str) -> float:
+    number: Any = gm.report_[name]
+    return float(number)
 
 
 def connected(model: Mixture) -> NDArray[np.intp]:
