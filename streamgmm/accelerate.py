@@ -101,7 +101,7 @@ class Pace:
     finishing : int
         Plain steps that are still to be taken to test convergence.
     misses : int
-        Rejections of `Corrected` in a row.
+        Rejections of `Corrected`, less what was accepted since.
     """
 
     path: tuple[Mixture, ...] = ()
@@ -187,6 +187,8 @@ class Squarem(Accelerator):
         return replace(pace, path=(), fallback=None, stepmax=stepmax, clipped=False)
 
 
+_PATIENCE = 3
+
 Step = Callable[[Mixture], Mixture]
 """One EM step on rows at hand. Raises `CollapsedError` where it cannot."""
 
@@ -198,7 +200,8 @@ class Corrected(Accelerator):
     With F the EM map of all rows and G that of the sample, the iteration t <- G(t) + F(t0) - G(t0) starts like EM on
     all rows and goes on as many steps as wanted for the price of the sample. Its limit solves, to first order,
     (I - G')(t - t0) = F(t0) - t0: how slowly EM converges no longer matters, only how well the sample knows the shape
-    of the likelihood. After two rejections in a row `then` takes over for good.
+    of the likelihood. A rejection makes the next proposals shorter; when there is nothing left to shorten `then` takes
+    over for good.
 
     Parameters
     ----------
@@ -217,22 +220,22 @@ class Corrected(Accelerator):
     inner: int = 20
 
     def next(self, model: Mixture, image: Mixture, gains: Sequence[float], pace: Pace) -> tuple[Mixture, Pace]:
-        if pace.misses >= 2:
+        if pace.misses >= _PATIENCE:
             return self.then.next(model, image, gains, pace)
         if pace.fallback is not None:
             finishing = FINISH if gains and abs(gains[-1]) < self.tol else 0
-            pace = replace(pace, fallback=None, misses=0, finishing=finishing)
+            pace = replace(pace, fallback=None, misses=max(0, pace.misses - 1), finishing=finishing)
         if pace.finishing > 0:
             return image, replace(pace, finishing=pace.finishing - 1)
-        proposal = self._propose(model, image)
+        proposal = self._propose(model, image, self.inner // 3**pace.misses)
         return (image, pace) if proposal is None else (proposal, replace(pace, fallback=image))
 
-    def _propose(self, model: Mixture, image: Mixture) -> Mixture | None:
+    def _propose(self, model: Mixture, image: Mixture, inner: int) -> Mixture | None:
         coordinates = Coordinates(model)
         try:
             shift = coordinates.pack(image) - coordinates.pack(self.step(model))
             here: Mixture | None = image
-            for _ in range(self.inner):
+            for _ in range(inner):
                 assert here is not None
                 here = coordinates.unpack(coordinates.pack(self.step(here)) + shift)
                 if here is None:
@@ -242,6 +245,6 @@ class Corrected(Accelerator):
         return here
 
     def rejected(self, pace: Pace) -> Pace:
-        if pace.misses >= 2:
+        if pace.misses >= _PATIENCE:
             return self.then.rejected(pace)
         return replace(pace, path=(), fallback=None, misses=pace.misses + 1)

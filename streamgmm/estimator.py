@@ -43,7 +43,7 @@ from streamgmm.rowcount import RowCount
 from streamgmm.seeding import INIT, background_box, sample_size, start, survey
 from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
-from streamgmm.starts import draw, explore
+from streamgmm.starts import RICH, draw, explore
 from streamgmm.stopping import RULES
 
 Array = NDArray[np.float64]
@@ -350,14 +350,17 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
             return Begin((given.observing(observed(None, self.missing, D)),), self.prior_)
         rng = journal.generator(self.random_state)
         seed = int(rng.randint(2**31 - 1))
-        sample = survey(source, reader, size=sample_size(K, D), seed=seed, missing=self.missing == "marginalize")
+        least = RICH if self.solver == "auto" and self.n_init > 1 else 10_000
+        size = sample_size(K, D, least=least)
+        sample = survey(source, reader, size=size, seed=seed, missing=self.missing == "marginalize")
         if sample.n_rows < K:
             raise ValueError(
                 f"Expected n_samples >= n_components but got n_components = {K}, n_samples = {sample.n_rows} rows "
                 "of positive weight. Lower n_components."
             )
         # Kept only where it is of use: for a small array in memory the data are as near as the sample.
-        kept = None if self.solver != "auto" or (sample.complete and source.in_memory) else sample
+        near = sample.complete and source.in_memory and self.n_init == 1
+        kept = None if self.solver != "auto" or near else sample
         if prior is not None:
             covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
             self.prior_ = prior.resolve(chosen, K, D, sample.mean, covariance)
@@ -374,8 +377,6 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
                 sample, K, chosen, init=self.init_params, n_init=self.n_init, rng=rng, reg_covar=self.reg_covar
             )
             first = [(kind, model.observing(observation, noise)) for kind, model in first]
-            if kept is None:
-                return Begin(tuple(model for _, model in first), self.prior_, sample.n_rows, 1, sample=kept)
             survivors = max(2, self.n_init // 3)
             found = explore(first, sample, maximize=self._maximize(), executor=executor, survivors=survivors)
             models = [one.model for one in found]

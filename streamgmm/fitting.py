@@ -215,6 +215,25 @@ def nobody(memory: Memory) -> Memory:
     return memory
 
 
+HOPE = 10.0
+"""Gains like the last ones that a candidate is trusted to have before it."""
+
+
+def hopeless(memory: Memory) -> Memory:
+    """Drop what cannot win: candidates whose last gains, `HOPE` times over, do not reach the best one's value."""
+    value = max(c.objective for c in memory)
+    return tuple(
+        replace(c, status="dropped", model=c.accepted, pace=replace(c.pace, fallback=None, path=()))
+        if c.status == "running" and c.objective < value and len(c.trace) > 3 and _reach(c) < value
+        else c
+        for c in memory
+    )
+
+
+def _reach(candidate: Candidate) -> float:
+    return candidate.objective + HOPE * float(np.abs(np.diff(candidate.trace[-4:])).max())
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """What happens to every running candidate after each block; those that are done leave the tuple of models.
@@ -228,6 +247,9 @@ class Update:
     accelerator : Accelerator or None
         For exact statistics only.
     retire : callable (memory) -> memory
+    slack : float
+        Nats per row by which a proposal may miss what it has to reach; 0 keeps the trace monotone. With `reg_covar` the
+        limit is a fixed point, not a maximum, and steps towards it need not raise anything.
     """
 
     maximize: Maximize
@@ -235,6 +257,7 @@ class Update:
     max_iter: int
     accelerator: Accelerator | None = None
     retire: Retire = nobody
+    slack: float = 0.0
 
     def __call__(self, models: Models, totals: tuple[Stats, ...], memory: Memory) -> tuple[Models, Memory]:
         parts = iter(totals)
@@ -251,7 +274,7 @@ class Update:
         proposed = pace.fallback is not None
         if proposed and self.accelerator is not None:
             assert pace.fallback is not None and pace.share is not None
-            if not self.maximize.merit(candidate.model, value, pace.share) >= pace.merit:
+            if not self.maximize.merit(candidate.model, value, pace.share) >= pace.merit - self.slack:
                 return replace(
                     candidate,
                     model=pace.fallback,

@@ -53,9 +53,9 @@ class Survey:
         return self.n_rows <= len(self.rows)
 
 
-def sample_size(n_components: int, n_features: int) -> int:
+def sample_size(n_components: int, n_features: int, *, least: int = 10_000) -> int:
     """Rows of the reservoir: enough for K Gaussians in D dimensions."""
-    return max(20 * n_components * n_features, 10_000)
+    return max(20 * n_components * n_features, least)
 
 
 def _uniform(seed: int, row: NDArray[np.uint64]) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from streamgmm.accelerate import Accelerator, Corrected, Squarem
 from streamgmm.em import e_step, m_step, merge_all
 from streamgmm.executors import Executor
-from streamgmm.fitting import IncrementalUpdate, Maximize, Retire, Stage, StepwiseUpdate, Update, nobody
+from streamgmm.fitting import IncrementalUpdate, Maximize, Retire, Stage, StepwiseUpdate, Update, hopeless, nobody
 from streamgmm.mixture import Mixture
 from streamgmm.rules import Decay, Exact, Incremental, Stepwise
 from streamgmm.seeding import Survey
@@ -83,7 +83,8 @@ def hold_rows(n_components: int, n_features: int) -> int:
 
 def update(settings: Settings, kind: type[Update] = Update, accelerator: Accelerator | None = None) -> Update:
     s = settings
-    return kind(s.maximize, s.stopping, s.max_iter, accelerator, s.retire)
+    slack = 0.1 * s.tol if s.maximize.reg_covar > 0 else 0.0
+    return kind(s.maximize, s.stopping, s.max_iter, accelerator, s.retire, slack)
 
 
 def exact(settings: Settings) -> tuple[Stage, ...]:
@@ -108,6 +109,8 @@ def stepwise(settings: Settings) -> tuple[Stage, ...]:
 def auto(settings: Settings) -> tuple[Stage, ...]:
     """Steps corrected by the sample where there is one, extrapolated ones otherwise; plain ones at the end."""
     accelerator: Accelerator = Squarem(settings.tol)
+    if settings.retire is nobody:
+        settings = replace(settings, retire=hopeless)
     if settings.survey is not None:
         step = SampleStep.of(settings.survey, settings.maximize, settings.executor)
         accelerator = Corrected(step, settings.tol, accelerator)

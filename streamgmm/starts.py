@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from streamgmm.accelerate import Squarem
 from streamgmm.covariance import Covariance
 from streamgmm.em import Models
 from streamgmm.executors import Executor
@@ -17,22 +18,30 @@ from streamgmm.mixture import Mixture
 from streamgmm.rules import Exact
 from streamgmm.seeding import DIVERSE, Survey, start
 from streamgmm.sources import Source, array_source
+from streamgmm.stopping import aitken
 
-ROUNDS = ((5, 0.5), (5, 0.6), (10, 1.0))
-"""Short EM: so many steps on the sample, then this share of the starts goes on.
+ROUNDS = ((15, 0.5), (25, 0.7), (60, 1.0))
+"""EM on the sample: so many steps, then this share of the starts goes on.
 
-Not to convergence: EM that has converged on a sample sits in an optimum of the sample.
+EM that has converged on a sample sits in an optimum of the sample; so it ends for a start as soon as rows that it did
+not see say that it gets worse, and full readings begin while there is something to gain.
 """
+OVERSAMPLING = 2
+"""First models drawn for each start that was asked for: on the sample they are cheap."""
+PIECE = 10
+TOLERANCE = 1e-5
+RICH = 50_000
+"""Rows of a sample that many starts are followed on: its curvature has to stand for that of all rows."""
 
 
 def draw(
     survey: Survey, K: int, family: Covariance, *, init: str, n_init: int, rng: np.random.RandomState, reg_covar: float
 ) -> list[tuple[str, Mixture]]:
-    """`n_init` first models; the kinds alternate, since no way of starting is best everywhere."""
+    """First models, twice `n_init`; the kinds alternate, since no way of starting is best everywhere."""
     kinds = DIVERSE.get(init, (init,))
     return [
         (kind, start(survey, K, family, init=kind, rng=rng, reg_covar=reg_covar))
-        for kind in (kinds[i % len(kinds)] for i in range(n_init))
+        for kind in (kinds[i % len(kinds)] for i in range(OVERSAMPLING * n_init))
     ]
 
 
@@ -53,16 +62,33 @@ def explore(
     alive = list(range(len(first)))
     memory: Memory = candidates(tuple(model for _, model in first))
     score = np.full(len(first), -np.inf)
+    kept = [model for _, model in first]
+    settled: set[int] = set()
+    update = Update(maximize, aitken(TOLERANCE), 10**9, Squarem(TOLERANCE))
     for steps, share in rounds:
-        update = Update(maximize, lambda trace: False, 10**9)
-        memory = tuple(replace(c, status="running" if c.index in alive else "dropped") for c in memory)
-        for step in readings(train, memory, (Stage(Exact(), update, steps),), executor):
-            memory = step.memory
-        models = tuple(memory[i].model for i in alive)
-        score[alive] = mean_log_likelihoods(models, held, executor)
+        for piece in range(0, steps, PIECE):
+            part = min(PIECE, steps - piece)
+            for step in readings(train, memory, (Stage(Exact(), update, part),), executor):
+                memory = step.memory
+            moving = [i for i in alive if i not in settled]
+            models = tuple(memory[i].accepted for i in moving)
+            scores = mean_log_likelihoods(models, held, executor) if moving else np.empty(0)
+            for i, model, value in zip(moving, models, scores, strict=True):
+                worse = value < score[i] + TOLERANCE
+                if value > score[i] or survey.complete:
+                    score[i], kept[i] = value, model
+                if memory[i].status != "running" or (worse and not survey.complete):
+                    settled.add(i)
+            memory = _only(memory, [i for i in alive if i not in settled])
         alive.sort(key=lambda i: (-score[i], i))
         alive = alive[: max(survivors, round(share * len(alive)))]
-    return [Start(memory[i].model, first[i][0], float(score[i])) for i in alive[:survivors]]
+        memory = _only(memory, [i for i in alive if i not in settled])
+    return [Start(kept[i], first[i][0], float(score[i])) for i in alive[:survivors]]
+
+
+def _only(memory: Memory, running: list[int]) -> Memory:
+    """Let those candidates run, and no others."""
+    return tuple(replace(c, status="running" if c.index in running else "dropped") for c in memory)
 
 
 def split(survey: Survey) -> tuple[Source, Source]:
