@@ -81,6 +81,37 @@ class SelectSection(_Section):
     criterion: Literal["bic", "aic", "icl"] = "bic"
 
 
+class StreamSection(_Section):
+    """What `streamgmm stream` reads and does; [data] path and columns say where."""
+
+    source: Literal["lines", "arrow", "zarr", "parquet", "kafka", "synthetic"] = Field(
+        default="lines", description='[data] path is a file, a folder, or "-" for standard input'
+    )
+    format: Literal["ndjson", "csv", "float64"] = Field(default="ndjson", description="of lines and of messages")
+    header: bool = Field(default=False, description="the first line of a CSV names its columns")
+    width: int | None = Field(default=None, ge=1, description="numbers per row, where no columns are named")
+    follow: bool = Field(default=False, description="wait for more at the end")
+    servers: str | None = Field(default=None, description="Kafka: host:port,...")
+    topic: str | None = Field(default=None, description="Kafka")
+    group: str = Field(default="streamgmm", description="Kafka: under which offsets are shown")
+    idle: float | None = Field(default=None, gt=0, description="Kafka: end after so many seconds without a message")
+    snapshot: str | None = Field(default=None, description="the one file that a restart needs")
+    snapshot_rows: float = Field(default=1e6, gt=0, description="a snapshot is due after so many rows")
+    snapshot_seconds: float = Field(default=10.0, gt=0, description="or so many seconds")
+    anomaly_rate: float | None = Field(default=None, gt=0, lt=1, description="share of rows to call anomalies")
+    on_drift: Literal["report", "boost", "reset"] = "report"
+    false_alarms: float | None = Field(default=1e-3, gt=0, le=0.25, description="per step while nothing changes")
+    on_bad: Literal["set aside", "raise"] = Field(default="set aside", description="rows with NaN, other widths, text")
+    on_jump: Literal["raise", "count"] = Field(default="raise", description="missing rows")
+    restructure: bool = Field(default=False, description="merge components that are one, and use the freed one")
+    step_rows: int | None = Field(default=None, ge=1, description="rows per update; about 10 K D by default")
+    max_rows: int | None = Field(default=None, ge=1, description="end after so many")
+    metrics: str | None = Field(default=None, description="file of JSON lines")
+    metrics_seconds: float = Field(default=1.0, gt=0)
+    anomalies: str | None = Field(default=None, description="file of JSON lines, one for each anomaly")
+    dead_letters: str | None = Field(default=None, description="file of JSON lines for records that are no rows")
+
+
 class OutputSection(_Section):
     """What is left behind."""
 
@@ -96,6 +127,7 @@ class Config(_Section):
     fit: FitSection = FitSection()
     compute: ComputeSection = ComputeSection()
     select: SelectSection = SelectSection()
+    stream: StreamSection = StreamSection()
     output: OutputSection = OutputSection()
 
     def flat(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import typer
 from typer import Typer
 from typer.core import TyperGroup
 
-from streamgmm.cli import apply, data, demo, fit, inspect, report, warmup
+from streamgmm.cli import apply, data, demo, fit, inspect, report, stream, warmup
 from streamgmm.cli.terminal import NOT_CONVERGED, message
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -66,6 +66,7 @@ _add(apply.score, "score", "streamgmm score out/model data.npy")
 _add(apply.sample, "sample", "streamgmm sample out/model -n 5")
 _add(inspect.inspect, "inspect", "streamgmm inspect out/model")
 _add(report.report, "report", "streamgmm report out/model --out page.html")
+_add(stream.stream, "stream", "streamgmm stream configs/stream.toml")
 app.add_typer(data.app, name="data")
 _add(warmup.warmup, "warmup", "streamgmm warmup")
 

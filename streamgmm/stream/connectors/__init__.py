@@ -20,6 +20,7 @@ CONNECTORS = {
     "zarr": "GrowingZarr",
     "parquet": "ParquetFolder",
     "kafka": "Kafka",
+    "synthetic": "Synthetic",
 }
 """Module of this package, and its class."""
 
