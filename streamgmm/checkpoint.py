@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,37 +33,17 @@ from streamgmm.executors import Executor
 from streamgmm.persistence import read_arrays, write_arrays
 from streamgmm.reduce import Fold
 
-__all__ = ["Journal", "Position", "open_journal"]
+__all__ = ["FileJournal", "Journal", "open_journal", "read_state"]
 
 log = logging.getLogger(__name__)
 
 FORMAT = "streamgmm-checkpoint"
 VERSION = 1
 KEPT = 3
+_MOST_RESULTS = 32
+"""Finished runs of the executor that are kept between two entries."""
+
 _NAME = re.compile(r"fit-([0-9a-f]{20})-(\d{6,})\.ckpt")
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where the loop of EM stands: `lap` and `index` of the next block, and what the last `Step` held."""
-
-    models: Any
-    state: Any
-    memory: Any
-    lap: int = 0
-    index: int = 0
-
-    @classmethod
-    def after(cls, step: Any) -> Position:
-        """The place behind a `Step`."""
-        block = step.block
-        lap, index = (block.lap + 1, 0) if block.last else (block.lap, block.index + 1)
-        return cls(step.models, step.state, step.memory, lap, index)
-
-    def arguments(self) -> dict[str, Any]:
-        """What `em` is to be called with to go on from here."""
-        begin = self.lap, self.index
-        return {"models": self.models, "state": self.state, "memory": self.memory, "begin": begin}
 
 
 class Journal:
@@ -243,21 +222,26 @@ class FileJournal(Journal):
             value: T = self._results[number]
             return value
         tree: Fold[T] = Fold(combine)
-        for (level, index), node in self._nodes.items():
-            tree.add(index, node, level)
-        known = set(self._nodes)
+        known = set(self._nodes) if number == len(self._results) else set()
+        for level, index in known:
+            tree.add(index, self._nodes[level, index], level)
         top = max((level for level, _ in known), default=-1)
 
         def missing(chunk: Any) -> bool:
             return not any((level, chunk.index >> level) in known for level in range(top + 1))
 
+        # A reading in very many blocks is gone on with from the last of these; the blocks after it are read again.
+        kept = number < _MOST_RESULTS
+
         def after() -> None:
-            self._nodes = tree.nodes
+            if kept:
+                self._nodes = tree.nodes
             self._look()
 
         result = executor.run(task, filter(missing, chunks) if known else chunks, combine, tree=tree, after=after)
-        self._results.append(result)
-        self._nodes = {}
+        if kept:
+            self._results.append(result)
+            self._nodes = {}
         self._look()
         return result
 

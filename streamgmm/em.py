@@ -14,7 +14,7 @@ from streamgmm.covariance.base import LOG_2PI
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate
-from streamgmm.rules import Block, Rule, blocks_from
+from streamgmm.rules import Block, Rule
 from streamgmm.stats import Stats
 
 Array = NDArray[np.float64]
@@ -42,7 +42,6 @@ def em(
     update: Update,
     state: Any = None,
     memory: Any = None,
-    begin: tuple[int, int] = (0, 0),
     task: Callable[[Models, Any], tuple[Stats, ...]] | None = None,
 ) -> Iterator[Step]:
     """Yield one `Step` per block; stop by ceasing to iterate, or when no model is left.
@@ -59,12 +58,11 @@ def em(
         The M-step, and whatever is composed with it: acceleration, repair, retirement.
     state, memory :
         As found in an earlier `Step`, to go on from there.
-    begin : (lap, index) of the first block, where it is not the first of all
     task : callable (models, chunk) -> statistics, optional
         Instead of `e_step`, where models do not all see the same rows.
     """
     state = rule.init(models, source) if state is None else state
-    for block in blocks_from(rule, source, *begin):
+    for block in rule.blocks(source):
         framed = executor.run(partial(task or e_step, models), block.chunks, merge_all)
         stats = tuple(model.restore(part) for model, part in zip(models, framed, strict=True))
         state, totals = rule.absorb(state, block, stats)

@@ -17,13 +17,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from streamgmm import exchange, plotting
+from streamgmm import exchange, kernels, plotting
 from streamgmm.asking import Asking
 from streamgmm.checkpoint import Journal, open_journal
 from streamgmm.covariance import Covariance, check_covariances, family
 from streamgmm.em import Step
 from streamgmm.errors import ModelFileError
-from streamgmm.executors import Executor, single_threaded_blas
+from streamgmm.executors import Executor, Threads, single_threaded_blas
 from streamgmm.fitting import (
     Begin,
     Candidate,
@@ -35,10 +35,12 @@ from streamgmm.fitting import (
     readings,
     running,
 )
+from streamgmm.memory import MemoryPlan, Shape, plan_memory
 from streamgmm.mixture import Mixture, observed
 from streamgmm.partial import Partial
 from streamgmm.persistence import ModelFile, load_model, save_model
 from streamgmm.prior import NormalInverseWishart
+from streamgmm.resident import Peak
 from streamgmm.rowcount import RowCount
 from streamgmm.seeding import INIT, background_box, sample_size, start, survey
 from streamgmm.solvers import SOLVERS, Settings
@@ -105,6 +107,11 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         where a client is active. All give the same bits.
     n_jobs : int or None
         Threads; None is all cores available to the process.
+    memory_limit : str, int or None
+        Bytes, or a text such as "2GB", by which the process may grow over its size with everything imported and
+        compiled. What is needed is computed before reading: chunks are read in parts, threads left out, the sample made
+        smaller; where that does not help the fit is refused with `MemoryLimitError`. What is left over holds decoded
+        chunks. `report_["memory"]` has the projection and what was measured.
     checkpoint : path or None
         A folder for the state of the fit, written on the way and taken up again by a fit to the same data with the same
         settings, to the same bits; a finished one gives its model at once. A first Ctrl-C or SIGTERM then ends the fit
@@ -167,6 +174,7 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         "executor": [StrOptions({"threads", "dask"}), Executor, None],
         "n_jobs": [Integral, None],
         "half_life": [Interval(Real, 0.0, None, closed="neither"), None],
+        "memory_limit": [str, Interval(Integral, 1, None, closed="left"), None],
         "checkpoint": [str, PathLike, None],
         "max_time": [Interval(Real, 0.0, None, closed="neither"), None],
     }
@@ -196,6 +204,7 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         noise: str | None = None,
         executor: Any = None,
         n_jobs: int | None = None,
+        memory_limit: str | int | None = None,
         checkpoint: str | PathLike[str] | None = None,
         max_time: float | None = None,
         half_life: float | None = None,
@@ -222,6 +231,7 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         self.noise = noise
         self.executor = executor
         self.n_jobs = n_jobs
+        self.memory_limit = memory_limit
         self.checkpoint = checkpoint
         self.max_time = max_time
         self.half_life = half_life
@@ -285,10 +295,13 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
                 f"n_samples = {source.n_rows}. Lower n_components."
             )
+        memory_plan, peak = self._memory_plan(source, executor)
+        source = memory_plan.source
         journal = self._journal(source)
         with journal.running():
+            executor = memory_plan.executor(executor)
             reader = journal.executor(executor)
-            begin: Begin = journal.once("begin", lambda: self._starts(source, reader, executor, journal))
+            begin: Begin = journal.once("begin", lambda: self._starts(source, reader, executor, journal, memory_plan))
             self.prior_ = begin.prior
             started = time.perf_counter()
             place = journal.get("em") or (candidates(begin.models, begin.traces), Position())
@@ -311,6 +324,24 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
             self._finish(memory, begin, begin.passes + position.readings, began, started)
             journal.put("em", place, last=True)
             self.report_["checkpoint"] = journal.report()
+            self.report_["memory"] = {**memory_plan.numbers, **peak.report()}
+
+    def _sample_rows(self, n_features: int) -> int:
+        least = RICH if self.solver == "auto" and self.n_init > 1 else 10_000
+        return sample_size(self.n_components, n_features, least=least)
+
+    def _memory_plan(self, source: Source, executor: Executor) -> tuple[MemoryPlan, Peak]:
+        """What `memory_limit` allows, and a gauge that starts at the size of the process without data."""
+        K, D = self.n_components, source.n_features
+        given = all(value is not None for value in (self.weights_init, self.means_init, self.precisions_init))
+        sampled = 0 if given or (self.warm_start and hasattr(self, "mixture_")) else self._sample_rows(D)
+        chosen, saved = family(self.covariance_type), self.checkpoint is not None
+        shape = Shape(chosen, K, D, self.n_init, sampled, {"incremental": 32, "stepwise": 3}.get(self.solver, 0), saved)
+        n_jobs = executor.n_jobs if isinstance(executor, Threads) else 1
+        plan = plan_memory(source, shape, limit=self.memory_limit, n_jobs=n_jobs)
+        if self.memory_limit is not None:
+            kernels.warmup((source.dtype,))
+        return plan, Peak()
 
     def _journal(self, source: Source) -> Journal:
         """Where the state of a fit of `source` is kept: see `checkpoint`."""
@@ -326,7 +357,9 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
     def _maximize(self) -> Maximize:
         return Maximize(self.reg_covar, self.on_collapse == "repair", self.prior_)
 
-    def _starts(self, source: Source, reader: Executor, executor: Executor, journal: Journal) -> Begin:
+    def _starts(
+        self, source: Source, reader: Executor, executor: Executor, journal: Journal, memory_plan: MemoryPlan
+    ) -> Begin:
         """First models, and what is known before the first E-step. `reader` reads the data, `executor` the sample."""
         chosen = family(self.covariance_type)
         K, D = self.n_components, source.n_features
@@ -350,8 +383,7 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
             return Begin((given.observing(observed(None, self.missing, D)),), self.prior_)
         rng = journal.generator(self.random_state)
         seed = int(rng.randint(2**31 - 1))
-        least = RICH if self.solver == "auto" and self.n_init > 1 else 10_000
-        size = sample_size(K, D, least=least)
+        size = memory_plan.sample_rows or self._sample_rows(D)
         sample = survey(source, reader, size=size, seed=seed, missing=self.missing == "marginalize")
         if sample.n_rows < K:
             raise ValueError(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice, pairwise
@@ -59,14 +58,6 @@ class Rule(ABC):
     def keep(self, state: Any, which: Sequence[int]) -> Any:
         """The state without the models that left; `which` are the positions of those that stay."""
         return state
-
-
-def blocks_from(rule: Rule, source: Any, lap: int, index: int) -> Iterator[Block]:
-    """The blocks of `rule` from (lap, index) on. Laps are alike, so whole ones are skipped without a look."""
-    blocks = rule.blocks(source)
-    for block in islice(blocks, index):
-        deque(block.chunks, 0)  # a block takes its chunks from an iterator that it shares with the next one
-    yield from (replace(block, lap=block.lap + lap) for block in blocks)
 
 
 class Exact(Rule):

@@ -106,16 +106,29 @@ def _survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool) -> _Part:
         box = corners(rows if len(present) == n else rows[present])
         if incomplete.any():  # the moments are of complete rows only, and made anew from the sample
             rows, w = np.where(gaps, 0.0, rows), np.where(incomplete, 0.0, w)
-        total = max(float(w.sum()), np.finfo(float).tiny)
-        with np.errstate(invalid="ignore", over="ignore"):
-            mean = rows[0] + (w @ (rows.astype(np.float64) - rows[0])) / total
-            delta = rows - mean
-            scatter = (delta * w[:, None]).T @ delta
+        mean, scatter = weighted_moments(rows, w)
         if not np.isfinite(scatter).all():
             bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
             if bad.size:
                 raise non_finite(rows, int(bad[0]), chunk)
     return _Part(*sample, count, len(present), mean, scatter, box)
+
+
+def weighted_moments(rows: NDArray[Any], w: Array) -> tuple[Array, Array]:
+    """(D,) mean and (D, D) scatter of rows with weights, a little at a time: copies of a chunk would be many chunks."""
+    n, D = rows.shape
+    step = max(256, 2**15 // D)
+    parts = [slice(first, first + step) for first in range(0, n, step)]
+    origin = rows[0].astype(np.float64)
+    first, scatter = np.zeros(D), np.zeros((D, D))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for part in parts:
+            first += w[part] @ (rows[part] - origin)
+        mean = origin + first / max(float(w.sum()), np.finfo(float).tiny)
+        for part in parts:
+            delta = rows[part] - mean
+            scatter += (delta * w[part, None]).T @ delta
+    return mean, scatter
 
 
 def corners(rows: NDArray[Any]) -> Array:

@@ -40,7 +40,7 @@ HOUSE = [
     {"covariance"},
     {"stats"},
     {"kernels"},
-    {"_jit", "errors", "_atomic"},
+    {"_jit", "errors", "_atomic", "resident"},
 ]
 LATE = {
     ("stats", "em"),  # Stats.maximize

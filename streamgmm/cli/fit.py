@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from streamgmm.cli.progress import FitProgress
-from streamgmm.cli.resident import Peak
 from streamgmm.cli.terminal import NOT_CONVERGED, Json, emit, facts, message, table
 from streamgmm.config import Config, ConfigError, load_config
+from streamgmm.resident import Peak
 
 What = Annotated[str, typer.Argument(metavar="CONFIG.toml | DATA", help="A config, or data.", show_default=False)]
 Settings = Annotated[

@@ -44,6 +44,15 @@ class Chunk(ABC):
             When the rows cannot be read, naming the source and the chunk.
         """
 
+    def check(self) -> None:  # noqa: B027 - there is nothing to check in memory
+        """Make sure, without reading, that the rows are still those that were opened.
+
+        Raises
+        ------
+        ChunkReadError
+            Where the file was changed or is gone. `load` does the same.
+        """
+
     @property
     def shipped_bytes(self) -> int:
         """Bytes of rows that travel with the chunk when it is pickled: 0 for everything that names a file."""

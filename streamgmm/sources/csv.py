@@ -49,8 +49,11 @@ class CsvChunk(Chunk):
     columns: Columns
     weight: Weights = field(repr=False)
 
-    def load(self) -> tuple[Rows, Weights]:
+    def check(self) -> None:
         check_stamp(self.path, self.stamp, self.path, self.index)
+
+    def load(self) -> tuple[Rows, Weights]:
+        self.check()
         try:
             text = _lines(self.path, self.low, self.high, exact=self.index == 0)
         except OSError as error:

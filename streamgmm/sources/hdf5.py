@@ -67,8 +67,11 @@ class Hdf5Chunk(Chunk):
     name: str
     weight: Weights = field(repr=False)
 
-    def load(self) -> tuple[Rows, Weights]:
+    def check(self) -> None:
         check_stamp(self.path, self.stamp, self.name, self.index)
+
+    def load(self) -> tuple[Rows, Weights]:
+        self.check()
         values = retried(self._read, self.name, self.index)
         check_shape(values.shape, (self.stop - self.start, self.n_stored), self.name, self.index)
         rows, weights = self.pick.split(values, self.out)

@@ -54,7 +54,9 @@ class _KeptChunk(Chunk):
 
     def load(self) -> tuple[Rows, Weights]:
         found = self.kept.loaded.get(self.index)
-        if found is None:
+        if found is not None:
+            self.chunk.check()
+        else:
             found = self.chunk.load()
             self.kept.keep(self.index, *found)
         return found

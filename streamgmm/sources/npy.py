@@ -74,9 +74,12 @@ class FileChunk(Chunk):
     name: str
     weight: Weights = field(repr=False)
 
+    def check(self) -> None:
+        check_stamp(self.layout.path, self.layout.stamp, self.name, self.index)
+
     def load(self) -> tuple[Rows, Weights]:
         layout = self.layout
-        check_stamp(layout.path, layout.stamp, self.name, self.index)
+        self.check()
         n, D = self.stop - self.start, layout.shape[1]
         size = layout.dtype.itemsize
         try:

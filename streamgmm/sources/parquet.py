@@ -57,9 +57,12 @@ class ParquetChunk(Chunk):
     name: str
     weight: Weights = field(repr=False)
 
-    def load(self) -> tuple[Rows, Weights]:
+    def check(self) -> None:
         if self.group.stamp is not None:
             check_stamp(self.group.path, self.group.stamp, self.name, self.index)
+
+    def load(self) -> tuple[Rows, Weights]:
+        self.check()
         rows, weights = retried(self._read, self.name, self.index)
         check_shape(rows.shape, (self.n, len(self.columns.names)), self.name, self.index)
         if weights is not None:

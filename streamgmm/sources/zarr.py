@@ -108,9 +108,12 @@ class ZarrChunk(Chunk):
     weight: Weights = field(repr=False)
     files: tuple[tuple[str, Stamp], ...] = field(repr=False)
 
-    def load(self) -> tuple[Rows, Weights]:
+    def check(self) -> None:
         for path, expected in self.files:
             check_stamp(path, expected, self.name, self.index)
+
+    def load(self) -> tuple[Rows, Weights]:
+        self.check()
         values = retried(self._read, self.name, self.index)
         check_shape(values.shape, (self.stop - self.start, self.n_stored), self.name, self.index)
         rows, weights = self.pick.split(values, self.out)
