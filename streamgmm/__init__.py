@@ -29,6 +29,7 @@ _HOMES = {
     "merge_streams": "streamgmm.partial",
     "StreamSession": "streamgmm.stream",
     "StreamPositionError": "streamgmm.stream",
+    "cluster_scores": "streamgmm.scoring",
     "diagnose": "streamgmm.diagnostics",
     "open_source": "streamgmm.sources",
     "sample_to_zarr": "streamgmm.sampling",

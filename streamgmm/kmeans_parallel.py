@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -14,49 +13,26 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from streamgmm.centres import Centres
+from streamgmm.draws import Draw, largest, merge_draws, row_keys
 from streamgmm.em import e_step, merge_all, non_finite
 from streamgmm.kernels import NonFiniteRowError
-from streamgmm.seeding import _uniform as uniform
 
 Array = NDArray[np.float64]
 
 ROUNDS = 5
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Draw:
-    """Rows with the largest keys, in the order of their keys; equal keys (of rows repeated) by position."""
-
-    keys: Array
-    numbers: NDArray[np.uint64]
-    rows: Array
-
-
-def _largest(keys: Array, numbers: NDArray[np.uint64], rows: NDArray[Any], size: int) -> _Draw:
-    if len(keys) > size:
-        keep = np.argpartition(-keys, size - 1)[:size]
-        keys, numbers, rows = keys[keep], numbers[keep], rows[keep]
-    order = np.lexsort((numbers, -keys))
-    return _Draw(keys[order], numbers[order], rows[order].astype(np.float64))
-
-
-def _draw_chunk(centres: Centres, size: int, seed: int, chunk: Any) -> _Draw:
+def _draw_chunk(centres: Centres, size: int, seed: int, chunk: Any) -> Draw:
     rows, weight = chunk.load()
     try:
         _, distance = centres.assign(rows)
     except NonFiniteRowError as error:
         raise non_finite(rows, error.row, chunk) from None
-    numbers = np.arange(len(rows), dtype=np.uint64)
-    numbers += np.uint64(chunk.start) if chunk.start is not None else np.uint64(chunk.index) << np.uint64(40)
     chance = distance if weight is None else distance * weight
     possible = np.flatnonzero(chance > 0)
-    keys = np.log(uniform(seed, numbers[possible])) / chance[possible]
-    return _largest(keys, numbers[possible], rows[possible], size)
-
-
-def _merge_draws(size: int, a: _Draw, b: _Draw) -> _Draw:
-    join = np.concatenate
-    return _largest(join([a.keys, b.keys]), join([a.numbers, b.numbers]), join([a.rows, b.rows]), size)
+    numbers, log_u = row_keys(chunk, len(rows), seed)
+    chance = chance[possible]
+    return largest(log_u[possible] / chance, numbers[possible], rows[possible], chance, size)
 
 
 def kmeans_parallel(
@@ -80,7 +56,7 @@ def kmeans_parallel(
         readings += 1
         centres = Centres(candidates, first)
         seed = int(rng.randint(2**31 - 1))
-        drawn = executor.run(partial(_draw_chunk, centres, 2 * K, seed), source.chunks(), partial(_merge_draws, 2 * K))
+        drawn = executor.run(partial(_draw_chunk, centres, 2 * K, seed), source.chunks(), partial(merge_draws, 2 * K))
         if len(drawn.rows) == 0:  # every row is a candidate already
             break
         candidates = np.concatenate([candidates, drawn.rows])

@@ -26,6 +26,7 @@ HOUSE = [
     {"encoding"},
     {"learner", "surgery"},
     {"kmeans_parallel", "moments"},
+    {"draws"},
     {"solvers", "starts", "fitting", "seeding", "imputing", "accelerate", "memory"},
     {"stopping", "rowcount"},
     {"repair"},
