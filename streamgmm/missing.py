@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm import kernels
+from streamgmm.covariance.base import LOG_2PI
 from streamgmm.kernels import NonFiniteRowError, Plan
 from streamgmm.stats import Stats
 
@@ -38,11 +39,14 @@ class Marginal:
     features : (d,) what was observed
     plan : the marginal, ready for the kernels
     lift : what leads from its statistics to those of all features; see `Covariance.lift`
+    hidden : (K,) entropy of the missing part given the observed one, in nats; hidden_noise that of the background
     """
 
     features: NDArray[np.int64]
     plan: Plan
     lift: tuple[Array, Array]
+    hidden: Array
+    hidden_noise: float
 
 
 @dataclass(slots=True, eq=False)
@@ -178,7 +182,9 @@ class Patterns:
             mean, scatter = family.lifted(
                 stats.weight, delta, stats.scatter, marginal.lift, marginal.features, self._plan.means
             )
-            stats = replace(stats, mean=mean, scatter=scatter)
+            noise = stats.count - stats.weight.sum() if marginal.hidden_noise else 0.0
+            hidden = float(stats.weight @ marginal.hidden + noise * marginal.hidden_noise)
+            stats = replace(stats, mean=mean, scatter=scatter, entropy=stats.entropy + hidden)
         return stats, sums.totals
 
     def _marginal(self, observed: NDArray[np.bool_]) -> Marginal:
@@ -189,11 +195,16 @@ class Patterns:
             family = model.family
             covariances = family.marginal(model.covariances, o)
             factors, _ = family.factor(covariances)
-            base = -np.inf
+            base, hidden_noise = -np.inf, 0.0
             if model.box is not None and model.noise_weight > 0:
-                base = float(np.log(model.noise_weight) - np.log(model.box[1, o] - model.box[0, o]).sum())
+                seen = float(np.log(model.box[1, o] - model.box[0, o]).sum())
+                base, hidden_noise = float(np.log(model.noise_weight)) - seen, model.log_volume - seen
             plan, spread = family.plan(model.weights, model.means[:, o], covariances, factors, base)
-            marginal = Marginal(o, plan, family.lift(model.covariances, o, spread, self._spread))
+            K, D = model.means.shape
+            log_det = family.log_det(model.factors, K, D) - family.log_det(factors, K, len(o))
+            hidden = 0.5 * (log_det + (D - len(o)) * (1.0 + LOG_2PI))
+            lift = family.lift(model.covariances, o, spread, self._spread)
+            marginal = Marginal(o, plan, lift, hidden, hidden_noise)
             self._marginals[key] = marginal
         return marginal
 

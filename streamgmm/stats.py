@@ -43,7 +43,7 @@ class Stats:
     scatter : sum of r (x - mean)(x - mean)^T: full (K, D, D), tied (D, D) pooled, diag (K, D), spherical (K,) summed
         over features. Not divided by the weight.
     loglik : sum of w log p(x), in nats, under the mixture that made the responsibilities.
-    entropy : -sum of w r log r, in nats.
+    entropy : -sum of w r log r, in nats; with missing entries, plus the entropy of what was integrated out.
     log_max : sum of w log max_k r, in nats (the ICL penalty is -2 log_max).
     count : sum of the sample weights w.
     rows : number of rows with positive weight.

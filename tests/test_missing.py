@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
 from streamgmm import missing
+from streamgmm.em import bound
 from streamgmm.sources import array_source
 from streamgmm.stats import Observation
 
@@ -136,6 +137,37 @@ def test_the_log_likelihood_never_falls(seed, name, worth):
         assert (np.diff(trace) > -1e-9 * np.abs(trace[:-1])).all()
     finally:
         missing.WORTH = before
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("background", [False, True])
+def test_the_free_energy_touches_the_log_likelihood(name, background, form):
+    """F = Q + H is the log-likelihood under the model that made the statistics, and below it under another."""
+    model = asking(name, 3, 4, 1)
+    if background:
+        model = model.observing(Observation(np.array([np.full(4, -9.0), np.full(4, 11.0)]), True), 0.3)
+    X = holes(model.sample(300, 2)[0], 0.4, 3)
+    stats = model.accumulate(X)
+    assert bound(model, stats) == pytest.approx(stats.loglik, rel=1e-11)
+    better = stats.maximize()
+    assert stats.loglik < bound(better, stats) < better.accumulate(X).loglik
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("solver", ["squarem", "incremental"])
+def test_every_solver_reaches_the_same_optimum(name, solver):
+    """With missing values, a background and a prior at once: the objective of exact EM, and it never falls."""
+    X = random_mixture(name, 3, 3, 2).sample(900, 0)[0][np.random.default_rng(0).permutation(900)]
+    X = holes(np.concatenate([X, np.random.default_rng(1).uniform(X.min(), X.max(), size=(100, 3))]), 0.25, 1)
+    common = {"covariance_type": name, "missing": "marginalize", "noise": "uniform", "prior": "default", "reg_covar": 0}
+    fits = [
+        sg.GaussianMixture(3, solver=s, random_state=0, max_iter=400, tol=1e-7, **common).fit(
+            array_source(X, None, chunk_rows=100)
+        )
+        for s in ("exact", solver)
+    ]
+    assert (np.diff(fits[1].lower_bounds_) > -1e-9).all()
+    assert fits[1].lower_bound_ == pytest.approx(fits[0].lower_bound_, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -119,6 +119,7 @@ def missing(
     block : int                                                           # IN  rows handled together
     filled : (n, D) or (0, 0)                                             # OUT missing entries, by conditional mean
     mass, first_moment, second_moment : as in `centred`, in the units of the data, about `means`    # INOUT
+    The entropy in `totals` includes that of the missing parts where statistics are taken.
     """
     D = rows.shape[1]
     K = means.shape[0]
@@ -193,6 +194,10 @@ def missing(
                         filled[start + b, perm[i]] = 0.0
                         if log_noise > -math.inf:
                             filled[start + b, perm[i]] = rest * 0.5 * (box[0, perm[i]] + box[1, perm[i]])
+            rest = 0.0
+            if mass.shape[0] > 0 and log_noise > -math.inf:
+                for b in range(count):
+                    rest += weight[start + b] if weight.shape[0] > 0 else 1.0
             for k in range(K):
                 at = 0 if family == TIED else k
                 low = lower[at if triangular else 0]
@@ -213,6 +218,11 @@ def missing(
                 for b in range(count):
                     total += logits[k, b]
                 mass[k] += total
+                rest -= total
+                hidden = 0.5 * (D - seen) * (1.0 + _LOG_2PI)
+                for i in range(seen, D):
+                    hidden += math.log(low[i, i]) if triangular else 0.5 * math.log(covariances[k, perm[i], 0])
+                totals[1] += total * hidden
                 for i in range(D):
                     s = 0.0
                     for b in range(count):
@@ -236,4 +246,7 @@ def missing(
                         second_moment[at, perm[i], perm[j]] += s
                         if j < i:
                             second_moment[at, perm[j], perm[i]] += s
+            if mass.shape[0] > 0 and log_noise > -math.inf:
+                for i in range(seen, D):
+                    totals[1] += rest * math.log(box[1, perm[i]] - box[0, perm[i]])
     return -1
