@@ -79,10 +79,11 @@ def test_outliers_soaked_up_by_a_background(rows, stored):
 
 def test_a_prior_instead_of_collapse(stored):
     few = np.repeat(np.random.default_rng(0).normal(size=(8, 3)), 3, axis=0)
-    gm = sg.GaussianMixture(3, prior="default", reg_covar=0, on_collapse="raise", random_state=0).fit(stored(few))
+    data = stored(few)
+    gm = sg.GaussianMixture(3, prior="default", reg_covar=0, on_collapse="raise", random_state=0).fit(data)
     assert (np.diff(gm.lower_bounds_) > -1e-10).all()
     strong = sg.NormalInverseWishart(shrinkage=1.0, scale=np.eye(3))
-    wide = sg.GaussianMixture(3, prior=strong, reg_covar=0, random_state=0).fit(stored(few + 0.0))
+    wide = sg.GaussianMixture(3, prior=strong, reg_covar=0, random_state=0).fit(data)
     assert np.linalg.eigvalsh(wide.covariances_).min() > np.linalg.eigvalsh(gm.covariances_).min()
 
 
