@@ -12,12 +12,12 @@ from streamgmm.kernels._vector import (
     mantissa,
     maximum,
     mul,
+    positive_above,
     sub,
     times_power_of_two,
-    zero_below,
 )
 
-_SMALLEST = -708.0
+SMALLEST = -708.0
 _LOG2_E = 1.4426950408889634
 _ROUND = 6755399441055744.0  # 1.5 2^52: adding it leaves the nearest integer in the low bits
 _LN2_HIGH = 0.6931471803691238  # 21 trailing zero bits, so that n times this is exact
@@ -31,11 +31,16 @@ _EXP = (
 
 @inline
 def exp(x):
-    """e^x for x <= 709 in every lane, correct to 1 unit in the last place; exactly 0 below -708 (and for NaN)."""
-    clamped = maximum(x, broadcast(_SMALLEST))
-    shifted = fma(clamped, broadcast(_LOG2_E), broadcast(_ROUND))
+    """e^x for x <= 709 in every lane, correct to 1 unit in the last place; exactly 0 from -708 down (and for NaN)."""
+    return exp_clamped(maximum(x, broadcast(SMALLEST)))
+
+
+@inline
+def exp_clamped(x):
+    """`exp` for x >= SMALLEST."""
+    shifted = fma(x, broadcast(_LOG2_E), broadcast(_ROUND))
     n = sub(shifted, broadcast(_ROUND))
-    r = fma(n, broadcast(-_LN2_HIGH), clamped)
+    r = fma(n, broadcast(-_LN2_HIGH), x)
     r = fma(n, broadcast(-_LN2_LOW), r)
     p = fma(broadcast(_EXP[0]), r, broadcast(_EXP[1]))
     p = fma(p, r, broadcast(_EXP[2]))
@@ -47,7 +52,7 @@ def exp(x):
     p = fma(p, r, broadcast(_EXP[8]))
     p = fma(p, r, broadcast(_EXP[9]))
     p = add(fma(mul(r, r), p, r), broadcast(1.0))
-    return zero_below(times_power_of_two(p, shifted), x, broadcast(_SMALLEST))
+    return positive_above(times_power_of_two(p, shifted), x, broadcast(SMALLEST))
 
 
 @inline

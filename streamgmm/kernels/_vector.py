@@ -131,8 +131,8 @@ def _times_power_of_two(builder: Any, a: Any, n: Any) -> Any:
     return builder.bitcast(builder.add(_integer_bits(builder, a), shifted), _doubles)
 
 
-def _zero_below(builder: Any, a: Any, x: Any, bound: Any) -> Any:
-    return builder.select(builder.fcmp_ordered("<", x, bound), ir.Constant(_doubles, [0.0] * LANES), a)
+def _positive_above(builder: Any, a: Any, x: Any, bound: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", x, bound), a, ir.Constant(_doubles, [0.0] * LANES))
 
 
 def _exponent(builder: Any, a: Any) -> Any:
@@ -158,8 +158,8 @@ fma = _elementwise(3, _fma)
 """a b + c in one rounding."""
 times_power_of_two = _elementwise(2, _times_power_of_two)
 """a 2^n, with n in the low bits of the second operand's mantissa (see `exp`)."""
-zero_below = _elementwise(3, _zero_below)
-"""a, and 0 where x < bound."""
+positive_above = _elementwise(3, _positive_above)
+"""a where x > bound, else 0."""
 exponent = _elementwise(1, _exponent)
 """n of a = 2^n m with m in [sqrt(1/2), sqrt(2)), for a > 0."""
 mantissa = _elementwise(1, _mantissa)

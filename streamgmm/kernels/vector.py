@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamgmm._jit import inline, jit
-from streamgmm.kernels._elementary import exp, log
+from streamgmm.kernels._elementary import SMALLEST, exp_clamped, log
 from streamgmm.kernels._vector import (
     LANES,
     add,
@@ -35,9 +35,15 @@ from streamgmm.kernels.feature import DIAG, FULL, SPHERICAL, TIED, TOLERANCE
 PANEL = 32
 _NO_SQUARES = np.empty((0, LANES))
 _e4, _e2, _e1 = (logit_tile(m, 4) for m in (4, 2, 1))
+_m81 = sum_tile(8, 1)
 _m44, _m42, _m41 = (sum_tile(4, v) for v in (4, 2, 1))
 _m24, _m22, _m21 = (sum_tile(2, v) for v in (4, 2, 1))
 _m14, _m12, _m11 = (sum_tile(1, v) for v in (4, 2, 1))
+
+
+@inline
+def _round(n, unit):
+    return -(-n // unit) * unit
 
 
 def block_rows(D: int) -> int:
@@ -88,7 +94,10 @@ def _accumulate(resp, psi, B, K, step, sums):
                 _m12(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
             f += 16
         else:
-            while k + 4 <= K:
+            while k + 8 <= K:
+                _m81(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
+                k += 8
+            if k + 4 <= K:
                 _m41(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
                 k += 4
             if k + 2 <= K:
@@ -178,13 +187,19 @@ def _columns(family, z, at, D, phi):
 
 
 @inline
-def _rows(family, z, at, D, twice, psi, psi_at, q):
-    """psi (32, q): the features of 32 rows, row by row, products in cyclic order."""
-    width = twice.shape[1]
-    for i in range(0, D, LANES):
-        for v in range(0, PANEL, LANES):
-            transpose(z, at + i * PANEL + v, PANEL, twice, v * width + i, width)
-    if family == FULL:
+def _cyclic(D):
+    """Whether the products of a full covariance stand in cyclic order in psi; for few features, in packed order."""
+    return D > 8
+
+
+@inline
+def _rows(family, z, at, D, phi, twice, psi, psi_at, q):
+    """psi (32, q): the features of 32 rows, row by row; for TIED and SPHERICAL z alone."""
+    if family == FULL and _cyclic(D):
+        width = twice.shape[1]
+        for i in range(0, D, LANES):
+            for v in range(0, PANEL, LANES):
+                transpose(z, at + i * PANEL + v, PANEL, twice, v * width + i, width)
         for b in range(PANEL):
             here = b * width
             for i in range(0, D, LANES):
@@ -198,19 +213,14 @@ def _rows(family, z, at, D, twice, psi, psi_at, q):
                 to -= D // 2
             for i in range(0, D, LANES):
                 store(load(twice, here + i), psi, to + i)
-    elif family == DIAG:
-        for b in range(PANEL):
-            to = psi_at + b * q
-            for i in range(0, D, LANES):
-                a = load(twice, b * width + i)
-                store(mul(a, a), psi, to + i)
-            for i in range(0, D, LANES):
-                store(load(twice, b * width + i), psi, to + D + i)
+    elif family in (FULL, DIAG):
+        for i in range(0, q, LANES):
+            for v in range(0, PANEL, LANES):
+                transpose(phi, i * PANEL + v, PANEL, psi, psi_at + v * q + i, q)
     else:
-        for b in range(PANEL):
-            to = psi_at + b * q
-            for i in range(0, D, LANES):
-                store(load(twice, b * width + i), psi, to + i)
+        for i in range(0, q, LANES):
+            for v in range(0, PANEL, LANES):
+                transpose(z, at + i * PANEL + v, PANEL, psi, psi_at + v * q + i, q)
 
 
 @inline
@@ -220,31 +230,52 @@ def _softmax(R, at, K, base, common, out):
     out : (5, 32) what they must be multiplied by to be responsibilities; responsibility of all but the background;
     log p, entropy, log max r.
     """
-    lowest = broadcast(-750.0)
-    for v in range(0, PANEL, LANES):
-        shared = load(common, v)
-        background = sub(broadcast(base), shared)
-        top = background
-        for k in range(K):
-            top = maximum(load(R, at + k * PANEL + v), top)
-        d = maximum(sub(background, top), lowest)
-        e = exp(d)
-        outside = e
-        s = e
-        h = mul(e, d)
-        for k in range(K):
-            d = maximum(sub(load(R, at + k * PANEL + v), top), lowest)
-            e = exp(d)
-            s = add(s, e)
-            h = fma(e, d, h)
-            store(e, R, at + k * PANEL + v)
-        log_s = log(s)
-        inverse = div(broadcast(1.0), s)
-        store(inverse, out, v)
-        store(sub(broadcast(1.0), mul(outside, inverse)), out, v + PANEL)
-        store(add(add(top, log_s), shared), out, v + 2 * PANEL)
-        store(sub(log_s, mul(h, inverse)), out, v + 3 * PANEL)
-        store(sub(broadcast(0.0), log_s), out, v + 4 * PANEL)
+    lowest = broadcast(SMALLEST)
+    for v in range(0, PANEL, 2 * LANES):  # two vectors at a time: a single chain of operations leaves gaps
+        x = v + LANES
+        shared_v = load(common, v)
+        shared_x = load(common, x)
+        background_v = sub(broadcast(base), shared_v)
+        background_x = sub(broadcast(base), shared_x)
+        top_v = background_v
+        top_x = background_x
+        for i in range(at, at + K * PANEL, PANEL):
+            top_v = maximum(load(R, i + v), top_v)
+            top_x = maximum(load(R, i + x), top_x)
+        outside_v = s_v = h_v = broadcast(0.0)
+        outside_x = s_x = h_x = broadcast(0.0)
+        if base > -np.inf:
+            d_v = maximum(sub(background_v, top_v), lowest)
+            d_x = maximum(sub(background_x, top_x), lowest)
+            outside_v = s_v = exp_clamped(d_v)
+            outside_x = s_x = exp_clamped(d_x)
+            h_v = mul(s_v, d_v)
+            h_x = mul(s_x, d_x)
+        for i in range(at, at + K * PANEL, PANEL):
+            d_v = maximum(sub(load(R, i + v), top_v), lowest)
+            d_x = maximum(sub(load(R, i + x), top_x), lowest)
+            e_v = exp_clamped(d_v)
+            e_x = exp_clamped(d_x)
+            store(e_v, R, i + v)
+            store(e_x, R, i + x)
+            s_v = add(s_v, e_v)
+            s_x = add(s_x, e_x)
+            h_v = fma(e_v, d_v, h_v)
+            h_x = fma(e_x, d_x, h_x)
+        _finish(top_v, shared_v, outside_v, s_v, h_v, out, v)
+        _finish(top_x, shared_x, outside_x, s_x, h_x, out, x)
+
+
+@inline
+def _finish(top, shared, outside, s, h, out, v):
+    """What `_softmax` writes, from the sum s of the exponentials e^d and the sum h of d e^d."""
+    log_s = log(s)
+    inverse = div(broadcast(1.0), s)
+    store(inverse, out, v)
+    store(sub(broadcast(1.0), mul(outside, inverse)), out, v + PANEL)
+    store(add(add(top, log_s), shared), out, v + 2 * PANEL)
+    store(sub(log_s, mul(h, inverse)), out, v + 3 * PANEL)
+    store(sub(broadcast(0.0), log_s), out, v + 4 * PANEL)
 
 
 @inline
@@ -297,6 +328,9 @@ def _unpack(family, D, sums, masses, squares, out):
             for i in range(D):
                 for j in range(i + 1):
                     d = i - j
+                    if not _cyclic(D):
+                        out[k, i * (i + 1) // 2 + j] += sums[k, i * (i + 1) // 2 + j]
+                        continue
                     # The pair stands in diagonal d at j, or in diagonal D - d at i.
                     at = d * D + j if 2 * d <= D else (D - d) * D + i
                     if 2 * d == D:
@@ -314,21 +348,27 @@ def _unpack(family, D, sums, masses, squares, out):
         out[k, p - 1] += total(load(masses, k * LANES))
 
 
-def _roundup(n, unit):
-    return -(-n // unit) * unit
-
-
-_round = inline(_roundup)
+@inline
+def _largest(norm, count):
+    """Largest of `count` norms, a multiple of 32; NaN or infinity where one is not finite."""
+    zero = broadcast(0.0)
+    top = zero
+    wrong = zero
+    for b in range(0, count, LANES):
+        a = load(norm, b)
+        top = maximum(a, top)
+        wrong = fma(a, zero, wrong)
+    lanes = np.empty(LANES)
+    store(top, lanes, 0)
+    return lanes.max() + total(wrong)
 
 
 @inline
 def _accurate(R, out, norm, weight, first, count, narrow, radius):
     """As `feature.accurate`, for exponentials in panels. False where a row is not finite, too."""
-    largest = 0.0
-    for b in range(count):
-        if not norm[b] < np.inf:
-            return False
-        largest = max(largest, norm[b])
+    largest = _largest(norm, _round(count, PANEL))
+    if not largest < np.inf:
+        return False
     reach = np.sqrt(largest)
     for k in range(narrow.shape[0]):
         error = narrow[k] * (reach + radius[k]) ** 2
@@ -347,13 +387,16 @@ def _accurate(R, out, norm, weight, first, count, narrow, radius):
 @inline
 def _row_weights(weight, first, count, w):
     """w (32,): the weights of `count` rows, 1 where there are none, and 0 beyond. Returns the rows of weight > 0."""
-    positive = 0
-    for b in range(count):
-        w[b] = weight[first + b] if weight.shape[0] > 0 else 1.0
-        if w[b] > 0.0:
-            positive += 1
+    for v in range(0, PANEL, LANES):
+        store(broadcast(1.0), w, v)
     for b in range(count, PANEL):
         w[b] = 0.0
+    positive = count
+    if weight.shape[0] > 0:
+        for b in range(count):
+            w[b] = weight[first + b]
+            if w[b] == 0.0:
+                positive -= 1
     return positive
 
 
@@ -378,7 +421,7 @@ def dense(
     out = np.zeros((panels, 5, PANEL))
     best = np.zeros(PANEL)
     w = np.ones(PANEL)
-    phi = np.zeros((q + 1, PANEL))
+    phi = np.zeros((_round(q + 1, LANES), PANEL))
     R = np.zeros((panels, K, PANEL))
     twice = np.zeros((PANEL, _round(2 * D + D // 2 + LANES, LANES)))
     psi = np.zeros((block + 1 if statistics else 0, q8))
@@ -403,6 +446,8 @@ def dense(
             _frame(rows, begin, first + count - 1, shift, whiten, x, z, at, norm, u * PANEL)
             _columns(family, z, at, D, phi)
             _logits(coef, phi, R[u])
+            if statistics:
+                _rows(family, z, at, D, phi, twice, psi, u * PANEL * q8, q8)
             if family == TIED:
                 for v in range(0, PANEL, LANES):
                     store(mul(broadcast(-0.5), load(norm, u * PANEL + v)), common, v)
@@ -436,7 +481,6 @@ def dense(
             if statistics:
                 at = u * D8 * PANEL
                 _weigh(R, u * K * PANEL, K, out[u], w, norm, u * PANEL, masses, squares)
-                _rows(family, z, at, D, twice, psi, u * PANEL * q8, q8)
                 if outer:
                     for i in range(0, D * PANEL, PANEL):
                         for v in range(0, PANEL, LANES):
