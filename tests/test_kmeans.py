@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,3 +211,13 @@ def test_the_whole_trajectory_of_the_limit_is_lloyds():
         np.testing.assert_allclose(centres, lloyd.cluster_centers_, rtol=1e-8)
     labels = sg.Mixture(np.full(4, 0.25), centres, np.full(4, 1e-7), covariance_type="spherical").labels(X)
     np.testing.assert_array_equal(labels, lloyd.labels_)
+
+
+def test_the_page_about_the_limit_runs(capsys):
+    page = (Path(__file__).parents[1] / "docs" / "kmeans.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 2
+    namespace: dict = {}
+    for block in blocks:
+        exec(block, namespace)
+    assert "variance 1e-05" in capsys.readouterr().out

@@ -1,11 +1,11 @@
-"""The outlier benchmark runs, tiny."""
+"""The benchmarks of the outlier detector and of k-means run, tiny."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from benchmarks import outliers
+from benchmarks import kmeans, outliers
 from benchmarks.readme import write_section
 
 
@@ -23,3 +23,9 @@ def test_a_small_table_is_written(tmp_path):
     assert text.startswith("before\n") and text.endswith("after\n") and "two normals" in text and "old" not in text
     with pytest.raises(ValueError, match="must hold the lines"):
         write_section(readme, "other", "")
+
+
+def test_k_means_beside_scikit_learn():
+    found = kmeans.measure(5_000, 3, 4, runs=1, steps=3)
+    assert found["gap"] < 1e-12
+    assert "| 5,000 x 3, 4 |" in kmeans.table({(5_000, 3, 4): found}, steps=3)
