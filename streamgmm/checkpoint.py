@@ -18,6 +18,7 @@ import re
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -219,6 +220,7 @@ class FileJournal(Journal):
         """A reading of which nothing is lost; one that was finished before is not repeated."""
         number, self._run = self._run, self._run + 1
         if number < len(self._results):
+            deque(chunks, 0)  # a block may take its chunks from an iterator that it shares with the next one
             value: T = self._results[number]
             return value
         tree: Fold[T] = Fold(combine)
@@ -293,6 +295,10 @@ class JournalExecutor(Executor):
     def __init__(self, journal: FileJournal, executor: Executor) -> None:
         self.journal = journal
         self.inner = executor
+
+    @property
+    def threads_per_process(self) -> int:
+        return self.inner.threads_per_process
 
     def run[T](
         self,

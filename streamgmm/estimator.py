@@ -337,8 +337,8 @@ class GaussianMixture(Asking, Partial, DensityMixin, BaseEstimator):
         sampled = 0 if given or (self.warm_start and hasattr(self, "mixture_")) else self._sample_rows(D)
         chosen, saved = family(self.covariance_type), self.checkpoint is not None
         shape = Shape(chosen, K, D, self.n_init, sampled, {"incremental": 32, "stepwise": 3}.get(self.solver, 0), saved)
-        n_jobs = executor.n_jobs if isinstance(executor, Threads) else 1
-        plan = plan_memory(source, shape, limit=self.memory_limit, n_jobs=n_jobs)
+        n_jobs, elsewhere = executor.threads_per_process, not isinstance(executor, Threads)
+        plan = plan_memory(source, shape, limit=self.memory_limit, n_jobs=n_jobs, elsewhere=elsewhere)
         if self.memory_limit is not None:
             kernels.warmup((source.dtype,))
         return plan, Peak()

@@ -71,6 +71,11 @@ class Executor(ABC):
     on_chunk: Callable[[Any], None] | None = None
     """Called in the driver with each finished chunk; for progress only."""
 
+    @property
+    @abstractmethod
+    def threads_per_process(self) -> int:
+        """Chunks in work at a time in each process that reads."""
+
     @abstractmethod
     def run[T](
         self,
@@ -106,6 +111,10 @@ class Threads(Executor):
 
     def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = resolve_n_jobs(n_jobs)
+
+    @property
+    def threads_per_process(self) -> int:
+        return self.n_jobs
 
     def run[T](
         self,

@@ -55,7 +55,8 @@ class Dask(Executor):
     scheduler : {"threads", "synchronous", "processes"}, optional
         A local scheduler, whether a client is active or not.
     stall_timeout : float
-        Seconds without any finished task after which the fit ends with an error instead of waiting for ever.
+        Seconds without any finished task after which the fit ends with an error instead of waiting for ever: so many
+        where no worker has anything in work, and twelve times as many where one says it has.
     """
 
     def __init__(self, client: Any = None, *, scheduler: str | None = None, stall_timeout: float = 300.0) -> None:
@@ -101,6 +102,14 @@ class Dask(Executor):
             self._chunk_seconds = max(1e-6, seconds / count)
         return result_of(tree)
 
+    @property
+    def threads_per_process(self) -> int:
+        """Tasks that run at a time in one process of the cluster, or in this one."""
+        client = None if self.scheduler is not None else self.client or active_client()
+        if client is None:
+            return 1 if self.scheduler in ("synchronous", "processes") else _threads(None)
+        return max(client.nthreads().values(), default=1)
+
     def _run_length(self, n_chunks: int, threads: int) -> int:
         """Chunks in a task, a power of two: of the length aimed at, with enough tasks for everybody."""
         wanted = min(TASK_SECONDS / self._chunk_seconds, n_chunks / (TASKS_PER_THREAD * threads))
@@ -133,12 +142,15 @@ class Dask(Executor):
 
     def _next(self, done: queue.SimpleQueue[Any], client: Any, waiting: int) -> Any:
         began = time.monotonic()
-        while (left := began + self.stall_timeout - time.monotonic()) > 0:
+        patience = self.stall_timeout
+        while (left := began + patience - time.monotonic()) > 0:
             try:
                 return done.get(timeout=min(left, 1.0))  # wakes up for Ctrl-C
             except queue.Empty:
                 if client.status != "running":
                     break
+                if left <= 1.0 and patience == self.stall_timeout and any(client.processing().values()):
+                    patience *= 12
         workers = len(client.scheduler_info(n_workers=-1)["workers"]) if client.status == "running" else 0
         raise ClusterError(
             f"No task finished for {time.monotonic() - began:.0f} s: {waiting} are left, {workers} workers are "

@@ -148,8 +148,10 @@ class MemoryPlan:
         return executor
 
 
-def plan_memory(source: Source, shape: Shape, *, limit: str | int | None, n_jobs: int) -> MemoryPlan:
-    """Fit the work into `limit` bytes.
+def plan_memory(
+    source: Source, shape: Shape, *, limit: str | int | None, n_jobs: int, elsewhere: bool = False
+) -> MemoryPlan:
+    """Fit the work into `limit` bytes in each process.
 
     Parameters
     ----------
@@ -157,22 +159,33 @@ def plan_memory(source: Source, shape: Shape, *, limit: str | int | None, n_jobs
         None bounds nothing; decoded chunks are then kept in up to a quarter of the memory that is free.
     n_jobs : int
         Threads wanted.
+    elsewhere : bool
+        The reading is done by workers, whose threads cannot be left out, and which keep nothing.
 
     Raises
     ------
     MemoryLimitError
         Where one thread, one chunk and the statistics do not fit.
     """
+    if limit is None and elsewhere:
+        return MemoryPlan(source, n_jobs, shape.sample_rows)
     if limit is None:
         return MemoryPlan(_kept(source, available_memory() // 4), n_jobs, shape.sample_rows)
     total = parse_bytes(limit)
+    wanted = n_jobs
     return_freed_memory()
     limited, n_jobs, per_thread, fixed = _fit_threads(source, shape, total, n_jobs)
     read = 0 if limited.in_memory else limited.chunk_bytes or 0
     sample_rows, reservoir, kmeans = _fit_sample(limited, shape, total, read)
     n_jobs = min(n_jobs, max(1, (total - reservoir) // max(1, read)))
     needed = max(fixed + n_jobs * per_thread, n_jobs * read + reservoir, kmeans)
-    kept = _kept(limited, total - needed)
+    if elsewhere and n_jobs < wanted:
+        raise MemoryLimitError(
+            f"{source.name}: {wanted} threads in each worker need {_mb(fixed + wanted * per_thread)}, memory_limit is "
+            f"{_mb(total)}. Start workers with at most {n_jobs} thread(s) each (`dask worker --nthreads {n_jobs}`), or "
+            "raise memory_limit."
+        )
+    kept = limited if elsewhere else _kept(limited, total - needed)
     held = sample_rows * (source.n_features * source.dtype.itemsize + 8) if shape.sample_rows else 0
     needed = max(needed, min(total, fixed + n_jobs * per_thread + held))
     numbers = {

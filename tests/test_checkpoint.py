@@ -41,7 +41,9 @@ def source(**kwargs):
 
 
 def model(**kwargs):
-    return sg.GaussianMixture(3, **{"tol": 0, "max_iter": 6, "random_state": 0, "n_init": 2, **kwargs})
+    return sg.GaussianMixture(
+        3, **{"solver": "exact", "tol": 0, "max_iter": 6, "random_state": 0, "n_init": 2, **kwargs}
+    )
 
 
 class BrokenError(Exception):
@@ -83,6 +85,22 @@ def test_resumed_from_any_chunk_is_uninterrupted(tmp_path):
             read = 10**9 - counting.left
             assert read <= 7 * 16 - stop + 1, "what was read is not read again"
             assert resumed.report_["checkpoint"]["resumed"]
+
+
+@pytest.mark.parametrize("solver", ["auto", "squarem", "incremental", "stepwise"])
+def test_every_solver_is_resumed(tmp_path, solver):
+    """What a solver remembers is kept too: proposals, statistics of blocks, averages."""
+    whole = model(solver=solver, n_init=1, max_iter=8).fit(source())
+    total = Breaking(10**9)
+    model(solver=solver, n_init=1, max_iter=8, executor=total).fit(source())
+    chunks = 10**9 - total.left
+    for part in (0.3, 0.55, 0.9):
+        folder = tmp_path / str(part)
+        with pytest.raises(BrokenError):
+            model(solver=solver, n_init=1, max_iter=8, checkpoint=folder, executor=Breaking(int(part * chunks))).fit(
+                source()
+            )
+        same(model(solver=solver, n_init=1, max_iter=8, checkpoint=folder).fit(source()), whole)
 
 
 def test_finished_gives_its_model_at_once(tmp_path):
