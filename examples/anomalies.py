@@ -32,7 +32,7 @@ def main(folder: Path, file: str | None = None) -> dict[str, float]:
         stored = np.load(file)
         rows, truth = stored["X"], stored["y"]
     contamination = float(truth.mean())
-    detector = sg.OutlierDetector(n_components=5, contamination=contamination, reg_covar=1e-3, random_state=0)
+    detector = sg.OutlierDetector(n_components=12, contamination=contamination, reg_covar=1e-3, random_state=0)
     flagged = detector.fit_predict(rows) == -1
     density = detector.score_samples(rows)
 

@@ -6,6 +6,7 @@ import json as json_
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from streamgmm.cli.folder import HISTORY, REPORT, load, write_text
@@ -46,12 +47,16 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
     from streamgmm.report.history import load_history
     from streamgmm.report.page import Shown, page
     from streamgmm.seeding import survey
-    from streamgmm.sources import open_source
+    from streamgmm.sources import array_source, open_source
 
     gm = load(str(folder))
     document: dict[str, Any] = json_.loads((folder / REPORT).read_text(encoding="utf-8"))
     source = open_data(load_config(folder / "config.toml")) if data is None else open_source(data)
-    drawn = survey(source, Threads(), size=n_rows, seed=0).rows
+    drawn = survey(source, Threads(), size=n_rows, seed=0, missing=gm.missing == "marginalize").rows
+    sample = array_source(drawn)
+    answers = np.concatenate(list(gm.predict_proba(sample))), np.concatenate(list(gm.score_samples(sample)))
+    if gm.missing == "marginalize":
+        drawn = np.concatenate(list(gm.impute(sample)))
     plane, frames = load_history(folder / HISTORY) if (folder / HISTORY).exists() else (None, {})
     seconds, memory = document["seconds"], document["memory"]
     K, D = gm.means_.shape
@@ -70,7 +75,7 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
         *((f"MB, {name}", value / 1e6) for name, value in memory.items() if value is not None),
         *((f"version of {name}", value) for name, value in document["versions"].items()),
     ]
-    shown = Shown(gm.mixture_, frames, document, findings(gm, source), facts)
+    shown = Shown(gm.mixture_, frames, document, remarks(gm, source), facts, answers=answers)
     names = document.get("feature_names")
     return page(
         [shown],
@@ -82,17 +87,15 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
     )
 
 
-def findings(gm: Any, source: Any) -> list[dict[str, str]]:
-    """What a fit says against itself, from its own report."""
-    found = []
-    if not gm.converged_:
-        found.append({"title": "Not converged", "text": f"stopped after {gm.n_iter_} iterations. Raise max_iter."})
-    for event in gm.report_.get("repairs", []):
+def remarks(gm: Any, source: Any) -> list[dict[str, str]]:
+    """What `diagnose` says of a fit, and what was repaired, for the page."""
+    from streamgmm.diagnostics import diagnose
+
+    found = [
+        {"title": finding.code.replace("-", " ").capitalize(), "text": f"{finding.message} {finding.remedy}"}
+        for finding in diagnose(gm, source)
+    ]
+    for event in getattr(gm, "report_", {}).get("repairs", []):
         text = ", ".join(f"{key} {value}" for key, value in event.items() if key != "action")
         found.append({"title": f"Repair: {event.get('action', 'mended')}", "text": text})
-    if gm.n_init == 1:
-        found.append({
-            "title": "One start",
-            "text": "EM finds a local optimum; n_init = 5 shares every reading of the data and is safer.",
-        })  # fmt: skip
     return found

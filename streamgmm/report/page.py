@@ -34,6 +34,8 @@ class Shown:
     findings : list of {"title", "text"}
     facts : list of (name, value)
     note : str
+    answers : ((N, K) responsibilities, (N,) log-densities) of the sample
+        Where the mixture alone cannot give them: rows with missing values.
     """
 
     mixture: Mixture
@@ -42,6 +44,7 @@ class Shown:
     findings: Sequence[Mapping[str, str]] = ()
     facts: Sequence[tuple[str, Any]] = ()
     note: str = ""
+    answers: tuple[Array, Array] | None = None
 
 
 def page(
@@ -96,8 +99,9 @@ def page(
 def _model(one: Shown, rows: NDArray[Any], plane: Plane) -> dict[str, Any]:
     mixture = one.mixture
     K = mixture.n_components
-    label = mixture.labels(rows)
-    certainty = mixture.responsibilities(rows).max(axis=1)
+    shares, logp = one.answers or (mixture.responsibilities(rows), mixture.log_prob(rows))
+    label, certainty = shares.argmax(axis=1), shares.max(axis=1)
+    label[label == K] = -1  # background
     order = np.argsort(-mixture.weights)
     return {
         "name": f"{K}, {mixture.family.name}",
@@ -105,7 +109,7 @@ def _model(one: Shown, rows: NDArray[Any], plane: Plane) -> dict[str, Any]:
         "note": one.note,
         "frames": _frames(one, plane),
         "labels": label,
-        "logp": _rounded(mixture.log_prob(rows)),
+        "logp": _rounded(logp),
         "components": [
             {
                 "k": int(k),
