@@ -20,14 +20,17 @@ def _open(gm: Any, data: str, columns: str | None) -> Any:
     """The source; without --columns the ones that the model was fitted on, where both have names."""
     from streamgmm.sources import open_source
 
-    names = None if columns is None else columns.split(",")
-    if names is None and hasattr(gm, "feature_names_in_"):
-        source = open_source(data)
-        fitted = tuple(map(str, gm.feature_names_in_))
-        if source.feature_names is None or source.feature_names == fitted:
+    if columns is not None:
+        return open_source(data, columns=columns.split(","))
+    if not hasattr(gm, "feature_names_in_"):
+        return open_source(data)
+    try:
+        return open_source(data, columns=[str(name) for name in gm.feature_names_in_])
+    except (ValueError, TypeError, KeyError):
+        source = open_source(data)  # a format without names: position counts
+        if source.feature_names is None:
             return source
-        names = list(fitted)
-    return open_source(data) if names is None else open_source(data, columns=names)
+        raise
 
 
 def predict(
