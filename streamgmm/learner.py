@@ -156,6 +156,7 @@ class Learner:
         self.starts = 0
         self.challenger: Mixture | None = None
         self.challenged = 0
+        self.trial = (0, 0.0, 0.0)
         self._pending: list[tuple[Array, Array]] = []
         self.pending_rows = 0
         self._served: Mixture | None = None
@@ -299,22 +300,14 @@ class Learner:
         return StepReport(self.rows, len(rows), loglik, rate, alarm, tuple(events))
 
     def _challenge(self, rows: Array, weight: Array | None, stats: Stats, events: list[dict[str, Any]]) -> Stats:
-        """Set a start on recent rows against the model, now and then; the better predictor of this step goes on.
+        """Set a start on recent rows against the model, now and then; the better predictor goes on.
 
         After an abrupt change forgetting alone leaves EM where few components hold everything.
         """
         assert self.running is not None
         if self.challenger is not None:
-            challenger, self.challenger = self.challenger, None
-            gain = challenger.log_prob(rows) - self.running.log_prob(rows)
-            margin = max(4.0 * float(gain.std()) / math.sqrt(len(gain)), MARGIN * self.n_features)
-            if gain.mean() > margin:
-                self.running = challenger
-                count = float(self.unit)
-                mean = stats_of(challenger, self.reg_covar)
-                self.online, self.average = Online(self.online.step, count, 1.0 / count, (mean,)), None
-                events.append({"action": "replaced", "reason": f"a fresh start gains {gain.mean():.2g} nats per row"})
-                return self._e_step(challenger, rows, weight)
+            if self._settle(rows, events):
+                return self._e_step(self.running, rows, weight)
             return stats
         # Twice as seldom each time, at last once in a half-life; the model is young after a start or a change.
         wait = max(8.0 * self.unit, self.online.seen / 2)
@@ -323,8 +316,30 @@ class Learner:
         if self.rows - self.challenged >= wait:
             some = slice(0, self.unit)
             part = None if weight is None else weight[some]
+            self.trial = (0, 0.0, 0.0)
             self.challenger, self.challenged = self._begin(rows[some], part, polish=POLISH // 2, n_init=2), self.rows
         return stats
+
+    def _settle(self, rows: Array, events: list[dict[str, Any]]) -> bool:
+        """Go on with the trial of the challenger; True where it won and took over."""
+        assert self.running is not None and self.challenger is not None
+        gain = self.challenger.log_prob(rows) - self.running.log_prob(rows)
+        n, total, squares = self.trial
+        self.trial = n, total, squares = n + len(gain), total + float(gain.sum()), squares + float(gain @ gain)
+        mean = total / n
+        error = math.sqrt(max(squares / n - mean * mean, 0.0) / n)
+        enough = MARGIN * self.n_features
+        if mean - 4.0 * error > 0.0 and mean > enough:
+            self.running = self.challenger
+            count = float(self.unit)
+            fresh = stats_of(self.running, self.reg_covar)
+            self.online, self.average = Online(self.online.step, count, 1.0 / count, (fresh,)), None
+            self.challenger = None
+            events.append({"action": "replaced", "reason": f"a fresh start gains {mean:.2g} nats per row"})
+            return True
+        if mean + 3.0 * error < enough or n > 16 * self.unit:
+            self.challenger = None
+        return False
 
     @staticmethod
     def _e_step(model: Mixture, rows: Array, weight: Array | None) -> Stats:
@@ -485,6 +500,7 @@ class Learner:
             "starts": self.starts,
             "seed": self.seed,
             "challenged": self.challenged,
+            "trial": list(self.trial),
             "online": [self.online.step, self.online.seen, self.online.inverse_size],
         }
         for role, model in (("model", self.running), ("challenger", self.challenger)):
@@ -527,6 +543,8 @@ class Learner:
         self.rows, self.steps = numbers["rows"], numbers["steps"]
         self.starts, self.seed = numbers["starts"], numbers["seed"]
         self.challenged = numbers["challenged"]
+        rows, total, squares = numbers["trial"]
+        self.trial = rows, total, squares
         self.running, self.challenger = self._model_from("model", arrays), self._model_from("challenger", arrays)
         self._served = None
         self._pending, self.pending_rows = [], 0
