@@ -20,6 +20,9 @@ from streamgmm.stats import Observation, Stats
 
 Array = NDArray[np.float64]
 
+_PIECE_ROWS = 131_072
+"""Rows whose statistics are summed in one go: no default chunk is larger."""
+
 
 def _frozen(array: Array) -> Array:
     array.flags.writeable = False
@@ -229,8 +232,21 @@ class Mixture:
     def frame_stats(self, rows: NDArray[Any], weight: Array | None = None) -> Stats:
         """Statistics of `rows` in this mixture's own coordinates; see `restore`.
 
-        Kept there while chunks are merged, so that no offset of the data can cost a digit.
+        Kept there while chunks are merged, so that no offset of the data can cost a digit. Very large chunks are taken
+        in pieces: rounding in the sums of a kernel grows with the rows it is given.
         """
+        total: Stats | None = None
+        for start in range(0, max(len(rows), 1), _PIECE_ROWS):
+            part = slice(start, start + _PIECE_ROWS)
+            try:
+                stats = self._piece_stats(rows[part], None if weight is None else weight[part])
+            except kernels.NonFiniteRowError as error:
+                raise kernels.NonFiniteRowError(start + error.row) from None
+            total = stats if total is None else total.merge(stats)
+        assert total is not None
+        return total
+
+    def _piece_stats(self, rows: NDArray[Any], weight: Array | None) -> Stats:
         prepared = self._prepare()
         if self.missing:
             stats, _, _ = prepared.patterns.run(rows, weight, statistics=True)

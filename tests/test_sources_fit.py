@@ -116,6 +116,14 @@ def test_fit_says_which_row_of_a_file_is_not_finite(tmp_path):
             sg.GaussianMixture(2).fit(source)
 
 
+def test_huge_chunks_lose_no_digits_and_no_row_numbers():
+    x, start = rows_and_start(300_000, np.float64)
+    close(one_pass(start, open_source(x, chunk_rows=300_000)), one_pass(start, open_source(x)), 1e-12)
+    x[200_001, 3] = np.inf
+    with pytest.raises(ValueError, match="row 200001, column 3"):
+        one_pass(start, open_source(x, chunk_rows=300_000))
+
+
 def test_weights_of_a_file_count_as_rows(tmp_path):
     x, start = rows_and_start(500, np.float64)
     times = np.random.default_rng(0).integers(0, 4, 500)
