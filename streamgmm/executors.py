@@ -38,6 +38,23 @@ def _thread_pools() -> Any:
     return ThreadpoolController()
 
 
+@cache
+def _all_pools() -> Any:
+    import sklearn.cluster  # its OpenMP must be loaded before it can be found
+    from threadpoolctl import ThreadpoolController
+
+    assert sklearn.cluster
+    return ThreadpoolController()
+
+
+def one_thread() -> Any:
+    """A context in which scikit-learn's k-means has one thread, and so the same bits everywhere.
+
+    The libraries are looked up once: a search costs as much as a small fit.
+    """
+    return _all_pools().limit(limits=1)
+
+
 _blas_lock = threading.Lock()
 _blas_users = 0
 _blas_limits: Any = None

@@ -18,11 +18,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits
 
 from streamgmm.centres import Centres, LloydStats
 from streamgmm.em import e_step, em, merge_all
-from streamgmm.executors import Executor
+from streamgmm.executors import Executor, one_thread
 from streamgmm.kmeans_parallel import kmeans_parallel
 from streamgmm.reading import Reader
 from streamgmm.rules import Exact
@@ -308,7 +307,7 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if self.init == "random":
             return np.asarray(sample.rows[rng.choice(len(z), K, replace=False, p=chance)], np.float64), 0
         tries = 1 if len(z) == sample.n_rows else SAMPLE_TRIES
-        with threadpool_limits(1):
+        with one_thread():
             seeds = [kmeans_plusplus(z, K, sample_weight=sample.weight, random_state=rng)[0] for _ in range(tries)]
             points = seeds[0] if tries == 1 else best_on_sample(z, sample.weight, seeds)
         return np.asarray(points + sample.mean, np.float64), 0

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 
 from streamgmm.centres import Centres
 from streamgmm.draws import Draw, largest, merge_draws, row_keys
 from streamgmm.em import e_step, merge_all, non_finite
+from streamgmm.executors import one_thread
 from streamgmm.kernels import NonFiniteRowError
 
 Array = NDArray[np.float64]
@@ -66,7 +66,7 @@ def kmeans_parallel(
     candidates, mass = candidates[kept], stats.mass[kept]
     if len(candidates) <= K:
         return np.concatenate([candidates, np.repeat(candidates[:1], K - len(candidates), axis=0)]), readings
-    with threadpool_limits(1), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = KMeans(K, n_init=5, random_state=rng.randint(2**31 - 1)).fit(candidates, sample_weight=mass)
     return np.asarray(model.cluster_centers_), readings

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 
 from streamgmm.covariance import DIAG, Covariance
 from streamgmm.covariance.triangular import Triangular
 from streamgmm.em import non_finite
+from streamgmm.executors import one_thread
 from streamgmm.imputing import complete
 from streamgmm.mixture import Mixture
 from streamgmm.repair import repairing_m_step
@@ -222,7 +222,7 @@ Assign = Callable[[Array, Array, int, np.random.RandomState], NDArray[Any]]
 
 
 def _kmeans(z: Array, weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
-    with threadpool_limits(1), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         # Fewer distinct rows than clusters is dealt with by the repair of collapsed components.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = KMeans(K, n_init=1, random_state=rng.randint(2**31 - 1)).fit(z, sample_weight=weight)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,6 +126,7 @@ def shares(weights: Array) -> Array:
     return weights / total if total > 0 else np.full(len(weights), 1.0 / len(weights))
 
 
+@cache
 def packed_indices(D: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of a packed lower triangle, in the kernels' order (0, 0), (1, 0), (1, 1), (2, 0), ..."""
     return np.tril_indices(D)
