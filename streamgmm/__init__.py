@@ -12,6 +12,8 @@ __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "GaussianMixture": "streamgmm.estimator",
+    "Selection": "streamgmm.selection",
+    "select": "streamgmm.selection",
     "KMeans": "streamgmm.kmeans",
     "load": "streamgmm.estimator",
     "Mixture": "streamgmm.mixture",

@@ -23,6 +23,10 @@ from streamgmm.stopping import Stopping, distance_to_limit
 Array = NDArray[np.float64]
 
 
+HOPE = 10.0
+"""Gains like the last ones that a candidate is trusted to have before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
     """Scalars of the last E-step of a candidate."""
@@ -87,6 +91,16 @@ class Candidate:
     def distance(self) -> float:
         """Estimated distance of the objective to its limit, in nats per row; infinity while unknown."""
         return distance_to_limit(self.trace[self.plain_from :])
+
+    @property
+    def reach(self) -> float:
+        """The objective that may be hoped for: `HOPE` more gains like the largest of the last three."""
+        gains = np.abs(np.diff(self.trace[-4:]))
+        return self.objective + HOPE * float(gains.max()) if len(gains) else np.inf
+
+    def dropped(self) -> Candidate:
+        """Without a chance any more; the model is the last that was no proposal."""
+        return replace(self, status="dropped", model=self.accepted, pace=replace(self.pace, fallback=None, path=()))
 
     @property
     def accepted(self) -> Mixture:
@@ -215,23 +229,13 @@ def nobody(memory: Memory) -> Memory:
     return memory
 
 
-HOPE = 10.0
-"""Gains like the last ones that a candidate is trusted to have before it."""
-
-
 def hopeless(memory: Memory) -> Memory:
     """Drop what cannot win: candidates whose last gains, `HOPE` times over, do not reach the best one's value."""
     value = max(c.objective for c in memory)
     return tuple(
-        replace(c, status="dropped", model=c.accepted, pace=replace(c.pace, fallback=None, path=()))
-        if c.status == "running" and c.objective < value and len(c.trace) > 3 and _reach(c) < value
-        else c
+        c.dropped() if c.status == "running" and c.objective < value and len(c.trace) > 3 and c.reach < value else c
         for c in memory
     )
-
-
-def _reach(candidate: Candidate) -> float:
-    return candidate.objective + HOPE * float(np.abs(np.diff(candidate.trace[-4:])).max())
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,7 +429,7 @@ def readings(
     executor: Any,
     *,
     position: Position | None = None,
-    task: Callable[..., Any] | None = None,
+    task_of: Callable[[Memory], Any] | None = None,
 ) -> Iterator[Step]:
     """Yield one `Step` per full reading of the data, its state a `Position`; end when no candidate is running.
 
@@ -433,6 +437,8 @@ def readings(
     ----------
     position : Position, optional
         Where to go on, from the state of an earlier `Step` and with its memory.
+    task_of : callable (memory) -> task, optional
+        The task of the next reading (see `em.em`), where models do not all see the same rows.
     """
     here = position or Position()
     while running(memory) and here.stage < len(stages):
@@ -449,7 +455,7 @@ def readings(
             update=stage.update,
             state=here.state,
             memory=memory,
-            task=task,
+            task=None if task_of is None else task_of(memory),
         ):
             rows += step.stats[0].rows
             if not step.block.last:
@@ -467,5 +473,5 @@ def readings(
                 (replace(step.stats[0], rows=rows), *step.stats[1:]),
             )
             rows = 0
-            if not isinstance(stage.rule, Exact) or here.lap == stage.laps:
+            if not isinstance(stage.rule, Exact) or here.lap == stage.laps or task_of is not None:
                 break  # what the end of the lap changed has to reach the loop

@@ -58,7 +58,7 @@ def sample_size(n_components: int, n_features: int, *, least: int = 10_000) -> i
     return max(20 * n_components * n_features, least)
 
 
-def _uniform(seed: int, row: NDArray[np.uint64]) -> Array:
+def uniform(seed: int, row: NDArray[np.uint64]) -> Array:
     """Uniform (0, 1] numbers that depend on seed and row number only (splitmix64, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         x = (row + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
@@ -87,7 +87,7 @@ def _survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool) -> _Part:
     start = chunk.start
     numbers = np.arange(n, dtype=np.uint64)
     numbers += np.uint64(start) if start is not None else np.uint64(chunk.index) << np.uint64(40)
-    log_u = np.log(_uniform(seed, numbers))
+    log_u = np.log(uniform(seed, numbers))
     w = np.ones(n) if weight is None else weight
     gaps = np.isnan(rows) if missing else np.zeros((0, D), bool)
     incomplete = gaps.any(axis=1)

@@ -35,13 +35,21 @@ RICH = 50_000
 
 
 def draw(
-    survey: Survey, K: int, family: Covariance, *, init: str, n_init: int, rng: np.random.RandomState, reg_covar: float
+    survey: Survey,
+    K: int,
+    family: Covariance,
+    *,
+    init: str,
+    n_init: int,
+    rng: np.random.RandomState,
+    reg_covar: float,
+    oversampling: int = OVERSAMPLING,
 ) -> list[tuple[str, Mixture]]:
-    """First models, twice `n_init`; the kinds alternate, since no way of starting is best everywhere."""
+    """First models, `oversampling` for each start; the kinds alternate, since no way of starting is best everywhere."""
     kinds = DIVERSE.get(init, (init,))
     return [
         (kind, start(survey, K, family, init=kind, rng=rng, reg_covar=reg_covar))
-        for kind in (kinds[i % len(kinds)] for i in range(OVERSAMPLING * n_init))
+        for kind in (kinds[i % len(kinds)] for i in range(oversampling * n_init))
     ]
 
 

@@ -1,0 +1,439 @@
+"""Choose the number of components and the covariance family: every candidate on the same readings of the data."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from streamgmm import plotting
+from streamgmm.covariance import Covariance, family
+from streamgmm.em import Models, non_finite
+from streamgmm.errors import MemoryLimitError
+from streamgmm.estimator import GaussianMixture
+from streamgmm.executors import single_threaded_blas
+from streamgmm.fitting import Begin, Candidate, Maximize, Memory, best, candidates, hopeless, readings
+from streamgmm.kernels import NonFiniteRowError
+from streamgmm.mixture import Mixture
+from streamgmm.prior import Conjugate, NormalInverseWishart
+from streamgmm.seeding import Survey, sample_size, survey, uniform
+from streamgmm.solvers import SOLVERS, Settings
+from streamgmm.sources.base import Source
+from streamgmm.starts import draw, explore
+from streamgmm.stopping import RULES
+
+Array = NDArray[np.float64]
+Group = tuple[str, int]
+"""Covariance type and number of components."""
+
+CRITERIA = ("bic", "aic", "icl", "heldout", "cv")
+ROUNDS = ((10, 0.5), (20, 1.0))
+SURVIVORS = 2
+"""Starts of each group that go on to full readings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What `select` found.
+
+    Attributes
+    ----------
+    table : list of dict
+        One row for each covariance type and number of components: status ("converged", "stopped" at `max_iter`,
+        "dropped"), n_iter, n_passes (readings it took part in), df, loglik, lower_bound, bic, aic, icl, heldout, cv
+        (nats per row, larger is better; None where they were not asked for), n_starts, n_dropped, n_repairs.
+    best : GaussianMixture
+        Fitted, with the smallest criterion (the largest held-out likelihood).
+    criterion : str
+    minimum, elbow : dict
+        By covariance type the K with the best criterion, and the K where the log-likelihood bends most.
+    n_passes : int
+        Readings of the data, all candidates together.
+    report : dict
+        Readings, seconds, and what was dropped.
+    """
+
+    table: list[dict[str, Any]]
+    best: GaussianMixture
+    criterion: str
+    minimum: dict[str, int]
+    elbow: dict[str, int]
+    n_passes: int
+    report: dict[str, Any]
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw the criteria against K with matplotlib, the best and the elbow marked; the axes."""
+        names = dict.fromkeys([self.criterion, "bic", "aic"])
+        table = self.table
+        if self.criterion in ("heldout", "cv"):
+            # Per row and larger is better, unlike the others: drawn alone, with its sign turned.
+            names = {self.criterion: None}
+            table = [{**row, self.criterion: _sign(row[self.criterion], -1.0)} for row in table]
+        ax = plotting.criteria(table, names=tuple(names), ax=ax)
+        for kind, K in self.elbow.items():
+            ax.axvline(K, linestyle=":", linewidth=1, color="0.5", label=f"elbow, {kind}")
+        ax.legend()
+        return ax
+
+
+def _sign(value: float | None, sign: float) -> float | None:
+    return None if value is None else sign * value
+
+
+def select(
+    X: Any,
+    n_components: Iterable[int] = range(1, 16),
+    covariance_types: Sequence[str] = ("full",),
+    n_init: int = 10,
+    criterion: str = "bic",
+    *,
+    folds: int = 5,
+    drop: bool = True,
+    max_iter: int = 24,
+    tol: float = 1e-6,
+    reg_covar: float = 1e-6,
+    init_params: str = "kmeans",
+    solver: str = "auto",
+    stopping: str = "aitken",
+    prior: str | NormalInverseWishart | None = None,
+    on_collapse: str = "repair",
+    random_state: Any = None,
+    sample_weight: ArrayLike | None = None,
+    executor: Any = None,
+    n_jobs: int | None = None,
+    memory_limit: int | None = None,
+) -> Selection:
+    """Fit every number of components and covariance type on the same readings, and choose.
+
+    Starts are found on one sample; the best of each kind go on together, each reading serving all.
+
+    Parameters
+    ----------
+    X : array-like (N, D), a path, or a source
+    n_components : iterable of int
+    covariance_types : sequence of str
+    n_init : int
+        Starts of each kind, followed on the sample; the best two go on to full readings.
+    criterion : {"bic", "aic", "icl", "heldout", "cv"}
+        "heldout": log-likelihood of one fold under models fitted to the others; "cv": of every fold in turn. Models for
+        the folds are fitted on the same readings, and judged in one more.
+    folds : int
+        Of which "heldout" and "cv" speak; a row's fold depends on its number only.
+    drop : bool
+        Leave out what can no longer win; it stays in the table, as "dropped".
+    max_iter : int
+        Readings at most, beside the first.
+    memory_limit : int, optional
+        Bytes that the sample and the statistics of all candidates may take.
+
+    Raises
+    ------
+    ValueError
+        For a criterion that does not exist, an empty range, or more components than rows.
+    MemoryLimitError
+        With the numbers, before anything is read.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.concatenate([np.random.default_rng(0).normal(m, 1, (200, 1)) for m in (-5, 5)])
+    >>> sg.select(X, range(1, 5), n_init=2, random_state=0).best.n_components
+    2
+    """
+    began = time.perf_counter()
+    Ks = sorted({int(K) for K in n_components})
+    if not Ks or Ks[0] < 1 or not covariance_types:
+        raise ValueError(f"n_components must name numbers >= 1, and covariance_types be given; got {Ks}.")
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion must be one of {CRITERIA}; got {criterion!r}.")
+    if criterion in ("heldout", "cv") and folds < 2:
+        raise ValueError(f"folds must be at least 2; got {folds}.")
+    common = {
+        "tol": tol, "reg_covar": reg_covar, "max_iter": max_iter, "n_init": n_init, "init_params": init_params,
+        "solver": solver, "stopping": stopping, "prior": prior, "on_collapse": on_collapse,
+        "random_state": random_state, "executor": executor, "n_jobs": n_jobs,
+    }  # fmt: skip
+    probe = GaussianMixture(Ks[-1], **common)
+    probe._validate_params()
+    source = probe._source(X, sample_weight, reset=True)
+    runner = probe._executor(source)
+    if source.n_rows is not None and source.n_rows < Ks[-1]:
+        raise ValueError(
+            f"Expected n_samples >= n_components but got n_components up to {Ks[-1]}, n_samples = {source.n_rows}. "
+            "Lower the largest number of components."
+        )
+    groups = [(family(kind), K) for kind in covariance_types for K in Ks]
+    splits = {"cv": tuple(range(folds)), "heldout": (0,)}.get(criterion, ())
+    _project(groups, source, len(splits), memory_limit, getattr(runner, "n_jobs", 1))
+    with single_threaded_blas():
+        race = _race(source, runner, groups, splits, folds, probe, criterion, drop)
+    return _result(race, groups, splits, probe, common, criterion, began)
+
+
+@dataclass(frozen=True, slots=True)
+class _Race:
+    """Where every candidate ended: those of a group on all rows, then one for each fold."""
+
+    memory: Memory
+    group_of: tuple[int, ...]
+    fold_of: tuple[int, ...]
+    scores: Array
+    priors: dict[tuple[Covariance, int], Conjugate]
+    sample: Survey
+    n_passes: int
+    started: float
+
+
+def _project(groups: Sequence[Any], source: Source, n_splits: int, limit: int | None, n_jobs: int) -> None:
+    """Refuse, with numbers, what cannot fit."""
+    if limit is None:
+        return
+    D, K = source.n_features, max(K for _, K in groups)
+    each = [8 * (K + K * D + int(np.prod(f.scatter_shape(K, D)))) for f, K in groups]
+    # Statistics: a partial sum for each thread and a few waiting in the fold; models and their plans are as large.
+    needed = sum(each) * (SURVIVORS + n_splits) * (n_jobs + 6)
+    sample = sample_size(K, D) * (D * source.dtype.itemsize + 8 * K)
+    chunks = (source.chunk_bytes or 0) * (n_jobs + 1)
+    if needed + sample + chunks > limit:
+        raise MemoryLimitError(
+            f"select needs about {(needed + sample + chunks) / 1e6:.0f} MB: {needed / 1e6:.0f} for the statistics of "
+            f"{len(groups)} kinds of model, {sample / 1e6:.0f} for the sample, {chunks / 1e6:.0f} for chunks; "
+            f"{limit / 1e6:.0f} MB may be used. Raise memory_limit, or narrow n_components or covariance_types."
+        )
+
+
+def _race(
+    source: Source,
+    runner: Any,
+    groups: Sequence[tuple[Covariance, int]],
+    splits: tuple[int, ...],
+    folds: int,
+    probe: GaussianMixture,
+    criterion: str,
+    drop: bool,
+) -> _Race:
+    rng = check_random_state(probe.random_state)
+    D, largest = source.n_features, max(K for _, K in groups)
+    sample = survey(source, runner, size=sample_size(largest, D), seed=int(rng.randint(2**31 - 1)))
+    given = NormalInverseWishart() if isinstance(probe.prior, str) else probe.prior
+    priors: dict[tuple[Covariance, int], Conjugate] = {}
+    if given is not None:
+        covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
+        priors = {(f, K): given.resolve(f, K, D, sample.mean, covariance) for f, K in groups}
+    maximize = Maximize(probe.reg_covar, probe.on_collapse == "repair", priors or None)
+    models: list[Mixture] = []
+    group_of: list[int] = []
+    fold_of: list[int] = []
+    for g, (kind, K) in enumerate(groups):
+        n_init = 1 if K == 1 else probe.n_init
+        first = draw(
+            sample, K, kind, init=probe.init_params, n_init=n_init, rng=rng, reg_covar=probe.reg_covar, oversampling=1
+        )
+        found = explore(
+            first, sample, maximize=maximize, executor=runner, survivors=min(n_init, SURVIVORS), rounds=ROUNDS
+        )
+        models += [one.model for one in found] + [found[0].model] * len(splits)
+        fold_of += [-1] * len(found) + list(splits)
+        group_of += [g] * (len(found) + len(splits))
+    started = time.perf_counter()
+    retire = _Judge(tuple(group_of), tuple(fold_of), tuple(models), criterion if drop and not splits else None)
+    settings = Settings(
+        largest, D, maximize, RULES[probe.stopping](probe.tol), probe.tol, probe.max_iter, runner, sample,
+        source.n_rows, retire=retire,
+    )  # fmt: skip
+    memory = candidates(tuple(models))
+    task_of = partial(_task_of, tuple(fold_of), folds) if splits else None
+    n_passes = 1
+    for step in readings(source, memory, SOLVERS[probe.solver](settings), runner, task_of=task_of):
+        memory = step.memory
+        n_passes += 1
+    scores = np.zeros((len(memory), 2))
+    if splits:
+        judged = tuple((c.accepted, fold_of[c.index]) for c in memory if fold_of[c.index] >= 0)
+        totals = runner.run(partial(_held_out, judged, folds), source.chunks(), np.add)
+        scores[[c.index for c in memory if fold_of[c.index] >= 0]] = totals
+        n_passes += 1
+    return _Race(memory, tuple(group_of), tuple(fold_of), scores, priors, sample, n_passes, started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Retirement: within each group, then of groups whose criterion, at its most hopeful, is beaten already."""
+
+    group_of: tuple[int, ...]
+    fold_of: tuple[int, ...]
+    models: Models
+    criterion: str | None
+
+    def __call__(self, memory: Memory) -> Memory:
+        after = list(memory)
+        for g in sorted(set(self.group_of)):
+            members = tuple(c for c in memory if self.group_of[c.index] == g and self.fold_of[c.index] < 0)
+            for c in hopeless(members):
+                after[c.index] = c
+        if self.criterion is None:
+            return tuple(after)
+        value = min(criteria(c)[self.criterion] for c in after if c.last is not None)
+        for i, c in enumerate(after):
+            if c.status == "running" and len(c.trace) > 3 and c.last is not None:
+                hopeful = criteria(c, hope=True)["bic" if self.criterion == "icl" else self.criterion]
+                if hopeful > value:
+                    after[i] = c.dropped()
+        return tuple(after)
+
+
+def criteria(candidate: Candidate, *, hope: bool = False) -> dict[str, float]:
+    """BIC, AIC and ICL of the last E-step; with `hope` at the log-likelihood it may still reach."""
+    last = candidate.last
+    assert last is not None
+    loglik = last.loglik + (last.count * (candidate.reach - candidate.objective) if hope else 0.0)
+    df = candidate.model.n_parameters
+    bic = -2.0 * loglik + df * np.log(last.count)
+    return {"bic": float(bic), "aic": -2.0 * loglik + 2.0 * df, "icl": float(bic - 2.0 * last.log_max)}
+
+
+# Folds ----------------------------------------------------------------------------------------------------------------
+
+
+def fold_numbers(chunk: Any, n_rows: int, folds: int) -> NDArray[np.int64]:
+    """(n_rows,) the fold of each row of a chunk; it depends on the row's number only."""
+    numbers = np.arange(n_rows, dtype=np.uint64)
+    numbers += np.uint64(chunk.start) if chunk.start is not None else np.uint64(chunk.index) << np.uint64(40)
+    return np.minimum((uniform(0x5EED, numbers) * folds).astype(np.int64), folds - 1)
+
+
+def _task_of(fold_of: tuple[int, ...], folds: int, memory: Memory) -> Any:
+    return partial(_fold_step, tuple(fold_of[c.index] for c in memory if c.status == "running"), folds)
+
+
+def _fold_step(left_out: tuple[int, ...], folds: int, models: Models, chunk: Any) -> Any:
+    """`em.e_step` where each model sees all rows but those of one fold (-1: all)."""
+    rows, weight = chunk.load()
+    of = fold_numbers(chunk, len(rows), folds)
+    parts = {-1: (rows, weight)}
+    for v in set(left_out) - {-1}:
+        seen = of != v
+        parts[v] = rows[seen], None if weight is None else weight[seen]
+    try:
+        return tuple(model.frame_stats(*parts[v]) for model, v in zip(models, left_out, strict=True))
+    except NonFiniteRowError:
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        raise non_finite(rows, int(bad[0]), chunk) from None
+
+
+def _held_out(judged: tuple[tuple[Mixture, int], ...], folds: int, chunk: Any) -> Array:
+    """(len(judged), 2) sums of w log p and of w over the fold that each model was not fitted to."""
+    rows, weight = chunk.load()
+    of = fold_numbers(chunk, len(rows), folds)
+    out = []
+    for model, v in judged:
+        totals = model.totals(rows[of == v], None if weight is None else weight[of == v])
+        out.append(totals[[0, 3]])
+    return np.stack(out)
+
+
+# Results --------------------------------------------------------------------------------------------------------------
+
+
+def _result(
+    race: _Race,
+    groups: Sequence[tuple[Covariance, int]],
+    splits: tuple[int, ...],
+    probe: GaussianMixture,
+    common: dict[str, Any],
+    criterion: str,
+    began: float,
+) -> Selection:
+    table: list[dict[str, Any]] = []
+    teams: list[Memory] = []
+    for g, (kind, K) in enumerate(groups):
+        team = tuple(c for c in race.memory if race.group_of[c.index] == g and race.fold_of[c.index] < 0)
+        leader = best(team)
+        assert leader.last is not None
+        value = None
+        if splits:
+            mine = [c.index for c in race.memory if race.group_of[c.index] == g and race.fold_of[c.index] >= 0]
+            loglik, weight = race.scores[mine].sum(axis=0)
+            value = float(loglik / weight)
+        table.append(
+            {
+                "covariance_type": kind.name,
+                "n_components": K,
+                "status": leader.status,
+                "n_iter": leader.n_iter,
+                "n_passes": 1 + max(c.n_iter for c in team),
+                "df": leader.model.n_parameters,
+                "loglik": leader.last.loglik,
+                "lower_bound": leader.objective,
+                **criteria(leader),
+                "heldout": value if criterion == "heldout" else None,
+                "cv": value if criterion == "cv" else None,
+                "n_starts": len(team),
+                "n_dropped": sum(c.status == "dropped" for c in team),
+                "n_repairs": len(leader.repairs),
+            }
+        )
+        teams.append(team)
+
+    sign = -1.0 if splits else 1.0
+
+    def score(row: dict[str, Any]) -> float:
+        return sign * float(row[criterion])
+
+    winner = min(range(len(table)), key=lambda i: score(table[i]))
+    minimum, bend = {}, {}
+    for kind in dict.fromkeys(row["covariance_type"] for row in table):
+        rows = [row for row in table if row["covariance_type"] == kind]
+        minimum[kind] = min(rows, key=score)["n_components"]
+        bend[kind] = elbow([row["n_components"] for row in rows], [row["lower_bound"] for row in rows])
+    report = {
+        "n_passes": race.n_passes,
+        "rows": race.sample.n_rows,
+        "sample_rows": len(race.sample.rows),
+        "candidates": len(race.memory),
+        "dropped": [
+            {"covariance_type": row["covariance_type"], "n_components": row["n_components"], "starts": row["n_dropped"]}
+            for row in table
+            if row["n_dropped"]
+        ],
+        "seconds": {"total": time.perf_counter() - began, "start": race.started - began},
+    }
+    gm = _estimator(race, groups[winner], teams[winner], probe, common, began)
+    return Selection(table, gm, criterion, minimum, bend, race.n_passes, report)
+
+
+def _estimator(
+    race: _Race, group: tuple[Covariance, int], team: Memory, probe: GaussianMixture, common: Any, began: float
+) -> GaussianMixture:
+    kind, K = group
+    gm = GaussianMixture(K, covariance_type=kind.name, **common)
+    gm.n_features_in_ = probe.n_features_in_
+    if hasattr(probe, "feature_names_in_"):
+        gm.feature_names_in_ = probe.feature_names_in_
+    gm.prior_ = race.priors.get(group)
+    team = tuple(replace(c, index=i) for i, c in enumerate(team))
+    begin = Begin(tuple(c.model for c in team), gm.prior_, race.sample.n_rows, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the table has the status of every candidate
+        gm._finish(team, begin, race.n_passes, began, race.started)
+    return gm
+
+
+def elbow(K: Sequence[int], value: Sequence[float]) -> int:
+    """The K whose point lies farthest above the chord from first to last, both axes scaled to one."""
+    x, y = np.asarray(K, float), np.maximum.accumulate(np.asarray(value, float))
+    if len(x) < 3 or y[-1] == y[0]:
+        return int(K[0])
+    above = (y - y[0]) / (y[-1] - y[0]) - (x - x[0]) / (x[-1] - x[0])
+    return int(K[int(np.argmax(above))])
+
+
+__all__ = ["Selection", "elbow", "select"]

@@ -1,0 +1,56 @@
+"""Starts that do not care about units, offsets and elongation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+import streamgmm as sg
+from streamgmm.executors import Threads
+from streamgmm.seeding import survey
+from streamgmm.sources import array_source
+
+
+def long_ellipses(seed, units=1.0, offset=0.0):
+    """Three parallel ellipses, axis ratio 100:1, 6 sigma apart in the short direction."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, 1500)
+    X = np.stack([100 * rng.normal(size=1500), rng.normal(size=1500) + 6 * y], 1)
+    c, s = np.cos(0.5), np.sin(0.5)
+    return X @ np.array([[c, s], [-s, c]]) * np.array([1.0, units]) + offset, y
+
+
+@pytest.mark.parametrize(("units", "offset"), [(1.0, 0.0), (1000.0, 1e6)])
+@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(20), marks=pytest.mark.slow)])
+def test_long_parallel_ellipses_are_told_apart(units, offset, seeds):
+    good = 0
+    for seed in seeds:
+        X, y = long_ellipses(seed, units, offset)
+        gm = sg.GaussianMixture(3, n_init=5, random_state=seed).fit(X)
+        good += adjusted_rand_score(y, gm.predict(X)) >= 0.95
+    assert good >= 0.9 * len(seeds)
+
+
+def test_bic_picks_three_long_ellipses():
+    X, _ = long_ellipses(0, 1000.0)
+    assert sg.select(X, range(1, 6), n_init=5, random_state=0).best.n_components == 3
+
+
+@pytest.mark.parametrize("chunk_rows", [7, 100, 999])
+def test_the_sample_does_not_depend_on_chunks_or_threads(chunk_rows):
+    X = np.random.default_rng(0).normal(size=(2000, 3))
+    weight = np.random.default_rng(1).uniform(0, 2, 2000)
+    whole = survey(array_source(X, weight), Threads(1), size=150, seed=5)
+    parts = survey(array_source(X, weight, chunk_rows=chunk_rows), Threads(2), size=150, seed=5)
+    np.testing.assert_array_equal(whole.rows, parts.rows)
+    np.testing.assert_allclose(whole.covariance, parts.covariance, rtol=1e-12)
+    assert not whole.complete and survey(array_source(X), Threads(1), size=2000, seed=5).complete
+
+
+def test_the_sample_draws_by_weight():
+    X = np.arange(4000.0)[:, None]
+    weight = np.where(X[:, 0] < 2000, 3.0, 1.0)
+    drawn = survey(array_source(X, weight), Threads(1), size=800, seed=1).rows[:, 0]
+    # Three quarters of the weight; the standard deviation of the share is 1.4 %.
+    assert np.mean(drawn < 2000) == pytest.approx(0.75, abs=0.06)
