@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.seeding import _uniform as uniform
+from streamgmm.seeding import uniform
 
 Array = NDArray[np.float64]
 

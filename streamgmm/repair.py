@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 
 DEAD_SHARE = 1e-10
 FLOOR = 1e-12
+ROUNDING = 1e-14
 MAX_RESEEDS = 2
 
 
@@ -37,8 +38,23 @@ def overall_covariance(stats: Stats) -> Array:
     between = (stats.weight[:, None] * delta).T @ delta
     within = stats.family.total_scatter(stats.scatter, D)
     if within.ndim == 1:
-        return np.asarray(np.diag(within + np.diag(between)) / total)
-    return np.asarray((within + between) / total)
+        overall = np.diag(within + np.diag(between)) / total
+    else:
+        overall = (within + between) / total
+    constant = constant_features(stats)
+    overall[constant] = 0.0
+    overall[:, constant] = 0.0
+    return np.asarray(overall)
+
+
+def constant_features(stats: Stats) -> NDArray[np.bool_]:
+    """(D,) mask of the features whose overall variance is no more than the rounding of their mean."""
+    within = stats.family.total_scatter(stats.scatter, stats.mean.shape[1])
+    within = np.diag(within) if within.ndim == 2 else within
+    total = stats.weight.sum()
+    centre = stats.weight @ stats.mean / total
+    variance = (within + stats.weight @ (stats.mean - centre) ** 2) / total
+    return np.asarray(variance <= (ROUNDING * centre) ** 2)
 
 
 def repairing_m_step(
@@ -53,7 +69,8 @@ def repairing_m_step(
     family, K = stats.family, len(stats.weight)
     share = stats.weight / stats.weight.sum()
     dead = share < DEAD_SHARE
-    if not dead.any():
+    bare = reg_covar == 0.0 and prior is None  # nothing else gives a constant feature a variance
+    if not dead.any() and not (bare and constant_features(stats).any()):
         try:
             return Repaired(m_step(stats, reg_covar=reg_covar, prior=prior), reseeds, ())
         except CollapsedError:
