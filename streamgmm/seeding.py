@@ -194,7 +194,7 @@ def survey(source: Any, executor: Any, *, size: int, seed: int, missing: bool = 
     part = executor.run(task, source.chunks(), partial(_merge_parts, size=size))
     if part.count <= 0 and missing:
         raise ValueError(
-            "missing='marginalize': in every row nothing is observed (or the weight is 0). Expected some numbers."
+            "missing='marginalize': every row has zero weight, or nothing is observed in it. Expected some numbers."
         )
     if part.count <= 0:
         raise ValueError("sample_weight: at least one weight must be positive; all weights are zero.")
