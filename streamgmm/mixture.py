@@ -428,22 +428,7 @@ class Mixture:
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1; got {n_samples}.")
         rng = random_state if hasattr(random_state, "standard_normal") else np.random.default_rng(random_state)
-        K, D = self.means.shape
-        shares = self.weights if self.box is None else np.append(self.weights, self.noise_weight)
-        counts = rng.multinomial(n_samples, shares / shares.sum())
-        labels = np.repeat(np.arange(len(counts)), counts)
-        noise = rng.standard_normal((n_samples, D))
-        factors = self.factors
-        values = np.empty((n_samples, D))
-        stop = np.cumsum(counts)
-        for k in range(K):
-            part = slice(stop[k] - counts[k], stop[k])
-            factor = factors if self.family.name == "tied" else factors[k]
-            values[part] = self.means[k] + (noise[part] @ factor.T if np.ndim(factor) == 2 else noise[part] * factor)
-        if self.box is not None:
-            values[labels == K] = rng.uniform(*self.box, size=(counts[K], D))
-            labels[labels == K] = -1
-        return values, labels
+        return queries.sample(self, n_samples, rng)
 
 
 def observed(box: ArrayLike | None, missing: str, D: int) -> Observation | None:

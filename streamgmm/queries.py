@@ -1,4 +1,4 @@
-"""What can be asked of a mixture beyond densities: moments, marginals, conditionals, merged components."""
+"""What can be asked of a mixture beyond densities: samples, moments, marginals, conditionals, merged components."""
 
 from __future__ import annotations
 
@@ -29,6 +29,26 @@ def moments(model: Mixture) -> tuple[Array, Array]:
         centres, weights = np.vstack([centres, centre]), np.append(weights, model.noise_weight)
     delta = centres - mean
     return mean, inner + (weights[:, None] * delta).T @ delta
+
+
+def sample(model: Mixture, n_samples: int, rng: Any) -> tuple[Array, NDArray[np.int64]]:
+    """Rows and labels; see `Mixture.sample`."""
+    K, D = model.means.shape
+    shares = model.weights if model.box is None else np.append(model.weights, model.noise_weight)
+    counts = rng.multinomial(n_samples, shares / shares.sum())
+    labels = np.repeat(np.arange(len(counts)), counts)
+    noise = rng.standard_normal((n_samples, D))
+    factors = model.factors
+    values = np.empty((n_samples, D))
+    stop = np.cumsum(counts)
+    for k in range(K):
+        part = slice(stop[k] - counts[k], stop[k])
+        factor = factors if model.family.name == "tied" else factors[k]
+        values[part] = model.means[k] + (noise[part] @ factor.T if np.ndim(factor) == 2 else noise[part] * factor)
+    if model.box is not None:
+        values[labels == K] = rng.uniform(*model.box, size=(counts[K], D))
+        labels[labels == K] = -1
+    return values, labels
 
 
 def marginal(model: Mixture, features: Any) -> Mixture:
