@@ -51,9 +51,11 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def run_once(peer: str, case: Case, iterations: int, threads: int, save: str = "-") -> dict[str, Any] | None:
+def run_once(
+    peer: str, case: Case, iterations: int, threads: int, save: str = "-", here: bool = False
+) -> dict[str, Any] | None:
     """One run in a fresh process; None where the peer is not there, or failed (the reason is printed)."""
-    python = sys.executable if peer == "streamgmm" else python_of(peer)
+    python = sys.executable if here or peer == "streamgmm" else python_of(peer)
     if python is None:
         return None
     root = Path(__file__).parents[1]
@@ -84,7 +86,7 @@ def mean_loglik(case: Case, parameters: str) -> float:
         return float(sg.Mixture(weights, p["means"], covariances, case.kind).log_prob(X).mean())
 
 
-def measure(case: Case, runs: int, threads: int, slow_runs: int | None = None) -> dict[str, Any]:
+def measure(case: Case, runs: int, threads: int, slow_runs: int | None = None, here: bool = False) -> dict[str, Any]:
     """All implementations on one case: medians over `runs` alternations, and how far log-likelihoods lie apart."""
     samples: dict[str, list[dict[str, Any]]] = {"streamgmm": [], **{peer: [] for peer in case.peers}}
     gaps: dict[str, float] = {}
@@ -95,7 +97,7 @@ def measure(case: Case, runs: int, threads: int, slow_runs: int | None = None) -
                 if slow and slow_runs is not None and turn >= slow_runs:
                     continue
                 saved = str(Path(scratch) / f"{peer}.npz")
-                found = run_once(peer, case, case.slow if slow else case.iterations, threads, saved)
+                found = run_once(peer, case, case.slow if slow else case.iterations, threads, saved, here)
                 if found is None:
                     samples.pop(peer)
                     continue
@@ -109,7 +111,8 @@ def measure(case: Case, runs: int, threads: int, slow_runs: int | None = None) -
         each = [1e9 * r["seconds"] / r["iterations"] / case.n for r in found]
         cpu = [1e9 * r["cpu"] / r["iterations"] / case.n / threads for r in found if "cpu" in r]
         result["implementations"][peer] = {
-            "ns": statistics.median(each), "cpu_ns": statistics.median(cpu) if cpu else None, "all": each, "iterations": found[0]["iterations"], "gap": gaps.get(peer),
+            "ns": statistics.median(each), "cpu_ns": statistics.median(cpu) if cpu else None, "all": each,
+            "iterations": found[0]["iterations"], "gap": gaps.get(peer),
             "extra_mb": statistics.median(r["peak"] - r["before"] for r in found),
         }  # fmt: skip
     return result
@@ -162,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--slow-runs", type=int, default=None, help="alternations of the slow peers, if fewer")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
-    parser.add_argument("--tiny", action="store_true", help="one small case, as the tests run it")
+    parser.add_argument("--tiny", action="store_true", help="one small case, in this environment, as the tests run it")
     parser.add_argument("--readme", type=Path, help="write the table into this file")
     parser.add_argument("--results", type=Path, default=None)
     options = parser.parse_args(arguments)
@@ -174,7 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     cases = [case for case in (TINY if options.tiny else CASES) if options.only in case.name]
     for case in cases:
         begin = time.perf_counter()
-        result = measure(case, options.runs, options.threads, options.slow_runs)
+        result = measure(case, options.runs, options.threads, options.slow_runs, options.tiny)
         stored[case.name] = {**result, "rate": rate, "machine": machine}
         path.write_text(json.dumps(stored, indent=1))
         for peer, found in result["implementations"].items():

@@ -62,8 +62,8 @@ def streamgmm():
     model.fit(X)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     return {
-        "seconds": seconds, "cpu": cpu, "iterations": model.n_iter_, "before": before, "peak": memory()[1], "compile": compiled,
-        "form": kernels.form(),
+        "seconds": seconds, "cpu": cpu, "iterations": model.n_iter_, "before": before, "peak": memory()[1],
+        "compile": compiled, "form": kernels.form(),
     }, (model.weights_, model.means_, model.covariances_)  # fmt: skip
 
 
@@ -90,8 +90,8 @@ def scikit_learn():
     before = memory()[0]
     model.fit(X)
     return {
-        "seconds": model.end[0] - model.begin[0], "cpu": model.end[1] - model.begin[1], "iterations": model.n_iter_, "before": before,
-        "peak": memory()[1],
+        "seconds": model.end[0] - model.begin[0], "cpu": model.end[1] - model.begin[1],
+        "iterations": model.n_iter_, "before": before, "peak": memory()[1],
     }, (model.weights_, model.means_, model.covariances_)  # fmt: skip
 
 
