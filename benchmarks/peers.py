@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks.cases import CASES, TINY, Case, folder
 from benchmarks.environments import cache, python_of
+from benchmarks.readme import processor, write_section
 
-BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 AGREE = 1e-6
 """Allowed difference of mean log-likelihoods, in nats per row."""
 
@@ -40,15 +40,6 @@ def matrix_rate(threads: int) -> float:
     )
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     return float(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def run_once(
@@ -143,21 +134,6 @@ def table(results: list[dict[str, Any]], rate: float, machine: str) -> str:
     return "\n".join(lines)
 
 
-def write_between_markers(path: Path, text: str) -> None:
-    """Replace what stands between the markers in `path`.
-
-    Raises
-    ------
-    ValueError
-        Where the markers are missing.
-    """
-    old = path.read_text()
-    if BEGIN not in old or END not in old:
-        raise ValueError(f"{path} must hold the lines {BEGIN} and {END}; add them where the table belongs.")
-    head, tail = old.split(BEGIN, 1)[0], old.split(END, 1)[1]
-    path.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; 1 where log-likelihoods do not agree."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -165,6 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--slow-runs", type=int, default=None, help="alternations of the slow peers, if fewer")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
+    parser.add_argument("--peers", default="", help="only these, separated by commas")
     parser.add_argument("--tiny", action="store_true", help="one small case, in this environment, as the tests run it")
     parser.add_argument("--readme", type=Path, help="write the table into this file")
     parser.add_argument("--results", type=Path, default=None)
@@ -176,6 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
     wrong = 0
     cases = [case for case in (TINY if options.tiny else CASES) if options.only in case.name]
     for case in cases:
+        if options.peers:
+            case = replace(case, peers=tuple(options.peers.split(",")))
         begin = time.perf_counter()
         result = measure(case, options.runs, options.threads, options.slow_runs, options.tiny)
         stored[case.name] = {**result, "rate": rate, "machine": machine}
@@ -192,9 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
             )
             wrong += found["gap"] is not None and not found["gap"] < AGREE
         print(f"  {time.perf_counter() - begin:.0f} s", flush=True)
-    if options.readme:
-        known = [stored[case.name] for case in CASES if case.name in stored]
-        write_between_markers(options.readme, table(known, rate, machine))
+    if options.readme and stored:
+        known = [stored[case.name] for case in (*TINY, *CASES) if case.name in stored]
+        write_section(options.readme, "peers", table(known, rate, machine))
     return 1 if wrong else 0
 
 

@@ -125,6 +125,10 @@ def warmup(dtypes: tuple[Any, ...] = (np.float64, np.float32)) -> None:
         for narrow in (0.0, np.inf):  # the feature form takes the block, the centred form takes it
             plan = Plan(Family.DIAG, shift, one, np.zeros((1, 3)), one, one, shift, -np.inf, shift + narrow, shift)
             run(plan, rows, None, statistics=True)
+        if form() != "plain":
+            cube = one[None]
+            plan = Plan(Family.FULL, shift, one, np.zeros((1, 3)), one, cube, shift, -np.inf, shift, shift)
+            run(plan, rows, None, statistics=True, crowd=1.0)
 
 
 def run(
@@ -136,8 +140,11 @@ def run(
     logp: Array | None = None,
     resp: Array | None = None,
     label: NDArray[np.int64] | None = None,
+    crowd: float | None = None,
 ) -> Sums:
     """E-step over `rows` (n, D): raw statistics, and whatever per-row output arrays are given.
+
+    `crowd` is the part of all terms up to which a full covariance is screened; None decides by the form in use.
 
     Raises
     ------
@@ -160,7 +167,7 @@ def run(
     shift, whiten, coef, narrow, radius, means, factor, const = map(_read_only, arrays)
     family, base = int(plan.family), plan.base
     outputs = logp, resp, label
-    crowd = _crowd(plan)
+    crowd = _crowd(plan) if crowd is None else crowd
     if crowd > 0:
         from streamgmm.kernels.screened import reach_of, screen_of, screened
 
