@@ -195,7 +195,7 @@ def plot_gap(lengths, found):
     axes.set_xlabel("rows of the stream")
     axes.set_ylabel("nats per row below the batch optimum")
     axes.legend(frameon=False)
-    folder = ROOT / "docs" / "images"
+    folder = ROOT / "docs" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "stream-gap.png", dpi=110, metadata={"Software": None})
     plt.close(figure)
