@@ -14,6 +14,7 @@ import pickle
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import batched, repeat
 from typing import Any
@@ -286,6 +287,28 @@ def _answer(answer: Any, model: Any, question: str, run: _Run, *values: Any) -> 
 
 
 # The cluster ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def connected(address: str, *, timeout: float = 15.0) -> Iterator[Dask]:
+    """An executor on the scheduler at `address`, connected while inside.
+
+    Raises
+    ------
+    ClusterError
+        Where nothing answers in `timeout` seconds.
+    """
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=timeout, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"{address}: no Dask scheduler answers ({error}). Start one with `dask scheduler`, and give the address "
+            "that it prints."
+        ) from error
+    with client:
+        yield Dask(client)
 
 
 def active_client() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -300,6 +301,35 @@ def test_killed_and_stopped_drivers_lose_nothing(tmp_path):
     ended = drive(tmp_path, 0, signal.SIGKILL)
     assert ended.returncode == 0, ended.stderr
     check_out(tmp_path)
+
+
+def test_command_line_stops_with_130_goes_on_and_begins_anew(tmp_path):
+    np.save(tmp_path / "rows.npy", np.repeat(rows(), 50, axis=0))
+    command = [sys.executable, "-m", "streamgmm", "fit", str(tmp_path / "rows.npy"), "-k", "8", "--json"]
+    for setting in (
+        "tol=0",
+        "max_iter=400",
+        "solver=exact",
+        f"checkpoint={tmp_path / 'state'}",
+        "data.chunk_rows=5000",
+    ):
+        command += ["--set", setting]
+    root = Path(__file__).parents[1]
+    usual = {"cwd": root, "env": {**os.environ, "PYTHONPATH": str(root)}, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, **usual) as process:
+        while not list(tmp_path.glob("state/*.ckpt")) and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, complaint = process.communicate()
+    assert process.returncode == 130, complaint
+
+    def finish(*more):
+        run = subprocess.run([*command, "--set", "max_time=1e-3", *more], stderr=subprocess.PIPE, check=False, **usual)
+        assert run.returncode == 3, run.stderr
+        return json.loads(run.stdout)
+
+    assert finish()["checkpoint"]["resumed"]
+    assert not finish("--fresh")["checkpoint"]["resumed"]
 
 
 @pytest.mark.slow

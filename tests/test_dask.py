@@ -20,7 +20,7 @@ from distributed import Client, LocalCluster
 import streamgmm as sg
 from streamgmm.errors import ChunkReadError, ClusterError
 from streamgmm.executors import Threads
-from streamgmm.executors_dask import Dask
+from streamgmm.executors_dask import Dask, connected
 from streamgmm.sources import open_source
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
@@ -164,6 +164,57 @@ def test_row_that_is_not_finite_is_named_from_a_worker(client):
         fit(open_source(bad, chunk_rows=100), "full", Dask(client))
 
 
+def test_command_line_runs_on_a_scheduler(tmp_path, store, client):
+    from streamgmm.cli.app import run
+
+    settings = [
+        "max_iter=4",
+        "tol=0",
+        "covariance_type=full",
+        "data.chunk_rows=150",
+        "reg_covar=1e-6",
+        "random_state=0",
+    ]
+    given = [part for setting in settings for part in ("--set", setting)]
+    address = client.cluster.scheduler_address
+    assert (
+        run(["fit", str(store), "-k", "3", "--out", str(tmp_path / "a"), *given, "--set", f"scheduler={address}"]) == 3
+    )
+    assert run(["fit", str(store), "-k", "3", "--out", str(tmp_path / "b"), *given]) == 3
+    a, b = (sg.load(tmp_path / name / "model.safetensors") for name in "ab")
+    same_bits(a, b)
+
+
+def test_nobody_at_the_address_is_an_error():
+    with pytest.raises(ClusterError, match="no Dask scheduler answers"), connected("tcp://127.0.0.1:1", timeout=0.5):
+        pass
+
+
+def test_resumed_on_another_executor(tmp_path, chunks_of, client):
+    """A reading that threads began is gone on with on the cluster, from the same nodes of the tree."""
+    from streamgmm.checkpoint import FileJournal
+
+    class Stopped(Exception):
+        pass
+
+    class Stopping(Threads):
+        left = 100
+
+        def _report(self, chunk, after):
+            super()._report(chunk, after)
+            self.left -= 1
+            if not self.left:
+                raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileJournal, "share", 1.0)
+        with pytest.raises(Stopped):
+            fit(chunks_of(), "full", Stopping(2), checkpoint=tmp_path)
+        resumed = fit(chunks_of(), "full", Dask(client), checkpoint=tmp_path)
+    same_bits(fit(chunks_of(), "full", Threads(1)), resumed)
+    assert resumed.report_["checkpoint"]["resumed"]
+
+
 # Predictions ----------------------------------------------------------------------------------------------------------
 
 
@@ -240,3 +291,45 @@ def test_no_worker_left_is_an_error_not_a_wait():
             with pytest.raises(ClusterError, match=r"No task finished for 2 s.*0 workers are connected"):
                 fit(X[:100], "full", Dask(client, stall_timeout=2.0))
             assert time.perf_counter() - began < 10
+
+
+@pytest.mark.slow
+def test_any_number_of_workers_and_deaths_in_the_middle_of_a_fit(tmp_path):
+    """1, 2 and 4 processes, four families; then three deaths at random moments, and what each costs."""
+    path = tmp_path / "x.zarr"
+    zarr.create_array(path, data=np.repeat(X, 40, axis=0), chunks=(2000, 4))
+    rng = np.random.default_rng(5)
+    for workers in (1, 2, 4):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with (
+                LocalCluster(
+                    n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0
+                ) as cluster,
+                Client(cluster) as client,
+            ):
+                executor = Dask(client)
+                for family in FAMILIES:
+                    source = open_source(path, chunk_rows=2000)
+                    expected = fit(source, family, Threads(2), solver="exact")
+                    same_bits(expected, fit(source, family, executor, solver="exact"))
+                if workers != 2:
+                    continue
+                tree = Slow(0.05)  # 180 chunks: 4.5 s on two workers
+                expected = Threads(1).run(Slow(0), source.chunks(), np.add)
+                executor._chunk_seconds = 0.5
+                began = time.perf_counter()
+                executor.run(tree, source.chunks(), np.add)
+                usual = time.perf_counter() - began
+                for _ in range(3):
+                    executor._chunk_seconds = 0.5
+                    delay = rng.uniform(0.2, 0.8) * usual
+                    timer = threading.Timer(delay, os.kill, (processes(client)[0], signal.SIGKILL))
+                    began = time.perf_counter()
+                    timer.start()
+                    np.testing.assert_array_equal(executor.run(tree, source.chunks(), np.add), expected)
+                    lost = time.perf_counter() - began - usual
+                    print(f"death after {delay:.1f} s of {usual:.1f} s cost {lost:.2f} s")
+                    assert lost < 5.0
+                    timer.join()
+                    client.wait_for_workers(2)

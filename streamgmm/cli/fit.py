@@ -52,6 +52,7 @@ def estimator(config: Config) -> Any:
 
     known = inspect.signature(GaussianMixture).parameters
     changed = {k: v for name in ("model", "fit", "compute") for k, v in getattr(config, name).model_dump().items()}
+    changed.pop("scheduler")  # `run_fit` connects to it
     defaults = Config().flat()
     unknown = [key for key, value in changed.items() if key not in known and value != defaults[key]]
     if unknown:
@@ -94,6 +95,10 @@ def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any
     if fresh:
         gm.discard_checkpoint(source)
     with ExitStack() as stack:
+        if config.compute.scheduler is not None:
+            from streamgmm.executors_dask import connected
+
+            gm.executor = stack.enter_context(connected(config.compute.scheduler))
         if folder is not None:
             stack.enter_context(output_folder(Path(folder)))
         message(f"{source.name}: {rows_of(source)}; K = {gm.n_components}, {gm.covariance_type} covariances")

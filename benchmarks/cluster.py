@@ -1,0 +1,172 @@
+"""What a cluster costs and gains: scheduler time, passes on 1 and 2 workers, and a model of a pass for many workers.
+
+    python -m benchmarks.cluster [--rows 20_000_000] [--components 16] [--workers 1 2]
+
+The model: T(w) = driver + tasks(w) x scheduler + chunks x chunk / w, with everything on the right measured here; the
+driver's part is what a pass over chunks that do nothing takes, the chunk's what one thread takes in this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.readme import processor
+
+FEATURES = 8
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """A .npy file of rows around 16 centres."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(scale=4.0, size=(16, FEATURES))
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float64, shape=(rows, FEATURES))
+    for first in range(0, rows, 2**18):
+        n = min(2**18, rows - first)
+        out[first : first + n] = rng.standard_normal((n, FEATURES)) + centres[rng.integers(0, 16, n)]
+    out.flush()
+
+
+class Nothing:
+    """A chunk without work: what is left is the executor's own time."""
+
+    start = None
+    shipped_bytes = 0
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+def nothing(chunk: Any) -> np.ndarray:
+    return np.ones(1)
+
+
+def timed(call: Callable[[], Any], repeats: int) -> float:
+    """Median seconds of a call, after one that warms up."""
+    call()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def measure(path: str, components: int, workers: list[int], repeats: int, threads: int) -> dict[str, Any]:
+    from functools import partial
+
+    from distributed import Client, LocalCluster
+
+    from streamgmm.em import e_step, merge_all
+    from streamgmm.executors import Threads
+    from streamgmm.executors_dask import Dask
+    from streamgmm.mixture import Mixture
+    from streamgmm.sources import open_source
+
+    source = open_source(path)
+    rng = np.random.default_rng(1)
+    means = rng.normal(scale=4.0, size=(components, FEATURES))
+    model = Mixture(np.full(components, 1 / components), means, np.stack([2.0 * np.eye(FEATURES)] * components))
+    task = partial(e_step, (model,))
+
+    def reading(executor: Any) -> Callable[[], Any]:
+        return lambda: executor.run(task, source.chunks(), merge_all)
+
+    empty = [Nothing(i) for i in range(1000)]
+    # Single-thread time of a chunk with and without company: memory bandwidth is shared.
+    found: dict[str, Any] = {"chunks": source.n_chunks, "rows": source.n_rows, "dask": {}, "empty": {}, "tasks": {}}
+    found["one"] = timed(reading(Threads(1)), repeats)
+    found["threads"] = timed(reading(Threads(threads)), repeats)
+    for n in workers:
+        with (
+            LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster,
+            Client(cluster) as client,
+        ):
+            executor = Dask(client)
+            # Threads before and after: whatever else the machine does then weighs on both.
+            before = timed(reading(Threads(threads)), repeats)
+            found["dask"][n] = timed(reading(executor), repeats)
+            found["threads"] = min(found["threads"], before, timed(reading(Threads(threads)), repeats))
+            found["tasks"][n] = tasks_of(executor, source.n_chunks, n)
+            fresh = Dask(client)
+            found["empty"][n] = timed(lambda fresh=fresh: fresh.run(nothing, empty, np.add), 2 * repeats)
+            fixed = Dask(client)
+            many = timed(
+                lambda fixed=fixed: (setattr(fixed, "_chunk_seconds", 10.0), fixed.run(nothing, empty, np.add)), 2
+            )
+            found["per_task"] = max(0.0, many - found["empty"][n]) / (1000 - tasks_of(fresh, 1000, n))
+    return found
+
+
+def one_task_a_chunk(client: Any) -> Any:
+    """An executor that takes every chunk for a long one."""
+    from streamgmm.executors_dask import Dask
+
+    executor = Dask(client)
+    executor._chunk_seconds = 10.0
+    return executor
+
+
+def tasks_of(executor: Any, chunks: int, workers: int) -> int:
+    return -(-chunks // executor._run_length(chunks, workers))
+
+
+def predicted(found: dict[str, Any], workers: int, tasks: int | None = None) -> float:
+    """Seconds of a pass on so many workers."""
+    if tasks is None:
+        tasks = min(found["chunks"], 4 * workers)
+    driver = max(found["empty"].values())
+    return driver + tasks * found["per_task"] + found["one"] / min(workers, found["chunks"])
+
+
+def report(found: dict[str, Any], threads: int) -> str:
+    lines = [
+        f"{processor()}; {found['rows']:,} x {FEATURES} float64 in {found['chunks']} chunks; seconds a pass, medians",
+        f"threads: 1: {found['one']:.2f}, {threads}: {found['threads']:.2f}",
+    ]
+    for n, seconds in found["dask"].items():
+        lines.append(
+            f"dask, {n} worker(s): {seconds:.2f} (model {predicted(found, n, found['tasks'][n]):.2f}), "
+            f"{found['tasks'][n]} tasks; 1000 chunks without work: {1000 * found['empty'][n]:.0f} ms"
+        )
+        if n == threads:
+            lines.append(f"dask on {n} workers runs at {100 * found['threads'] / seconds:.0f} % of {threads} threads")
+    lines.append(f"scheduler: {1000 * found['per_task']:.2f} ms a task")
+    large = {**found, "chunks": 100 * found["chunks"], "one": 100 * found["one"]}
+    lines.append(
+        "model, 100 times the rows: "
+        + ", ".join(f"{w} workers {predicted(large, w):.2f} s" for w in (1, 2, 10, 100, 1000))
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000_000)
+    parser.add_argument("--components", type=int, default=16)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dir", default=None)
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="streamgmm-", dir=given.dir))
+    warnings.simplefilter("ignore")
+    try:
+        write_rows(folder / "rows.npy", given.rows)
+        found = measure(str(folder / "rows.npy"), given.components, given.workers, given.repeats, given.threads)
+    finally:
+        shutil.rmtree(folder)
+    print(report(found, given.threads))
+
+
+if __name__ == "__main__":
+    main()

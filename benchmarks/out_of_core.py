@@ -1,0 +1,125 @@
+"""A fit to a compressed store many times the memory limit: resident growth, and how busy the cores are.
+
+    python -m benchmarks.out_of_core [--gigabytes 6] [--limit 512MB] [--dir DIR]
+
+Makes the store, fits in a fresh process, prints the figures, and deletes the store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.readme import processor
+
+FEATURES = 8
+CHUNK_ROWS = 131_072
+
+
+def write_store(path: Path, gigabytes: float) -> int:
+    """A float64 Zarr store of rows around 16 centres, to two digits, so that it can be compressed; its rows."""
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    rows = int(gigabytes * 1e9 / (8 * FEATURES))
+    array = zarr.create_array(
+        str(path), shape=(rows, FEATURES), chunks=(CHUNK_ROWS, FEATURES), dtype="f8",
+        compressors=[ZstdCodec(level=1, checksum=True)],
+    )  # fmt: skip
+    centres = np.random.default_rng(0).normal(scale=4.0, size=(16, FEATURES))
+
+    def write(first: int) -> None:
+        rng = np.random.default_rng([1, first])
+        n = min(CHUNK_ROWS, rows - first)
+        part = rng.standard_normal((n, FEATURES), np.float32) + centres[rng.integers(0, 16, n)]
+        array[first : first + n] = np.round(part, 2)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, range(0, rows, CHUNK_ROWS)))
+    return rows
+
+
+def fit(path: str, limit: str, passes: int) -> dict[str, object]:
+    """Figures of one fit, from inside its process."""
+    import warnings
+
+    import streamgmm as sg
+
+    warnings.simplefilter("ignore")
+    busy: list[tuple[float, float]] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.25):
+            busy.append((time.perf_counter(), time.process_time()))
+
+    model = sg.GaussianMixture(16, memory_limit=limit, random_state=0, max_iter=passes, tol=0, solver="exact")
+    began = time.perf_counter()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    marks = [began]
+    for _ in model.fit_steps(path):
+        marks.append(time.perf_counter())
+    stop.set()
+    watcher.join()
+    from streamgmm.executors import available_cores
+
+    start = marks[1] - (marks[2] - marks[1] if len(marks) > 2 else 0.0)  # the first reading of EM begins about here
+    later = [mark for mark in busy if mark[0] > start + 1.0]
+    share = (later[-1][1] - later[0][1]) / (later[-1][0] - later[0][0]) / available_cores() if len(later) > 1 else None
+    memory = model.report_["memory"]
+    return {
+        "seconds": time.perf_counter() - began,
+        "seconds_per_pass": float(np.median(np.diff(marks)[1:])) if len(marks) > 2 else None,
+        "busy": share,
+        "memory": memory,
+        "over_limit": memory["growth"] - memory["limit"],
+        "lower_bound": model.lower_bound_,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=6.0)
+    parser.add_argument("--limit", default="512MB")
+    parser.add_argument("--passes", type=int, default=4)
+    parser.add_argument("--dir", default=None)
+    parser.add_argument("--fit", default=None, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.fit:
+        print(json.dumps(fit(given.fit, given.limit, given.passes)))
+        return
+    folder = Path(tempfile.mkdtemp(prefix="streamgmm-", dir=given.dir))
+    try:
+        began = time.perf_counter()
+        rows = write_store(folder / "rows.zarr", given.gigabytes)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        print(f"{processor()}; {rows:,} x {FEATURES} float64, {size / 1e9:.2f} GB stored, written in "
+              f"{time.perf_counter() - began:.0f} s")  # fmt: skip
+        command = [sys.executable, "-m", "benchmarks.out_of_core", "--fit", str(folder / "rows.zarr")]
+        command += ["--limit", given.limit, "--passes", str(given.passes)]
+        figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    finally:
+        shutil.rmtree(folder)
+    memory = figures["memory"]
+    print(f"limit {memory['limit'] / 1e6:.0f} MB, projected {memory['projected'] / 1e6:.0f} MB, kept decoded "
+          f"{memory['kept'] / 1e6:.0f} MB, threads {memory['threads']}")  # fmt: skip
+    print(f"resident {memory['before'] / 1e6:.0f} MB before the first row, {memory['peak'] / 1e6:.0f} MB at the peak: "
+          f"grown by {memory['growth'] / 1e6:.0f} MB")  # fmt: skip
+    each = figures["seconds_per_pass"]
+    print(f"{figures['seconds']:.1f} s in all, {each:.1f} s a pass, {rows / each / 1e6:.1f} million rows/s, cores "
+          f"{100 * figures['busy']:.0f} % busy")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
