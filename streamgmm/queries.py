@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamgmm.covariance import TIED
 from streamgmm.stats import Observation
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def sample(model: Mixture, n_samples: int, rng: Any) -> tuple[Array, NDArray[np.
     stop = np.cumsum(counts)
     for k in range(K):
         part = slice(stop[k] - counts[k], stop[k])
-        factor = factors if model.family.name == "tied" else factors[k]
+        factor = factors if model.family is TIED else factors[k]
         values[part] = model.means[k] + (noise[part] @ factor.T if np.ndim(factor) == 2 else noise[part] * factor)
     if model.box is not None:
         values[labels == K] = rng.uniform(*model.box, size=(counts[K], D))
