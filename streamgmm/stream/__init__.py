@@ -2,7 +2,8 @@
 
 from streamgmm.stream.batch import Batch, StreamPositionError
 from streamgmm.stream.drift import Cusum
-from streamgmm.stream.session import Counts, StopStream, StreamSession, Update
+from streamgmm.stream.session import StreamSession
 from streamgmm.stream.sketch import QuantileSketch
+from streamgmm.stream.update import Counts, StopStream, Update
 
 __all__ = ["Batch", "Counts", "Cusum", "QuantileSketch", "StopStream", "StreamPositionError", "StreamSession", "Update"]

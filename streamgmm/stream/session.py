@@ -7,103 +7,28 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.errors import CheckpointMismatchError, ModelFileError
+from streamgmm.errors import CheckpointMismatchError
 from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
 from streamgmm.learner import Learner, StepReport
 from streamgmm.mixture import Mixture, check_weight
-from streamgmm.persistence import read_arrays, write_arrays
+from streamgmm.stream import snapshots
 from streamgmm.stream.batch import Batch, Position, StreamPositionError, batches_of, compare
 from streamgmm.stream.drift import Cusum
 from streamgmm.stream.sketch import QuantileSketch
+from streamgmm.stream.update import Counts, StopStream, Update
 
-__all__ = ["Counts", "StopStream", "StreamSession", "Update"]
+__all__ = ["StreamSession"]
 
-KIND = "streamgmm-stream"
 Array = NDArray[np.float64]
 log = logging.getLogger("streamgmm.stream")
-
-
-class StopStream(Exception):
-    """Raised by a signal handler while the session waits for rows: end cleanly."""
-
-
-@dataclass(slots=True)
-class Counts:
-    """What became of everything that came; kept in the snapshot.
-
-    Attributes
-    ----------
-    rows : learnt, those waiting for their step included
-    refused_rows : with NaN or infinity, set aside
-    refused_batches : of another width, or not numbers
-    rejected : records that a connector could not read
-    repeated : rows that came again and were left out
-    skipped : units of position that were jumped over
-    empty : batches without a row
-    alarms : drifts called
-    anomalies : rows below the threshold
-    """
-
-    rows: int = 0
-    refused_rows: int = 0
-    refused_batches: int = 0
-    rejected: int = 0
-    repeated: int = 0
-    skipped: int = 0
-    empty: int = 0
-    alarms: int = 0
-    anomalies: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What one batch brought.
-
-    Attributes
-    ----------
-    position : Position
-        Where the stream stands after it.
-    rows : int
-        Rows taken from the batch.
-    kept : (rows,) int
-        Which rows of the batch those were.
-    scores : (rows,) or None
-        log p(x) in nats of each, before it was learnt; NaN during the hold.
-    anomalies : (m,) int
-        Which of the taken rows scored below the threshold.
-    threshold : float
-        NaN while there is none.
-    alarm : bool
-        Whether drift was called.
-    steps : list of StepReport
-    refused : tuple of str
-        Why rows or the batch were set aside.
-    """
-
-    position: Position
-    rows: int
-    kept: NDArray[np.int64]
-    scores: Array | None
-    anomalies: NDArray[np.int64]
-    threshold: float
-    alarm: bool
-    steps: list[StepReport] = field(default_factory=list)
-    refused: tuple[str, ...] = ()
-
-    @property
-    def loglik(self) -> float:
-        """Predictive log-likelihood per row over the steps made, in nats; NaN without one."""
-        known = [s for s in self.steps if math.isfinite(s.loglik)]
-        rows = sum(s.step_rows for s in known)
-        return sum(s.loglik * s.step_rows for s in known) / rows if rows else math.nan
 
 
 class StreamSession:
@@ -193,8 +118,8 @@ class StreamSession:
             "step_rows": step_rows,
         }
         if self.snapshot is not None:
-            self._sweep()
-            if self.snapshot.exists() or self._previous.exists():
+            snapshots.sweep(self.snapshot)
+            if snapshots.exists(self.snapshot):
                 self.load()
 
     # Running ----------------------------------------------------------------------------------------------------
@@ -389,17 +314,6 @@ class StreamSession:
 
     # Keeping ----------------------------------------------------------------------------------------------------
 
-    @property
-    def _previous(self) -> Path:
-        assert self.snapshot is not None
-        return self.snapshot.with_name(self.snapshot.name + ".previous")
-
-    def _sweep(self) -> None:
-        """Remove what an interrupted write of this very file left behind."""
-        assert self.snapshot is not None
-        for part in self.snapshot.parent.glob(f".{self.snapshot.name}.*.part*"):
-            part.unlink(missing_ok=True)
-
     def _save_if_due(self, stream: Any) -> None:
         due = self.counts.rows - self._saved_rows >= self.every_rows
         if due or time.monotonic() - self._saved_at >= self.every_seconds:
@@ -434,12 +348,7 @@ class StreamSession:
             "position": self.position,
             "counts": asdict(self.counts),
         }
-        if self.snapshot.exists():
-            keep = self._previous.with_name(f".{self._previous.name}.part")
-            keep.unlink(missing_ok=True)
-            os.link(self.snapshot, keep)
-            keep.replace(self._previous)
-        write_arrays(self.snapshot, arrays, header, kind=KIND)
+        snapshots.write(self.snapshot, arrays, header)
         self._saved_rows, self._saved_at = self.counts.rows, time.monotonic()
 
     def load(self) -> None:
@@ -453,13 +362,7 @@ class StreamSession:
             Where both are damaged.
         """
         assert self.snapshot is not None
-        try:
-            arrays, header = read_arrays(self.snapshot, kind=KIND)
-        except (ModelFileError, FileNotFoundError) as error:
-            if not self._previous.exists():
-                raise
-            log.warning("%s; going on from the snapshot before it", error)
-            arrays, header = read_arrays(self._previous, kind=KIND)
+        arrays, header = snapshots.read(self.snapshot)
         wanted = self._settings()
         other = [
             f"{k} = {header['settings'].get(k)!r}, here {v!r}"

@@ -1,0 +1,60 @@
+"""The one file of a session: replaced atomically, the one before kept beside it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from streamgmm.errors import ModelFileError
+from streamgmm.persistence import read_arrays, write_arrays
+
+KIND = "streamgmm-stream"
+log = logging.getLogger("streamgmm.stream")
+
+
+def previous(path: Path) -> Path:
+    """Where the snapshot before the newest stands."""
+    return path.with_name(path.name + ".previous")
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something to go on from."""
+    return path.exists() or previous(path).exists()
+
+
+def sweep(path: Path) -> None:
+    """Remove what an interrupted write of this very file left behind."""
+    for part in path.parent.glob(f".{path.name}.*.part*"):
+        part.unlink(missing_ok=True)
+
+
+def write(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> None:
+    """Write a snapshot; at any moment the newest whole one, or the one before, can be read."""
+    if path.exists():
+        keep = path.with_name(f".{path.name}.previous.part")
+        keep.unlink(missing_ok=True)
+        os.link(path, keep)
+        keep.replace(previous(path))
+    write_arrays(path, arrays, header, kind=KIND)
+
+
+def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and header of the newest snapshot, or of the one before where that is damaged.
+
+    Raises
+    ------
+    ModelFileError
+        Where both are.
+    """
+    try:
+        return read_arrays(path, kind=KIND)
+    except (ModelFileError, FileNotFoundError) as error:
+        if not previous(path).exists():
+            raise
+        log.warning("%s; going on from the snapshot before it", error)
+        return read_arrays(previous(path), kind=KIND)

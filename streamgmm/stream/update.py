@@ -1,0 +1,91 @@
+"""What a session tells: of one batch, and of everything that came."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.learner import StepReport
+from streamgmm.stream.batch import Position
+
+__all__ = ["Counts", "StopStream", "Update"]
+
+Array = NDArray[np.float64]
+
+
+class StopStream(Exception):
+    """Raised by a signal handler while the session waits for rows: end cleanly."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of everything that came; kept in the snapshot.
+
+    Attributes
+    ----------
+    rows : learnt, those waiting for their step included
+    refused_rows : with NaN or infinity, set aside
+    refused_batches : of another width, or not numbers
+    rejected : records that a connector could not read
+    repeated : rows that came again and were left out
+    skipped : units of position that were jumped over
+    empty : batches without a row
+    alarms : drifts called
+    anomalies : rows below the threshold
+    """
+
+    rows: int = 0
+    refused_rows: int = 0
+    refused_batches: int = 0
+    rejected: int = 0
+    repeated: int = 0
+    skipped: int = 0
+    empty: int = 0
+    alarms: int = 0
+    anomalies: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one batch brought.
+
+    Attributes
+    ----------
+    position : Position
+        Where the stream stands after it.
+    rows : int
+        Rows taken from the batch.
+    kept : (rows,) int
+        Which rows of the batch those were.
+    scores : (rows,) or None
+        log p(x) in nats of each, before it was learnt; NaN during the hold.
+    anomalies : (m,) int
+        Which of the taken rows scored below the threshold.
+    threshold : float
+        NaN while there is none.
+    alarm : bool
+        Whether drift was called.
+    steps : list of StepReport
+    refused : tuple of str
+        Why rows or the batch were set aside.
+    """
+
+    position: Position
+    rows: int
+    kept: NDArray[np.int64]
+    scores: Array | None
+    anomalies: NDArray[np.int64]
+    threshold: float
+    alarm: bool
+    steps: list[StepReport] = field(default_factory=list)
+    refused: tuple[str, ...] = ()
+
+    @property
+    def loglik(self) -> float:
+        """Predictive log-likelihood per row over the steps made, in nats; NaN without one."""
+        known = [s for s in self.steps if math.isfinite(s.loglik)]
+        rows = sum(s.step_rows for s in known)
+        return sum(s.loglik * s.step_rows for s in known) / rows if rows else math.nan
