@@ -173,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"  {time.perf_counter() - begin:.0f} s", flush=True)
     if options.readme and stored:
         known = [stored[case.name] for case in (*TINY, *CASES) if case.name in stored]
-        write_section(options.readme, "peers", table(known, rate, machine))
+        write_section(options.readme, "kernels", table(known, rate, machine))
     return 1 if wrong else 0
 
 

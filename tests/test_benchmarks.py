@@ -10,7 +10,7 @@ from benchmarks import environments, peers
 def test_one_small_case_beside_scikit_learn(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- begin:peers -->\nold\n<!-- end:peers -->\nafter\n")
+    readme.write_text("before\n<!-- begin:kernels -->\nold\n<!-- end:kernels -->\nafter\n")
     results = tmp_path / "results.json"
     assert peers.main(["--tiny", "--runs", "1", "--results", str(results), "--readme", str(readme)]) == 0
     (stored,) = json.loads(results.read_text()).values()
