@@ -210,6 +210,16 @@ def test_damaged_parquet_page(tmp_path):
     assert (caught.value.path, caught.value.index) == (str(path), 2)
 
 
+def test_parquet_behind_a_url():
+    import fsspec
+
+    with fsspec.open("memory://bucket/x.parquet", "wb") as file:
+        pq.write_table(arrow(X), file, row_group_size=100)
+    check_chunks(open_source("memory://bucket/x.parquet", chunk_rows=100), X)
+    with pytest.raises(ValueError, match="copy this npy file first"):
+        open_source("memory://bucket/x.npy")
+
+
 def test_parquet_files_must_agree(tmp_path):
     pq.write_table(arrow(X), tmp_path / "0.parquet")
     pq.write_table(arrow(X[:, :3]), tmp_path / "1.parquet")

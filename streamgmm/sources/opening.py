@@ -88,6 +88,10 @@ def _open_path(path: str, choices: dict[str, Any], missing: str) -> Source:
     if not remote and not os.path.exists(file):
         raise FileNotFoundError(f"{file}: there is no such file or folder. Check the path{_near(file)}.")
     kind = _kind_of(file, remote)
+    if remote and kind not in ("zarr", "parquet", "arrow"):
+        raise ValueError(
+            f"{path}: of files behind a URL, Zarr, Parquet and Arrow are read; copy this {kind} file first."
+        )
     if inner and kind not in ("hdf5", "zarr"):
         raise ValueError(f"{path}: '::' chooses an array inside an HDF5 file or a Zarr group; this is {kind}.")
     if kind == "npy":

@@ -252,7 +252,7 @@ def opened(path: str) -> Iterator[Any]:
         import fsspec
 
         with fsspec.open(path, "rb") as remote:
-            yield pyarrow.PythonFile(remote)
+            yield pyarrow.PythonFile(remote, mode="r")
     else:
         with pyarrow.OSFile(path) as local:
             yield local
