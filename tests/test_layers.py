@@ -18,7 +18,7 @@ HOUSE = [
     {"config"},
     {"selection", "diagnostics", "shapes", "outlier", "scoring", "stream"},
     {"estimator", "kmeans", "transforms"},
-    {"partial"},
+    {"partial", "fitted"},
     {"reading", "asking", "exchange"},
     {"plotting"},
     {"checkpoint"},

@@ -1,0 +1,258 @@
+"""What can be asked of a fitted mixture in scikit-learn's manner: values, predictions, criteria, pictures, files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from os import PathLike
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from streamgmm import exchange, plotting
+from streamgmm.asking import Asking
+from streamgmm.covariance import Covariance
+from streamgmm.em import non_finite
+from streamgmm.kernels import NonFiniteRowError
+from streamgmm.mixture import Mixture
+from streamgmm.persistence import ModelFile, save_model
+from streamgmm.reading import Reader
+from streamgmm.seeding import survey
+
+Array = NDArray[np.float64]
+
+_SAVED: dict[str, type] = {
+    "converged_": bool, "n_iter_": int, "lower_bound_": float, "lower_bounds_": list, "n_passes_": int, "report_": dict,
+}  # fmt: skip
+
+
+class Fitted(Asking, Reader):
+    """Mixin for estimators whose fit leaves a `mixture_`."""
+
+    mixture_: Mixture
+    lower_bounds_: list[float]
+    random_state: Any
+    get_params: Callable[..., dict[str, Any]]  # of BaseEstimator, as the next two
+    _validate_params: Callable[[], None]
+    _get_param_names: ClassVar[Callable[[], list[str]]]
+
+    # Values ----------------------------------------------------------------------------------------------
+
+    def _model(self) -> Mixture:
+        mixture: Mixture | None = self.__dict__.get("mixture_")
+        if mixture is None:
+            raise AttributeError(f"this {type(self).__name__} is not fitted yet; call fit first")
+        return mixture
+
+    @property
+    def weights_(self) -> Array:
+        return self._model().weights
+
+    @property
+    def noise_weight_(self) -> float:
+        return self._model().noise_weight
+
+    @property
+    def means_(self) -> Array:
+        return self._model().means
+
+    @property
+    def covariances_(self) -> Array:
+        return self._model().covariances
+
+    @property
+    def precisions_cholesky_(self) -> Array:
+        return self._model().precisions_cholesky
+
+    @property
+    def precisions_(self) -> Array:
+        model = self._model()
+        return model.family.precisions(model.precisions_cholesky)
+
+    # Pictures ---------------------------------------------------------------------------------------------------
+
+    def plot(self, kind: str = "ellipses", X: Any = None, *, ax: Any = None, n_rows: int = 2000) -> Any:
+        """Draw one picture with matplotlib; the axes.
+
+        Parameters
+        ----------
+        kind : {"ellipses", "convergence", "weights", "uncertainty"}
+            Components on the first two principal axes, rows coloured by hard label; the trace of the log-likelihood;
+            the weights; how sure the labels are.
+        X : array-like, path or source, optional ("uncertainty" needs it)
+            `n_rows` of its rows are drawn at random, in one reading.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> X = np.random.default_rng(0).normal(size=(200, 3))
+        >>> gm = sg.GaussianMixture(2, random_state=0, tol=1e-3).fit(X)
+        >>> gm.plot("ellipses", X).get_ylabel()[:16]
+        'principal axis 2'
+        """
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        if kind == "convergence":
+            return plotting.convergence(self.lower_bounds_, ax=ax)
+        if kind == "weights":
+            return plotting.weights(self.mixture_, ax=ax)
+        if kind not in ("ellipses", "uncertainty"):
+            raise ValueError(
+                f"kind must be 'ellipses', 'convergence', 'weights' or 'uncertainty'; got {kind!r}. "
+                "Criteria against K are drawn by Selection.plot()."
+            )
+        rows = None
+        if X is not None:
+            source = self._source(X, None, reset=False)
+            rows = survey(source, self._executor(source), size=n_rows, seed=0).rows
+        if kind == "uncertainty":
+            if rows is None:
+                raise ValueError("kind='uncertainty' needs X: rows whose labels are in doubt.")
+            return plotting.uncertainty(self.mixture_, rows, ax=ax, names=names)
+        return plotting.ellipses(self.mixture_, rows, ax=ax, names=names)
+
+    # Files ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted model to one safetensors file, atomically; `streamgmm.load` reads it.
+
+        Parameters that are objects (a RandomState, an executor, arrays of initial values) are not kept.
+        """
+        check_is_fitted(self)
+        plain = (str, int, float, bool, type(None))
+        header = {
+            "estimator": type(self).__name__,
+            "parameters": {k: v for k, v in self.get_params(deep=False).items() if isinstance(v, plain)},
+            "fitted": {name: getattr(self, name) for name in _SAVED if hasattr(self, name)},
+            "feature_names": list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None,
+        }
+        save_model(path, self.mixture_, header=header)
+
+    @classmethod
+    def _from_file(cls, content: ModelFile) -> Self:
+        known = cls._get_param_names()
+        parameters = {k: v for k, v in dict(content.header["parameters"]).items() if k in known}
+        self = cls(**parameters)
+        self._validate_params()
+        for name, kind in _SAVED.items():
+            if name in content.header["fitted"]:
+                setattr(self, name, kind(content.header["fitted"][name]))
+        self.mixture_ = content.mixture
+        self.n_features_in_ = content.mixture.n_features
+        names = content.header["feature_names"]
+        if names is not None:
+            if len(names) != self.n_features_in_:
+                raise ValueError(f"{len(names)} feature names for {self.n_features_in_} features")
+            self.feature_names_in_ = np.array([str(name) for name in names], dtype=object)
+        return self
+
+    # Exchange ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_parameters(
+        cls,
+        weights: ArrayLike,
+        means: ArrayLike,
+        covariances: ArrayLike,
+        covariance_type: str | Covariance = "full",
+        **settings: Any,
+    ) -> Self:
+        """An estimator that answers as if fitted, from (K,) weights, (K, D) means and covariances; see `Mixture`.
+
+        `settings` are parameters of the estimator. With ``warm_start=True`` a later `fit` goes on from here.
+        """
+        return cast(Self, exchange.from_parameters(cls, weights, means, covariances, covariance_type, **settings))
+
+    @classmethod
+    def from_sklearn(cls, model: Any) -> Self:
+        """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``, with its settings."""
+        return cast(Self, exchange.from_sklearn(cls, model))
+
+    def to_sklearn(self) -> Any:
+        """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``; refused with a background component."""
+        check_is_fitted(self)
+        return exchange.to_sklearn(self)
+
+    def to_json(self) -> str:
+        """The fitted model as JSON text, every number with all its digits."""
+        check_is_fitted(self)
+        return exchange.to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The estimator that `to_json` wrote."""
+        return cast(Self, exchange.from_json(cls, text))
+
+    # Questions --------------------------------------------------------------------------------------------------
+
+    def predict(self, X: Any, *, out: Any = None) -> Any:
+        """(N,) most responsible component of each row, -1 for the background.
+
+        Parameters
+        ----------
+        X : array-like, a path, or a source
+            For what is not in memory the answer is an iterator of arrays, one per chunk.
+        out : array, optional
+            Written instead, slice by slice: an ndarray, a memmap, a Zarr array.
+        """
+        return self._map(X, "labels", out)
+
+    def predict_proba(self, X: Any, *, out: Any = None) -> Any:
+        """(N, K) responsibilities, with a background (N, K + 1), its own last; `X` and `out` as in `predict`."""
+        return self._map(X, "responsibilities", out)
+
+    def score_samples(self, X: Any, *, out: Any = None) -> Any:
+        """(N,) log p(x) in nats; `X` and `out` as in `predict`."""
+        return self._map(X, "log_prob", out)
+
+    def _map(self, X: Any, question: str, out: Any = None) -> Any:
+        check_is_fitted(self)
+        return self._ask(X, self.mixture_, question, out)
+
+    def impute(self, X: Any, *, out: Any = None) -> Any:
+        """(N, D) X with every NaN replaced by its conditional mean given what its row shows; `out` as in `predict`."""
+        return self._map(X, "impute", out)
+
+    def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
+        """Mean log-likelihood per row, in nats (weighted mean with weights)."""
+        totals = self._totals(X, sample_weight)
+        return totals[0] / totals[3]
+
+    def _totals(self, X: Any, sample_weight: ArrayLike | None = None) -> Any:
+        """Sums over the rows of X: log p, entropy, log max r, weight, rows."""
+        check_is_fitted(self)
+        source = self._source(X, sample_weight, reset=False)
+        return self._executor(source).run(partial(score_chunk, self.mixture_), source.chunks(), np.add)
+
+    def bic(self, X: Any) -> float:
+        """Bayesian information criterion; smaller is better."""
+        loglik, _, _, count, _ = self._totals(X)
+        return float(-2.0 * loglik + self.mixture_.n_parameters * np.log(count))
+
+    def aic(self, X: Any) -> float:
+        """Akaike information criterion; smaller is better."""
+        return float(-2.0 * self._totals(X)[0] + 2.0 * self.mixture_.n_parameters)
+
+    def icl(self, X: Any) -> float:
+        """Integrated completed likelihood: bic - 2 sum log max_k r (Biernacki et al. 2000); smaller is better."""
+        loglik, _, log_max, count, _ = self._totals(X)
+        return float(-2.0 * loglik + self.mixture_.n_parameters * np.log(count) - 2.0 * log_max)
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
+        """Draw rows from the mixture: (N, D) values and (N,) labels."""
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")
+        return self.mixture_.sample(n_samples, check_random_state(self.random_state))
+
+
+def score_chunk(model: Mixture, chunk: Any) -> Array:
+    """(5,) sums over one chunk: log p, entropy, log max r, weight, rows."""
+    rows, weight = chunk.load()
+    try:
+        return model.totals(rows, weight)
+    except NonFiniteRowError as error:
+        raise non_finite(rows, error.row, chunk) from None
