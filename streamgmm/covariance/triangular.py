@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from streamgmm.covariance.base import (
     EPS,
@@ -68,19 +67,21 @@ class Triangular(Covariance):
 
     @staticmethod
     def _regression(covariance: Array, o: NDArray[np.int64], m: NDArray[np.int64]) -> tuple[Array, Array]:
-        """Slopes (m, o) and what they leave unexplained (m, m)."""
-        lower = np.linalg.cholesky(covariance[np.ix_(o, o)])
-        gain = solve_triangular(lower, covariance[np.ix_(o, m)], lower=True, check_finite=False)
-        slopes = solve_triangular(lower, gain, lower=True, trans=1, check_finite=False).T
-        return slopes, covariance[np.ix_(m, m)] - gain.T @ gain
+        """Slopes (..., m, o) and what they leave unexplained (..., m, m), of one covariance or of many at once."""
+        lower = np.linalg.cholesky(covariance[..., o[:, None], o])
+        gain = np.linalg.solve(lower, covariance[..., o[:, None], m])
+        slopes = np.linalg.solve(np.swapaxes(lower, -1, -2), gain)
+        rest = covariance[..., m[:, None], m] - np.swapaxes(gain, -1, -2) @ gain
+        return np.swapaxes(slopes, -1, -2), rest
 
-    @classmethod
-    def _lift(cls, covariance: Array, o: NDArray[np.int64], spread_o: Array, whiten: Array) -> tuple[Array, Array]:
-        D = len(covariance)
+    def lift(self, covariances: Array, o: NDArray[np.int64], spread_o: Array, spread: Array) -> tuple[Array, Array]:
+        whiten = inverse_lower(spread)
+        D = covariances.shape[-1]
         m = np.setdiff1d(np.arange(D), o)
-        linear, rest = np.zeros((D, len(o))), np.zeros((D, D))
-        linear[o] = np.eye(len(o))
-        linear[m], rest[np.ix_(m, m)] = cls._regression(covariance, o, m)
+        linear = np.zeros((*covariances.shape[:-2], D, len(o)))
+        rest = np.zeros(covariances.shape)
+        linear[..., o, np.arange(len(o))] = 1.0
+        linear[..., m, :], rest[..., m[:, None], m] = self._regression(covariances, o, m)
         return whiten @ linear @ spread_o, whiten @ rest @ whiten.T
 
     def to_frame(self, first: Array, second: Array, spread: Array) -> tuple[Array, Array]:
@@ -149,11 +150,6 @@ class Full(Triangular):
     def prior_exponent(self, dof: float, K: int, D: int) -> float:
         return dof + D + 2
 
-    def lift(self, covariances: Array, o: NDArray[np.int64], spread_o: Array, spread: Array) -> tuple[Array, Array]:
-        whiten = inverse_lower(spread)
-        linear, rest = zip(*(self._lift(c, o, spread_o, whiten) for c in covariances), strict=True)
-        return np.stack(linear), np.stack(rest)
-
     def lifted(
         self,
         weight: Array,
@@ -171,8 +167,7 @@ class Full(Triangular):
         return covariances
 
     def regression(self, covariances: Array, o: NDArray[np.int64], m: NDArray[np.int64]) -> tuple[Array, Array]:
-        slopes, rest = zip(*(self._regression(c, o, m) for c in covariances), strict=True)
-        return np.stack(slopes), np.stack(rest)
+        return self._regression(covariances, o, m)
 
     def pool(self, covariances: Array, weights: Array, share: Array, delta: Array, member: Array) -> Array:
         inner = share[:, None, None] * covariances + self.between(share, delta)
@@ -261,9 +256,6 @@ class Tied(Triangular):
 
     def prior_exponent(self, dof: float, K: int, D: int) -> float:
         return dof + D + 1 + K
-
-    def lift(self, covariances: Array, o: NDArray[np.int64], spread_o: Array, spread: Array) -> tuple[Array, Array]:
-        return self._lift(covariances, o, spread_o, inverse_lower(spread))
 
     def lifted(
         self,
