@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 
 from streamgmm import plotting
 from streamgmm.covariance import Covariance, family
-from streamgmm.em import Models, non_finite
+from streamgmm.em import Models, Step, non_finite
 from streamgmm.errors import MemoryLimitError
 from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
@@ -59,6 +59,10 @@ class Selection:
         Readings of the data, all candidates together.
     report : dict
         Readings, seconds, and what was dropped.
+    models : tuple of Mixture
+        The best model of each row of the table.
+    leaders : tuple of int
+        Its number among the candidates of `Step.memory`.
     """
 
     table: list[dict[str, Any]]
@@ -68,6 +72,8 @@ class Selection:
     elbow: dict[str, int]
     n_passes: int
     report: dict[str, Any]
+    models: tuple[Mixture, ...] = ()
+    leaders: tuple[int, ...] = ()
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the criteria against K with matplotlib, the best and the elbow marked; the axes."""
@@ -110,6 +116,7 @@ def select(
     executor: Any = None,
     n_jobs: int | None = None,
     memory_limit: int | None = None,
+    on_step: Callable[[Step], None] | None = None,
 ) -> Selection:
     """Fit every number of components and covariance type on the same readings, and choose.
 
@@ -133,6 +140,8 @@ def select(
         Readings at most, beside the first.
     memory_limit : int, optional
         Bytes that the sample and the statistics of all candidates may take.
+    on_step : callable, optional
+        Called with every `Step`: for progress and pictures.
 
     Raises
     ------
@@ -174,7 +183,7 @@ def select(
     splits = {"cv": tuple(range(folds)), "heldout": (0,)}.get(criterion, ())
     _project(groups, source, len(splits), memory_limit, getattr(runner, "n_jobs", 1))
     with single_threaded_blas():
-        race = _race(source, runner, groups, splits, folds, probe, criterion, drop)
+        race = _race(source, runner, groups, splits, folds, probe, criterion, drop, on_step)
     return _result(race, groups, splits, probe, common, criterion, began)
 
 
@@ -219,6 +228,7 @@ def _race(
     probe: GaussianMixture,
     criterion: str,
     drop: bool,
+    on_step: Callable[[Step], None] | None,
 ) -> _Race:
     rng = check_random_state(probe.random_state)
     D, largest = source.n_features, max(K for _, K in groups)
@@ -255,6 +265,8 @@ def _race(
     for step in readings(source, memory, SOLVERS[probe.solver](settings), runner, task_of=task_of):
         memory = step.memory
         n_passes += 1
+        if on_step is not None:
+            on_step(step)
     scores = np.zeros((len(memory), 2))
     if splits:
         judged = tuple((c.accepted, fold_of[c.index]) for c in memory if fold_of[c.index] >= 0)
@@ -407,7 +419,11 @@ def _result(
         "seconds": {"total": time.perf_counter() - began, "start": race.started - began},
     }
     gm = _estimator(race, groups[winner], teams[winner], probe, common, began)
-    return Selection(table, gm, criterion, minimum, bend, race.n_passes, report)
+    leaders = tuple(best(team) for team in teams)
+    return Selection(
+        table, gm, criterion, minimum, bend, race.n_passes, report,
+        tuple(one.accepted for one in leaders), tuple(one.index for one in leaders),
+    )  # fmt: skip
 
 
 def _estimator(

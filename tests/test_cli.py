@@ -18,6 +18,8 @@ COMMANDS = [
     "sample",
     "inspect",
     "report",
+    "select",
+    "stream",
     "demo",
     "warmup",
     "data",
@@ -262,3 +264,16 @@ def test_data_commands(cli, rows_file, tmp_path, two_clusters):
     assert code == 1 and "rows.zarr: chunk 0" in err and "Traceback" not in err
     code, _, err = cli("data", "convert", rows_file, tmp_path / "rows.zarr")
     assert code == 1 and "rows.zarr" in err and "Traceback" not in err
+
+
+def test_select_chooses_and_leaves_a_page(cli, rows_file, tmp_path):
+    folder = tmp_path / "chosen"
+    code, out, _ = cli("select", rows_file, "--k-max", 4, "--set", "n_init=2", "--out", folder, "--report", "--json")
+    document = json.loads(out)
+    assert code == 0 and document["n_components"] == 2 == document["selection"]["minimum"]["full"]
+    assert [row["n_components"] for row in document["selection"]["table"]] == [1, 2, 3, 4]
+    page = (folder / "report.html").read_text()
+    models = json.loads(page.split('id="data">')[1].split("</script>")[0])["models"]
+    assert [model["K"] for model in models] == [1, 2, 3, 4] and all(len(m["frames"]) >= 1 for m in models)
+    assert cli("predict", folder, rows_file, "--json")[0] == 0
+    assert cli("select", rows_file, "--k-min", 3, "--k-max", 2)[0] == 2

@@ -39,6 +39,7 @@ def example(name):
                 and r["of one Gaussian"] / r["0.1 % quantile"] < 0.7
             ),
         ),
+        ("customers", {}, lambda r: r["K"] == 5 and r["adjusted Rand index"] > 0.95),
         ("failure", {}, lambda r: r["moons, agreement"] < 0.7 and r["rings, agreement"] < 0.1 and r["rings, findings"]),
     ],
 )

@@ -12,7 +12,7 @@ import typer
 from typer import Typer
 from typer.core import TyperGroup
 
-from streamgmm.cli import apply, data, demo, fit, inspect, report, stream, warmup
+from streamgmm.cli import apply, data, demo, fit, inspect, report, select, stream, warmup
 from streamgmm.cli.terminal import NOT_CONVERGED, message
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -61,6 +61,7 @@ def _add(command: Callable[..., Any], name: str, example: str) -> None:
 
 _add(demo.demo, "demo", "streamgmm demo")
 _add(fit.fit, "fit", "streamgmm fit configs/quickstart.toml --out out/patches")
+_add(select.select, "select", "streamgmm select data.npy --k-max 8 --report")
 _add(apply.predict, "predict", "streamgmm predict out/model data.npy --out labels.csv")
 _add(apply.score, "score", "streamgmm score out/model data.npy")
 _add(apply.sample, "sample", "streamgmm sample out/model -n 5")

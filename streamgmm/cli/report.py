@@ -58,23 +58,8 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
     if gm.missing == "marginalize":
         drawn = np.concatenate(list(gm.impute(sample)))
     plane, frames = load_history(folder / HISTORY) if (folder / HISTORY).exists() else (None, {})
-    seconds, memory = document["seconds"], document["memory"]
+    facts = facts_of(document)
     K, D = gm.means_.shape
-    facts = [
-        ("data", document["data"]["path"]),
-        ("rows", document["data"]["rows"]),
-        ("features", D),
-        ("passes over the data", document["passes"]),
-        ("iterations", document["iterations"]),
-        ("converged", "yes" if document["converged"] else "no"),
-        ("log-likelihood per row (nats)", document["log_likelihood_per_row"]),
-        *((name.upper(), document[name]) for name in ("bic", "aic", "icl") if document.get(name) is not None),
-        ("repairs", len(document["repairs"])),
-        *((f"seconds, {name}", value) for name, value in seconds.items() if isinstance(value, int | float)),
-        ("seconds, compiling", document["compile_seconds"]),
-        *((f"MB, {name}", value / 1e6) for name, value in memory.items() if value is not None),
-        *((f"version of {name}", value) for name, value in document["versions"].items()),
-    ]
     shown = Shown(gm.mixture_, frames, document, remarks(gm, source), facts, answers=answers)
     names = document.get("feature_names")
     return page(
@@ -85,6 +70,26 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
         plane=plane,
         names=names,
     )
+
+
+def facts_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What the page lists of a fit."""
+    seconds, memory = document["seconds"], document["memory"]
+    return [
+        ("data", document["data"]["path"]),
+        ("rows", document["data"]["rows"]),
+        ("features", document["data"]["features"]),
+        ("passes over the data", document["passes"]),
+        ("iterations", document["iterations"]),
+        ("converged", "yes" if document["converged"] else "no"),
+        ("log-likelihood per row (nats)", document["log_likelihood_per_row"]),
+        *((name.upper(), document[name]) for name in ("bic", "aic", "icl") if document.get(name) is not None),
+        ("repairs", len(document["repairs"])),
+        *((f"seconds, {name}", value) for name, value in seconds.items() if isinstance(value, int | float)),
+        ("seconds, compiling", document["compile_seconds"]),
+        *((f"MB, {name}", value / 1e6) for name, value in memory.items() if isinstance(value, int | float)),
+        *((f"version of {name}", value) for name, value in document["versions"].items()),
+    ]
 
 
 def remarks(gm: Any, source: Any) -> list[dict[str, str]]:

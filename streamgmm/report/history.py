@@ -42,13 +42,16 @@ class History:
         for candidate in step.memory:
             path = self._paths.setdefault(candidate.index, [])
             if candidate.status == "running" or not path or path[-1][0] != candidate.objective:
-                means, covariances = self.plane.ellipses(candidate.model)
-                path.append((candidate.objective, candidate.model.weights.copy(), means, covariances))
+                means, covariances = self.plane.ellipses(candidate.accepted)
+                path.append((candidate.objective, candidate.accepted.weights.copy(), means, covariances))
         self._winner = max(step.memory, key=lambda c: (c.objective, -c.index)).index
 
-    def arrays(self) -> dict[str, Array]:
-        """The winner's frames: objective (T,), weights (T, K), means (T, K, 2), covariances (T, K, 2, 2), iteration."""
-        path = self._paths.get(self._winner, [])
+    def arrays(self, index: int | None = None) -> dict[str, Array]:
+        """Frames of one start, the winner's by default.
+
+        objective (T,), weights (T, K), means (T, K, 2), covariances (T, K, 2, 2), iteration (T,).
+        """
+        path = self._paths.get(self._winner if index is None else index, [])
         every = max(1, -(-len(path) // MOST_FRAMES))
         chosen = sorted({*range(0, len(path), every), len(path) - 1}) if path else []
         picked = [path[i] for i in chosen]
