@@ -94,7 +94,7 @@ class Shape:
         K, D = self.n_components, self.n_features
         pairs = D * (D + 1) // 2
         p = 1 + D + {Family.FULL: pairs, Family.TIED: pairs, Family.DIAG: D, Family.SPHERICAL: 1}[self.family.kernel]
-        return 8 * (3 * K * p + 2 * _KERNEL_ROWS * (p + K + D)) + (4 + self.n_models) * self.stats_bytes
+        return 8 * (3 * K * p + _KERNEL_ROWS * (p + K + D)) + (4 + self.n_models) * self.stats_bytes
 
     @property
     def driver_bytes(self) -> int:

@@ -142,13 +142,14 @@ def test_decoded_chunks_are_kept_as_far_as_there_is_room(store, monkeypatch):
     def fit(limit):
         loads.clear()
         start = {"weights_init": [0.5, 0.5], "means_init": [[0.0] * 8, [2.0] * 8], "precisions_init": [np.eye(8)] * 2}
-        model = sg.GaussianMixture(2, memory_limit=limit, **start, max_iter=5, tol=0).fit(store)
+        model = sg.GaussianMixture(2, memory_limit=limit, n_jobs=2, **start, max_iter=5, tol=0).fit(store)
         return model, len(loads)
 
     n_chunks = open_source(store).n_chunks
     everything, read_once = fit("1GB")
-    something, read_some = fit("10MB")
-    nothing, read_always = fit("7MB")
+    needed = everything.report_["memory"]["projected"]
+    something, read_some = fit(needed + 3_000_000)  # of 6.4 MB
+    nothing, read_always = fit(needed + 300_000)
     assert (read_once, read_always) == (n_chunks, 5 * n_chunks)
     assert n_chunks < read_some < 5 * n_chunks
     assert everything.lower_bounds_ == something.lower_bounds_ == nothing.lower_bounds_
