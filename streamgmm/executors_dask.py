@@ -122,24 +122,28 @@ class Dask(Executor):
             yield from dask.compute(*some, optimize_graph=False, **options)
 
     def _distributed(self, client: Any, groups: list[Any]) -> Iterator[Any]:
-        futures = client.compute(groups, optimize_graph=False)
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for future in futures:
+        waiting = {future.key: future for future in client.compute(groups, optimize_graph=False)}
+        for future in list(waiting.values()):
             future.add_done_callback(done.put)
-        waiting = len(futures)
         try:
             while waiting:
-                ready = [self._next(done, client, waiting)]
+                ready = [self._next(done, client, len(waiting))]
                 while not done.empty():
                     ready.append(done.get())
-                waiting -= len(ready)
                 for future in ready:
                     if future.status != "finished":
                         raise _explained(future)
-                yield from client.gather(ready)
+                results = client.gather(ready)
+                for future in ready:
+                    # What is here is let go there: the death of a worker then costs what it had in work, not what it
+                    # has done in this reading.
+                    del waiting[future.key]
+                    future.release()
+                yield from results
         finally:
             if waiting:
-                client.cancel(futures, force=True)
+                client.cancel(list(waiting.values()), force=True)
 
     def _next(self, done: queue.SimpleQueue[Any], client: Any, waiting: int) -> Any:
         began = time.monotonic()

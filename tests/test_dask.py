@@ -329,7 +329,7 @@ def test_any_number_of_workers_and_deaths_in_the_middle_of_a_fit(tmp_path):
                     timer.start()
                     np.testing.assert_array_equal(executor.run(tree, source.chunks(), np.add), expected)
                     lost = time.perf_counter() - began - usual
-                    print(f"death after {delay:.1f} s of {usual:.1f} s cost {lost:.2f} s")
+                    print(f"a death after {delay:.1f} s of {usual:.1f} s cost {lost:.2f} s")
                     assert lost < 5.0
                     timer.join()
                     client.wait_for_workers(2)
