@@ -24,7 +24,7 @@ from streamgmm.surgery import closest_pair, join, lonely, plant, stats_of
 
 Array = NDArray[np.float64]
 
-MAX_STEP_ROWS = 16_384
+MAX_STEP_ROWS = 65_536
 POLISH = 10
 """EM steps on the rows of the first step. More would freeze the sample's own optimum."""
 DEAD_ROWS = 1.0
@@ -309,15 +309,19 @@ class Learner:
             if self._settle(rows, events):
                 return self._e_step(self.running, rows, weight)
             return stats
-        # Twice as seldom each time, at last once in a half-life; the model is young after a start or a change.
-        wait = max(8.0 * self.unit, self.online.seen / 2)
+        # A start costs as much as 10^5 rows: four times as seldom each time, or once in a half-life, sooner while young.
+        wait = max(32.0 * self.unit, 3.0 * self.challenged)
         if self.half_life is not None:
-            wait = min(wait, max(self.half_life, 32.0 * self.unit))
+            wait = min(max(8.0 * self.unit, self.online.seen / 2), max(self.half_life, 32.0 * self.unit))
         if self.rows - self.challenged >= wait:
             some = slice(0, self.unit)
+            n_init = 1 if self.half_life is None else 2
             part = None if weight is None else weight[some]
             self.trial = (0, 0.0, 0.0)
-            self.challenger, self.challenged = self._begin(rows[some], part, polish=POLISH // 2, n_init=2), self.rows
+            self.challenger, self.challenged = (
+                self._begin(rows[some], part, polish=POLISH // 2, n_init=n_init),
+                self.rows,
+            )
         return stats
 
     def _settle(self, rows: Array, events: list[dict[str, Any]]) -> bool:

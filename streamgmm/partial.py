@@ -53,14 +53,8 @@ class Partial(Reader):
         ValueError
             On NaN, infinity, or another number of columns than before. The model is then as it was.
         """
-        self._validate_params()  # type: ignore[attr-defined]
-        for name, plain in (("prior", None), ("noise", None), ("missing", "error")):
-            asked = getattr(self, name, plain)
-            if asked != plain:
-                raise ValueError(
-                    f"partial_fit learns by maximum likelihood from complete rows: {name}={asked!r} is for fit. "
-                    f"Set {name}={plain!r}, or use fit."
-                )
+        if self._learner is None:
+            self._check_settings()
         if hasattr(X, "__next__"):
             for batch in X:
                 self.partial_fit(batch)
@@ -74,13 +68,23 @@ class Partial(Reader):
         self._learn(rows, check_weight(sample_weight, len(rows)))
         return self
 
+    def _check_settings(self) -> None:
+        self._validate_params()  # type: ignore[attr-defined]
+        for name, plain in (("prior", None), ("noise", None), ("missing", "error")):
+            asked = getattr(self, name, plain)
+            if asked != plain:
+                raise ValueError(
+                    f"partial_fit learns by maximum likelihood from complete rows: {name}={asked!r} is for fit. "
+                    f"Set {name}={plain!r}, or use fit."
+                )
+
     @property
     def _fresh(self) -> bool:
         return self._learner is None and "mixture_" not in self.__dict__
 
     def _learn(self, rows: Array, weight: Array | None, chunk: Any = None) -> list[StepReport]:
-        bad = ~np.isfinite(rows).all(axis=1)
-        if bad.any():
+        if not math.isfinite(float(np.einsum("ij->", rows))) and not np.isfinite(rows).all():
+            bad = ~np.isfinite(rows).all(axis=1)
             raise non_finite(rows, int(np.argmax(bad)), chunk)
         learner = self._stream()
         reports = learner.push(rows, weight)
