@@ -214,17 +214,18 @@ class Learner:
             rows, weight = rows[present], weight[present]
         reports = []
         first = 0
-        with single_threaded_blas():
-            while first < len(rows):
-                last = min(len(rows), first + self.room)
-                part = slice(first, last)
-                self._gather(rows[part], np.ones(last - first) if weight is None else weight[part])
-                first = last
-                if self.running is None and self.pending_rows >= self.hold_rows:
+        while first < len(rows):
+            last = min(len(rows), first + self.room)
+            part = slice(first, last)
+            self._gather(rows[part], np.ones(last - first) if weight is None else weight[part])
+            first = last
+            if self.running is None and self.pending_rows >= self.hold_rows:
+                with single_threaded_blas():
                     self.running = self._begin(*self._gathered(), polish=0, n_init=1)
-                if self.pending_rows >= self._next_step():
-                    taken = self._gathered()
-                    self._pending, self.pending_rows = [], 0
+            if self.pending_rows >= self._next_step():
+                taken = self._gathered()
+                self._pending, self.pending_rows = [], 0
+                with single_threaded_blas():
                     reports.append(self._step(*taken))
         return reports
 
@@ -309,7 +310,7 @@ class Learner:
             if self._settle(rows, events):
                 return self._e_step(self.running, rows, weight)
             return stats
-        # A start costs as much as 10^5 rows: four times as seldom each time, or once in a half-life, sooner while young.
+        # A start costs as much as 10^5 rows: four times as seldom each time, or once in a half-life.
         wait = max(32.0 * self.unit, 3.0 * self.challenged)
         if self.half_life is not None:
             wait = min(max(8.0 * self.unit, self.online.seen / 2), max(self.half_life, 32.0 * self.unit))

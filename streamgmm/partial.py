@@ -64,9 +64,22 @@ class Partial(Reader):
             for chunk in source.chunks():
                 self._learn(*chunk.load(), chunk)
             return self
-        rows = validate_data(self, X, reset=self._fresh, dtype=np.float64, ensure_all_finite=False, order="C")
-        self._learn(rows, check_weight(sample_weight, len(rows)))
+        if not self._plain(X):
+            X = validate_data(self, X, reset=self._fresh, dtype=np.float64, ensure_all_finite=False, order="C")
+        self._learn(X, check_weight(sample_weight, len(X)))
         return self
+
+    def _plain(self, X: Any) -> bool:
+        """Whether X is just what is wanted: the full checks cost as much as thousands of rows."""
+        return (
+            type(X) is np.ndarray
+            and X.dtype == np.float64
+            and X.ndim == 2
+            and len(X) > 0
+            and not self._fresh
+            and X.shape[1] == self.n_features_in_
+            and not hasattr(self, "feature_names_in_")
+        )
 
     def _check_settings(self) -> None:
         self._validate_params()  # type: ignore[attr-defined]
