@@ -68,7 +68,16 @@ def cauchy_schwarz_divergence(p: Mixture, q: Mixture) -> float:
 
 
 def matched_kl_divergence(p: Mixture, q: Mixture) -> float:
-    """KL(p || q) of the two Gaussians that have the overall moments of the mixtures, in nats; exact for them."""
+    """KL(p || q) of the two Gaussians that have the overall moments of the mixtures, in nats; exact for them.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> p = sg.Mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> q = sg.Mixture([1.0], [[1.0]], [1.0], "spherical")
+    >>> round(float(sg.matched_kl_divergence(p, q)), 6)
+    0.5
+    """
     _same_features(p, q)
     (a, A), (b, B) = p.moments(), q.moments()
     return float(_kl(a[None], np.linalg.cholesky(A)[None], b[None], np.linalg.cholesky(B)[None])[0, 0])
@@ -107,6 +116,15 @@ def kl_bounds(p: Mixture, q: Mixture) -> tuple[float, float]:
     Per component a of p, E_a[log q] lies between log sum_b w_b exp(-KL(a || b)) - H(a) and log sum_b w_b (a, b), the
     last being the integral of the product; likewise E_a[log p] (Durrieu, Thiran & Kelly 2012, section 4). The upper
     bound is the smaller of that one and the variational one of Hershey & Olsen (2007, section 7), exact for Gaussians.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> p = sg.Mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> q = sg.Mixture([1.0], [[1.0]], [1.0], "spherical")
+    >>> low, high = sg.kl_bounds(p, q)
+    >>> bool(low <= 0.5 + 1e-9 and high >= 0.5 - 1e-9)
+    True
     """
     _same_features(p, q)
     _no_background(p, q)

@@ -189,6 +189,14 @@ def merge_streams(a: Any, b: Any, ages: tuple[float, float] = (0.0, 0.0)) -> Any
     -------
     GaussianMixture
         With the settings of `a`.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.random.default_rng(0).normal(size=(4000, 1))
+    >>> a, b = (sg.GaussianMixture(1, random_state=0).partial_fit(part) for part in (X[:2000], X[2000:]))
+    >>> bool(abs(sg.merge_streams(a, b).means_[0, 0] - X.mean()) < 0.05)
+    True
     """
     from copy import deepcopy
 

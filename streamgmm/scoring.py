@@ -66,6 +66,13 @@ def cluster_scores(
     ------
     ValueError
         Where the labels make fewer than two clusters.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.concatenate([np.random.default_rng(0).normal(m, 1, (200, 1)) for m in (-9, 9)])
+    >>> bool(sg.cluster_scores(sg.KMeans(2, random_state=0).fit(X), X).silhouette > 0.8)
+    True
     """
     if not isinstance(model, Reader) or not (hasattr(model, "mixture_") or hasattr(model, "_centres")):
         raise TypeError(f"Expected a fitted GaussianMixture or KMeans; got {type(model).__name__}, fitted or not.")

@@ -63,6 +63,14 @@ class Selection:
         The best model of each row of the table.
     leaders : tuple of int
         Its number among the candidates of `Step.memory`.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.concatenate([np.random.default_rng(0).normal(m, 1, (200, 1)) for m in (-5, 5)])
+    >>> found = sg.select(X, range(1, 4), n_init=2, random_state=0)
+    >>> found.minimum, [row["n_components"] for row in found.table]
+    ({'full': 2}, [1, 2, 3])
     """
 
     table: list[dict[str, Any]]

@@ -51,6 +51,14 @@ class Stats:
     observation : None, or how the mixture treats background and missing entries. With a background its mass is
         `count` less the sum of `weight`.
     dropped : number of rows of positive weight with nothing observed; they are in none of the sums.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> one = sg.Mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> stats = one.accumulate(np.array([[1.0], [3.0]]))
+    >>> float(stats.mean[0, 0]), stats.rows, float(stats.maximize().covariances[0])
+    (2.0, 2, 1.0)
     """
 
     weight: Array
@@ -122,5 +130,14 @@ class Stats:
 
 
 def merge(a: Stats, b: Stats) -> Stats:
-    """Statistics of two sets of rows together; see `Stats.merge`."""
+    """Statistics of two sets of rows together; see `Stats.merge`.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> one = sg.Mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> both = sg.merge(one.accumulate(np.array([[1.0]])), one.accumulate(np.array([[3.0]])))
+    >>> float(both.mean[0, 0]), both.rows
+    (2.0, 2)
+    """
     return a.merge(b)

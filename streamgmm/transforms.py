@@ -229,6 +229,13 @@ class PCA(ClassNamePrefixFeaturesOutMixin, _Moving):
     -----
     Eigenvectors of the covariance: a direction whose deviation is below 1e-8 of the largest is noise, where an SVD of
     the rows would reach 1e-16. The moments are centred, so an offset costs nothing.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.random.default_rng(0).normal(size=(100, 3)) * [10.0, 1.0, 0.1]
+    >>> sg.PCA(n_components=2).fit(X).transform(X).shape
+    (100, 2)
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -65,6 +65,13 @@ def open_source(
         Where nothing is there, or what is there are not rows of numbers.
     ChunkReadError
         Where part of the data is missing or damaged.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> source = sg.open_source(np.zeros((1000, 3)), chunk_rows=250)
+    >>> source.n_rows, source.n_features, source.n_chunks
+    (1000, 3, 4)
     """
     if missing_chunks not in _MISSING:
         raise ValueError(f"missing_chunks must be one of {', '.join(map(repr, _MISSING))}; got {missing_chunks!r}.")
