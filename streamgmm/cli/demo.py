@@ -16,7 +16,7 @@ QUICKSTART = {
     "model.covariance_type": "full",
     "model.reg_covar": 1e-6,
     "fit.tol": 1e-4,
-    "fit.max_iter": 30,
+    "fit.max_iter": 20,
     "fit.init_params": "kmeans",
     "fit.random_state": 0,
     "compute.memory_limit": "64MB",
