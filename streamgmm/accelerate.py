@@ -77,8 +77,11 @@ class Coordinates:
                 factors = np.exp(rest).reshape(origin.factors.shape)
                 covariances = factors**2
                 means = means * spread + shift
-        good = np.isfinite(covariances).all() and np.isfinite(means).all() and np.isfinite(weights).all()
-        if not good or not family.factor(covariances)[1].all():
+        if not (np.isfinite(covariances).all() and np.isfinite(means).all() and np.isfinite(weights).all()):
+            return None
+        # Factored afresh: an extrapolated factor may be so ill-conditioned that its inverse overflows.
+        factors, good = family.factor(covariances)
+        if not good.all():
             return None
         noise = 0.0 if origin.box is None else float(weights[K])
         return Mixture.trusted(weights[:K], means, covariances, family, factors, noise, origin.observation)
