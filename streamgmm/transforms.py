@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -62,11 +63,13 @@ class _Moving(Reader, TransformerMixin, BaseEstimator):
         self._learn(self._moments)
         return self
 
+    @abstractmethod
     def _collect(self, source: Any) -> Moments:
-        raise NotImplementedError
+        """The moments of a source that this map is learnt from."""
 
+    @abstractmethod
     def _learn(self, moments: Moments) -> None:
-        raise NotImplementedError
+        """Set the fitted attributes from all moments so far."""
 
     def transform(self, X: Any) -> Any:
         """The rows moved: an array for arrays; for anything else a source, whose chunks are moved as they are read."""

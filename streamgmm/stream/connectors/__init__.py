@@ -6,6 +6,7 @@ after that position is safe in a snapshot.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -25,16 +26,17 @@ CONNECTORS = {
 """Module of this package, and its class."""
 
 
-class Source:
+class Source(ABC):
     """What the connectors share: most have nothing to commit and nothing to close."""
 
+    @abstractmethod
     def open(self, position: Position) -> Iterator[Batch]:
-        raise NotImplementedError
+        """The batches after `position`."""
 
-    def commit(self, position: Position) -> None:
+    def commit(self, position: Position) -> None:  # noqa: B027 (optional)
         """Nothing to do: the position in the snapshot is enough."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (optional)
         """Nothing is kept open."""
 
 
