@@ -48,3 +48,21 @@ def test_repeated_rows_and_a_constant_feature(solver, n_init):
 @pytest.mark.slow
 def test_ninety_six_components_on_repeated_rows():
     check(troubled(97_000, 12), 96, "auto", 25)
+
+
+def test_a_factor_of_a_matrix_singular_to_rounding_keeps_its_sign():
+    from streamgmm.covariance.base import refined
+
+    rng = np.random.default_rng(0)
+    checked = 0
+    for _ in range(200):
+        root = rng.normal(size=(4, 4)) * np.geomspace(1.0, 10.0 ** -rng.uniform(6, 9), 4)
+        try:
+            lower = np.linalg.cholesky(root @ root.T)
+        except np.linalg.LinAlgError:
+            continue
+        checked += 1
+        better = refined((root @ root.T)[None], lower[None])[0]
+        assert (np.diag(better) > 0).all()
+        np.testing.assert_allclose(better @ better.T, root @ root.T, rtol=1e-6, atol=1e-15)
+    assert checked > 50

@@ -15,7 +15,6 @@ import typer
 from streamgmm.cli.progress import FitProgress
 from streamgmm.cli.terminal import NOT_CONVERGED, Json, emit, facts, message, table
 from streamgmm.config import Config, ConfigError, load_config
-from streamgmm.resident import Peak
 
 What = Annotated[str, typer.Argument(metavar="CONFIG.toml | DATA", help="A config, or data.", show_default=False)]
 Settings = Annotated[
@@ -103,9 +102,8 @@ def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any
             stack.enter_context(output_folder(Path(folder)))
         message(f"{source.name}: {rows_of(source)}; K = {gm.n_components}, {gm.covariance_type} covariances")
         compiled = compile_kernels((gm.covariance_type,), str(source.dtype))
-        peak = Peak()
         history = follow(gm, source)
-        document = {**outcome(gm, source, config), "compile_seconds": compiled, "memory": peak.report()}
+        document = {**outcome(gm, source, config), "compile_seconds": compiled}
         if folder is not None:
             from streamgmm.cli.folder import write_folder
 

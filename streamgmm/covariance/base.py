@@ -68,7 +68,9 @@ def refined(matrices: Array, lower: Array) -> Array:
     step = np.tril(inverse @ residual @ inverse.swapaxes(1, 2))
     step[:, np.arange(D), np.arange(D)] *= 0.5
     out = lower.copy()
-    out[ill] = L + L @ step
+    # A step that is not small says that the matrix is singular to rounding; there is nothing to refine.
+    small_step = (np.abs(step) < 0.1).all(axis=(1, 2))
+    out[ill] = np.where(small_step[:, None, None], L + L @ step, L)
     return out
 
 
