@@ -93,7 +93,7 @@ def _open_path(path: str, choices: dict[str, Any], missing: str) -> Source:
         path = path.removeprefix("file://")
     file, _, inner = path.partition("::") if not remote else (path, "", "")
     if not remote and not os.path.exists(file):
-        raise FileNotFoundError(f"{file}: there is no such file or folder. Check the path{_near(file)}.")
+        raise FileNotFoundError(f"{file}: there is no such file or folder. Check the path{_near(file)}")
     kind = _kind_of(file, remote)
     if remote and kind not in ("zarr", "parquet", "arrow"):
         raise ValueError(
@@ -155,9 +155,9 @@ def _near(file: str) -> str:
 
     folder = os.path.dirname(file) or "."
     if not os.path.isdir(folder):
-        return f"; the folder {folder} is not there either"
+        return f"; the folder {folder} is not there either."
     close = difflib.get_close_matches(os.path.basename(file), os.listdir(folder), n=1)
-    return f"; did you mean {os.path.join(os.path.dirname(file), close[0])}?" if close else ""
+    return f"; did you mean {os.path.join(os.path.dirname(file), close[0])}?" if close else "."
 
 
 def _open_object(obj: Any, choices: dict[str, Any], missing: str) -> Source:
