@@ -22,7 +22,7 @@ from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
 from streamgmm.fitting import Begin, Candidate, Maximize, Memory, best, candidates, hopeless, readings
 from streamgmm.kernels import NonFiniteRowError
-from streamgmm.mixture import Mixture
+from streamgmm.mixture import Mixture, observed
 from streamgmm.prior import Conjugate, NormalInverseWishart
 from streamgmm.seeding import Survey, sample_size, survey, uniform
 from streamgmm.solvers import SOLVERS, Settings
@@ -117,6 +117,7 @@ def select(
     init_params: str = "kmeans",
     solver: str = "auto",
     stopping: str = "aitken",
+    missing: str = "error",
     prior: str | NormalInverseWishart | None = None,
     on_collapse: str = "repair",
     random_state: Any = None,
@@ -142,6 +143,8 @@ def select(
         the folds are fitted on the same readings, and judged in one more.
     folds : int
         Of which "heldout" and "cv" speak; a row's fold depends on its number only.
+    missing : {"error", "marginalize"}
+        What NaN means; as in `GaussianMixture`.
     drop : bool
         Leave out what can no longer win; it stays in the table, as "dropped".
     max_iter : int
@@ -175,7 +178,7 @@ def select(
         raise ValueError(f"folds must be at least 2; got {folds}.")
     common = {
         "tol": tol, "reg_covar": reg_covar, "max_iter": max_iter, "n_init": n_init, "init_params": init_params,
-        "solver": solver, "stopping": stopping, "prior": prior, "on_collapse": on_collapse,
+        "solver": solver, "stopping": stopping, "missing": missing, "prior": prior, "on_collapse": on_collapse,
         "random_state": random_state, "executor": executor, "n_jobs": n_jobs,
     }  # fmt: skip
     probe = GaussianMixture(Ks[-1], **common)
@@ -240,7 +243,9 @@ def _race(
 ) -> _Race:
     rng = check_random_state(probe.random_state)
     D, largest = source.n_features, max(K for _, K in groups)
-    sample = survey(source, runner, size=sample_size(largest, D), seed=int(rng.randint(2**31 - 1)))
+    gaps = probe.missing == "marginalize"
+    sample = survey(source, runner, size=sample_size(largest, D), seed=int(rng.randint(2**31 - 1)), missing=gaps)
+    observation = observed(None, probe.missing, D)
     given = NormalInverseWishart() if isinstance(probe.prior, str) else probe.prior
     priors: dict[tuple[Covariance, int], Conjugate] = {}
     if given is not None:
@@ -255,6 +260,7 @@ def _race(
         first = draw(
             sample, K, kind, init=probe.init_params, n_init=n_init, rng=rng, reg_covar=probe.reg_covar, oversampling=1
         )
+        first = [(name, model.observing(observation)) for name, model in first]
         found = explore(
             first, sample, maximize=maximize, executor=runner, survivors=min(n_init, SURVIVORS), rounds=ROUNDS
         )

@@ -125,3 +125,17 @@ def test_shuttle_in_a_handful_of_readings(shared):
     result = sg.select(source, range(1, 8), n_init=3, random_state=0, reg_covar=1e-3)
     assert set(source.reads.values()) == {result.n_passes}
     assert result.n_passes <= 25
+
+
+@pytest.mark.parametrize("criterion", ["bic", "cv"])
+def test_missing_values_are_marginalised_for_every_candidate(criterion):
+    X = clusters(2000)
+    X[np.random.default_rng(1).random(X.shape) < 0.05] = np.nan
+    with pytest.raises(ValueError, match="marginalize"):
+        sg.select(X, range(1, 6), random_state=0)
+    result = sg.select(X, range(3, 6), n_init=3, criterion=criterion, missing="marginalize", random_state=0, folds=3)
+    assert result.best.n_components == 4 and result.best.missing == "marginalize"
+    rows = np.isfinite(X).any(axis=1)
+    alone = sg.GaussianMixture(4, n_init=3, missing="marginalize", random_state=0).fit(X)
+    assert result.best.report_["rows"] == rows.sum()
+    assert result.best.score(X[rows]) == pytest.approx(alone.score(X[rows]), abs=1e-4)
