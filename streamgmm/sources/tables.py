@@ -25,6 +25,24 @@ from streamgmm.sources.base import (
 )
 
 
+class NotNumbersError(ValueError):
+    """A chosen column holds no numbers.
+
+    Attributes
+    ----------
+    numeric, other : list of str
+        Columns that could be features (without the weights), and those that could not.
+    """
+
+    def __init__(self, message: str, numeric: list[str], other: list[str]) -> None:
+        super().__init__(message)
+        self.numeric = numeric
+        self.other = other
+
+    def __reduce__(self) -> Any:
+        return NotNumbersError, (str(self), self.numeric, self.other)
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """The chosen columns of a table.
@@ -62,7 +80,7 @@ def choose_columns(name: str, stored: Sequence[tuple[str, str | None, bool]], co
     Raises
     ------
     ValueError
-        For a column that is not there or holds no numbers, naming it and the remedy.
+        For a column that is not there or holds no numbers (`NotNumbersError`), naming it and the remedy.
     """
     names = [column for column, _, _ in stored]
     if len(set(names)) < len(names):
@@ -70,13 +88,16 @@ def choose_columns(name: str, stored: Sequence[tuple[str, str | None, bool]], co
         raise ValueError(f"{name}: two columns are called {repeated!r}; rename one.")
     pick = Pick.of(name, len(names), columns, weight, names)
     chosen = range(len(names)) if pick.columns is None else pick.columns
-    numeric = [column for column, what, _ in stored if what is None]
+    numeric = [column for i, (column, what, _) in enumerate(stored) if what is None and i != pick.weight]
     for i in (*chosen, *(() if pick.weight is None else (pick.weight,))):
         column, what, _ = stored[i]
         if what is not None:
-            raise ValueError(
+            others = [column for column, what, _ in stored if what is not None]
+            raise NotNumbersError(
                 f"{name}: column {column!r} holds {what}; expected numbers. "
-                f"Leave it out with columns={numeric[:20]!r}{'...' * (len(numeric) > 20)}, or encode it as numbers."
+                f"Leave it out with columns={numeric[:20]!r}{'...' * (len(numeric) > 20)}, or encode it as numbers.",
+                numeric,
+                others,
             )
     single = all(stored[i][2] for i in chosen)
     return Columns(
