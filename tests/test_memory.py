@@ -117,7 +117,7 @@ def test_stored_chunk_that_is_too_large_is_refused(tmp_path):
     array = zarr.create_array(str(tmp_path / "one.zarr"), shape=(200_000, 8), chunks=(200_000, 8), dtype="f8")
     array[:] = 1.0
     with pytest.raises(MemoryLimitError, match="smaller chunks"):
-        sg.GaussianMixture(2, memory_limit="20MB").fit(str(tmp_path / "one.zarr"))
+        sg.GaussianMixture(2, memory_limit="12MB").fit(str(tmp_path / "one.zarr"))
 
 
 def test_same_bits_for_any_number_of_threads_under_a_limit(matrix):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -37,18 +37,12 @@ from streamgmm.sources.base import (
 )
 from streamgmm.sources.npy import check_two_dimensional
 from streamgmm.sources.transient import retried
-
-MAX_CHUNK_BYTES = 4 * 2**30
-"""A stored chunk that claims to be larger than this is refused: metadata are read before anybody has checked them."""
+from streamgmm.sources.zarr_decode import Layout
+from streamgmm.sources.zarr_metadata import check_size, checked_codecs, notes, regular
+from streamgmm.sources.zarr_stored import missing_units
 
 PEAK = 2.4
-"""Peak memory of a read over the bytes it returns, as measured where a read crosses stored chunks."""
-
-_CODECS = {
-    *("bytes", "transpose", "sharding_indexed", "blosc", "zstd", "gzip", "crc32c", "zlib", "bz2", "lz4", "lzma"),
-    *("shuffle", "delta", "fixedscaleoffset", "quantize", "bitround", "bitinfo", "astype", "packbits", "pcodec"),
-    *("crc32", "adler32", "fletcher32", "jenkins_lookup3", "zfpy", "cast_value", "scale_offset"),
-}
+"""Peak memory of a read by Zarr over the bytes it returns, as measured where a read crosses stored chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +101,7 @@ class ZarrChunk(Chunk):
     name: str
     weight: Weights = field(repr=False)
     files: tuple[tuple[str, Stamp], ...] = field(repr=False)
+    layout: Layout | None = field(repr=False)
 
     def check(self) -> None:
         for path, expected in self.files:
@@ -122,6 +117,11 @@ class ZarrChunk(Chunk):
         return rows, self.weight
 
     def _read(self) -> NDArray[Any]:
+        if self.layout is not None:
+            height = self.layout.shape[0]
+            above = self.start // height
+            if len(self.files) == -(-self.stop // height) - above:  # else some are not stored, and read as fill value
+                return self.layout.read(self.files, self.start - above * height, self.stop - above * height)
         return np.asarray(self.place.open()[self.start : self.stop])
 
     @property
@@ -152,9 +152,9 @@ class ZarrSource(RunSource):
         n_rows, self.n_stored = check_two_dimensional(array.shape, name)
         self.stored_dtype = array.dtype
         self.dtype = row_dtype(array.dtype)
-        self.codecs = _checked_codecs(array, name)
+        self.codecs = checked_codecs(array, name)
         self.decodes = bool(set(self.codecs) - {"bytes", "crc32c"})
-        names, marked = _notes(array, self.n_stored)
+        names, marked = notes(array, self.n_stored)
         weight = marked if weight is None else weight
         self.pick = Pick.of(name, self.n_stored, columns, weight, names)
         self.n_features = self.pick.n_features(self.n_stored)
@@ -164,17 +164,17 @@ class ZarrSource(RunSource):
         self.weight = weight_array(weight, name, n_rows)
         self.has_weights = weight is not None
         # What is read as a whole: an inner chunk of a shard, or a stored chunk.
-        self.unit_shape = _regular(array.chunks, name)
-        self.stored_shape = _regular(array.shards, name) if array.shards is not None else self.unit_shape
+        self.unit_shape = regular(array.chunks, name)
+        self.stored_shape = regular(array.shards, name) if array.shards is not None else self.unit_shape
         self.zarr_format = array.metadata.zarr_format
-        _check_size(self.unit_shape, array.dtype, name)
+        check_size(self.unit_shape, array.dtype, name)
         self.n_stored_rows = n_rows
         self.missing_chunks = missing_chunks
         self.stamps: dict[str, Stamp] = {}
-        self._encode = array.metadata.encode_chunk_key
+        self.chunk_key = array.metadata.encode_chunk_key
         unit = self.unit_shape[0]
         units = [(row, min(row + unit, n_rows)) for row in range(0, n_rows, unit)]
-        gone = _missing_units(self, array)
+        gone = missing_units(self, array)
         if gone and missing_chunks == "error":
             row, key = gone[0]
             raise ChunkReadError(
@@ -189,6 +189,8 @@ class ZarrSource(RunSource):
             absent = {row for row, _ in gone}
             units = [run for run in units if run[0] not in absent]
         self.n_missing = len(gone)
+        self.layout = Layout.of(array) if self.stamps else None
+        self._largest_file = max((size for size, _ in self.stamps.values()), default=0)
         wanted = default_chunk_rows(self.n_features)
         self.set_runs(self._within_shards(unit_runs(units, chunk_rows, wanted), wanted))
 
@@ -219,21 +221,27 @@ class ZarrSource(RunSource):
             self.name,
             weight,
             tuple(self._files(start, stop)) if self.stamps else (),
+            self.layout,
         )
 
     def _files(self, start: int, stop: int) -> Iterable[tuple[str, Stamp]]:
         rows = range(start // self.stored_shape[0], -(-stop // self.stored_shape[0]))
         for coordinates in product(rows, range(-(-self.n_stored // self.stored_shape[1]))):
-            path = os.path.join(self.place.store, self.place.path, self._encode(coordinates))
+            path = os.path.join(self.place.store, self.place.path, self.chunk_key(coordinates))
             if path in self.stamps:
                 yield path, self.stamps[path]
 
     @property
     def chunk_bytes(self) -> int | None:
         rows = max(self.max_chunk_rows or 0, min(self.unit_shape[0], self.n_stored_rows))
-        stored = max(rows * self.n_stored, math.prod(self.unit_shape)) * self.stored_dtype.itemsize
         converted = self.pick.columns is not None or self.stored_dtype != self.dtype
-        return int(PEAK * stored) + (rows * self.row_bytes if converted else 8 * rows * self.has_weights)
+        beside = rows * self.row_bytes if converted else 8 * rows * self.has_weights
+        if self.layout is not None and self.missing_chunks != "fill":
+            stored = -(-rows // self.unit_shape[0]) * self.layout.chunk_bytes
+            part = rows * self.n_stored * self.stored_dtype.itemsize * (rows % self.unit_shape[0] > 0)
+            return stored + part + self._largest_file + beside
+        stored = max(rows * self.n_stored, math.prod(self.unit_shape)) * self.stored_dtype.itemsize
+        return int(PEAK * stored) + beside
 
     def limited(self, max_rows: int) -> Source:
         if max_rows >= (self.max_chunk_rows or 0):
@@ -303,148 +311,3 @@ def _arrays_below(store: Any) -> list[str] | None:
         return [key for key, _ in zarr.open_group(store, mode="r").arrays()]
     except Exception:
         return None
-
-
-# Checks of metadata ---------------------------------------------------------------------------------------------------
-
-
-def _notes(array: Any, n_stored: int) -> tuple[list[str] | None, int | None]:
-    """Names of the columns and the column of weights, as `tools.convert` leaves them in the attributes."""
-    notes = array.attrs.get("streamgmm")
-    if not isinstance(notes, dict):
-        return None, None
-    names, weight = notes.get("feature_names"), notes.get("weight")
-    known = isinstance(names, list) and len(names) == n_stored and all(isinstance(name, str) for name in names)
-    good = isinstance(weight, int) and 0 <= weight < n_stored
-    return names if known else None, weight if good else None
-
-
-def _regular(shape: Any, name: str) -> tuple[int, int]:
-    if not all(isinstance(side, (int, np.integer)) and side > 0 for side in shape):
-        raise ValueError(
-            f"{name}: expected a regular grid of chunks; got {shape}. Rewrite with `streamgmm data convert`."
-        )
-    return int(shape[0]), int(shape[1])
-
-
-def _check_size(shape: tuple[int, int], dtype: Any, name: str) -> None:
-    size = math.prod(shape) * dtype.itemsize
-    if size > MAX_CHUNK_BYTES:
-        raise ValueError(
-            f"{name}: a stored chunk of {shape[0]} x {shape[1]} values holds {size / 2**30:.1f} GiB; at most "
-            f"{MAX_CHUNK_BYTES / 2**30:.0f} GiB are accepted. Rewrite with smaller chunks (`streamgmm data convert`)."
-        )
-
-
-def _checked_codecs(array: Any, name: str) -> list[str]:
-    """Names of all codecs of the array, inner ones included.
-
-    Raises
-    ------
-    ValueError
-        For one that is not known to hold numbers only (a pickle filter runs code when it decodes).
-    """
-    found: list[str] = []
-
-    def visit(described: Any) -> None:
-        if described is None:
-            return
-        if isinstance(described, (list, tuple)):
-            for part in described:
-                visit(part)
-            return
-        label = str(described.get("name", described.get("id", "?"))).removeprefix("numcodecs.")
-        found.append(label)
-        inner = described.get("configuration", {})
-        visit(inner.get("codecs"))
-        visit(inner.get("index_codecs"))
-
-    metadata = array.metadata.to_dict()
-    visit(metadata.get("codecs"))
-    visit(metadata.get("filters"))
-    visit(metadata.get("compressor"))
-    strange = [label for label in found if label not in _CODECS]
-    if strange:
-        raise ValueError(
-            f"{name}: codec {strange[0]!r} is not accepted; known are codecs for numbers such as zstd, blosc, gzip and "
-            "crc32c. Rewrite the array with one of them."
-        )
-    return found
-
-
-# What is stored -------------------------------------------------------------------------------------------------------
-
-
-def _missing_units(source: ZarrSource, array: Any) -> list[tuple[int, str]]:
-    """(first row, key) of every unit of which a stored chunk is absent; stamps of local files are kept on the way."""
-    if source.place.fill and not isinstance(source.place.store, str):
-        return []
-    stored = _stored_keys(source, array)
-    n_rows, n_columns = source.n_stored_rows, source.n_stored
-    height, width = source.stored_shape
-    unit = source.unit_shape[0]
-    gone: dict[int, str] = {}
-    for i in range(-(-n_rows // height)):
-        for j in range(-(-n_columns // width)):
-            key = source._encode((i, j))
-            first, stop = i * height, min((i + 1) * height, n_rows)
-            if key not in stored:
-                for row in range(first, stop, unit):
-                    gone.setdefault(row, key)
-            elif array.shards is not None:
-                for row in _holes(source, array, key, first, stop):
-                    gone.setdefault(row, f"{key} (inside the shard)")
-    return sorted(gone.items())
-
-
-def _stored_keys(source: ZarrSource, array: Any) -> set[str]:
-    from zarr.core.sync import sync
-
-    store, path = array.store, array.path
-    prefix = path + "/" if path else ""
-    if isinstance(source.place.store, str) and "://" not in source.place.store:
-        root = os.path.join(source.place.store, path)
-        found = set()
-        for folder, _, files in os.walk(root):
-            for file in files:
-                full = os.path.join(folder, file)
-                if file not in ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"):
-                    status = os.stat(full)
-                    key = os.path.relpath(full, root).replace(os.sep, "/")
-                    source.stamps[os.path.join(source.place.store, path, key)] = status.st_size, status.st_mtime_ns
-                    found.add(key)
-        return found
-
-    async def listed() -> set[str]:
-        return {key.removeprefix(prefix) async for key in store.list_prefix(prefix)}
-
-    return set(sync(listed()))
-
-
-_ABSENT = np.uint64(2**64 - 1)
-
-
-def _holes(source: ZarrSource, array: Any, key: str, first: int, stop: int) -> Sequence[int]:
-    """First rows of inner chunks that a present shard does not hold: Zarr reads these as the fill value, always."""
-    from zarr.abc.store import RangeByteRequest, SuffixByteRequest
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.core.sync import sync
-
-    codec = next(c for c in array.metadata.codecs if type(c).__name__ == "ShardingCodec")
-    index_codecs = [type(c).__name__ for c in codec.index_codecs]
-    if index_codecs not in (["BytesCodec"], ["BytesCodec", "Crc32cCodec"]):
-        return ()
-    grid = tuple(s // u for s, u in zip(source.stored_shape, source.unit_shape, strict=True))
-    length = 16 * math.prod(grid) + 4 * (len(index_codecs) - 1)
-    at_end = str(getattr(codec.index_location, "value", codec.index_location)) == "end"
-    wanted = SuffixByteRequest(length) if at_end else RangeByteRequest(0, length)
-    full_key = f"{array.path}/{key}" if array.path else key
-    buffer = sync(array.store.get(full_key, default_buffer_prototype(), wanted))
-    raw = b"" if buffer is None else buffer.to_bytes()
-    unit = source.unit_shape[0]
-    if len(raw) != length:
-        raise ChunkReadError(source.name, first // unit, f"shard {key} is truncated: its index cannot be read.")
-    offsets = np.frombuffer(raw, "<u8", 2 * math.prod(grid)).reshape(*grid, 2)[..., 0]
-    wide = -(-source.n_stored // source.unit_shape[1]) if grid[1] * source.unit_shape[1] > source.n_stored else grid[1]
-    absent = (offsets[:, :wide] == _ABSENT).any(axis=1)
-    return [row for row, hole in zip(range(first, stop, unit), absent, strict=False) if hole]

@@ -1,0 +1,90 @@
+"""Which chunks of a Zarr array are stored, and the holes."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from streamgmm.errors import ChunkReadError
+
+if TYPE_CHECKING:
+    from streamgmm.sources.zarr import ZarrSource
+
+
+def missing_units(source: ZarrSource, array: Any) -> list[tuple[int, str]]:
+    """(first row, key) of every unit of which a stored chunk is absent; stamps of local files are kept on the way."""
+    if source.place.fill and not isinstance(source.place.store, str):
+        return []
+    stored = _stored_keys(source, array)
+    n_rows, n_columns = source.n_stored_rows, source.n_stored
+    height, width = source.stored_shape
+    unit = source.unit_shape[0]
+    gone: dict[int, str] = {}
+    for i in range(-(-n_rows // height)):
+        for j in range(-(-n_columns // width)):
+            key = source.chunk_key((i, j))
+            first, stop = i * height, min((i + 1) * height, n_rows)
+            if key not in stored:
+                for row in range(first, stop, unit):
+                    gone.setdefault(row, key)
+            elif array.shards is not None:
+                for row in _holes(source, array, key, first, stop):
+                    gone.setdefault(row, f"{key} (inside the shard)")
+    return sorted(gone.items())
+
+
+def _stored_keys(source: ZarrSource, array: Any) -> set[str]:
+    from zarr.core.sync import sync
+
+    store, path = array.store, array.path
+    prefix = path + "/" if path else ""
+    if isinstance(source.place.store, str) and "://" not in source.place.store:
+        root = os.path.join(source.place.store, path)
+        found = set()
+        for folder, _, files in os.walk(root):
+            for file in files:
+                full = os.path.join(folder, file)
+                if file not in ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"):
+                    status = os.stat(full)
+                    key = os.path.relpath(full, root).replace(os.sep, "/")
+                    source.stamps[os.path.join(source.place.store, path, key)] = status.st_size, status.st_mtime_ns
+                    found.add(key)
+        return found
+
+    async def listed() -> set[str]:
+        return {key.removeprefix(prefix) async for key in store.list_prefix(prefix)}
+
+    return set(sync(listed()))
+
+
+_ABSENT = np.uint64(2**64 - 1)
+
+
+def _holes(source: ZarrSource, array: Any, key: str, first: int, stop: int) -> Sequence[int]:
+    """First rows of inner chunks that a present shard does not hold: Zarr reads these as the fill value, always."""
+    from zarr.abc.store import RangeByteRequest, SuffixByteRequest
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+
+    codec = next(c for c in array.metadata.codecs if type(c).__name__ == "ShardingCodec")
+    index_codecs = [type(c).__name__ for c in codec.index_codecs]
+    if index_codecs not in (["BytesCodec"], ["BytesCodec", "Crc32cCodec"]):
+        return ()
+    grid = tuple(s // u for s, u in zip(source.stored_shape, source.unit_shape, strict=True))
+    length = 16 * math.prod(grid) + 4 * (len(index_codecs) - 1)
+    at_end = str(getattr(codec.index_location, "value", codec.index_location)) == "end"
+    wanted = SuffixByteRequest(length) if at_end else RangeByteRequest(0, length)
+    full_key = f"{array.path}/{key}" if array.path else key
+    buffer = sync(array.store.get(full_key, default_buffer_prototype(), wanted))
+    raw = b"" if buffer is None else buffer.to_bytes()
+    unit = source.unit_shape[0]
+    if len(raw) != length:
+        raise ChunkReadError(source.name, first // unit, f"shard {key} is truncated: its index cannot be read.")
+    offsets = np.frombuffer(raw, "<u8", 2 * math.prod(grid)).reshape(*grid, 2)[..., 0]
+    wide = -(-source.n_stored // source.unit_shape[1]) if grid[1] * source.unit_shape[1] > source.n_stored else grid[1]
+    absent = (offsets[:, :wide] == _ABSENT).any(axis=1)
+    return [row for row, hole in zip(range(first, stop, unit), absent, strict=False) if hole]

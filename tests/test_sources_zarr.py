@@ -1,0 +1,162 @@
+"""Stored chunks decoded by ourselves: the same values as through Zarr, every damage found, memory used again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zarr
+from numcodecs import Blosc, Zstd
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
+
+from streamgmm.errors import ChunkReadError
+from streamgmm.sources import open_source
+from streamgmm.sources.scratch import LARGEST, scratch
+from streamgmm.sources.zarr_decode import Layout, _zstd_size
+
+X = np.random.default_rng(5).integers(0, 50, (100, 3)) / 8
+
+OURS = {
+    "raw": {"compressors": None},
+    "zstd": {"compressors": [ZstdCodec(level=1)]},
+    "zstd, checked": {"compressors": [ZstdCodec(level=3, checksum=True)]},
+    "zstd, crc32c": {"compressors": [ZstdCodec(), Crc32cCodec()]},
+    "blosc": {"compressors": [BloscCodec(cname="lz4", shuffle="bitshuffle")]},
+    "blosc, crc32c": {"compressors": [BloscCodec(cname="zstd", shuffle="shuffle"), Crc32cCodec()]},
+    "crc32c": {"compressors": [Crc32cCodec()]},
+    "v2 raw": {"compressors": None, "zarr_format": 2},
+    "v2 zstd": {"compressors": Zstd(level=1, checksum=True), "zarr_format": 2},
+    "v2 blosc": {"compressors": Blosc(), "zarr_format": 2},
+}
+ZARRS = {
+    "gzip": {"compressors": [GzipCodec()]},
+    "big-endian": {"serializer": BytesCodec(endian="big")},
+    "two compressors": {"compressors": [ZstdCodec(), GzipCodec()]},
+    "columns": {"chunks": (16, 2)},
+    "wider than the array": {"chunks": (16, 4)},
+    "shards": {"chunks": (8, 3), "shards": (32, 3)},
+    "v2 by columns": {"order": "F", "zarr_format": 2},
+}
+CHECKED = ("zstd, checked", "zstd, crc32c", "blosc, crc32c", "crc32c", "v2 zstd")
+
+
+def store(path, **options):
+    array = zarr.create_array(path, shape=X.shape, dtype=X.dtype, **({"chunks": (16, 3)} | options))
+    array[:] = X
+    return path
+
+
+def stored_chunk(path):
+    return next(p for p in (path / "c" / "2" / "0", path / "2.0") if p.exists())
+
+
+def rows(source):
+    return np.concatenate([chunk.load()[0].copy() for chunk in source.chunks()])
+
+
+@pytest.mark.parametrize("chunk_rows", [None, 5, 16, 40])
+@pytest.mark.parametrize("options", [*OURS.values(), *ZARRS.values()], ids=[*OURS, *ZARRS])
+def test_values_are_those_of_zarr(options, chunk_rows, tmp_path):
+    source = open_source(store(tmp_path / "x.zarr", **options), chunk_rows=chunk_rows)
+    assert (source.layout is not None) == any(options is ours for ours in OURS.values())
+    np.testing.assert_array_equal(rows(source), X)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_chunk_cut_short_is_found(name, tmp_path):
+    path = store(tmp_path / "x.zarr", **OURS[name])
+    victim = stored_chunk(path)
+    for length in (victim.stat().st_size - 1, 20, 10, 3, 0):
+        victim.write_bytes(victim.read_bytes()[:length])
+        source = open_source(path, chunk_rows=16)
+        with pytest.raises(ChunkReadError, match="cannot be read") as caught:
+            rows(source)
+        assert caught.value.index == 2
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_every_flipped_bit_under_a_checksum_is_found(name, tmp_path):
+    path = store(tmp_path / "x.zarr", **OURS[name])
+    victim = stored_chunk(path)
+    content = victim.read_bytes()
+    layout = open_source(path).layout
+    silent = []
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        victim.write_bytes(damaged)
+        try:
+            if not np.array_equal(layout.read([(str(victim), (len(content), 0))], 0, 16), X[32:48]):
+                silent.append(bit)
+        except (ValueError, RuntimeError):
+            pass
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", ["zstd", "blosc", "raw"])
+def test_a_chunk_of_another_size_is_found(name, tmp_path):
+    """Smaller content would leave the rows of an earlier chunk standing: no codec refuses it by itself."""
+    path = store(tmp_path / "x.zarr", **OURS[name])
+    small = store(tmp_path / "small.zarr", **OURS[name], chunks=(15, 3))
+    stored_chunk(path).write_bytes(stored_chunk(small).read_bytes())
+    with pytest.raises(ChunkReadError, match="holds 360 bytes, not 384"):
+        rows(open_source(path, chunk_rows=16))
+
+
+def test_a_frame_that_does_not_say_its_size(tmp_path):
+    """Written by a stream: one raw block, RFC 8878, under a header without the size."""
+    path = store(tmp_path / "x.zarr", **OURS["zstd"])
+    content = np.ascontiguousarray(X[32:48]).tobytes()
+    block = (len(content) << 3 | 1).to_bytes(3, "little") + content
+    frame = b"\x28\xb5\x2f\xfd\x00\x58" + block
+    assert _zstd_size(np.frombuffer(frame, np.uint8)) is None
+    stored_chunk(path).write_bytes(frame)
+    np.testing.assert_array_equal(rows(open_source(path)), X)
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_000, 66_000, 2**20 + 1])
+@pytest.mark.parametrize("checksum", [False, True])
+def test_size_in_a_frame(size, checksum):
+    frame = Zstd(level=1, checksum=checksum).encode(np.zeros(size, np.uint8)) if size else b"\x28\xb5\x2f\xfd\x20\x00"
+    assert _zstd_size(np.frombuffer(frame, np.uint8)) == size
+
+
+def test_absent_chunks_under_fill_are_read_by_zarr(tmp_path):
+    path = store(tmp_path / "x.zarr", fill_value=7.0)
+    stored_chunk(path).unlink()
+    source = open_source(path, missing_chunks="fill", chunk_rows=16)
+    expected = X.copy()
+    expected[32:48] = 7.0
+    assert isinstance(source.layout, Layout)
+    np.testing.assert_array_equal(rows(source), expected)
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_used_again_once_nobody_holds_it(tmp_path):
+    first = scratch("test", 1000)
+    address = first.ctypes.data
+    view = first.view(np.float64).reshape(-1, 5)[3:, :2]
+    del first
+    held = scratch("test", 1000)
+    assert held.ctypes.data != address, "a view of a view is alive"
+    del view, held
+    again = scratch("test", 800)
+    address = again.ctypes.data
+    del again
+    assert scratch("test", 1000).ctypes.data == address
+
+
+def test_large_blocks_are_not_held_on_to():
+    from streamgmm.sources.scratch import _blocks
+
+    scratch("large", LARGEST + 1)
+    assert "large" not in _blocks.held
+
+
+def test_rows_that_are_kept_stay_as_they_are(tmp_path):
+    source = open_source(store(tmp_path / "x.zarr"), chunk_rows=16)
+    kept = [chunk.load()[0] for chunk in source.chunks()]
+    np.testing.assert_array_equal(np.concatenate(kept), X)
+    pieces = [chunk.load()[0] for chunk in open_source(tmp_path / "x.zarr", chunk_rows=5).chunks()]
+    assert all(piece.base is None or piece.base.nbytes == piece.nbytes for piece in pieces), "pieces hold whole chunks"
