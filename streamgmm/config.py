@@ -9,13 +9,13 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamgmm.errors import StreamGMMError
 
-__all__ = ["Config", "ConfigError", "dump_toml", "load_config"]
+__all__ = ["Config", "ConfigError", "dump_toml", "load_config", "parse_value"]
 
 
 class ConfigError(StreamGMMError):
@@ -34,6 +34,10 @@ class DataSection(_Section):
     weight: str | None = Field(default=None, description="column of sample weights")
     chunk_rows: int | None = Field(default=None, gt=0, description="rows per chunk where the format has none")
     missing_chunks: Literal["error", "skip", "fill"] = Field(default="error", description="what an absent chunk means")
+    scale: bool = Field(default=False, description="each feature to mean 0 and deviation 1 before the fit")
+    pca: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="fit so many principal components, or as many as hold this share of the variance"
+    )
 
 
 class ModelSection(_Section):
@@ -78,7 +82,8 @@ class SelectSection(_Section):
     k_min: int = Field(default=1, ge=1)
     k_max: int = Field(default=15, ge=1)
     covariance_types: list[Literal["full", "tied", "diag", "spherical"]] = ["full"]
-    criterion: Literal["bic", "aic", "icl"] = "bic"
+    criterion: Literal["bic", "aic", "icl", "heldout", "cv"] = "bic"
+    folds: int = Field(default=5, ge=2, description='of which "heldout" leaves one out, "cv" each in turn')
 
 
 class StreamSection(_Section):
@@ -214,11 +219,12 @@ def _pairs(settings: Mapping[str, Any] | Iterable[str]) -> list[tuple[str, Any]]
         where, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set {text}: expected key=value, for instance --set fit.tol=1e-8.")
-        pairs.append((where.strip(), _value(value.strip())))
+        pairs.append((where.strip(), parse_value(value.strip())))
     return pairs
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """A TOML value; what is not one is a text, and the word none is None."""
     if text.lower() == "none":
         return None
     try:

@@ -178,7 +178,7 @@ def broken(kind, tmp_path, rows):
         np.save(path, rows.astype(str))
     elif kind == "text columns":
         path = tmp_path / "bad.csv"
-        path.write_text("a,b\n1,red\n2,blue\n3,red\n")
+        path.write_text("a,b\nold,red\nnew,blue\nold,red\n")
     else:
         rows = rows.copy()
         rows[317, 1] = {"NaN": np.nan, "infinity": np.inf}[kind]
@@ -192,7 +192,7 @@ def broken(kind, tmp_path, rows):
         ("truncated", ["bad.npy"]),
         ("deleted chunk", ["bad.zarr", "missing_chunks"]),
         ("text", ["numbers", "text"]),
-        ("text columns", ["bad.csv", "'b'"]),
+        ("text columns", ["bad.csv", "'a'"]),
         ("NaN", ["NaN", "row 317, column 1", "marginalize"]),
         ("infinity", ["infinity", "row 317, column 1"]),
     ],

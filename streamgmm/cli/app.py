@@ -116,7 +116,7 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename}: permission denied. Choose another place or change its permissions."
     if isinstance(error, MemoryError):
         return f"out of memory ({error}). Set compute.memory_limit, for instance --set memory_limit=1GB."
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).replace("set missing='marginalize'", "--set missing=marginalize")
     return text if text else f"{type(error).__name__} (run again with --debug for the traceback)"
 
 

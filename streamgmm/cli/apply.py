@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from streamgmm.cli.folder import load
+from streamgmm.cli.folder import feature_names, load
+from streamgmm.cli.prepare import Projection, open_rows
 from streamgmm.cli.terminal import Data, Json, Model, Out, emit, facts, message
 from streamgmm.cli.writers import check_out, write_rows
 
-Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use of a table.")]
+Columns = Annotated[
+    str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use; by default those of the fit.")
+]
 
 
-def _open(gm: Any, data: str, columns: str | None) -> Any:
+def fitted(model: str) -> tuple[Any, Callable[[str, str | None], Any], Projection | None]:
+    """The estimator in `model`, what opens data for it (path, columns or None), and its projection if it has one."""
+    gm, projection = load(model)
+    known = getattr(gm, "feature_names_in_", None) if projection is None else projection.columns
+    names = None if known is None else [str(name) for name in known]
+
+    def opened(data: str, columns: str | None) -> Any:
+        source = _open(names, data, columns)
+        return source if projection is None else projection.of(source)
+
+    return gm, opened, projection
+
+
+def _open(names: list[str] | None, data: str, columns: str | None) -> Any:
     """The source; without --columns the ones that the model was fitted on, where both have names."""
     from streamgmm.sources import open_source
 
     if columns is not None:
         return open_source(data, columns=columns.split(","))
-    if not hasattr(gm, "feature_names_in_"):
-        return open_source(data)
+    if names is None:
+        return open_rows(data)
     try:
-        return open_source(data, columns=[str(name) for name in gm.feature_names_in_])
+        return open_source(data, columns=names)
     except (ValueError, TypeError, KeyError):
-        source = open_source(data)  # a format without names: position counts
+        source = open_rows(data)  # a format without names: position counts
         if source.feature_names is None:
             return source
         raise
@@ -45,9 +61,9 @@ def predict(
 
     One line a row on stdout, or a file with --out. --json gives the number of rows of each label instead.
     """
-    gm = load(model)
+    gm, opened, _ = fitted(model)
     check_out(out)
-    source = _open(gm, data, columns)
+    source = opened(data, columns)
     counts: NDArray[np.int64] = np.zeros(len(gm.weights_) + 1, np.int64)  # the last one: background
 
     def parts() -> Iterator[NDArray[Any]]:
@@ -80,9 +96,9 @@ def score(
 
     Rows of low log-density are anomalies: --out writes every row's, in nats.
     """
-    gm = load(model)
+    gm, opened, _ = fitted(model)
     check_out(out)
-    source = _open(gm, data, columns)
+    source = opened(data, columns)
     loglik, _, log_max, count, rows = (float(v) for v in gm._totals(source))
     df = gm.mixture_.n_parameters
     bic = -2 * loglik + df * np.log(count)
@@ -107,19 +123,20 @@ def sample(
     json: Json = False,
 ) -> None:
     """Draw rows from a model: CSV on stdout, or a file of any size with --out."""
-    gm = load(model)
+    gm, _, projection = fitted(model)
     check_out(out)
     if n < 1:
         raise ValueError(f"-n must be at least 1; got {n}.")
     rng = np.random.default_rng(seed)
-    names = [str(c) for c in getattr(gm, "feature_names_in_", [f"x{j}" for j in range(gm.n_features_in_)])]
+    names = feature_names(gm, projection)
 
     def parts() -> Iterator[NDArray[Any]]:
         left = n
         while left:
             size = min(left, 2**16)
             values, _ = gm.mixture_.sample(size, rng)
-            yield rng.permutation(values)
+            rows = rng.permutation(values)
+            yield rows if projection is None else projection.back(rows)
             left -= size
 
     if json:

@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from streamgmm.cli.prepare import open_rows
 from streamgmm.cli.terminal import Data, Json, emit, facts, message, stderr_console, table
 
 app = typer.Typer(help="Look at, verify and convert data.", no_args_is_help=True)
 Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use of a table.")]
 Weight = Annotated[str | None, typer.Option("--weight", metavar="NAME", help="Column of sample weights.")]
-NEXT = "next: streamgmm fit {0} -k 5 --out out/model   or   streamgmm select {0} --report"
+NEXT = "next: streamgmm select {0}{1} --report   or   streamgmm fit {0}{1} -k 5 --out out/model"
 
 
 def _open(data: str, columns: str | None, weight: str | None = None) -> Any:
-    from streamgmm.sources import open_source
-
-    return open_source(data, columns=None if columns is None else columns.split(","), weight=weight)
+    return open_rows(data, columns=None if columns is None else columns.split(","), weight=weight)
 
 
 @contextmanager
@@ -94,12 +94,22 @@ def check(
         message(f"problem: {problem}")
     if found.problems:
         raise typer.Exit(1)
-    if found.nan:
-        message(f"{found.nan:,} values are missing: fit with --set missing=marginalize")
     if found.infinite:
         message(f"{found.infinite:,} values are infinite: drop or clip those rows before a fit")
-    else:
-        message(NEXT.format(data))
+        return
+    options = "" if columns is None else f" --columns {columns}"
+    options += "" if weight is None else f" --set weight={weight}"
+    spread = np.subtract(np.array(found.max, float), np.array(found.min, float))
+    present = spread[spread > 0]
+    if len(present) > 1 and present.max() > 30 * present.min():
+        message(f"ranges of the features differ by a factor of {present.max() / present.min():.2g}: add --scale")
+        options += " --scale"
+    if found.nan:
+        message(
+            f"{found.nan:,} values are missing: add --set missing=marginalize, and every row is used for what it has"
+        )
+        options += " --set missing=marginalize"
+    message(NEXT.format(data, options))
 
 
 @app.command(epilog="Example:  streamgmm data convert data.npy out/data.zarr")
@@ -125,4 +135,4 @@ def convert(
         emit(asdict(done))
     else:
         print(facts(asdict(done).items()))
-        message(NEXT.format(out))
+        message(NEXT.format(out, ""))

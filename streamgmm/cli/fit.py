@@ -12,10 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
+from streamgmm.cli.prepare import Prepared, open_rows, prepare
 from streamgmm.cli.progress import FitProgress
 from streamgmm.cli.terminal import NOT_CONVERGED, Json, emit, facts, message, table
-from streamgmm.config import Config, ConfigError, load_config
+from streamgmm.config import Config, ConfigError, load_config, parse_value
 
+NEXT = "next: streamgmm report {0}   streamgmm inspect {0}   streamgmm predict {0} {1} --out labels.csv"
 What = Annotated[str, typer.Argument(metavar="CONFIG.toml | DATA", help="A config, or data.", show_default=False)]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any config key, such as fit.tol=1e-8.")
@@ -25,9 +27,20 @@ Folder = Annotated[
 ]
 
 
+Columns = Annotated[
+    str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use; by default all that hold numbers.")
+]
+Scale = Annotated[bool | None, typer.Option("--scale", help="Scale features to deviation 1 first.")]
+Pca = Annotated[str | None, typer.Option("--pca", metavar="N", help="Fit N principal components (0.9: 90 %).")]
+
+
 def configured(what: str, settings: list[str] | None, **given: Any) -> Config:
     """The config meant by a path to a config or to data, options given, and ``--set``; the later ones win."""
     options = {key.replace("__", "."): value for key, value in given.items() if value is not None}
+    if "data.columns" in options:
+        options["data.columns"] = options["data.columns"].split(",")
+    if "data.pca" in options:
+        options["data.pca"] = parse_value(options["data.pca"])
     if what.endswith(".toml"):
         config = load_config(what, options, settings or ())
     else:
@@ -37,12 +50,14 @@ def configured(what: str, settings: list[str] | None, **given: Any) -> Config:
     return config
 
 
-def open_data(config: Config) -> Any:
-    """The source that [data] describes."""
-    from streamgmm.sources import open_source
-
-    chosen = config.data.model_dump(exclude={"path"}, exclude_defaults=True)
-    return open_source(config.data.path, **chosen)
+def open_data(config: Config) -> tuple[Any, Config]:
+    """The rows that [data] names, and the config with the columns that are used."""
+    chosen = config.data.model_dump(exclude={"path", "scale", "pca"}, exclude_defaults=True)
+    source = open_rows(config.data.path, **chosen)
+    if config.data.columns is None and source.feature_names is not None:
+        data = config.data.model_copy(update={"columns": list(source.feature_names)})
+        config = config.model_copy(update={"data": data})
+    return source, config
 
 
 def estimator(config: Config) -> Any:
@@ -63,6 +78,9 @@ def fit(
     what: What,
     components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
     covariance: Annotated[str | None, typer.Option(help="full, tied, diag or spherical.")] = None,
+    columns: Columns = None,
+    scale: Scale = None,
+    pca: Pca = None,
     settings: Settings = None,
     out: Folder = None,
     json: Json = False,
@@ -70,11 +88,12 @@ def fit(
 ) -> None:
     """Fit a mixture to data of any size, by exact EM.
 
-    Reads a config, or data with defaults. Exit code 3 means: finished, but not converged.
+    Exit code 3: finished, but not converged.
     """
     config = configured(
-        what, settings, model__n_components=components, model__covariance_type=covariance, output__dir=out
-    )
+        what, settings, model__n_components=components, model__covariance_type=covariance, output__dir=out,
+        data__columns=columns, data__scale=scale, data__pca=pca,
+    )  # fmt: skip
     document, gm = run_fit(config, fresh=fresh)
     if json:
         emit(document)
@@ -89,10 +108,8 @@ def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any
     from streamgmm.cli.warmup import compile_kernels
 
     gm = estimator(config)
-    source = open_data(config)
+    raw, config = open_data(config)
     folder = config.output.dir
-    if fresh:
-        gm.discard_checkpoint(source)
     with ExitStack() as stack:
         if config.compute.scheduler is not None:
             from streamgmm.executors_dask import connected
@@ -100,15 +117,21 @@ def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any
             gm.executor = stack.enter_context(connected(config.compute.scheduler))
         if folder is not None:
             stack.enter_context(output_folder(Path(folder)))
-        message(f"{source.name}: {rows_of(source)}; K = {gm.n_components}, {gm.covariance_type} covariances")
-        compiled = compile_kernels((gm.covariance_type,), str(source.dtype))
-        history = follow(gm, source)
-        document = {**outcome(gm, source, config), "compile_seconds": compiled}
+        message(f"{raw.name}: {rows_of(raw)}; K = {gm.n_components}, {gm.covariance_type} covariances")
+        compiled = compile_kernels((gm.covariance_type,), str(raw.dtype))
+        ready = prepare(config, raw, gm.executor)
+        if fresh:
+            gm.discard_checkpoint(ready.source)
+        history = follow(gm, ready)
+        ready.restore(gm)
+        document = {**outcome(gm, ready, config), "compile_seconds": compiled}
+        document["passes"] += ready.passes
         if folder is not None:
             from streamgmm.cli.folder import write_folder
 
-            write_folder(Path(folder), gm, config, document, history)
+            write_folder(Path(folder), gm, config, document, history, ready.projection)
             message(f"written: {folder}/model.safetensors, report.json, config.toml")
+            message(NEXT.format(folder, config.data.path))
     return document, gm
 
 
@@ -119,29 +142,34 @@ def rows_of(source: Any) -> str:
     return f"{rows} x {source.n_features} {source.dtype}{chunks}"
 
 
-def follow(gm: Any, source: Any) -> Any:
-    """Fit with live progress; the path that the models took, for pictures."""
+def follow(gm: Any, ready: Prepared) -> Any:
+    """Fit with live progress; the path that the models took, in the units of the data, for pictures."""
     from sklearn.exceptions import ConvergenceWarning
 
     from streamgmm.report.history import History
 
-    history = History()
+    source = ready.source
+    history = History(ready.mixture)
     progress = FitProgress(source.n_chunks, source.n_rows)
     with progress.showing(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the exit code says it
         for step in gm.fit_steps(source, on_chunk=progress.chunk):
             progress.step(step)
             history.add(step)
+    history.offset = -ready.per_row(gm)
     return history
 
 
-def outcome(gm: Any, source: Any, config: Config) -> dict[str, Any]:
+def outcome(gm: Any, ready: Prepared, config: Config) -> dict[str, Any]:
     """What `report.json` says of a fit."""
     from streamgmm.cli.folder import versions
 
+    raw = ready.raw
     return {
-        "data": {"path": config.data.path, "rows": gm.report_.get("rows"), "features": source.n_features},
-        "feature_names": None if source.feature_names is None else list(source.feature_names),
+        "data": {"path": config.data.path, "rows": gm.report_.get("rows"), "features": raw.n_features},
+        "feature_names": None if raw.feature_names is None else list(raw.feature_names),
+        "means": gm.means_ if ready.projection is None else ready.projection.back(gm.means_),
+        "weights": gm.weights_,
         "n_components": gm.n_components,
         "covariance_type": gm.covariance_type,
         "converged": bool(gm.converged_),
@@ -171,7 +199,7 @@ def summary(document: dict[str, Any], gm: Any) -> str:
         ("converged", document["converged"]),
         ("repairs", len(document["repairs"]) or None),
     ]
-    means = gm.means_
+    means = document["means"]
     shown = min(means.shape[1], 4)
     names = document["feature_names"] or [f"x{j}" for j in range(means.shape[1])]
     order = sorted(range(len(means)), key=lambda k: -gm.weights_[k])

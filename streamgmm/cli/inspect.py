@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from streamgmm.cli.folder import load
+from streamgmm.cli.folder import feature_names, load
 from streamgmm.cli.terminal import Json, Model, emit, facts, table
 
 
@@ -16,14 +16,16 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show what is in a model: its components, how it was fitted, what was repaired."""
-    gm = load(model)
+    gm, projection = load(model)
     mixture = gm.mixture_
     report = getattr(gm, "report_", {})
-    K, D = mixture.means.shape
-    names = [str(c) for c in getattr(gm, "feature_names_in_", [f"x{j}" for j in range(D)])]
+    means = mixture.means if projection is None else projection.back(mixture.means)
+    K, D = means.shape
+    names = feature_names(gm, projection)
     head = {
         "components": K,
         "features": D,
+        "principal_components": None if projection is None else mixture.n_features,
         "covariance_type": mixture.family.name,
         "parameters": mixture.n_parameters,
         "converged": getattr(gm, "converged_", None),
@@ -39,7 +41,7 @@ def inspect(
             **head,
             "feature_names": names,
             "weights": mixture.weights,
-            "means": mixture.means,
+            "means": means,
             "covariances": mixture.covariances,
             "settings": gm.get_params(),
             "report": report,
@@ -47,7 +49,7 @@ def inspect(
         return
     shown = names[:features]
     order = mixture.weights.argsort()[::-1]
-    rows = [[int(k), float(mixture.weights[k]), *map(float, mixture.means[k, : len(shown)])] for k in order]
+    rows = [[int(k), float(mixture.weights[k]), *map(float, means[k, : len(shown)])] for k in order]
     print(facts((key.replace("_", " "), value) for key, value in head.items()))
     print()
     print(table(["component", "weight", *(f"mean {name}" for name in shown)], rows))

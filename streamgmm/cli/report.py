@@ -6,11 +6,11 @@ import json as json_
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from streamgmm.cli.folder import HISTORY, REPORT, load, write_text
+from streamgmm.cli.folder import CONFIG, HISTORY, REPORT, write_text
 from streamgmm.cli.terminal import Json, emit, message
+from streamgmm.config import Config
 
 MOST_BYTES = 6_000_000
 
@@ -41,26 +41,28 @@ def report(
 
 def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> str:
     """The page about the fit in `folder`, as HTML."""
+    from streamgmm.cli.apply import fitted
     from streamgmm.cli.fit import open_data
     from streamgmm.config import load_config
-    from streamgmm.executors import Threads
     from streamgmm.report.history import load_history
     from streamgmm.report.page import Shown, page
-    from streamgmm.seeding import survey
-    from streamgmm.sources import array_source, open_source
 
-    gm = load(str(folder))
+    gm, opened, projection = fitted(str(folder))
     document: dict[str, Any] = json_.loads((folder / REPORT).read_text(encoding="utf-8"))
-    source = open_data(load_config(folder / "config.toml")) if data is None else open_source(data)
-    drawn = survey(source, Threads(), size=n_rows, seed=0, missing=gm.missing == "marginalize").rows
-    sample = array_source(drawn)
-    answers = np.concatenate(list(gm.predict_proba(sample))), np.concatenate(list(gm.score_samples(sample)))
+    config = load_config(folder / CONFIG)
+    if data is None:
+        raw, _ = open_data(config)
+        source = raw if projection is None else projection.of(raw)
+    else:
+        source = opened(data, None)
+    drawn = draw(gm, source, n_rows)
+    answers = gm.mixture_.responsibilities(drawn), gm.mixture_.log_prob(drawn)
     if gm.missing == "marginalize":
-        drawn = np.concatenate(list(gm.impute(sample)))
+        drawn = gm.mixture_.impute(drawn)
     plane, frames = load_history(folder / HISTORY) if (folder / HISTORY).exists() else (None, {})
     facts = facts_of(document)
-    K, D = gm.means_.shape
-    shown = Shown(gm.mixture_, frames, document, remarks(gm, source), facts, answers=answers)
+    K, D = len(gm.weights_), document["data"]["features"]
+    shown = Shown(gm.mixture_, frames, document, texts(remarks(gm, source, config), gm), facts, answers=answers)
     names = document.get("feature_names")
     return page(
         [shown],
@@ -69,7 +71,16 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
         subtitle=f"{document['data']['path']}: {document['data']['rows']:,} rows of {D} features",
         plane=plane,
         names=names,
+        back=None if projection is None else projection.back,
     )
+
+
+def draw(gm: Any, source: Any, n_rows: int) -> Any:
+    """(N, D) rows of `source` drawn at random, in one reading."""
+    from streamgmm.executors import Threads
+    from streamgmm.seeding import survey
+
+    return survey(source, Threads(), size=n_rows, seed=0, missing=gm.missing == "marginalize").rows
 
 
 def facts_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -92,13 +103,19 @@ def facts_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def remarks(gm: Any, source: Any) -> list[dict[str, str]]:
-    """What `diagnose` says of a fit, and what was repaired, for the page."""
+def remarks(gm: Any, source: Any, config: Config) -> list[Any]:
+    """What `diagnose` says of a fit. Of scales it says nothing where they were dealt with before the fit."""
     from streamgmm.diagnostics import diagnose
 
+    dealt_with = {"unscaled-features"} if config.data.scale or config.data.pca is not None else set()
+    return [finding for finding in diagnose(gm, source) if finding.code not in dealt_with]
+
+
+def texts(findings: list[Any], gm: Any) -> list[dict[str, str]]:
+    """Findings, and what was repaired, as the page shows them."""
     found = [
         {"title": finding.code.replace("-", " ").capitalize(), "text": f"{finding.message} {finding.remedy}"}
-        for finding in diagnose(gm, source)
+        for finding in findings
     ]
     for event in getattr(gm, "report_", {}).get("repairs", []):
         text = ", ".join(f"{key} {value}" for key, value in event.items() if key != "action")

@@ -6,17 +6,34 @@ import inspect
 import time
 import warnings
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from streamgmm.cli.fit import Settings, What, configured, follow, open_data, outcome, output_folder, rows_of
+from streamgmm.cli.fit import (
+    NEXT,
+    Columns,
+    Pca,
+    Scale,
+    Settings,
+    What,
+    configured,
+    follow,
+    open_data,
+    outcome,
+    output_folder,
+    rows_of,
+)  # fmt: skip
+from streamgmm.cli.prepare import Prepared, prepare
 from streamgmm.cli.progress import FitProgress
 from streamgmm.cli.terminal import NOT_CONVERGED, Json, emit, message, table
 from streamgmm.config import Config, ConfigError
 from streamgmm.resident import Peak
+
+N_INIT = 10
+"""Starts of each K, where none are asked for."""
 
 Folder = Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the chosen model.")]
 Kinds = Annotated[
@@ -26,24 +43,32 @@ Kinds = Annotated[
 
 def select(
     what: What,
-    k_min: Annotated[int | None, typer.Option("--k-min", help="Smallest K.")] = None,
-    k_max: Annotated[int | None, typer.Option("--k-max", help="Largest K.")] = None,
+    k_min: Annotated[int | None, typer.Option("--k-min", help="Smallest K (1).")] = None,
+    k_max: Annotated[int | None, typer.Option("--k-max", help="Largest K (15).")] = None,
     covariance: Kinds = None,
-    criterion: Annotated[str | None, typer.Option(help="bic, aic or icl.")] = None,
+    criterion: Annotated[str | None, typer.Option(help="bic, aic, icl, heldout or cv.")] = None,
+    columns: Columns = None,
+    scale: Scale = None,
+    pca: Pca = None,
     settings: Settings = None,
     out: Folder = None,
     report: Annotated[bool, typer.Option("--report", help="Also write DIR/report.html, K switchable.")] = False,
+    proba: Annotated[str | None, typer.Option("--proba", metavar="FILE", help="Write every row's soft labels.")] = None,
     json: Json = False,
 ) -> None:
-    """Choose K: every K, covariance type and start on the same readings of the data.
+    """Choose K: every K, covariance type and start on the same readings.
 
-    Then fits the chosen one to the end, and with --out leaves what fit --out leaves.
+    Fits the chosen one to the end and says what an expert would of it.
     """
+    from streamgmm.cli.writers import check_out
+
     config = configured(
         what, settings, select__k_min=k_min, select__k_max=k_max, select__covariance_types=covariance,
-        select__criterion=criterion, output__dir=out or ("out/selected" if report else None),
+        select__criterion=criterion, output__dir=out or ("out/selected" if report else None), data__columns=columns,
+        data__scale=scale, data__pca=pca,
     )  # fmt: skip
-    document, _ = run_select(config, report=report)
+    check_out(proba)
+    document = run_select(config, report=report, proba=proba)
     if json:
         emit(document)
     else:
@@ -52,116 +77,152 @@ def select(
         raise typer.Exit(NOT_CONVERGED)
 
 
-def run_select(config: Config, *, report: bool) -> tuple[dict[str, Any], Any]:
-    """Sweep, choose, finish the fit, write the folder and the page."""
+def run_select(config: Config, *, report: bool, proba: str | None = None) -> dict[str, Any]:
+    """Sweep, choose, finish the fit, write the folder, the soft labels and the page; what happened."""
     from streamgmm.cli.folder import write_folder
+    from streamgmm.cli.report import remarks
     from streamgmm.cli.warmup import compile_kernels
+    from streamgmm.cli.writers import write_rows
     from streamgmm.report.history import History
-    from streamgmm.selection import select as sweep
 
+    config = _checked(config)
     chosen = config.select
-    if chosen.k_min > chosen.k_max:
-        raise ConfigError(f"k_min = {chosen.k_min} is larger than k_max = {chosen.k_max}.")
-    source = open_data(config)
-    known = inspect.signature(sweep).parameters
-    given = config.fit.model_dump() | config.model.model_dump() | config.compute.model_dump(exclude={"memory_limit"})
-    passed = {k: v for k, v in given.items() if k in known and k not in ("n_components", "max_iter")}
+    raw, config = open_data(config)
     folder = config.output.dir
     with ExitStack() as stack:
+        executor: Any = config.compute.executor
+        if config.compute.scheduler is not None:
+            from streamgmm.executors_dask import connected
+
+            executor = stack.enter_context(connected(config.compute.scheduler))
         if folder is not None:
             stack.enter_context(output_folder(Path(folder)))
-        message(f"{source.name}: {rows_of(source)}; K = {chosen.k_min} to {chosen.k_max}")
-        compiled = compile_kernels(tuple(chosen.covariance_types), str(source.dtype))
-        peak, history = Peak(), History()
-        progress = FitProgress(source.n_chunks, source.n_rows)
-        began = time.perf_counter()
-
-        def on_step(step: Any) -> None:
-            progress.step(step)
-            history.add(step)
-
-        with progress.showing(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = sweep(
-                source, range(chosen.k_min, chosen.k_max + 1), chosen.covariance_types,
-                criterion=chosen.criterion, on_step=on_step, **passed,
-            )  # fmt: skip
-        gm = found.best
-        final = history
-        passes = found.n_passes
+        message(f"{raw.name}: {rows_of(raw)}; K = {chosen.k_min} to {chosen.k_max}, {config.fit.n_init} starts of each")
+        compiled = compile_kernels(tuple(chosen.covariance_types), str(raw.dtype))
+        peak, began = Peak(), time.perf_counter()
+        ready = prepare(config, raw, executor)
+        history = History(ready.mixture)
+        found = _sweep(config, ready, executor, history)
+        gm, final, passes = found.best, history, found.n_passes + ready.passes
         if not gm.converged_:
             gm.set_params(warm_start=True, max_iter=config.fit.max_iter)
-            final = follow(gm, source)
+            final = follow(gm, ready)
             gm.set_params(warm_start=False)
             passes += gm.n_passes_
+        kind = gm.covariance_type, gm.n_components
+        chosen_row = next(
+            i for i, row in enumerate(found.table) if (row["covariance_type"], row["n_components"]) == kind
+        )
+        history.follow(found.leaders[chosen_row])
+        history.offset = -ready.per_row(gm)
+        found = _in_data_units(found, ready, gm)
+        ready.restore(gm)
+        model = config.model.model_copy(update={"covariance_type": kind[0], "n_components": kind[1]})
+        config = config.model_copy(update={"model": model})
+        rows = raw if ready.projection is None else ready.source
+        findings = remarks(gm, rows, config)
         document = {
-            **outcome(gm, source, config),
-            "passes": passes,
+            **outcome(gm, ready, config),
+            "passes": passes + 1,  # the findings take one
             "seconds": {"total": time.perf_counter() - began},
             "compile_seconds": compiled,
             "memory": peak.report(),
-            "selection": {"table": found.table, "minimum": found.minimum, "elbow": found.elbow, **found.report},
+            "findings": [str(finding) for finding in findings],
+            "selection": {
+                "criterion": found.criterion,
+                "table": found.table,
+                "chosen": chosen_row,
+                "minimum": found.minimum,
+                "elbow": found.elbow,
+                **found.report,
+            },
         }
         if folder is not None:
-            write_folder(Path(folder), gm, config, document, final)
+            write_folder(Path(folder), gm, config, document, final, ready.projection)
             message(f"written: {folder}/model.safetensors, report.json, config.toml")
-            if report:
-                _page(Path(folder), config, document, found, history, gm, source)
-    return document, gm
+        if proba is not None:
+            count = write_rows(proba, [f"p{k}" for k in range(gm.n_components)], iter(gm.predict_proba(rows)))
+            message(f"{count:,} rows of soft labels written: {proba}")
+        if report:
+            from streamgmm.cli.pages import selection_page
+
+            selection_page(Path(str(folder)), config, document, found, history, gm, ready, findings)
+        if folder is not None:
+            message(NEXT.format(folder, config.data.path))
+    return document
 
 
-def _page(
-    folder: Path, config: Config, document: dict[str, Any], found: Any, history: Any, gm: Any, source: Any
-) -> None:
-    """The interactive page with every K of the sweep."""
-    from streamgmm.cli.folder import write_text
-    from streamgmm.cli.report import facts_of, remarks
-    from streamgmm.executors import Threads
-    from streamgmm.report.page import Shown, page
-    from streamgmm.seeding import survey
+def _checked(config: Config) -> Config:
+    """The config with the restarts that a sweep wants; what a sweep cannot do is refused."""
+    chosen = config.select
+    if chosen.k_min > chosen.k_max:
+        raise ConfigError(f"k_min = {chosen.k_min} is larger than k_max = {chosen.k_max}.")
+    defaults, flat = Config().flat(), config.flat()
+    unknown = [k for k in ("noise", "half_life", "max_time", "checkpoint") if flat[k] != defaults[k]]
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)}: not understood by select. Take it out, and use it in fit.")
+    if "n_init" not in config.fit.model_fields_set:
+        config = config.model_copy(update={"fit": config.fit.model_copy(update={"n_init": N_INIT})})
+    return config
 
-    rows = survey(source, Threads(), size=max(config.output.sample_rows, 200), seed=0).rows
-    best = next(
-        i for i, row in enumerate(found.table)
-        if (row["n_components"], row["covariance_type"]) == (gm.n_components, gm.covariance_type)
-    )  # fmt: skip
-    shown = []
-    for i, (row, mixture, leader) in enumerate(zip(found.table, found.models, found.leaders, strict=True)):
-        elsewhere = [{"title": "Not examined", "text": "diagnosed is the chosen model; choose its K above."}]
-        shown.append(
-            Shown(
-                gm.mixture_ if i == best else mixture,
-                history.arrays(leader),
-                row | {"log_likelihood_per_row": row["lower_bound"]},
-                remarks(gm, source) if i == best else elsewhere,
-                [(name, row[name]) for name in ("status", "n_passes", "df", "lower_bound", "bic", "aic", "icl")],
-                note=f"{row['status']}; BIC {row['bic']:,.0f}" + (", the chosen one" if i == best else ""),
-            )
-        )
-    text = page(
-        shown,
-        np.asarray(rows),
-        title=f"K = {gm.n_components} of {config.select.k_min} to {config.select.k_max}, by {found.criterion.upper()}",
-        subtitle=f"{config.data.path}: {document['data']['rows']:,} rows of {source.n_features} features",
-        best=best,
-        elbow=found.elbow.get(gm.covariance_type),
-        plane=history.plane,
-        names=source.feature_names,
-        facts=facts_of(document),
-    )
-    write_text(folder / "report.html", text)
-    message(f"written: {folder}/report.html ({len(text.encode()) / 1e6:.1f} MB)")
+
+def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
+    """`streamgmm.select` with the config's settings and live progress."""
+    from streamgmm.memory import parse_bytes
+    from streamgmm.selection import select as sweep
+
+    chosen, limit = config.select, config.compute.memory_limit
+    known = inspect.signature(sweep).parameters
+    given = config.fit.model_dump() | config.model.model_dump() | config.compute.model_dump()
+    given |= {"executor": executor, "memory_limit": None if limit is None else parse_bytes(limit)}
+    passed = {k: v for k, v in given.items() if k in known and k not in ("n_components", "max_iter")}
+    progress = FitProgress(ready.source.n_chunks, ready.source.n_rows)
+
+    def on_step(step: Any) -> None:
+        progress.step(step)
+        history.add(step)
+
+    with progress.showing(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return sweep(
+            ready.source, range(chosen.k_min, chosen.k_max + 1), chosen.covariance_types,
+            criterion=chosen.criterion, folds=chosen.folds, on_step=on_step, **passed,
+        )  # fmt: skip
+
+
+def _in_data_units(found: Any, ready: Prepared, gm: Any) -> Any:
+    """The sweep's figures and models in the units of the data."""
+    weight = float(gm.report_["weight"])
+    table = [{**row, **ready.criteria(row, weight)} for row in found.table]
+    return replace(found, table=table, models=tuple(map(ready.mixture, found.models)))
 
 
 def _table(document: dict[str, Any]) -> str:
     """The sweep for a person, the chosen row marked."""
-    names = ("covariance_type", "n_components", "status", "n_passes", "df", "lower_bound", "bic", "aic", "icl")
-    head = ["", "covariance", "K", "status", "passes", "df", "nats/row", "BIC", "AIC", "ICL"]
-    chosen = document["n_components"], document["covariance_type"]
+    selection = document["selection"]
+    judged = [name for name in ("heldout", "cv") if selection["table"][0][name] is not None]
+    names = ("covariance_type", "n_components", "status", "n_passes", "df", "lower_bound", "bic", "aic", "icl", *judged)
+    head = ["", "covariance", "K", "status", "passes", "df", "nats/row", "BIC", "AIC", "ICL", *map(str.upper, judged)]
+    chosen = document["selection"]["chosen"]
     rows = []
-    for row in document["selection"]["table"]:
-        mark = "->" if (row["n_components"], row["covariance_type"]) == chosen else ""
-        rows.append([mark, *(f"{row[n]:.1f}" if n in ("bic", "aic", "icl") else row[n] for n in names)])
-    elbows = ", ".join(f"{K} ({kind})" for kind, K in document["selection"]["elbow"].items())
-    end = f"chosen: K = {chosen[0]}, {chosen[1]}; elbow at {elbows}; {document['passes']} readings of the data in all"
-    return f"{table(head, rows)}\n\n{end}"
+    for i, row in enumerate(selection["table"]):
+        cells = [f"{row[n]:.1f}" if n in ("bic", "aic", "icl") else row[n] for n in names]
+        rows.append(["->" if i == chosen else "", *cells])
+    best = selection["table"][chosen]
+    elbows = ", ".join(f"{K} ({kind})" for kind, K in selection["elbow"].items())
+    end = (
+        f"chosen by {selection['criterion'].upper()}: K = {best['n_components']}, {best['covariance_type']}; "
+        f"elbow at {elbows}; {document['passes']} readings of the data in all"
+    )
+    lines = [table(head, rows), "", end, *_edge(selection, best)]
+    said = document["findings"]
+    lines += ["", f"diagnosed, the chosen K only: {len(said) or 'no'} finding{'s' * (len(said) != 1)}"]
+    return "\n".join(lines + [f"  {text}" for text in said])
+
+
+def _edge(selection: dict[str, Any], best: dict[str, Any]) -> list[str]:
+    """A warning where the best K is the largest that was tried."""
+    largest = max(row["n_components"] for row in selection["table"])
+    if best["n_components"] < largest or largest == 1:
+        return []
+    return [f"the best K is the largest that was tried: the curve may go on; try --k-max {2 * largest}"]

@@ -46,6 +46,10 @@ def connector(config: Config) -> Any:
     from streamgmm.stream.connectors import connect
 
     one, data = config.stream, config.data
+    if data.scale or data.pca is not None:
+        raise ConfigError(
+            "[data] scale and pca belong to fit and select: a stream has no first reading to learn them in."
+        )
     text = {"format": one.format, "columns": data.columns, "width": one.width, "dead_letters": one.dead_letters}
     table_like = {"path": data.path, "columns": data.columns, "follow": one.follow}
     if one.source == "lines":

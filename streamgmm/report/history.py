@@ -7,12 +7,14 @@ in units of its own deviation (two features are shown as they are, one against n
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.mixture import Mixture
 from streamgmm.persistence import read_arrays, write_arrays
 from streamgmm.plotting import Plane
 
@@ -26,10 +28,17 @@ MOST_FRAMES = 200
 class History:
     """Frames of a fit, one per reading: weights, means and covariances in the plane, and the trace of the leader.
 
-    Fed with the steps of a fit. Each start has its own frames; the winner's are what `frames` gives.
+    Fed with the steps of a fit. Each start has its own frames; the winner's are what `arrays` gives.
+
+    Attributes
+    ----------
+    units : what brings a mixture to the units in which it is to be seen
+    offset : added to every objective, for the same reason
     """
 
+    units: Callable[[Mixture], Mixture] = lambda mixture: mixture
     plane: Plane | None = None
+    offset: float = 0.0
     _paths: dict[int, list[tuple[float, Array, Array, Array]]] = field(default_factory=dict)
     _winner: int = 0
 
@@ -38,13 +47,17 @@ class History:
         if not step.block.last:
             return
         if self.plane is None:
-            self.plane = Plane.of(step.memory[0].model)
+            self.plane = Plane.of(self.units(step.memory[0].model))
         for candidate in step.memory:
             path = self._paths.setdefault(candidate.index, [])
             if candidate.status == "running" or not path or path[-1][0] != candidate.objective:
-                means, covariances = self.plane.ellipses(candidate.accepted)
+                means, covariances = self.plane.ellipses(self.units(candidate.accepted))
                 path.append((candidate.objective, candidate.accepted.weights.copy(), means, covariances))
         self._winner = max(step.memory, key=lambda c: (c.objective, -c.index)).index
+
+    def follow(self, index: int) -> None:
+        """Take this start for the winner from now on: of a sweep it is not the one of largest likelihood."""
+        self._winner = index
 
     def arrays(self, index: int | None = None) -> dict[str, Array]:
         """Frames of one start, the winner's by default.
@@ -57,6 +70,7 @@ class History:
         picked = [path[i] for i in chosen]
         names = ("objective", "weights", "means", "covariances")
         frames = {name: np.array([frame[i] for frame in picked]) for i, name in enumerate(names)}
+        frames["objective"] += self.offset
         return {**frames, "iteration": np.array(chosen, np.float64) + 1}
 
     def save(self, path: str | os.PathLike[str]) -> None:

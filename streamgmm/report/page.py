@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -58,6 +58,7 @@ def page(
     plane: Plane | None = None,
     names: Sequence[str] | None = None,
     facts: Sequence[tuple[str, Any]] = (),
+    back: Callable[[Array], Array] | None = None,
 ) -> str:
     """The page as HTML.
 
@@ -68,10 +69,15 @@ def page(
         A sample of the data; one to three thousand rows make a good picture.
     plane : Plane
         The one that the frames were recorded in; by default that of the best model.
+    names : of the features that are listed
+    back : brings `rows` and means to the units that are listed, where the models live in others
     """
     plane = plane or Plane.of(models[best].mixture)
     D = models[best].mixture.n_features
-    named = [str(name) for name in names] if names is not None else [f"x{j}" for j in range(D)]
+    back = back or np.asarray
+    listed = back(np.asarray(rows, np.float64))
+    named = [str(name) for name in names] if names is not None else [f"x{j}" for j in range(listed.shape[1])]
+    seen = named if back is np.asarray else ["principal component 1", "principal component 2"]
     points = plane.project(rows)
     if D == 1:  # one feature: spread the rows over the height, which means nothing
         points[:, 1] = np.random.default_rng(0).normal(size=len(points))
@@ -79,14 +85,14 @@ def page(
         "title": title,
         "subtitle": subtitle,
         "palette": PALETTE,
-        "labels": plane.labels(named) if D > 1 else (named[0], "(spread at random)"),
+        "labels": plane.labels(seen) if D > 1 else (seen[0], "(spread at random)"),
         "note": f"{len(rows):,} rows drawn at random, coloured by their component under the final model; ellipses hold "
         "one and two standard deviations. Red rings: rows below the anomaly threshold.",
         "window": _window(points),
         "points": _rounded(points),
-        "rows": _rounded(np.asarray(rows, np.float64)[:, :SHOWN]),
+        "rows": _rounded(listed[:, :SHOWN]),
         "shown": named[:SHOWN],
-        "models": [_model(one, rows, plane) for one in models],
+        "models": [_model(one, rows, plane, back) for one in models],
         "best": best,
         "elbow": elbow,
         "facts": list(facts),
@@ -96,8 +102,9 @@ def page(
     return template.replace("/*DATA*/", text)
 
 
-def _model(one: Shown, rows: NDArray[Any], plane: Plane) -> dict[str, Any]:
+def _model(one: Shown, rows: NDArray[Any], plane: Plane, back: Callable[[Array], Array]) -> dict[str, Any]:
     mixture = one.mixture
+    means = back(mixture.means)
     K = mixture.n_components
     shares, logp = one.answers or (mixture.responsibilities(rows), mixture.log_prob(rows))
     label, certainty = shares.argmax(axis=1), shares.max(axis=1)
@@ -116,7 +123,7 @@ def _model(one: Shown, rows: NDArray[Any], plane: Plane) -> dict[str, Any]:
                 "weight": mixture.weights[k],
                 "rows": int((label == k).sum()),
                 "certainty": certainty[label == k].mean() if (label == k).any() else None,
-                "mean": mixture.means[k, :SHOWN],
+                "mean": means[k, :SHOWN],
             }
             for k in order
         ],

@@ -1,0 +1,67 @@
+"""The interactive page of a whole selection: every K of the sweep, switchable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from streamgmm.cli.folder import feature_names, write_text
+from streamgmm.cli.prepare import Prepared
+from streamgmm.cli.report import draw, facts_of, texts
+from streamgmm.cli.terminal import message
+from streamgmm.config import Config
+
+
+def selection_page(
+    folder: Path,
+    config: Config,
+    document: dict[str, Any],
+    found: Any,
+    history: Any,
+    gm: Any,
+    ready: Prepared,
+    findings: list[Any],
+) -> None:
+    """Write ``report.html`` into `folder`.
+
+    Parameters
+    ----------
+    found : Selection
+    history : History of the sweep
+    gm, ready, findings : the chosen model, its data, and what was diagnosed
+    """
+    from streamgmm.report.page import Shown, page
+
+    rows = draw(gm, ready.raw if ready.projection is None else ready.source, max(config.output.sample_rows, 200))
+    gaps = gm.missing == "marginalize"
+    best = document["selection"]["chosen"]
+    shown = []
+    for i, (row, swept, leader) in enumerate(zip(found.table, found.models, found.leaders, strict=True)):
+        mixture = gm.mixture_ if i == best else swept
+        elsewhere = [{"title": "Not examined", "text": "Diagnosed is the chosen model only; choose its K above."}]
+        shown.append(
+            Shown(
+                mixture,
+                history.arrays(leader),
+                row | {"log_likelihood_per_row": row["lower_bound"]},
+                texts(findings, gm) if i == best else elsewhere,
+                [(name, row[name]) for name in ("status", "n_passes", "df", "lower_bound", "bic", "aic", "icl")],
+                note=f"{row['status']}; BIC {row['bic']:,.0f}" + (", the chosen one" if i == best else ""),
+                answers=(mixture.responsibilities(rows), mixture.log_prob(rows)),
+            )
+        )
+    projection = ready.projection
+    text = page(
+        shown,
+        gm.mixture_.impute(rows) if gaps else rows,
+        title=f"K = {gm.n_components} of {config.select.k_min} to {config.select.k_max}, by {found.criterion.upper()}",
+        subtitle=f"{config.data.path}: {document['data']['rows']:,} rows of {ready.raw.n_features} features",
+        best=best,
+        elbow=found.elbow.get(found.table[best]["covariance_type"]),
+        plane=history.plane,
+        names=feature_names(gm, projection),
+        facts=facts_of(document),
+        back=None if projection is None else projection.back,
+    )
+    write_text(folder / "report.html", text)
+    message(f"written: {folder}/report.html ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")

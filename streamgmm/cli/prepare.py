@@ -1,0 +1,203 @@
+"""What happens to the rows before a fit, and to the model after it: columns, scaling, principal components.
+
+A model of scaled rows is written in the units of the data, where it is a mixture too. One of principal components
+cannot be, so its file holds the projection as well, and the commands send rows through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.cli.terminal import message
+from streamgmm.config import Config, ConfigError
+from streamgmm.mixture import Mixture
+from streamgmm.persistence import ModelFile, load_model, save_model
+from streamgmm.sources.base import Source
+from streamgmm.sources.tables import NotNumbersError
+from streamgmm.sources.transformed import Affine, TransformedSource
+
+Array = NDArray[np.float64]
+PREFIX = "projection_"
+
+
+def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
+    """`open_source`; where no columns are named, those without numbers are left out, and the person is told."""
+    from streamgmm.sources import open_source
+
+    try:
+        return open_source(path, columns=columns, **options)
+    except NotNumbersError as error:
+        if columns is not None or not error.numeric:
+            raise
+        message(
+            f"note: left out, because they hold no numbers: {_listed(error.other)}. Used: {_listed(error.numeric)}. "
+            f"To choose yourself: --columns {','.join(error.numeric[:3])}{',...' * (len(error.numeric) > 3)}"
+        )
+        return open_source(path, columns=error.numeric, **options)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """Principal components of a table: y = (x - shift) @ matrix, and back as x = y @ inverse + shift.
+
+    Attributes
+    ----------
+    shift : (D,); matrix : (D, d); inverse : (d, D)
+    columns : names of the D features, where they have any
+    """
+
+    shift: Array
+    matrix: Array
+    inverse: Array
+    columns: tuple[str, ...] | None
+
+    def of(self, source: Source) -> Source:
+        """The principal components of `source`, as it is read."""
+        if source.n_features != len(self.shift):
+            raise ValueError(
+                f"{source.name}: has {source.n_features} features; the model's principal components were taken of "
+                f"{len(self.shift)}. Choose the same columns with --columns."
+            )
+        names = tuple(f"pca{j}" for j in range(self.matrix.shape[1]))
+        return TransformedSource(source, Affine(self.shift, self.matrix), feature_names=names)
+
+    def back(self, rows: Array) -> Array:
+        """(N, D) rows in the units of the data; directions that were left out are at their means."""
+        return rows @ self.inverse + self.shift
+
+    def save(self, path: Path, gm: Any) -> None:
+        """Write the fitted model with this projection in the same file, whole or not at all."""
+        part = path.with_name(f".{path.name}.plain")
+        try:
+            gm.save(part)
+            plain = load_model(part)
+        finally:
+            part.unlink(missing_ok=True)
+        arrays = {PREFIX + name: getattr(self, name) for name in ("shift", "matrix", "inverse")}
+        save_model(path, plain.mixture, header={**plain.header, "projection_columns": self.columns}, arrays=arrays)
+
+
+def projection_in(content: ModelFile) -> Projection | None:
+    """The projection that a model file holds."""
+    if PREFIX + "matrix" not in content.arrays:
+        return None
+    shift, matrix, inverse = (content.arrays[PREFIX + name] for name in ("shift", "matrix", "inverse"))
+    columns = content.header.get("projection_columns")
+    return Projection(shift, matrix, inverse, None if columns is None else tuple(map(str, columns)))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows ready for a fit.
+
+    Attributes
+    ----------
+    raw, source : as stored; as fitted
+    passes : readings that the preparation took
+    scale : Affine or None
+        From the units of the data to those of the fit, where only a scale lies between.
+    log_scale : float
+        Sum over all numbers of the data of w log s: what densities in the units of the data are lower by.
+    projection : Projection or None
+    """
+
+    raw: Source
+    source: Source
+    passes: int = 0
+    scale: Affine | None = None
+    log_scale: float = 0.0
+    projection: Projection | None = None
+
+    def mixture(self, fitted: Mixture) -> Mixture:
+        """A fitted mixture in the units of the data; as it is where rows are projected."""
+        if self.scale is None:
+            return fitted
+        shift, s = self.scale.shift, 1.0 / self.scale.matrix
+        kind, sigma = fitted.family.name, fitted.covariances
+        if kind == "spherical":
+            kind, sigma = "diag", sigma[:, None] * s**2
+        else:
+            sigma = sigma * (s**2 if kind == "diag" else np.outer(s, s))
+        return Mixture(
+            fitted.weights,
+            fitted.means * s + shift,
+            sigma,
+            kind,
+            noise_weight=fitted.noise_weight,
+            box=None if fitted.box is None else fitted.box * s + shift,
+            missing="marginalize" if fitted.missing else "error",
+        )
+
+    def restore(self, gm: Any) -> None:
+        """Bring a fitted estimator back to the units of the data: mixture, trace and criteria."""
+        if self.scale is None:
+            return
+        gm.mixture_ = self.mixture(gm.mixture_)
+        gm.set_params(covariance_type=gm.mixture_.family.name)
+        if "weight" not in gm.report_:  # no iteration was asked for
+            return
+        per_row = self.per_row(gm)
+        gm.lower_bound_ -= per_row
+        gm.lower_bounds_ = [value - per_row for value in gm.lower_bounds_]
+        gm.report_ = {**gm.report_, **self.criteria(gm.report_), "starts": [
+            {**start, "lower_bound": start["lower_bound"] - per_row} for start in gm.report_["starts"]
+        ]}  # fmt: skip
+
+    def per_row(self, gm: Any) -> float:
+        """Nats per row by which densities in the units of the data are lower."""
+        return self.log_scale / float(gm.report_["weight"]) if self.log_scale else 0.0
+
+    def criteria(self, row: Mapping[str, Any], weight: float | None = None) -> dict[str, Any]:
+        """Log-likelihood and criteria of `row` in the units of the data; with `weight` the means per row too."""
+        moved = {name: row[name] + 2 * self.log_scale for name in ("bic", "aic", "icl")}
+        moved["loglik"] = row["loglik"] - self.log_scale
+        if weight is not None:
+            means = ("lower_bound", "heldout", "cv")
+            moved |= {name: row[name] - self.log_scale / weight for name in means if row[name] is not None}
+        return moved
+
+
+def prepare(config: Config, raw: Source, executor: Any = None) -> Prepared:
+    """Scale and project the rows as [data] says; one reading of the data for both.
+
+    Raises
+    ------
+    ConfigError
+        Where principal components are asked of rows with missing values.
+    """
+    from streamgmm.transforms import PCA, Scaler
+
+    data, gaps = config.data, config.model.missing == "marginalize"
+    if not data.scale and data.pca is None:
+        return Prepared(raw, raw)
+    if gaps and data.pca is not None:
+        raise ConfigError(
+            "pca: needs rows without missing values; got missing = marginalize. Leave one of the two out."
+        )
+    runs: dict[str, Any] = {"executor": executor or config.compute.executor, "n_jobs": config.compute.n_jobs}
+    scaler = Scaler(missing="ignore" if gaps else "error", **runs)
+    source: Any = scaler.fit_transform(raw) if data.scale else raw
+    scale: Affine = source.affine if data.scale else Affine(np.zeros(raw.n_features), np.ones(raw.n_features))
+    if data.pca is None:
+        log_scale = -float(scaler._moments.count @ np.log(scale.matrix))
+        message(f"scaled: {raw.n_features} features to mean 0 and deviation 1; the model is written in their own units")
+        return Prepared(raw, source, scaler.n_passes_, scale, log_scale)
+    pca = PCA(data.pca, **runs)
+    source = pca.fit_transform(source)
+    kept = 100 * pca.explained_variance_ratio_.sum()
+    message(f"principal components: {pca.n_components_} of {raw.n_features} keep {kept:.1f} % of the variance")
+    shift = scale.shift if data.scale else pca.mean_  # behind a scaler the mean is 0
+    matrix, inverse = scale.matrix[:, None] * pca.components_.T, pca.components_ / scale.matrix
+    projection = Projection(shift, matrix, inverse, raw.feature_names)
+    passes = pca.n_passes_ + (scaler.n_passes_ if data.scale else 0)
+    return Prepared(raw, projection.of(raw), passes, projection=projection)
