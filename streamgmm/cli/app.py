@@ -55,19 +55,19 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _add(command: Callable[..., Any], name: str, example: str) -> None:
-    app.command(name, epilog=f"Example:  {example}")(command)
+def _add(command: Callable[..., Any], name: str, example: str, short: str | None = None) -> None:
+    app.command(name, epilog=f"Example:  {example}", short_help=short)(command)
 
 
 _add(demo.demo, "demo", "streamgmm demo")
-_add(fit.fit, "fit", "streamgmm fit configs/quickstart.toml --out out/patches")
-_add(select.select, "select", "streamgmm select data.npy --k-max 8 --report")
-_add(apply.predict, "predict", "streamgmm predict out/model data.npy --out labels.csv")
-_add(apply.score, "score", "streamgmm score out/model data.npy")
-_add(apply.sample, "sample", "streamgmm sample out/model -n 5")
-_add(inspect.inspect, "inspect", "streamgmm inspect out/model")
-_add(report.report, "report", "streamgmm report out/model --out page.html")
-_add(stream.stream, "stream", "streamgmm stream configs/stream.toml")
+_add(fit.fit, "fit", "streamgmm fit table.csv -k 3 --scale --out model")
+_add(select.select, "select", "streamgmm select table.csv --k-max 6 --scale --report")
+_add(apply.predict, "predict", "streamgmm predict model table.csv --out labels.csv")
+_add(apply.score, "score", "streamgmm score model table.csv --out density.csv")
+_add(apply.sample, "sample", "streamgmm sample model -n 5")
+_add(inspect.inspect, "inspect", "streamgmm inspect model")
+_add(report.report, "report", "streamgmm report model --out page.html")
+_add(stream.stream, "stream", "streamgmm stream configs/stream.toml", "Learn from a stream, and survive a crash.")
 app.add_typer(data.app, name="data")
 _add(warmup.warmup, "warmup", "streamgmm warmup")
 

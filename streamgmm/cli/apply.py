@@ -92,9 +92,9 @@ def score(
     columns: Columns = None,
     json: Json = False,
 ) -> None:
-    """Mean log-likelihood per row, BIC, AIC and ICL of data under a model.
+    """Log-likelihood, BIC, AIC and ICL of data under a model.
 
-    Rows of low log-density are anomalies: --out writes every row's, in nats.
+    In nats, the mean per row. Rows of low log-density are anomalies: --out writes that of every row.
     """
     gm, opened, _ = fitted(model)
     check_out(out)
@@ -122,7 +122,10 @@ def sample(
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same rows.")] = 0,
     json: Json = False,
 ) -> None:
-    """Draw rows from a model: CSV on stdout, or a file of any size with --out."""
+    """Draw rows from a model.
+
+    CSV on stdout, or a file of any size with --out.
+    """
     gm, _, projection = fitted(model)
     check_out(out)
     if n < 1:

@@ -35,7 +35,7 @@ def _counting(source: Any) -> Iterator[Callable[[int, int], None]]:
         yield lambda chunks, rows: bar.update(task, completed=chunks, rows=f"{rows:,}")
 
 
-@app.command(epilog="Example:  streamgmm data describe data.npy")
+@app.command(epilog="Example:  streamgmm data describe table.csv")
 def describe(data: Data, columns: Columns = None, weight: Weight = None, json: Json = False) -> None:
     """Say what is there, without reading the rows: shape, type, chunks, columns."""
     from streamgmm.sources.tools import describe as described
@@ -50,7 +50,7 @@ def describe(data: Data, columns: Columns = None, weight: Weight = None, json: J
     message(f"next: streamgmm data check {data}   or   streamgmm fit {data} -k 5 --out out/model")
 
 
-@app.command(epilog="Example:  streamgmm data check data.npy --manifest data.json")
+@app.command(epilog="Example:  streamgmm data check table.csv --manifest table.json")
 def check(
     data: Data,
     columns: Columns = None,
@@ -112,7 +112,7 @@ def check(
     message(NEXT.format(data, options))
 
 
-@app.command(epilog="Example:  streamgmm data convert data.npy out/data.zarr")
+@app.command(epilog="Example:  streamgmm data convert table.csv table.zarr")
 def convert(
     data: Data,
     out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="The new store.", show_default=False)],

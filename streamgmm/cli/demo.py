@@ -28,7 +28,7 @@ def demo(
     folder: Annotated[str, typer.Option("--dir", metavar="DIR", help="Where the store and the model go.")] = "demo",
     json: Json = False,
 ) -> None:
-    """Fit every 8x8 patch of two photographs, in half the memory of the data.
+    """Fit all 8x8 patches of two photographs in half their memory.
 
     Cuts 531,720 grey patches (63 features, float32) into a Zarr store of 134 MB and fits 20 Gaussians with full
     covariances under a memory limit of 64 MB.

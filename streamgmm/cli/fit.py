@@ -18,6 +18,7 @@ from streamgmm.cli.terminal import NOT_CONVERGED, Json, emit, facts, message, ta
 from streamgmm.config import Config, ConfigError, load_config, parse_value
 
 NEXT = "next: streamgmm report {0}   streamgmm inspect {0}   streamgmm predict {0} {1} --out labels.csv"
+UNFINISHED = "not converged (exit code 3): allow more with --set max_iter=1000, or ask less with --set tol=1e-4"
 What = Annotated[str, typer.Argument(metavar="CONFIG.toml | DATA", help="A config, or data.", show_default=False)]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any config key, such as fit.tol=1e-8.")
@@ -100,6 +101,7 @@ def fit(
     else:
         print(summary(document, gm))
     if not document["converged"]:
+        message(UNFINISHED)
         raise typer.Exit(NOT_CONVERGED)
 
 

@@ -15,7 +15,7 @@ def inspect(
     features: Annotated[int, typer.Option("--features", help="How many features to show.")] = 4,
     json: Json = False,
 ) -> None:
-    """Show what is in a model: its components, how it was fitted, what was repaired."""
+    """Show a model: components, how it was fitted, repairs."""
     gm, projection = load(model)
     mixture = gm.mixture_
     report = getattr(gm, "report_", {})

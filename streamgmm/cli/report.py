@@ -22,7 +22,7 @@ def report(
     rows: Annotated[int, typer.Option("--rows", help="Rows drawn for the picture.", min=10, max=5000)] = 2000,
     json: Json = False,
 ) -> None:
-    """Write one HTML page that works offline: iterations, components, anomalies.
+    """Write an interactive page that works offline.
 
     One slider steps through the EM iterations over a sample of the data, another moves the anomaly threshold. Reads
     the data once.

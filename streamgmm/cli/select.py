@@ -14,6 +14,7 @@ import typer
 
 from streamgmm.cli.fit import (
     NEXT,
+    UNFINISHED,
     Columns,
     Pca,
     Scale,
@@ -56,7 +57,7 @@ def select(
     proba: Annotated[str | None, typer.Option("--proba", metavar="FILE", help="Write every row's soft labels.")] = None,
     json: Json = False,
 ) -> None:
-    """Choose K: every K, covariance type and start on the same readings.
+    """Choose K: all candidates on the same readings of the data.
 
     Fits the chosen one to the end and says what an expert would of it.
     """
@@ -74,6 +75,7 @@ def select(
     else:
         print(_table(document))
     if not document["converged"]:
+        message(UNFINISHED)
         raise typer.Exit(NOT_CONVERGED)
 
 

@@ -28,7 +28,7 @@ def compile_kernels(covariance_types: tuple[str, ...], dtype: str = "float64") -
 
 
 def warmup(json: Json = False) -> None:
-    """Compile the kernels now, so that the first fit does not have to.
+    """Compile the kernels now rather than in the first fit.
 
     The compiled code is kept in a cache; where that folder cannot be written, each process compiles for itself.
     """
