@@ -94,6 +94,9 @@ class Centres:
         label = np.empty(len(rows), np.int32)
         return self._run(rows, weight, label, np.empty(len(rows))), label
 
+    def through(self, shift: Array, matrix: Array) -> None:
+        """No map of rows can be taken in: distances are those of moved rows."""
+
     def restore(self, stats: LloydStats) -> LloydStats:
         """The same sums: these have no frame of their own."""
         return stats

@@ -75,11 +75,27 @@ def em(
 
 def e_step(models: Models, chunk: Any) -> tuple[Stats, ...]:
     """Statistics of one chunk under every model, each in its model's own frame (`Mixture.restore` leads back)."""
-    rows, weight = chunk.load()
+    models, rows, weight = as_seen(models, chunk)
     try:
         return tuple(model.frame_stats(rows, weight) for model in models)
     except NonFiniteRowError as error:
         raise non_finite(rows, error.row, chunk) from None
+
+
+def as_seen(models: Models, chunk: Any) -> tuple[Models, Any, Any]:
+    """The rows of a chunk, their weights, and the models as they see these rows.
+
+    Where the chunk moves its rows by an affine map that all models can take into their whitening, the rows come as they
+    were read and the models as they look through the map: nothing is moved, nothing is copied.
+    """
+    unmoved = getattr(chunk, "unmoved", None)
+    if unmoved is None:
+        return models, *chunk.load()
+    rows, weight, affine = unmoved()
+    views = tuple(model.through(affine.shift, affine.matrix) for model in models)
+    if all(view is not None for view in views):
+        return views, affine.linear(rows), weight
+    return models, affine.apply(rows), weight
 
 
 def merge_all(a: tuple[Stats, ...], b: tuple[Stats, ...]) -> tuple[Stats, ...]:

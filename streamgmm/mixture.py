@@ -23,6 +23,9 @@ Array = NDArray[np.float64]
 _PIECE_ROWS = 131_072
 """Rows whose statistics are summed in one go: no default chunk is larger."""
 
+_FARTHEST_ORIGIN = 512.0
+"""Distance of an origin from 0, in the frame, up to which it may be rounded: 1e-13 of the frame's unit."""
+
 
 def _frozen(array: Array) -> Array:
     array.flags.writeable = False
@@ -31,9 +34,10 @@ def _frozen(array: Array) -> Array:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
-    """What follows from the parameters and is wanted more than once."""
+    """What follows from the parameters and is wanted more than once; the frame is x = origin + spread z."""
 
     plan: Plan
+    origin: Array
     spread: Array
     patterns: Patterns
 
@@ -214,9 +218,41 @@ class Mixture:
         if prepared is None:
             base = -np.inf if self.noise_weight == 0.0 else float(np.log(self.noise_weight)) - self.log_volume
             plan, spread = self.family.plan(self.weights, self.means, self.covariances, self.factors, base)
-            prepared = _Prepared(plan, spread, Patterns(copy(self), plan, spread))  # a copy, or it were a cycle
+            patterns = Patterns(copy(self), plan, spread)  # a copy, or it were a cycle
+            prepared = _Prepared(plan, plan.shift, spread, patterns)
             object.__setattr__(self, "_prepared", prepared)
         return prepared
+
+    def through(self, shift: Array, matrix: Array) -> Mixture | None:
+        """This mixture, to be asked about rows that are still to be moved: the map becomes part of its whitening.
+
+        Statistics and answers are those of the moved rows. None where a map cannot be taken in: with missing entries,
+        and where the sum of two origins would round by more than 1e-13 of the frame's unit.
+
+        Parameters
+        ----------
+        shift, matrix : (D,) each, for rows x that stand for (x - shift) * matrix; or (F,) and (F, D), for rows
+            x @ matrix that stand for (x - shift) @ matrix
+        """
+        if self.missing:
+            return None
+        prepared = self._prepare()
+        plan = prepared.plan
+        if matrix.ndim == 2:
+            whiten, origin, size = plan.whiten, plan.shift + shift @ matrix, np.abs(shift) @ np.abs(matrix)
+        elif matrix.all():
+            scale = matrix if plan.whiten.shape[1] == len(matrix) else matrix[:, None]
+            whiten, origin, size = plan.whiten * scale, shift + plan.shift / matrix, np.abs(shift)
+        else:
+            return None
+        size = np.maximum(size, np.abs(origin))
+        reach = np.abs(whiten) @ size if whiten.shape[1] == len(size) else np.abs(whiten[:, 0]) * size
+        if not reach.max() <= _FARTHEST_ORIGIN:
+            return None
+        view = copy(self)
+        moved = replace(prepared, plan=plan._replace(shift=origin, whiten=whiten))
+        object.__setattr__(view, "_prepared", moved)
+        return view
 
     @property
     def frame(self) -> tuple[Array, Array]:
@@ -225,7 +261,7 @@ class Mixture:
         shift (D,); spread lower triangular (D, D) for full and tied, scales (D,) for diag and spherical.
         """
         prepared = self._prepare()
-        return prepared.plan.shift, prepared.spread
+        return prepared.origin, prepared.spread
 
     # Statistics -------------------------------------------------------------------------------------------------
 
@@ -275,7 +311,7 @@ class Mixture:
         mean = stats.mean * spread if spread.ndim == 1 else stats.mean @ spread.T
         return replace(
             stats,
-            mean=mean + prepared.plan.shift,
+            mean=mean + prepared.origin,
             scatter=self.family.spread_scatter(stats.scatter, spread),
         )
 

@@ -92,8 +92,8 @@ class Screen:
         offset = np.einsum("kd,kdj->kj", plan.means, ways)
         self.ways = np.concatenate([np.swapaxes(ways, 1, 2), -offset[:, :, None]], axis=2).reshape(K * d, D + 1)
         log_det = np.log(np.diagonal(upper, axis1=1, axis2=2)).sum(axis=1)
-        log_det += np.log(np.diag(plan.whiten)).sum()
-        log_weight = plan.const - log_det + 0.5 * D * math.log(2 * math.pi)
+        log_weight = plan.const - log_det  # up to a constant, which `whiten` may not tell: see `Mixture.through`
+        log_weight -= np.logaddexp.reduce(log_weight)
         self.always = (log_weight < math.log(1e-3 / K)).astype(np.uint8)
         for array in (self.ways, self.always):
             array.flags.writeable = False

@@ -36,7 +36,11 @@ class Affine:
             centred *= self.matrix
         else:
             centred = centred @ self.matrix
-        return centred.astype(rows.dtype, copy=False)
+        return np.ascontiguousarray(centred.astype(rows.dtype, copy=False))
+
+    def linear(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """What is left to be done where scales and `shift @ matrix` are somebody else's: (n, D) rows @ matrix."""
+        return rows if self.matrix.ndim == 1 else np.ascontiguousarray(rows @ self.matrix)
 
     def then(self, other: Affine) -> Affine | None:
         """One map that equals this one followed by `other`, or None where no form of this class can hold it."""
@@ -62,8 +66,12 @@ class TransformedChunk(Chunk):
         return self.chunk.start
 
     def load(self) -> tuple[Rows, Weights]:
-        rows, weight = self.chunk.load()
-        return np.ascontiguousarray(self.affine.apply(rows)), weight
+        rows, weight, affine = self.unmoved()
+        return affine.apply(rows), weight
+
+    def unmoved(self) -> tuple[Rows, Weights, Affine]:
+        """Rows and weights as they are read, and the map, for those who can take it into arithmetic of their own."""
+        return *self.chunk.load(), self.affine
 
 
 class TransformedSource(Source):
