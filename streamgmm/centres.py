@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.affine import Affine
 from streamgmm.kernels import NonFiniteRowError
 
 Array = NDArray[np.float64]
@@ -94,7 +95,7 @@ class Centres:
         label = np.empty(len(rows), np.int32)
         return self._run(rows, weight, label, np.empty(len(rows))), label
 
-    def through(self, shift: Array, matrix: Array) -> None:
+    def through(self, affine: Affine) -> None:
         """No map of rows can be taken in: distances are those of moved rows."""
 
     def restore(self, stats: LloydStats) -> LloydStats:

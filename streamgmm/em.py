@@ -92,10 +92,8 @@ def as_seen(models: Models, chunk: Any) -> tuple[Models, Any, Any]:
     if unmoved is None:
         return models, *chunk.load()
     rows, weight, affine = unmoved()
-    views = tuple(model.through(affine.shift, affine.matrix) for model in models)
-    if all(view is not None for view in views):
-        return views, affine.linear(rows), weight
-    return models, affine.apply(rows), weight
+    views = tuple(view for model in models if (view := model.through(affine)) is not None)
+    return (views, rows, weight) if len(views) == len(models) else (models, affine.apply(rows), weight)
 
 
 def merge_all(a: tuple[Stats, ...], b: tuple[Stats, ...]) -> tuple[Stats, ...]:

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from streamgmm import exchange, plotting
 from streamgmm.asking import Asking
 from streamgmm.covariance import Covariance
-from streamgmm.em import non_finite
+from streamgmm.em import as_seen, non_finite
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.mixture import Mixture
 from streamgmm.persistence import ModelFile, save_model
@@ -251,8 +251,8 @@ class Fitted(Asking, Reader):
 
 def score_chunk(model: Mixture, chunk: Any) -> Array:
     """(5,) sums over one chunk: log p, entropy, log max r, weight, rows."""
-    rows, weight = chunk.load()
+    (seen,), rows, weight = as_seen((model,), chunk)
     try:
-        return model.totals(rows, weight)
+        return seen.totals(rows, weight)
     except NonFiniteRowError as error:
         raise non_finite(rows, error.row, chunk) from None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm import kernels, queries
+from streamgmm.affine import Affine
 from streamgmm.covariance import Covariance, check_covariances, family
 from streamgmm.kernels import Plan
 from streamgmm.missing import Answers, Patterns
@@ -22,9 +23,6 @@ Array = NDArray[np.float64]
 
 _PIECE_ROWS = 131_072
 """Rows whose statistics are summed in one go: no default chunk is larger."""
-
-_FARTHEST_ORIGIN = 512.0
-"""Distance of an origin from 0, in the frame, up to which it may be rounded: 1e-13 of the frame's unit."""
 
 
 def _frozen(array: Array) -> Array:
@@ -223,35 +221,19 @@ class Mixture:
             object.__setattr__(self, "_prepared", prepared)
         return prepared
 
-    def through(self, shift: Array, matrix: Array) -> Mixture | None:
-        """This mixture, to be asked about rows that are still to be moved: the map becomes part of its whitening.
+    def through(self, affine: Affine) -> Mixture | None:
+        """This mixture, to be asked about rows that `affine` has still to move: the map becomes part of its whitening.
 
-        Statistics and answers are those of the moved rows. None where a map cannot be taken in: with missing entries,
-        and where the sum of two origins would round by more than 1e-13 of the frame's unit.
-
-        Parameters
-        ----------
-        shift, matrix : (D,) each, for rows x that stand for (x - shift) * matrix; or (F,) and (F, D), for rows
-            x @ matrix that stand for (x - shift) @ matrix
+        Statistics and answers are those of the moved rows. None where the map cannot be taken in: with missing entries,
+        and where it would cost digits (`Affine.before`).
         """
-        if self.missing:
-            return None
         prepared = self._prepare()
-        plan = prepared.plan
-        if matrix.ndim == 2:
-            whiten, origin, size = plan.whiten, plan.shift + shift @ matrix, np.abs(shift) @ np.abs(matrix)
-        elif matrix.all():
-            scale = matrix if plan.whiten.shape[1] == len(matrix) else matrix[:, None]
-            whiten, origin, size = plan.whiten * scale, shift + plan.shift / matrix, np.abs(shift)
-        else:
-            return None
-        size = np.maximum(size, np.abs(origin))
-        reach = np.abs(whiten) @ size if whiten.shape[1] == len(size) else np.abs(whiten[:, 0]) * size
-        if not reach.max() <= _FARTHEST_ORIGIN:
+        joined = None if self.missing else affine.before(prepared.plan.shift, prepared.plan.whiten)
+        if joined is None:
             return None
         view = copy(self)
-        moved = replace(prepared, plan=plan._replace(shift=origin, whiten=whiten))
-        object.__setattr__(view, "_prepared", moved)
+        plan = prepared.plan._replace(shift=joined[0], whiten=joined[1])
+        object.__setattr__(view, "_prepared", replace(prepared, plan=plan))
         return view
 
     @property

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.affine import Affine
 from streamgmm.em import non_finite
-from streamgmm.sources.transformed import Affine
 
 Array = NDArray[np.float64]
 

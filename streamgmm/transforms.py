@@ -18,12 +18,13 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from streamgmm.affine import Affine
 from streamgmm.executors import Executor
 from streamgmm.moments import Moments, moments_of
 from streamgmm.reading import Reader
 from streamgmm.sources import is_array_like
 from streamgmm.sources.base import Source
-from streamgmm.sources.transformed import Affine, TransformedSource
+from streamgmm.sources.transformed import TransformedSource
 
 Array = NDArray[np.float64]
 

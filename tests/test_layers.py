@@ -40,6 +40,7 @@ HOUSE = [
     {"missing", "queries"},
     {"covariance"},
     {"stats"},
+    {"affine"},
     {"kernels"},
     {"_jit", "errors", "_atomic", "resident"},
 ]

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import pickle
+import warnings
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import sklearn.decomposition
 import sklearn.preprocessing
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 import streamgmm as sg
+from streamgmm.affine import Affine
+from streamgmm.em import e_step, merge_all
 from streamgmm.executors import Threads
 from streamgmm.moments import moments_of
 from streamgmm.sources import ArraySource
-from streamgmm.sources.transformed import Affine, TransformedSource
+from streamgmm.sources.limits import cached, limit_chunks
+from streamgmm.sources.transformed import TransformedSource
 
 
 class Stored(ArraySource):
@@ -173,6 +180,113 @@ def test_two_maps_in_a_row_become_one():
     np.testing.assert_allclose(np.concatenate([c.load()[0] for c in twice.chunks()]), rows * [2, 0])
     assert twice.fingerprint() != rotated.fingerprint() and rotated.chunk_bytes > source.chunk_bytes
     assert rotated.fingerprint() == sg.PCA(2).fit(scaled).transform(scaled).fingerprint()
+
+
+def mixture_for(z, name, K=3):
+    """A mixture that rows z could have come from."""
+    covariance = np.atleast_2d(np.cov(z.T))
+    variance = np.diag(covariance)
+    sigma = {
+        "full": np.stack([covariance * (k + 1) / 2 for k in range(K)]), "tied": covariance,
+        "diag": np.outer(np.arange(1, K + 1) / 2, variance), "spherical": variance.mean() * np.arange(1, K + 1) / 2,
+    }[name]  # fmt: skip
+    return sg.Mixture(np.full(K, 1 / K), z[:K], sigma, name)
+
+
+MAPS = {
+    "scaler": lambda X: sg.Scaler().fit(X)._affine,
+    "one direction": lambda X: sg.PCA(1).fit(X)._affine,
+    "some directions": lambda X: sg.PCA(3, whiten=True).fit(X)._affine,
+    "rotation": lambda X: sg.PCA().fit(X)._affine,
+    "scaled rotation": lambda X: sg.Scaler().fit(X)._affine.then(sg.PCA(3).fit(sg.Scaler().fit_transform(X))._affine),
+}
+
+
+@pytest.mark.parametrize("form", ["plain", "auto", "screened"])
+@pytest.mark.parametrize("affine", MAPS)
+@pytest.mark.parametrize("name", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_map_taken_into_the_whitening_moves_no_row(monkeypatch, name, affine, form, dtype):
+    """The statistics are those of a moved copy to 1e-12, and the map is never applied to a row."""
+    monkeypatch.setenv("STREAMGMM_KERNELS", form)
+    X = table(700, D=5, spread=30).astype(dtype)
+    weight = np.random.default_rng(1).uniform(0, 2, len(X))
+    affine = MAPS[affine](X)
+    copied = affine.apply(X.astype(np.float64))
+    model = mixture_for(copied, name)
+    wanted = model.accumulate(copied, weight)
+    source = TransformedSource(ArraySource(X, weight, chunk_rows=300), affine)
+    monkeypatch.setattr(Affine, "apply", None)
+    (framed,) = Threads(2).run(partial(e_step, (model,)), source.chunks(), merge_all)
+    found = model.restore(framed)
+    assert found.loglik == pytest.approx(wanted.loglik, rel=1e-12)
+    assert found.entropy == pytest.approx(wanted.entropy, rel=1e-12, abs=1e-10)
+    np.testing.assert_allclose(found.weight, wanted.weight, rtol=1e-12)
+    scale = np.sqrt(np.diag(np.atleast_2d(np.cov(copied.T))))
+    np.testing.assert_allclose(found.mean / scale, wanted.mean / scale, rtol=1e-12, atol=1e-12)
+    size = np.abs(wanted.scatter).max()
+    np.testing.assert_allclose(found.scatter, wanted.scatter, rtol=1e-12, atol=1e-12 * size)
+
+
+@pytest.mark.parametrize("make", [sg.Scaler, sg.PCA])
+@pytest.mark.parametrize("name", ["full", "tied", "diag", "spherical"])
+def test_a_fit_through_a_map_is_the_fit_to_a_moved_copy(make, name):
+    X = table(2000, D=4, spread=30)
+    moved = make().fit_transform(Stored(X, chunk_rows=500))
+    copied = np.concatenate([chunk.load()[0] for chunk in moved.chunks()])
+    settings = {"covariance_type": name, "solver": "exact", "random_state": 0, "max_iter": 20, "tol": 0}
+    through, copy = sg.GaussianMixture(3, **settings), sg.GaussianMixture(3, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        through.fit(moved)
+        copy.fit(Stored(copied, chunk_rows=500))
+    np.testing.assert_allclose(through.lower_bounds_, copy.lower_bounds_, rtol=1e-12)
+    scale = copied.std(axis=0)
+    np.testing.assert_allclose(through.means_ / scale, copy.means_ / scale, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(through.weights_, copy.weights_, rtol=1e-11)
+    assert through.score(moved) == pytest.approx(copy.score(copied), rel=1e-12)
+
+
+@pytest.mark.parametrize("make", [sg.Scaler, sg.PCA])
+def test_far_from_the_origin_rows_are_moved_instead(make):
+    """One origin for both steps would be rounded to 1e-8 there."""
+    X = np.random.default_rng(0).normal(size=(900, 3)) @ np.diag([1.0, 2.0, 3.0]) + 1e8
+    moved = make().fit_transform(Stored(X, chunk_rows=300))
+    copied = np.concatenate([chunk.load()[0] for chunk in moved.chunks()])
+    model = mixture_for(copied, "full")
+    assert model.through(moved.affine) is None
+    (framed,) = Threads(1).run(partial(e_step, (model,)), moved.chunks(), merge_all)
+    assert framed.loglik == pytest.approx(model.accumulate(copied).loglik, rel=1e-13)
+    flat = Affine(np.zeros(3), np.array([1.0, 0.0, 1.0]))
+    assert model.through(flat) is None  # what is the same for all rows cannot be told from them
+    assert model.through(Affine(np.zeros(3), np.ones((3, 3)))) is None
+    holed = sg.Mixture(model.weights, model.means, model.covariances, missing="marginalize")
+    assert holed.through(Affine(np.zeros(3), np.ones(3))) is None
+
+
+def test_what_is_behind_a_map_is_cut_and_kept_like_any_other_source(tmp_path):
+    X = table(2000, D=3)
+    zarr.save_array(tmp_path / "x.zarr", X, zarr_format=3)
+    moved = sg.Scaler().fit_transform(sg.open_source(tmp_path / "x.zarr", chunk_rows=1000))
+    cut, kept = limit_chunks(moved, 300), cached(moved, 10**6)
+    assert cut.max_chunk_rows <= 300 and cut.affine is moved.affine and cut.moments is moved.moments
+    for _ in range(2):
+        rows = np.concatenate([chunk.load()[0] for chunk in kept.chunks()])
+        np.testing.assert_array_equal(rows, moved.affine.apply(X))
+    assert kept.source.bytes_kept == X.nbytes
+    assert kept.fingerprint() == moved.fingerprint()
+
+
+@pytest.mark.parametrize("make", [sg.Scaler, lambda: sg.PCA(2)])
+def test_a_bad_row_behind_a_map_is_named_as_it_was_read(make):
+    X = table(900, D=3)
+    affine = make().fit(X)._affine
+    model = mixture_for(affine.apply(X), "full")
+    X[650, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN: row 650, column 1"):
+        Threads(1).run(
+            partial(e_step, (model,)), TransformedSource(Stored(X, chunk_rows=300), affine).chunks(), merge_all
+        )
 
 
 def test_float32_stays_float32_and_nothing_is_lost():

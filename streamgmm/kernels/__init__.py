@@ -99,7 +99,7 @@ def _crowd(plan: Plan) -> float:
         from streamgmm.kernels.screened import suits
 
         if suits(plan):
-            return 0.3 if plan.shift.shape[0] < 24 else 0.5
+            return 0.3 if plan.whiten.shape[0] < 24 else 0.5
     return 0.0
 
 
@@ -142,7 +142,7 @@ def run(
     label: NDArray[np.int64] | None = None,
     crowd: float | None = None,
 ) -> Sums:
-    """E-step over `rows` (n, D): raw statistics, and whatever per-row output arrays are given.
+    """E-step over `rows` (n, F), F as in `Plan`: raw statistics, and whatever per-row output arrays are given.
 
     `crowd` is the part of all terms up to which a full covariance is screened; None decides by the form in use.
 
@@ -151,7 +151,7 @@ def run(
     NonFiniteRowError
         At the first row with NaN or infinity.
     """
-    n, D = rows.shape
+    n, D = len(rows), len(plan.whiten)
     K, p = plan.coef.shape
     rows = _read_only(rows)
     w = _read_only(_NONE if weight is None else weight)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamgmm._jit import inline, jit
-from streamgmm.kernels.feature import FULL, TIED, softmax, whiten_block
+from streamgmm.kernels.feature import FULL, TIED, lengths, softmax, whiten_block
 
 
 @inline
@@ -56,6 +56,8 @@ def centred(
     n = rows.shape[0]
     K, D = means.shape
     triangular = family in (FULL, TIED)
+    until = np.zeros(D, np.int64)
+    lengths(whiten, shift.shape[0], until)
     z = np.zeros((D, block))
     logits = np.zeros((K, block))
     delta = np.zeros((D, block))
@@ -66,10 +68,10 @@ def centred(
             continue
         start = g * block
         count = min(block, n - start)
-        largest = whiten_block(rows, start, count, shift, whiten, z)
+        largest = whiten_block(rows, start, count, shift, whiten, until, z)
         if not (largest < np.inf):
             for b in range(count):
-                for i in range(D):
+                for i in range(rows.shape[1]):
                     if not np.isfinite(rows[start + b, i]):
                         return start + b
         done[g] = 1

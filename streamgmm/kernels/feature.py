@@ -16,20 +16,34 @@ FULL, TIED, DIAG, SPHERICAL = 0, 1, 2, 3
 
 
 @inline
-def whiten_block(rows, first, count, shift, whiten, z):
+def lengths(whiten, features, until):
+    """until (D,) = how many features each frame coordinate is made of; 0 where it is its own feature, scaled."""
+    D, F = whiten.shape
+    for i in range(D):
+        until[i] = 0 if features > F else F
+    if F > 1:
+        lower = D == F
+        for i in range(D):
+            for j in range(i + 1, F):
+                lower = lower and whiten[i, j] == 0.0
+        if lower:
+            for i in range(D):
+                until[i] = i + 1
+
+
+@inline
+def whiten_block(rows, first, count, shift, whiten, until, z):
     """Write the frame coordinates of rows[first : first + count] to z (D, B); return the largest |z|^2.
 
     The largest is NaN as soon as one entry is NaN or infinite (inf - inf), so a comparison with it finds bad rows.
     """
-    D = shift.shape[0]
-    triangular = whiten.shape[1] == D and D > 1
     largest = 0.0
     for b in range(count):
         norm = 0.0
-        for i in range(D):
-            if triangular:
+        for i in range(z.shape[0]):
+            if until[i] > 0:
                 s = 0.0
-                for j in range(i + 1):
+                for j in range(until[i]):
                     s += whiten[i, j] * (rows[first + b, j] - shift[j])
             else:
                 s = whiten[i, 0] * (rows[first + b, i] - shift[i])
@@ -183,8 +197,10 @@ def feature(
     totals : (5,)                                        # INOUT += see `softmax`
     """
     n = rows.shape[0]
-    D = shift.shape[0]
+    D = whiten.shape[0]
     K, p = coef.shape
+    until = np.zeros(D, np.int64)
+    lengths(whiten, shift.shape[0], until)
     z = np.zeros((D, block))
     phi = np.zeros((p, block))
     logits = np.zeros((K, block))
@@ -196,7 +212,7 @@ def feature(
             continue
         first = g * block
         count = min(block, n - first)
-        largest = whiten_block(rows, first, count, shift, whiten, z)
+        largest = whiten_block(rows, first, count, shift, whiten, until, z)
         if not largest < math.inf:
             continue
         features(family, z, count, phi)

@@ -42,10 +42,10 @@ class Plan(NamedTuple):
 
     family: Family
     shift: Array
-    """(D,) subtracted from every row."""
+    """(F,) subtracted from every row; F = D, the features of the model, unless the model looks through a rotation."""
     whiten: Array
-    """(D, D) lower triangular for FULL and TIED, (D, 1) factors for DIAG and SPHERICAL. TIED: z has unit covariance
-    within components, so that the quadratic term is |z|^2."""
+    """(D, D) lower triangular for FULL and TIED, (D, 1) factors for DIAG and SPHERICAL; any (D, F) through a rotation.
+    TIED: z has unit covariance within components, so that the quadratic term is |z|^2."""
     coef: Array
     """(K, p) feature weights; the coefficient of an off-diagonal product z_i z_j is -P_ij."""
     means: Array

@@ -37,7 +37,7 @@ from streamgmm.kernels._vector import (
     total,
     transpose,
 )
-from streamgmm.kernels.feature import FULL
+from streamgmm.kernels.feature import FULL, lengths
 from streamgmm.kernels.plan import Array, Family, Plan
 from streamgmm.kernels.vector import (
     _NO_SQUARES,
@@ -253,13 +253,15 @@ def screened(
     done : (ceil(n / block),) uint8                     # INOUT set to 1 where the span was taken
     """
     n = rows.shape[0]
-    D = shift.shape[0]
+    D = whiten.shape[0]
     K, p = coef.shape
+    until = np.zeros(D, np.int64)
+    lengths(whiten, shift.shape[0], until)
     statistics = sums.shape[0] > 0
     D8 = _round(D, LANES)
     span = min(SPAN, _round(n, block))
     panels = span // PANEL
-    x = np.zeros((D8, PANEL))
+    x = np.zeros((_round(shift.shape[0], LANES), PANEL))
     z = np.zeros((panels, D8, PANEL))
     flat = np.zeros((span, D8))
     norm = np.zeros(span)
@@ -294,7 +296,7 @@ def screened(
         largest = 0.0
         for u in range(used):
             at = u * D8 * PANEL
-            _frame(rows, first + u * PANEL, first + count - 1, shift, whiten, x, z, at, norm, u * PANEL)
+            _frame(rows, first + u * PANEL, first + count - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
             for i in range(0, D8, LANES):
                 for v in range(0, PANEL, LANES):
                     transpose(z, at + i * PANEL + v, PANEL, flat, (u * PANEL + v) * D8 + i, D8)

@@ -30,7 +30,7 @@ from streamgmm.kernels._vector import (
     total,
     transpose,
 )
-from streamgmm.kernels.feature import DIAG, FULL, SPHERICAL, TIED, TOLERANCE
+from streamgmm.kernels.feature import DIAG, FULL, SPHERICAL, TIED, TOLERANCE, lengths
 
 PANEL = 32
 _NO_SQUARES = np.empty((0, LANES))
@@ -109,34 +109,32 @@ def _accumulate(resp, psi, B, K, step, sums):
 
 
 @inline
-def _frame(rows, first, last, shift, whiten, x, z, at, norm, norm_at):
+def _frame(rows, first, last, shift, whiten, until, x, z, at, norm, norm_at):
     """z (D8, 32) at `at`: frame coordinates of 32 rows from `first` on, beyond `last` it again; norm: their |z|^2."""
-    D = shift.shape[0]
+    F = shift.shape[0]
     column = 0
-    while column < D:
+    while column < F:
         for v in range(0, PANEL, LANES):
             gather_columns(rows, first + v, last, column, x, column * PANEL + v, PANEL)
         column += LANES
-    triangular = whiten.shape[1] == D and D > 1
-    for i in range(D):
+    for i in range(F):
         centre = broadcast(shift[i])
         for v in range(0, PANEL, LANES):
             store(sub(load(x, i * PANEL + v), centre), x, i * PANEL + v)
     n0 = n1 = n2 = n3 = broadcast(0.0)
-    for i in range(D):
-        j = 0 if triangular else i
+    for i in range(whiten.shape[0]):
+        j = 0 if until[i] > 0 else i
         w = broadcast(whiten[i, 0])
         s0 = mul(w, load(x, j * PANEL))
         s1 = mul(w, load(x, j * PANEL + 8))
         s2 = mul(w, load(x, j * PANEL + 16))
         s3 = mul(w, load(x, j * PANEL + 24))
-        if triangular:
-            for j in range(1, i + 1):
-                w = broadcast(whiten[i, j])
-                s0 = fma(w, load(x, j * PANEL), s0)
-                s1 = fma(w, load(x, j * PANEL + 8), s1)
-                s2 = fma(w, load(x, j * PANEL + 16), s2)
-                s3 = fma(w, load(x, j * PANEL + 24), s3)
+        for j in range(1, until[i]):
+            w = broadcast(whiten[i, j])
+            s0 = fma(w, load(x, j * PANEL), s0)
+            s1 = fma(w, load(x, j * PANEL + 8), s1)
+            s2 = fma(w, load(x, j * PANEL + 16), s2)
+            s3 = fma(w, load(x, j * PANEL + 24), s3)
         store(s0, z, at + i * PANEL)
         store(s1, z, at + i * PANEL + 8)
         store(s2, z, at + i * PANEL + 16)
@@ -406,15 +404,17 @@ def dense(
 ):
     """What `feature` does, with the same arguments; `block` must be a multiple of 32."""
     n = rows.shape[0]
-    D = shift.shape[0]
+    D = whiten.shape[0]
     K, p = coef.shape
+    until = np.zeros(D, np.int64)
+    lengths(whiten, shift.shape[0], until)
     statistics = sums.shape[0] > 0
     outer = statistics and family == TIED
     D8 = _round(D, LANES)
     q = p - 1  # rows of phi: all features but the constant
     q8 = _round(D if family == SPHERICAL else q, LANES)
     panels = block // PANEL
-    x = np.zeros((D8, PANEL))
+    x = np.zeros((_round(shift.shape[0], LANES), PANEL))
     z = np.zeros((panels, D8, PANEL))
     norm = np.zeros(block)
     common = np.zeros(PANEL)
@@ -443,7 +443,7 @@ def dense(
         for u in range(panels):
             begin = first + u * PANEL
             at = u * D8 * PANEL
-            _frame(rows, begin, first + count - 1, shift, whiten, x, z, at, norm, u * PANEL)
+            _frame(rows, begin, first + count - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
             _columns(family, z, at, D, phi)
             _logits(coef, phi, R[u])
             if statistics:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.sources.transformed import TransformedSource
 
 
 def limit_chunks(source: Source, max_rows: int) -> Source:
@@ -96,4 +97,6 @@ class CachedSource(Source):
 
 def cached(source: Source, budget: int) -> Source:
     """`source` with decoded chunks kept while `budget` bytes last; itself where nothing would be gained."""
+    if isinstance(source, TransformedSource):  # keep what was read: who moves the rows must not depend on what is kept
+        return source.over(cached(source.source, budget))
     return CachedSource(source, budget) if source.decodes and budget > 0 else source

@@ -1,4 +1,4 @@
-"""Rows of another source, moved, scaled or rotated as they are loaded; nothing is copied or written."""
+"""Rows of another source, moved, scaled or rotated as they are loaded, or by who reads them (`unmoved`)."""
 
 from __future__ import annotations
 
@@ -7,47 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from streamgmm.affine import Affine
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Affine:
-    """y = (x - shift) * matrix for a vector of scales, (x - shift) @ matrix for a matrix (D, d).
-
-    The difference is taken first, in float64, so that an offset of the data costs no digit of what is left.
-    """
-
-    shift: Array
-    matrix: Array
-
-    @property
-    def n_features_out(self) -> int:
-        return self.matrix.shape[-1]
-
-    def apply(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """(n, d) in the dtype of `rows`."""
-        centred = rows - self.shift
-        if self.matrix.ndim == 1:
-            centred *= self.matrix
-        else:
-            centred = centred @ self.matrix
-        return np.ascontiguousarray(centred.astype(rows.dtype, copy=False))
-
-    def linear(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """What is left to be done where scales and `shift @ matrix` are somebody else's: (n, D) rows @ matrix."""
-        return rows if self.matrix.ndim == 1 else np.ascontiguousarray(rows @ self.matrix)
-
-    def then(self, other: Affine) -> Affine | None:
-        """One map that equals this one followed by `other`, or None where no form of this class can hold it."""
-        if self.matrix.ndim == 2 or not self.matrix.all():
-            return None
-        scale = self.matrix if other.matrix.ndim == 1 else self.matrix[:, None]
-        return Affine(self.shift + other.shift / self.matrix, scale * other.matrix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +57,17 @@ class TransformedSource(Source):
         self.n_features = self.affine.n_features_out
         self.n_rows = source.n_rows
         self.n_chunks = source.n_chunks
+        self.decodes = source.decodes
         self.dtype = source.dtype
         self.has_weights = source.has_weights
         self.feature_names = feature_names
+
+    def over(self, source: Source) -> TransformedSource:
+        """The same map of a source of the same rows: cut otherwise, or kept in memory."""
+        return TransformedSource(source, self.affine, moments=self.moments, feature_names=self.feature_names)
+
+    def limited(self, max_rows: int) -> Source:
+        return self.over(self.source.limited(max_rows))
 
     def chunks(self) -> Iterator[Chunk]:
         for chunk in self.source.chunks():
