@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.affine import Affine
 from streamgmm.cli.terminal import message
 from streamgmm.config import Config, ConfigError
 from streamgmm.mixture import Mixture
 from streamgmm.persistence import ModelFile, load_model, save_model
 from streamgmm.sources.base import Source
 from streamgmm.sources.tables import NotNumbersError
-from streamgmm.sources.transformed import Affine, TransformedSource
+from streamgmm.sources.transformed import TransformedSource
 
 Array = NDArray[np.float64]
 PREFIX = "projection_"
