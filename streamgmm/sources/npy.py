@@ -34,6 +34,7 @@ from streamgmm.sources.base import (
     wanted_rows,
     weight_array,
 )
+from streamgmm.sources.scratch import read_into, scratch_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,11 @@ class FileChunk(Chunk):
         try:
             with open(layout.path, "rb", buffering=0) as file:
                 if layout.fortran:
-                    values = np.empty((D, n), layout.dtype).T
+                    values = scratch_array("rows", (D, n), layout.dtype).T
                     for j in range(D):
                         self._fill(file, values[:, j], layout.offset + (j * layout.shape[0] + self.start) * size)
                 else:
-                    values = np.empty((n, D), layout.dtype)
+                    values = scratch_array("rows", (n, D), layout.dtype)
                     self._fill(file, values, layout.offset + self.start * D * size)
         except OSError as error:
             raise ChunkReadError(self.name, self.index, f"cannot be read: {error.strerror or error}.") from error
@@ -99,13 +100,10 @@ class FileChunk(Chunk):
         return rows, self.weight
 
     def _fill(self, file: Any, into: NDArray[Any], offset: int) -> None:
-        view = memoryview(into).cast("B") if into.size else memoryview(b"")
         file.seek(offset)
-        while view:
-            got = file.readinto(view)
-            if not got:
-                raise ChunkReadError(self.name, self.index, f"the file ends {len(view)} bytes too early.")
-            view = view[got:]
+        missing = read_into(file, into)
+        if missing:
+            raise ChunkReadError(self.name, self.index, f"the file ends {missing} bytes too early.")
 
 
 class FileSource(RunSource):

@@ -6,8 +6,10 @@ where large blocks go back to the system when they are freed.
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,3 +44,19 @@ def scratch(use: str, size: int) -> NDArray[np.uint8]:
     if len(memory) <= LARGEST:
         _blocks.held[use] = memory, weakref.ref(owner)
     return owner[:size]
+
+
+def scratch_array(use: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """An array of any content in such memory."""
+    return scratch(use, math.prod(shape) * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
+
+
+def read_into(file: Any, into: NDArray[Any]) -> int:
+    """Fill a contiguous array from an unbuffered file, from where it stands; the bytes that were not there."""
+    view = memoryview(into).cast("B") if into.size else memoryview(b"")
+    while view:
+        got = file.readinto(view)
+        if not got:
+            break
+        view = view[got:]
+    return len(view)

@@ -18,7 +18,7 @@ from numcodecs import blosc, zstd
 from numpy.typing import NDArray
 
 from streamgmm.sources.base import Stamp
-from streamgmm.sources.scratch import scratch
+from streamgmm.sources.scratch import read_into, scratch, scratch_array
 
 Bytes = NDArray[np.uint8]
 
@@ -69,10 +69,10 @@ class Layout:
         OSError, ValueError, RuntimeError
             Where a file is cut short, does not pass its checksum, or cannot be decoded.
         """
-        out = scratch("decoded", len(files) * self.chunk_bytes)
-        for i, (path, (size, _)) in enumerate(files):
-            self._decode(_content(path, size), out[i * self.chunk_bytes : (i + 1) * self.chunk_bytes])
-        rows = out.view(self.dtype).reshape(-1, self.shape[1])
+        rows = scratch_array("rows", (len(files) * self.shape[0], self.shape[1]), self.dtype)
+        out = rows.reshape(-1).view(np.uint8).reshape(len(files), -1)
+        for (path, (size, _)), part in zip(files, out, strict=True):
+            self._decode(_content(path, size), part)
         # Part of a chunk is copied: whoever keeps it would hold on to the whole.
         return rows if (first, stop) == (0, len(rows)) else rows[first:stop].copy()
 
@@ -109,12 +109,9 @@ def _content(path: str, size: int) -> Bytes:
     """The first `size` bytes of a file, read-only."""
     content = scratch("stored", size)
     with open(path, "rb", buffering=0) as file:
-        at = 0
-        while at < size:
-            n = file.readinto(memoryview(content)[at:])
-            if not n:
-                raise ValueError(f"{path} ends after {at} of {size} bytes")
-            at += n
+        missing = read_into(file, content)
+    if missing:
+        raise ValueError(f"{path} ends {missing} bytes too early")
     content.flags.writeable = False
     return content
 
