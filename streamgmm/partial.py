@@ -7,17 +7,19 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from streamgmm.covariance import family
 from streamgmm.em import non_finite
-from streamgmm.learner import Array, Learner, StepReport
+from streamgmm.learner import Learner, StepReport
 from streamgmm.mixture import Mixture, check_weight
 from streamgmm.reading import Reader
 from streamgmm.sources import is_array_like
+
+Array = NDArray[np.float64]
 
 
 class Partial(Reader):
