@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,14 +102,18 @@ class Stats:
 
     def scaled(self, factor: float) -> Stats:
         """Statistics of the same rows with every sample weight times `factor` >= 0."""
-        return replace(
-            self,
-            weight=self.weight * factor,
-            scatter=self.scatter * factor,
-            loglik=self.loglik * factor,
-            entropy=self.entropy * factor,
-            log_max=self.log_max * factor,
-            count=self.count * factor,
+        return Stats(
+            self.weight * factor,
+            self.mean,
+            self.scatter * factor,
+            self.loglik * factor,
+            self.entropy * factor,
+            self.log_max * factor,
+            self.count * factor,
+            self.rows,
+            self.family,
+            self.observation,
+            self.dropped,
         )
 
     def blend(self, other: Stats, rate: float) -> Stats:
