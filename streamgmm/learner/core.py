@@ -170,13 +170,17 @@ class Learner:
     @property
     def model(self) -> Mixture | None:
         """The model to use now: of the late average where there is one, else the running one; None during the hold."""
-        if self.average is None or self.online.seen < LATE_STEPS * self.unit:
-            return self.running
         if self._served is None:
-            totals = self.average.scaled(self.effective_sample_size)
             with single_threaded_blas():
-                self._served = steady_m_step(totals, self.reg_covar, self.running)[0]
+                self._serve()
         return self._served
+
+    def _serve(self) -> None:
+        if self.average is None or self.online.seen < LATE_STEPS * self.unit:
+            self._served = self.running
+        else:
+            totals = self.average.scaled(self.effective_sample_size)
+            self._served = steady_m_step(totals, self.reg_covar, self.running)[0]
 
     # Learning ---------------------------------------------------------------------------------------------------
 
@@ -212,6 +216,7 @@ class Learner:
                     taken = self.waiting.view()
                     reports.append(self._step(*taken))
                     self.waiting.clear()
+            self._serve()
         return reports
 
     def _wait(self, rows: Array, weight: Array | None) -> None:

@@ -62,7 +62,7 @@ class Sizes:
             return self.unit
         if self.fixed is not None:
             return max(1, self.fixed)
-        limit = min(seen / 16, MAX_STEP_ROWS, self.half_life / 8 if self.half_life else math.inf)
+        limit = min(seen / 12, MAX_STEP_ROWS, self.half_life / 8 if self.half_life else math.inf)
         rows = self.unit
         while 2 * rows <= limit:
             rows *= 2

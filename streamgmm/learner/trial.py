@@ -21,7 +21,7 @@ def wait_for_challenge(unit: float, challenged: int, seen: float, half_life: flo
     A start costs as much as 10^5 rows: four times as seldom each time, or once in a half-life.
     """
     if half_life is None:
-        return max(32.0 * unit, 3.0 * challenged)
+        return max(64.0 * unit, 3.0 * challenged)
     return min(max(8.0 * unit, seen / 2), max(half_life, 32.0 * unit))
 
 
