@@ -89,8 +89,8 @@ def table(rows: list[list[str]]) -> str:
         "LocalOutlierFactor",
     ]
     lines = [
-        "ROC AUC of the anomaly scores (and seconds to fit and score; for the OutlierDetector those of all "
-        f"{len(COMPONENTS)} fits), features z-scored, all settings at their defaults, on {processor()}.",
+        "ROC AUC of the anomaly scores (and seconds to fit and score; for the OutlierDetector, choosing K among "
+        f"{len(COMPONENTS)}), features z-scored, all settings at their defaults, on {processor()}.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -87,6 +88,37 @@ def test_the_number_of_components_is_chosen_by_bic():
     assert sg.OutlierDetector(range(1, 4), random_state=0).fit(X).n_components_ == 2
     with pytest.raises(ValueError, match="positive integer"):
         sg.OutlierDetector([0, 1]).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_all_numbers_of_components_share_their_readings():
+    class Stored(ArraySource):
+        in_memory = False
+        readings = 0
+
+        def chunks(self):
+            self.readings += 1
+            return super().chunks()
+
+    source = Stored(data(2000), chunk_rows=500)
+    detector = sg.OutlierDetector(range(1, 5), max_iter=20, contamination=0.02, random_state=0).fit(source)
+    guess = 1  # the threshold's sketch starts from the first chunk
+    assert source.readings == detector.n_passes_ + guess
+    assert detector.n_passes_ <= 22
+    assert detector.n_components_ == 2 and sorted(detector.bic_) == [1, 2, 3, 4]
+
+
+def test_settings_that_cannot_share_readings_are_fitted_one_by_one():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([data(300), rng.uniform(-10, 10, (60, 2))])
+    mixture = sg.GaussianMixture(noise="uniform", random_state=0, tol=1e-4)
+    detector = sg.OutlierDetector([1, 2], estimator=mixture).fit(X)
+    assert detector.estimator_.noise_weight_ > 0.02 and set(detector.bic_) == {1, 2}
+
+
+def test_a_chosen_mixture_that_did_not_converge_says_so():
+    with pytest.warns(ConvergenceWarning, match="lowest BIC .* Raise max_iter"):
+        sg.OutlierDetector([2, 3], max_iter=1, random_state=0).fit(data(300))
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
