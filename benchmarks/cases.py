@@ -1,7 +1,7 @@
 """The rows of the table: data, and the start that everybody is given.
 
-Generated rows come from mixtures whose components have deviations of 0.5 to 1.5, "width 1", about normal centres of 1 or
-3 times that. Everybody starts from random rows as means, with equal weights and the covariance of all rows in every
+Generated rows come from mixtures whose components have deviations of 0.5 to 1.5, "width 1", about normal centres of 1
+or 3 times that. Everybody starts from random rows as means, with equal weights and the covariance of all rows in every
 component: a start that knows nothing, in which every component overlaps every other, as they do for the first
 iterations. The photo patches start from a fit on its way.
 """

@@ -86,8 +86,8 @@ def test_zero_rows_make_no_chunk():
 
 def test_default_chunks_depend_on_rows_and_features_only():
     wide, narrow = open_source(np.zeros((300_000, 2))), open_source(np.zeros((40_000, 64)))
-    assert [c.start for c in wide.chunks()] == [0, 131_072, 262_144]
-    assert [c.start for c in narrow.chunks()] == [0, 16_384, 32_768]
+    assert [c.start for c in wide.chunks()] == [0, 75_008, 150_016, 225_024]
+    assert [c.start for c in narrow.chunks()] == [0, 20_096]
 
 
 @pytest.mark.parametrize(

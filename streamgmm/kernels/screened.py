@@ -37,13 +37,13 @@ from streamgmm.kernels._vector import (
     total,
     transpose,
 )
-from streamgmm.kernels.feature import FULL, lengths
+from streamgmm.kernels.feature import lengths
 from streamgmm.kernels.plan import Array, Family, Plan
 from streamgmm.kernels.vector import (
     _NO_SQUARES,
     PANEL,
     _accurate,
-    _columns,
+    _cube,
     _frame,
     _label,
     _logits,
@@ -53,10 +53,13 @@ from streamgmm.kernels.vector import (
     _m41,
     _m42,
     _m44,
+    _quadratics,
     _round,
     _row_weights,
     _softmax,
+    _table,
     _weigh,
+    _zeros,
 )
 
 SPAN = 2048
@@ -261,30 +264,29 @@ def screened(
     D8 = _round(D, LANES)
     span = min(SPAN, _round(n, block))
     panels = span // PANEL
-    x = np.zeros((_round(shift.shape[0], LANES), PANEL))
-    z = np.zeros((panels, D8, PANEL))
-    flat = np.zeros((span, D8))
-    norm = np.zeros(span)
-    side = np.zeros((ways.shape[0], PANEL))
-    bound = np.zeros((panels, K, PANEL))
-    R = np.zeros((panels, K, PANEL))
-    out = np.zeros((panels, 5, PANEL))
-    slack = np.zeros(K)
-    common = np.zeros(PANEL)
-    best = np.zeros(span)
-    floor = np.zeros(span)
-    w = np.zeros((panels, PANEL))
-    value = np.zeros(PANEL)
-    phi = np.zeros((p, PANEL))
+    x = _table(_round(shift.shape[0], LANES), PANEL)
+    z = _cube(panels, D8, PANEL)
+    flat = _table(span, D8)
+    norm = _zeros(span)
+    side = _table(ways.shape[0], PANEL)
+    bound = _cube(panels, K, PANEL)
+    R = _cube(panels, K, PANEL)
+    out = _cube(panels, 5, PANEL)
+    slack = _zeros(K)
+    common = _zeros(PANEL)
+    best = _zeros(span)
+    floor = _zeros(span)
+    w = _table(panels, PANEL)
+    value = _zeros(PANEL)
     capacity = int(crowd * K * span) + span + 2 * LANES
     chosen = np.zeros(capacity + K * LANES, np.int64)
     begin_of = np.zeros(K + 1, np.int64)
     spare = np.zeros(LANES, np.int64)
     batch = 128
-    picked = np.zeros((batch, D8))
-    scaled = np.zeros((batch // LANES, D + 1, LANES))
-    part = np.zeros((K if statistics else 0, D + 1, D8))
-    masses = np.zeros((K, LANES))
+    picked = _table(batch, D8)
+    scaled = _cube(batch // LANES, D + 1, LANES)
+    part = _cube(K if statistics else 0, D + 1, D8)
+    masses = _table(K, LANES)
     local = np.zeros(5)
     taken = np.zeros(done.shape[0], np.uint8)
     cut = math.exp(-reach)
@@ -320,8 +322,7 @@ def screened(
             excluded = 0
             probe = min(4, used)
             for u in range(probe):
-                _columns(FULL, z, u * D8 * PANEL, D, phi)
-                _logits(coef, phi, R[u])
+                _quadratics(coef, z, u * D8 * PANEL, D, R[u])
                 _bounds(ways, z[u], const, slack, side, bound[u])
                 for v in range(0, PANEL, LANES):
                     top = broadcast(base)
@@ -384,8 +385,7 @@ def screened(
                     _evaluate(k, D, coef, flat, chosen[begin_of[k] :], begin_of[k + 1] - begin_of[k], x, value, R)
         if loose:
             for u in range(used):
-                _columns(FULL, z, u * D8 * PANEL, D, phi)
-                _logits(coef, phi, R[u])
+                _quadratics(coef, z, u * D8 * PANEL, D, R[u])
         for u in range(used):
             if label.shape[0] > 0:
                 _label(R, u * K * PANEL, K, base, common, best)

@@ -23,6 +23,7 @@ from streamgmm.kernels._vector import (
     logit_tile,
     maximum,
     mul,
+    quadratic_tile,
     select_greater,
     store,
     sub,
@@ -35,6 +36,7 @@ from streamgmm.kernels.feature import DIAG, FULL, SPHERICAL, TIED, TOLERANCE, le
 PANEL = 32
 _NO_SQUARES = np.empty((0, LANES))
 _e4, _e2, _e1 = (logit_tile(m, 4) for m in (4, 2, 1))
+_q44, _q14 = quadratic_tile(4, 4), quadratic_tile(1, 4)
 _m81 = sum_tile(8, 1)
 _m44, _m42, _m41 = (sum_tile(4, v) for v in (4, 2, 1))
 _m24, _m22, _m21 = (sum_tile(2, v) for v in (4, 2, 1))
@@ -44,6 +46,26 @@ _m14, _m12, _m11 = (sum_tile(1, v) for v in (4, 2, 1))
 @inline
 def _round(n, unit):
     return -(-n // unit) * unit
+
+
+@inline
+def _zeros(n):
+    """n zeros from a multiple of 64 bytes on: a vector that straddles two cache lines costs two accesses."""
+    space = np.zeros(n + LANES)
+    skip = (-(space.ctypes.data >> 3)) & (LANES - 1)
+    return space[skip : skip + n]
+
+
+@inline
+def _table(rows, columns):
+    """`_zeros` of shape (rows, columns)."""
+    return _zeros(rows * columns).reshape((rows, columns))
+
+
+@inline
+def _cube(panels, rows, columns):
+    """`_zeros` of shape (panels, rows, columns)."""
+    return _zeros(panels * rows * columns).reshape((panels, rows, columns))
 
 
 def block_rows(D: int) -> int:
@@ -64,6 +86,29 @@ def _logits(coef, phi, logits):
         k += 2
     if k < K:
         _e1(coef, k * p, p, phi, 0, PANEL, p - 1, logits, k * PANEL, PANEL)
+
+
+@inline
+def _quadratics(coef, z, at, D, logits):
+    """logits (K, 32) from z (D, 32) at `at`, full covariances: sum over i of z_i (b_i + sum over j <= i of A_ij z_j).
+
+    As much arithmetic as coef phi, and nothing but z to read, which stays in the first-level cache.
+    """
+    K, p = coef.shape
+    linear = D * (D + 1) // 2
+    for k in range(K):
+        constant = broadcast(coef[k, p - 1])
+        for v in range(0, PANEL, LANES):
+            store(constant, logits, k * PANEL + v)
+    i = 0
+    while i + 4 <= D:
+        for k in range(K):
+            _q44(coef, k * p, k * p + linear, i, z, at, PANEL, logits, k * PANEL)
+        i += 4
+    while i < D:
+        for k in range(K):
+            _q14(coef, k * p, k * p + linear, i, z, at, PANEL, logits, k * PANEL)
+        i += 1
 
 
 @inline
@@ -414,22 +459,22 @@ def dense(
     q = p - 1  # rows of phi: all features but the constant
     q8 = _round(D if family == SPHERICAL else q, LANES)
     panels = block // PANEL
-    x = np.zeros((_round(shift.shape[0], LANES), PANEL))
-    z = np.zeros((panels, D8, PANEL))
-    norm = np.zeros(block)
-    common = np.zeros(PANEL)
-    out = np.zeros((panels, 5, PANEL))
-    best = np.zeros(PANEL)
-    w = np.ones(PANEL)
-    phi = np.zeros((_round(q + 1, LANES), PANEL))
-    R = np.zeros((panels, K, PANEL))
-    twice = np.zeros((PANEL, _round(2 * D + D // 2 + LANES, LANES)))
-    psi = np.zeros((block + 1 if statistics else 0, q8))
-    part = np.zeros((K if statistics else 0, q8))
-    masses = np.zeros((K if statistics else 0, LANES))
-    squares = np.zeros((K if statistics and family == SPHERICAL else 0, LANES))
-    scaled = np.zeros((panels if outer else 0, D8, PANEL))
-    scatter = np.zeros((D if outer else 0, q8))
+    x = _table(_round(shift.shape[0], LANES), PANEL)
+    z = _cube(panels, D8, PANEL)
+    norm = _zeros(block)
+    common = _zeros(PANEL)
+    out = _cube(panels, 5, PANEL)
+    best = _zeros(PANEL)
+    w = _zeros(PANEL)
+    phi = _table(_round(q + 1, LANES), PANEL)
+    R = _cube(panels, K, PANEL)
+    twice = _table(PANEL, _round(2 * D + D // 2 + LANES, LANES))
+    psi = _table(block + 1 if statistics else 0, q8)
+    part = _table(K if statistics else 0, q8)
+    masses = _table(K if statistics else 0, LANES)
+    squares = _table(K if statistics and family == SPHERICAL else 0, LANES)
+    scaled = _cube(panels if outer else 0, D8, PANEL)
+    scatter = _table(D if outer else 0, q8)
     total_value = broadcast(0.0)
     total_entropy = broadcast(0.0)
     total_log_max = broadcast(0.0)
@@ -444,8 +489,11 @@ def dense(
             begin = first + u * PANEL
             at = u * D8 * PANEL
             _frame(rows, begin, first + count - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
-            _columns(family, z, at, D, phi)
-            _logits(coef, phi, R[u])
+            if family == FULL and _cyclic(D):
+                _quadratics(coef, z, at, D, R[u])
+            else:
+                _columns(family, z, at, D, phi)
+                _logits(coef, phi, R[u])
             if statistics:
                 _rows(family, z, at, D, phi, twice, psi, u * PANEL * q8, q8)
             if family == TIED:

@@ -17,12 +17,17 @@ from streamgmm.sources.base import (
     Source,
     Weights,
     as_rows,
+    check_chunk_rows,
     check_weights,
+    default_chunk_rows,
     even_runs,
     row_dtype,
-    wanted_rows,
     weight_array,
 )
+
+_LARGEST = 131_072
+_MULTIPLE = 128
+"""Rows that kernels take in one go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,20 @@ class ArrayChunk(Chunk):
     @property
     def shipped_bytes(self) -> int:
         return int(self.rows.nbytes)
+
+
+def balanced_rows(n_rows: int, n_features: int) -> int:
+    """Rows of each chunk of an array: up to twice the default, as views cost nothing, and equal.
+
+    Their number is even, and of many a multiple of 8: an iteration has few, and one too many leaves a thread idle.
+    """
+    least = default_chunk_rows(n_features)
+    if n_rows <= least:
+        return least
+    wanted = -(-n_rows // min(_LARGEST, 2 * least))
+    unit = 8 if n_rows > 4 * least else 2
+    chunks = -(-wanted // unit) * unit
+    return -(-n_rows // (chunks * _MULTIPLE)) * _MULTIPLE
 
 
 class ArraySource(RunSource):
@@ -73,7 +92,8 @@ class ArraySource(RunSource):
         else:
             self.weight = check_weights(rows[:, self.pick.weight], name, 0, 0)
         self.has_weights = self.weight is not None
-        self.set_runs(even_runs(len(rows), wanted_rows(chunk_rows, self.n_features)))
+        size = balanced_rows(len(rows), self.n_features) if chunk_rows is None else check_chunk_rows(chunk_rows)
+        self.set_runs(even_runs(len(rows), size))
 
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
         weight = None if self.weight is None else self.weight[start:stop]
