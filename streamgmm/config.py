@@ -89,17 +89,17 @@ class SelectSection(_Section):
 class StreamSection(_Section):
     """What `streamgmm stream` reads and does; [data] path and columns say where."""
 
-    source: Literal["lines", "arrow", "zarr", "parquet", "kafka", "synthetic"] = Field(
+    source: Literal["lines", "arrow", "zarr", "parquet", "kafka", "redis", "synthetic"] = Field(
         default="lines", description='[data] path is a file, a folder, or "-" for standard input'
     )
     format: Literal["ndjson", "csv", "float64"] = Field(default="ndjson", description="of lines and of messages")
     header: bool = Field(default=False, description="the first line of a CSV names its columns")
     width: int | None = Field(default=None, ge=1, description="numbers per row, where no columns are named")
     follow: bool = Field(default=False, description="wait for more at the end")
-    servers: str | None = Field(default=None, description="Kafka: host:port,...")
-    topic: str | None = Field(default=None, description="Kafka")
+    servers: str | None = Field(default=None, description="Kafka: host:port,...; Redis: redis://host:port/0")
+    topic: str | None = Field(default=None, description="Kafka; Redis: key of the stream")
     group: str = Field(default="streamgmm", description="Kafka: under which offsets are shown")
-    idle: float | None = Field(default=None, gt=0, description="Kafka: end after so many seconds without a message")
+    idle: float | None = Field(default=None, gt=0, description="Kafka, Redis: end after so many seconds with nothing")
     snapshot: str | None = Field(default=None, description="the one file that a restart needs")
     snapshot_rows: float = Field(default=1e6, gt=0, description="a snapshot is due after so many rows")
     snapshot_seconds: float = Field(default=10.0, gt=0, description="or so many seconds")

@@ -35,8 +35,11 @@ Scale = Annotated[bool | None, typer.Option("--scale", help="Scale features to d
 Pca = Annotated[str | None, typer.Option("--pca", metavar="N", help="Fit N principal components (0.9: 90 %).")]
 
 
-def configured(what: str, settings: list[str] | None, **given: Any) -> Config:
-    """The config meant by a path to a config or to data, options given, and ``--set``; the later ones win."""
+def configured(what: str, settings: list[str] | None, *, pathless: tuple[str, ...] = (), **given: Any) -> Config:
+    """The config meant by a path to a config or to data, options given, and ``--set``; the later ones win.
+
+    `pathless` are the values of ``stream.source`` with which [data] need not name a path.
+    """
     options = {key.replace("__", "."): value for key, value in given.items() if value is not None}
     if "data.columns" in options:
         options["data.columns"] = options["data.columns"].split(",")
@@ -46,7 +49,7 @@ def configured(what: str, settings: list[str] | None, **given: Any) -> Config:
         config = load_config(what, options, settings or ())
     else:
         config = load_config(None, {"data.path": what}, options, settings or ())
-    if config.data.path is None:
+    if config.data.path is None and config.stream.source not in pathless:
         raise ConfigError(f"{what}: no data named. Add path = ... to its [data], or --set data.path=...")
     return config
 

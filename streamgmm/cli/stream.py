@@ -31,7 +31,7 @@ def stream(
 
     SIGTERM and Ctrl-C write a snapshot and end; started again it goes on from there, no row lost, none counted twice.
     """
-    config = configured(what, settings)
+    config = configured(what, settings, pathless=("kafka", "redis", "synthetic"))
     document, interrupted = run_stream(config, fresh=fresh)
     if json:
         emit(document)
@@ -54,9 +54,12 @@ def connector(config: Config) -> Any:
     table_like = {"path": data.path, "columns": data.columns, "follow": one.follow}
     if one.source == "lines":
         return connect("lines", path=data.path, header=one.header, follow=one.follow, **text)
+    if one.source in ("kafka", "redis") and not (one.servers and one.topic):
+        raise ConfigError(f'[stream] source = "{one.source}" needs servers and topic.')
+    if one.source == "redis":
+        told = {"columns": data.columns, "idle": one.idle, "dead_letters": one.dead_letters}
+        return connect("redis", servers=one.servers, topic=one.topic, **told)
     if one.source == "kafka":
-        if one.servers is None or one.topic is None:
-            raise ConfigError('[stream] source = "kafka" needs servers and topic.')
         return connect("kafka", servers=one.servers, topic=one.topic, group=one.group, idle=one.idle, **text)
     if one.source == "synthetic":
         width = one.width or 4

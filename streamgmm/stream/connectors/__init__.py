@@ -21,6 +21,7 @@ CONNECTORS = {
     "zarr": "GrowingZarr",
     "parquet": "ParquetFolder",
     "kafka": "Kafka",
+    "redis": "Redis",
     "synthetic": "Synthetic",
 }
 """Module of this package, and its class."""
