@@ -48,6 +48,28 @@ class Coordinates:
             means, parts = delta / spread, [np.log(model.factors)]
         return np.concatenate([log_weights, means.ravel(), *(part.ravel() for part in parts)])
 
+    @property
+    def scale(self) -> Array:
+        """(P,) factors that make differences of coordinates comparable: about the information of the complete data.
+
+        Means and factors in units of their component's own spread, all times the root of its weight.
+        """
+        origin = self.origin
+        K, D = origin.means.shape
+        root = np.sqrt(origin.weights)
+        parts = [root if origin.box is None else np.append(root, np.sqrt(origin.noise_weight))]
+        if isinstance(origin.family, Triangular):
+            lower = np.linalg.solve(origin.frame[1], origin.factors)
+            inverse = 1.0 / np.diagonal(lower, axis1=-2, axis2=-1)
+            i, _ = np.tril_indices(D, -1)
+            own = root if lower.ndim == 3 else np.ones(())
+            parts += [root[:, None] * inverse, np.sqrt(2.0) * np.broadcast_to(own[..., None], inverse.shape)]
+            parts += [own[..., None] * inverse[..., i]]
+        else:
+            spread = np.broadcast_to((origin.factors / origin.frame[1]).reshape(K, -1), (K, D))
+            parts += [root[:, None] / spread, np.repeat(root, origin.factors.size // K)]
+        return np.concatenate([part.ravel() for part in parts])
+
     def unpack(self, vector: Array) -> Mixture | None:
         """The mixture at `vector`; None where it overflows."""
         origin = self.origin
@@ -104,7 +126,9 @@ class Pace:
     finishing : int
         Plain steps that are still to be taken to test convergence.
     misses : int
-        Rejections of `Corrected`, less what was accepted since.
+        Rejections of `Corrected`, less what was accepted since; below 0 where steps are longer than usual.
+    leap : float
+        Gain of the last accepted proposal, in nats per row.
     """
 
     path: tuple[Mixture, ...] = ()
@@ -115,6 +139,7 @@ class Pace:
     clipped: bool = False
     finishing: int = 0
     misses: int = 0
+    leap: float = np.inf
 
 
 class Accelerator(ABC):
@@ -141,6 +166,10 @@ class Accelerator(ABC):
     @abstractmethod
     def rejected(self, pace: Pace) -> Pace:
         """After a rejection; the candidate goes on from the fallback."""
+
+    def arrived(self, gains: Sequence[float], pace: Pace) -> bool:
+        """Whether the proposals show that the limit is reached, though the plain steps alone do not show it yet."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +220,33 @@ class Squarem(Accelerator):
 
 
 _PATIENCE = 3
+_LONGEST = -2
+_DEPTH = 4
+"""Points and where they led that Anderson mixing combines."""
 
 Step = Callable[[Mixture], Mixture]
 """One EM step on rows at hand. Raises `CollapsedError` where it cannot."""
+
+
+def mixed(path: Sequence[Mixture], image: Mixture) -> Mixture | None:
+    """Anderson mixing of a fixed-point map: ``path`` is x0, g(x0), x1, g(x1), ..., the newest last.
+
+    Of the affine combinations of the points, that with the smallest combined step g(x) - x; where the map carries it.
+    None where there is but one point, where the combination is no mixture, or where it leads down: away from where the
+    plain EM step `image` leads, as it does near a saddle, which is a fixed point too.
+    """
+    if len(path) < 4:
+        return None
+    coordinates = Coordinates(path[-2])
+    x, g = (np.stack([coordinates.pack(one) for one in path[i::2]]) for i in (0, 1))
+    uphill = coordinates.pack(image) - x[-1]
+    if not (np.isfinite(x).all() and np.isfinite(g).all() and np.isfinite(uphill).all()):
+        return None
+    scale = coordinates.scale
+    step = (g - x) * scale
+    gamma = np.linalg.lstsq(np.diff(step, axis=0).T, step[-1], rcond=1e-6)[0]
+    proposal = g[-1] - gamma @ np.diff(g, axis=0)
+    return coordinates.unpack(proposal) if (proposal - x[-1]) * scale @ (uphill * scale) > 0.0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +279,22 @@ class Corrected(Accelerator):
         if pace.misses >= _PATIENCE:
             return self.then.next(model, image, gains, pace)
         if pace.fallback is not None:
-            finishing = FINISH if gains and abs(gains[-1]) < self.tol else 0
-            pace = replace(pace, fallback=None, misses=max(0, pace.misses - 1), finishing=finishing)
+            leap = gains[-1] if gains else np.inf
+            done = abs(leap) < self.tol
+            creeping = leap > 0.5 * pace.leap > 0.0  # as it does on the way out of a saddle
+            misses = pace.misses if done else max(_LONGEST if creeping else min(0, pace.misses), pace.misses - 1)
+            finishing = FINISH - 1 if done else 0
+            pace = replace(pace, fallback=None, misses=misses, finishing=finishing, leap=leap)
         if pace.finishing > 0:
             return image, replace(pace, finishing=pace.finishing - 1)
-        proposal = self._propose(model, image, self.inner // 3**pace.misses)
-        return (image, pace) if proposal is None else (proposal, replace(pace, fallback=image))
+        limit = self._propose(model, image, self._steps(pace))
+        if limit is None:
+            return image, replace(pace, path=())
+        path = (*pace.path, model, limit)[-2 * _DEPTH :]
+        return mixed(path, image) or limit, replace(pace, path=path, fallback=image)
+
+    def _steps(self, pace: Pace) -> int:
+        return round(self.inner * 3.0**-pace.misses)
 
     def _propose(self, model: Mixture, image: Mixture, inner: int) -> Mixture | None:
         coordinates = Coordinates(model)
@@ -251,3 +314,15 @@ class Corrected(Accelerator):
         if pace.misses >= _PATIENCE:
             return self.then.rejected(pace)
         return replace(pace, path=(), fallback=None, misses=pace.misses + 1)
+
+    def arrived(self, gains: Sequence[float], pace: Pace) -> bool:
+        """Whether the last proposal, an estimate of the limit, changed less than `tol`, and plain steps agree.
+
+        Two plain steps must have followed. Where EM creeps, a proposal is no more than its `inner` + 1 steps on the
+        sample, and gains about as many times what a plain step does; one that gains twice as much leaves at most 0.4
+        of its gain to go.
+        """
+        if self.tol == 0.0 or len(gains) < 2 or pace.fallback is not None or pace.misses >= _PATIENCE:
+            return False
+        enough = max(abs(pace.leap) / (2 * self._steps(pace) + 2), 1e-3 * self.tol)
+        return abs(pace.leap) < self.tol and abs(gains[0]) < self.tol and abs(gains[-1]) <= enough

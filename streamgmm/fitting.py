@@ -162,8 +162,8 @@ def candidates(models: Models, traces: tuple[tuple[float, ...], ...] = ()) -> Me
 
 
 def best(memory: Memory) -> Candidate:
-    """The candidate with the highest objective; the earliest of equals."""
-    return max(memory, key=lambda c: (c.objective, -c.index))
+    """The candidate with the highest objective among those not dropped; the earliest of equals."""
+    return max(memory, key=lambda c: (c.status != "dropped", c.objective, -c.index))
 
 
 def running(memory: Memory) -> Models:
@@ -297,7 +297,9 @@ class Update:
         if reseeded:
             plain_from = len(trace)
         status = "running"
-        if self.stopping(trace[plain_from:]) and not reseeded:
+        gains = np.diff(trace[gain_from:]).tolist()
+        arrived = self.accelerator is not None and self.accelerator.arrived(gains, pace)
+        if (arrived or self.stopping(trace[plain_from:])) and not reseeded:
             status = "converged"
         elif over:
             status = "stopped"
@@ -305,7 +307,6 @@ class Update:
         if self.accelerator is None or status != "running" or reseeded:
             pace = replace(pace, path=(), fallback=None, finishing=0)
         else:
-            gains = np.diff(trace[gain_from:]).tolist()
             model, pace = self.accelerator.next(candidate.model, image, gains, pace)
             if pace.fallback is not None:
                 share = stats.weight / stats.count

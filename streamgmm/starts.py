@@ -20,8 +20,8 @@ from streamgmm.seeding import DIVERSE, Survey, start
 from streamgmm.sources import Source, array_source
 from streamgmm.stopping import aitken
 
-ROUNDS = ((15, 0.5), (25, 0.7), (60, 1.0))
-"""EM on the sample: so many steps, then this share of the starts goes on.
+ROUNDS = ((15, 0.5), (25, 0.7), (60, 0.0), (200, 0.0))
+"""EM on the sample: so many steps, then this share of the starts goes on, and as many as survive at least.
 
 EM that has converged on a sample sits in an optimum of the sample; so it ends for a start as soon as rows that it did
 not see say that it gets worse, and full readings begin while there is something to gain.
@@ -29,7 +29,9 @@ not see say that it gets worse, and full readings begin while there is something
 OVERSAMPLING = 2
 """First models drawn for each start that was asked for: on the sample they are cheap."""
 PIECE = 10
-TOLERANCE = 1e-5
+TOLERANCE = 1e-6
+PATIENCE = 2
+"""Pieces of `PIECE` steps without a gain on rows not seen after which a start has ended on the sample."""
 RICH = 50_000
 """Rows of a sample that many starts are followed on: its curvature has to stand for that of all rows."""
 
@@ -70,6 +72,7 @@ def explore(
     alive = list(range(len(first)))
     memory: Memory = candidates(tuple(model for _, model in first))
     score = np.full(len(first), -np.inf)
+    stale = np.zeros(len(first), int)
     kept = [model for _, model in first]
     settled: set[int] = set()
     update = Update(maximize, aitken(TOLERANCE), 10**9, Squarem(TOLERANCE))
@@ -82,10 +85,10 @@ def explore(
             models = tuple(memory[i].accepted for i in moving)
             scores = mean_log_likelihoods(models, held, executor) if moving else np.empty(0)
             for i, model, value in zip(moving, models, scores, strict=True):
-                worse = value < score[i] + TOLERANCE
+                stale[i] = 0 if value > score[i] else stale[i] + 1
                 if value > score[i] or survey.complete:
                     score[i], kept[i] = value, model
-                if memory[i].status != "running" or (worse and not survey.complete):
+                if memory[i].status != "running" or (stale[i] >= PATIENCE and not survey.complete):
                     settled.add(i)
             memory = _only(memory, [i for i in alive if i not in settled])
         alive.sort(key=lambda i: (-score[i], i))
