@@ -66,7 +66,7 @@ class Coordinates:
             parts += [root[:, None] * inverse, np.sqrt(2.0) * np.broadcast_to(own[..., None], inverse.shape)]
             parts += [own[..., None] * inverse[..., i]]
         else:
-            spread = np.broadcast_to((origin.factors / origin.frame[1]).reshape(K, -1), (K, D))
+            spread = np.broadcast_to(origin.factors.reshape(K, -1), (K, D)) / origin.frame[1]
             parts += [root[:, None] / spread, np.repeat(root, origin.factors.size // K)]
         return np.concatenate([part.ravel() for part in parts])
 
@@ -126,7 +126,7 @@ class Pace:
     finishing : int
         Plain steps that are still to be taken to test convergence.
     misses : int
-        Rejections of `Corrected`, less what was accepted since; below 0 where steps are longer than usual.
+        Rejections of `Corrected`, less what was accepted since.
     leap : float
         Gain of the last accepted proposal, in nats per row.
     """
@@ -220,7 +220,8 @@ class Squarem(Accelerator):
 
 
 _PATIENCE = 3
-_LONGEST = -2
+_SETTLED = 1e-3
+"""Share of the first step on the sample below which steps no longer matter."""
 _DEPTH = 4
 """Points and where they led that Anderson mixing combines."""
 
@@ -267,13 +268,13 @@ class Corrected(Accelerator):
         In nats per row: a proposal that gains less is followed by plain steps.
     then : Accelerator
     inner : int
-        Steps on the sample per proposal.
+        Steps on the sample per proposal at most. Enough to leave a saddle that EM takes a hundred readings to leave.
     """
 
     step: Step
     tol: float
     then: Accelerator
-    inner: int = 20
+    inner: int = 180
 
     def next(self, model: Mixture, image: Mixture, gains: Sequence[float], pace: Pace) -> tuple[Mixture, Pace]:
         if pace.misses >= _PATIENCE:
@@ -281,8 +282,7 @@ class Corrected(Accelerator):
         if pace.fallback is not None:
             leap = gains[-1] if gains else np.inf
             done = abs(leap) < self.tol
-            creeping = leap > 0.5 * pace.leap > 0.0  # as it does on the way out of a saddle
-            misses = pace.misses if done else max(_LONGEST if creeping else min(0, pace.misses), pace.misses - 1)
+            misses = pace.misses if done else max(0, pace.misses - 1)
             finishing = FINISH - 1 if done else 0
             pace = replace(pace, fallback=None, misses=misses, finishing=finishing, leap=leap)
         if pace.finishing > 0:
@@ -294,18 +294,25 @@ class Corrected(Accelerator):
         return mixed(path, image) or limit, replace(pace, path=path, fallback=image)
 
     def _steps(self, pace: Pace) -> int:
-        return round(self.inner * 3.0**-pace.misses)
+        return self.inner // 3**pace.misses
 
     def _propose(self, model: Mixture, image: Mixture, inner: int) -> Mixture | None:
         coordinates = Coordinates(model)
+        scale = coordinates.scale
+        at = coordinates.pack(image)
+        first = float(np.linalg.norm((at - coordinates.pack(model)) * scale))
+        here: Mixture | None = image
         try:
-            shift = coordinates.pack(image) - coordinates.pack(self.step(model))
-            here: Mixture | None = image
+            shift = at - coordinates.pack(self.step(model))
             for _ in range(inner):
                 assert here is not None
-                here = coordinates.unpack(coordinates.pack(self.step(here)) + shift)
+                after = coordinates.pack(self.step(here)) + shift
+                here = coordinates.unpack(after)
                 if here is None:
                     return None
+                if np.linalg.norm((after - at) * scale) < _SETTLED * first:
+                    break
+                at = after
         except CollapsedError:
             return None
         return here
@@ -316,13 +323,13 @@ class Corrected(Accelerator):
         return replace(pace, path=(), fallback=None, misses=pace.misses + 1)
 
     def arrived(self, gains: Sequence[float], pace: Pace) -> bool:
-        """Whether the last proposal, an estimate of the limit, changed less than `tol`, and plain steps agree.
+        """Whether the last proposal, an estimate of the limit, changed less than `tol`, and a plain step agrees.
 
-        Two plain steps must have followed. Where EM creeps, a proposal is no more than its `inner` + 1 steps on the
-        sample, and gains about as many times what a plain step does; one that gains twice as much leaves at most 0.4
-        of its gain to go.
+        Where EM creeps, a proposal is no more than so many steps on the sample, and gains about as many times what a
+        plain step does; one that gains twice as much leaves at most 0.4 of its gain to go. A plain gain below a
+        hundredth of `tol` is enough by itself.
         """
-        if self.tol == 0.0 or len(gains) < 2 or pace.fallback is not None or pace.misses >= _PATIENCE:
+        if self.tol == 0.0 or not gains or pace.fallback is not None or pace.misses >= _PATIENCE:
             return False
-        enough = max(abs(pace.leap) / (2 * self._steps(pace) + 2), 1e-3 * self.tol)
-        return abs(pace.leap) < self.tol and abs(gains[0]) < self.tol and abs(gains[-1]) <= enough
+        enough = max(abs(pace.leap) / (2 * self._steps(pace) + 2), 1e-2 * self.tol)
+        return abs(pace.leap) < self.tol and abs(gains[-1]) <= min(enough, self.tol)

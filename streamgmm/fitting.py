@@ -27,6 +27,10 @@ HOPE = 10.0
 """Gains like the last ones that a candidate is trusted to have before it."""
 
 
+TWIN = 1e-6
+"""Nats per row, and relative to them, within which two candidates are one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
     """Scalars of the last E-step of a candidate."""
@@ -230,12 +234,22 @@ def nobody(memory: Memory) -> Memory:
 
 
 def hopeless(memory: Memory) -> Memory:
-    """Drop what cannot win: candidates whose last gains, `HOPE` times over, do not reach the best one's value."""
-    value = max(c.objective for c in memory)
+    """Drop what cannot win: candidates whose last gains, `HOPE` times over, do not reach the best one's value, and
+    those that are on the best one's way: equal to it for three readings."""
+    leader = max(memory, key=lambda c: (c.objective, -c.index))
     return tuple(
-        c.dropped() if c.status == "running" and c.objective < value and len(c.trace) > 3 and c.reach < value else c
+        c.dropped()
+        if c.status == "running"
+        and c is not leader
+        and len(c.trace) > 3
+        and ((c.objective < leader.objective and c.reach < leader.objective) or _twins(c, leader))
+        else c
         for c in memory
     )
+
+
+def _twins(a: Candidate, b: Candidate) -> bool:
+    return len(a.trace) == len(b.trace) and np.allclose(a.trace[-3:], b.trace[-3:], rtol=TWIN, atol=TWIN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,11 @@ from streamgmm.rules import Decay, Exact, Incremental, Stepwise
 from streamgmm.seeding import Survey
 from streamgmm.sources import Source, array_source
 
+SAMPLE_WORK = 16
+"""Rows of the sample worked on between two readings, in units of the rows of the data."""
+INNER = (20, 180)
+"""Steps on the sample between two readings, at least and at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -113,7 +118,8 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
         settings = replace(settings, retire=hopeless)
     if settings.survey is not None:
         step = SampleStep.of(settings.survey, settings.maximize, settings.executor)
-        accelerator = Corrected(step, settings.tol, accelerator)
+        inner = int(np.clip(SAMPLE_WORK * settings.survey.n_rows // len(settings.survey.rows), *INNER))
+        accelerator = Corrected(step, settings.tol, accelerator, inner)
     return (Stage(Exact(), update(settings, accelerator=accelerator)),)
 
 
