@@ -36,8 +36,13 @@ def hard_start(X, reference, fit, prior=None):
 
 
 def test_mclust_map_fits(shared, reference):
-    """All 24: the prior taken from the data, the log-likelihoods on the way, and the parameters at the end."""
+    """All 24: the prior taken from the data, the log-likelihoods on the way, and the parameters where mclust stopped.
+
+    Both take the same steps, so the parameters that mclust stopped with are met on the way, to 1e-12; those of the
+    limit are up to 2e-10 away, for the likelihood is flat to its last digit long before the parameters rest.
+    """
     assert len(reference["map"]) == 24
+    met = 0
     for fit in reference["map"]:
         X = load(shared, fit["set"])
         chosen, K, D = family(MODELS[fit["model"]]), fit["G"], X.shape[1]
@@ -47,20 +52,31 @@ def test_mclust_map_fits(shared, reference):
         np.testing.assert_allclose(prior.scale, np.broadcast_to(fit["scale"], prior.scale.shape), rtol=1e-12)
         wanted = dict(zip(fit["iters"], fit["loglik_at_iter"], strict=True))
         model, trace = hard_start(X, reference, fit, prior), []
-        for step in range(1, 2001):
+        for step in range(1, 1001):
             stats = model.accumulate(X)
             trace.append(objective(model, stats, prior))
             if step in wanted:
                 assert stats.loglik == pytest.approx(wanted[step], rel=1e-10)
-            if step > 10 and trace[-1] - trace[-2] <= 1e-15 * abs(trace[-1]):
-                break
             model = m_step(stats, prior=prior)
+            if step >= max(wanted) and (fit["converged_loglik"] is None or distance(model, fit) < 1e-12):
+                break
         assert (np.diff(trace) > -1e-13 * abs(trace[-1])).all()
         if fit["converged_loglik"] is not None:
-            assert stats.loglik == pytest.approx(fit["converged_loglik"], rel=1e-8)
-            np.testing.assert_allclose(model.means, fit["means"], rtol=1e-4)
-            dense = chosen.dense(model.covariances, K, D)
-            np.testing.assert_allclose(dense, np.reshape(fit["covariances"], dense.shape), rtol=1e-3, atol=1e-6)
+            met += 1
+            assert distance(model, fit) < 1e-12, (fit["set"], fit["model"], K)
+            assert model.log_prob(X).sum() == pytest.approx(fit["converged_loglik"], rel=1e-13)
+    assert met == 23  # mclust gives no limit for faithful, VVI, 3
+
+
+def distance(model, fit):
+    """Largest difference of the parameters from those of `fit`: weights, means and covariances relative to theirs."""
+    dense = model.family.dense(model.covariances, *model.means.shape)
+    theirs = np.reshape(fit["covariances"], dense.shape)
+    return max(
+        np.abs(model.weights / fit["weights"] - 1).max(),
+        np.abs(model.means / fit["means"] - 1).max(),
+        np.abs(dense - theirs).max() / np.abs(theirs).max(),
+    )
 
 
 def test_mclust_map_fits_through_the_estimator(shared, reference):
