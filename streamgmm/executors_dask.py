@@ -124,23 +124,18 @@ class Dask(Executor):
     def _distributed(self, client: Any, groups: list[Any]) -> Iterator[Any]:
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         waiting = {future.key: future for future in client.compute(groups, optimize_graph=False)}
-        for future in list(waiting.values()):
-            future.add_done_callback(done.put)
+        for future in waiting.values():
+            client.loop.add_callback(_fetch, client, future, done)
         try:
             while waiting:
-                ready = [self._next(done, client, len(waiting))]
-                while not done.empty():
-                    ready.append(done.get())
-                for future in ready:
-                    if future.status != "finished":
-                        raise _explained(future)
-                results = client.gather(ready)
-                for future in ready:
-                    # What is here is let go there: the death of a worker then costs what it had in work, not what it
-                    # has done in this reading.
-                    del waiting[future.key]
-                    future.release()
-                yield from results
+                future, result, error = self._next(done, client, len(waiting))
+                if error is not None:
+                    raise _explained(future, error)
+                # What is here is let go there: the death of a worker then costs what it had in work, not what it
+                # has done in this reading.
+                del waiting[future.key]
+                future.release()
+                yield result
         finally:
             if waiting:
                 client.cancel(list(waiting.values()), force=True)
@@ -347,13 +342,25 @@ def _check_shipped(chunks: list[Any]) -> None:
         )
 
 
-def _explained(future: Any) -> BaseException:
+async def _fetch(client: Any, future: Any, done: queue.SimpleQueue[Any]) -> None:
+    """Put the future with its result or error into `done`, from the client's event loop.
+
+    Where a worker dies between the end of a task and this, the client has the task made again, and goes on waiting.
+    """
+    try:
+        result = await client.gather(future, asynchronous=True)
+    except BaseException as error:
+        done.put((future, None, error))
+    else:
+        done.put((future, result, None))
+
+
+def _explained(future: Any, error: BaseException) -> BaseException:
     """The exception of a failed task; for a task that took its workers with it, which partition that was."""
     from distributed.scheduler import KilledWorker
 
     if future.status == "cancelled":
         return ClusterError("The tasks were cancelled: the scheduler was lost or restarted. Connect again and refit.")
-    error: BaseException = future.exception()
     if isinstance(error, KilledWorker):
         where = error.task.removeprefix("streamgmm-").rpartition("-")[0] or error.task
         return ClusterError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import threading
 import time
 import warnings
+from contextlib import contextmanager
 
 import cloudpickle
 import dask
@@ -15,12 +17,12 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, wait
 
 import streamgmm as sg
 from streamgmm.errors import ChunkReadError, ClusterError
 from streamgmm.executors import Threads
-from streamgmm.executors_dask import Dask, connected
+from streamgmm.executors_dask import Dask, _fetch, connected
 from streamgmm.sources import open_source
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
@@ -37,24 +39,35 @@ def store(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def client():
+@contextmanager
+def workers(number):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with (
-            LocalCluster(
-                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
-            ) as cluster,
+            LocalCluster(n_workers=number, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster,
             Client(cluster) as client,
         ):
             yield client
 
 
-def fit(data, family, executor, **parameters):
+@pytest.fixture(scope="module")
+def client():
+    with workers(2) as client:
+        yield client
+
+
+def fit(data, family, executor, solver="exact", max_iter=4, **parameters):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sg_convergence())
         return sg.GaussianMixture(
-            3, covariance_type=family, max_iter=4, tol=0, random_state=0, executor=executor, **parameters
+            3,
+            covariance_type=family,
+            max_iter=max_iter,
+            tol=0,
+            random_state=0,
+            executor=executor,
+            solver=solver,
+            **parameters,
         ).fit(data)
 
 
@@ -87,6 +100,11 @@ def test_same_bits_through_every_executor(family, chunks_of, client):
         Dask(client),
     ):
         same_bits(expected, fit(chunks_of(), family, executor))
+
+
+def test_same_bits_block_by_block(chunks_of, client):
+    expected = fit(chunks_of(), "full", Threads(1), "incremental", 1)
+    same_bits(expected, fit(chunks_of(), "full", Dask(client), "incremental", 1))
 
 
 @pytest.mark.parametrize("seconds", [1e-6, 1e-3, 10.0])
@@ -270,6 +288,19 @@ def test_killed_worker_changes_no_bit(chunks_of, client):
         client.wait_for_workers(2)
 
 
+def test_result_that_died_with_its_worker_is_made_again(client):
+    future = client.submit(np.arange, 5, pure=False)
+    wait(future)
+    (holder,) = client.who_has(future)[future.key]
+    os.kill(client.run(os.getpid)[holder], signal.SIGKILL)
+    done = queue.SimpleQueue()
+    client.loop.add_callback(_fetch, client, future, done)
+    found, result, error = done.get(timeout=60)
+    assert found is future and error is None
+    np.testing.assert_array_equal(result, np.arange(5))
+    client.wait_for_workers(2)
+
+
 def test_task_that_kills_every_worker_is_named():
     with warnings.catch_warnings(), dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         warnings.simplefilter("ignore")
@@ -294,42 +325,43 @@ def test_no_worker_left_is_an_error_not_a_wait():
 
 
 @pytest.mark.slow
-def test_any_number_of_workers_and_deaths_in_the_middle_of_a_fit(tmp_path):
-    """1, 2 and 4 processes, four families; then three deaths at random moments, and what each costs."""
-    path = tmp_path / "x.zarr"
-    zarr.create_array(path, data=np.repeat(X, 40, axis=0), chunks=(2000, 4))
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_any_number_of_workers(number, tmp_path):
+    zarr.create_array(tmp_path / "x.zarr", data=np.repeat(X, 40, axis=0), chunks=(2000, 4))
+    source = open_source(tmp_path / "x.zarr", chunk_rows=2000)
+    with workers(number) as client:
+        for family in FAMILIES:
+            expected = fit(source, family, Threads(1))
+            for executor in (Threads(2), Threads(4), Dask(scheduler="threads"), Dask(client)):
+                same_bits(expected, fit(source, family, executor))
+
+
+@pytest.mark.slow
+def test_deaths_in_the_middle_of_a_fit(tmp_path):
+    """SIGKILL of one of two workers at three random moments of a fit, and what each costs, the tasks made again too."""
     rng = np.random.default_rng(5)
-    for workers in (1, 2, 4):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with (
-                LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0
-                ) as cluster,
-                Client(cluster) as client,
-            ):
-                executor = Dask(client)
-                for family in FAMILIES:
-                    source = open_source(path, chunk_rows=2000)
-                    expected = fit(source, family, Threads(2), solver="exact")
-                    same_bits(expected, fit(source, family, executor, solver="exact"))
-                if workers != 2:
-                    continue
-                tree = Slow(0.05)  # 180 chunks: 4.5 s on two workers
-                expected = Threads(1).run(Slow(0), source.chunks(), np.add)
-                executor._chunk_seconds = 0.5
-                began = time.perf_counter()
-                executor.run(tree, source.chunks(), np.add)
-                usual = time.perf_counter() - began
-                for _ in range(3):
-                    executor._chunk_seconds = 0.5
-                    delay = rng.uniform(0.2, 0.8) * usual
-                    timer = threading.Timer(delay, os.kill, (processes(client)[0], signal.SIGKILL))
-                    began = time.perf_counter()
-                    timer.start()
-                    np.testing.assert_array_equal(executor.run(tree, source.chunks(), np.add), expected)
-                    lost = time.perf_counter() - began - usual
-                    print(f"a death after {delay:.1f} s of {usual:.1f} s cost {lost:.2f} s")
-                    assert lost < 5.0
-                    timer.join()
-                    client.wait_for_workers(2)
+    np.save(tmp_path / "x.npy", np.repeat(X, 400, axis=0) + rng.standard_normal((3_600_000, 4)))
+    source = open_source(tmp_path / "x.npy", chunk_rows=16_384)
+
+    def timed(executor):
+        began = time.perf_counter()
+        model = fit(source, "full", executor, max_iter=40)
+        return model, time.perf_counter() - began
+
+    with workers(2) as client:
+        executor = Dask(client)
+        timed(executor)
+        expected, usual = timed(executor)
+        for _ in range(3):
+            delay = rng.uniform(0.1, 0.9) * usual
+            victim = processes(client)[rng.integers(2)]
+            timer = threading.Timer(delay, os.kill, (victim, signal.SIGKILL))
+            timer.start()
+            model, took = timed(executor)
+            timer.join()
+            same_bits(expected, model)
+            client.wait_for_workers(2)
+            assert victim not in processes(client)
+            print(f"SIGKILL after {delay:.1f} s: {took:.1f} s instead of {usual:.1f} s")
+            assert took - usual < 5.0
+    same_bits(expected, timed(Threads(2))[0])
