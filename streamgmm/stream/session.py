@@ -7,14 +7,12 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.errors import CheckpointMismatchError
 from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
 from streamgmm.learner import Learner, StepReport
@@ -22,6 +20,7 @@ from streamgmm.mixture import Mixture, check_weight
 from streamgmm.stream import snapshots
 from streamgmm.stream.batch import Batch, Position, StreamPositionError, batches_of, compare
 from streamgmm.stream.drift import Cusum
+from streamgmm.stream.keeping import restore_to, state_of
 from streamgmm.stream.sketch import QuantileSketch
 from streamgmm.stream.update import Counts, StopStream, Update
 
@@ -111,7 +110,7 @@ class StreamSession:
         self.waiting = False
         self._stopping = False
         self._saved_rows, self._saved_at = 0, time.monotonic()
-        self._options = {
+        self.options = {
             "detector": self.detector,
             "on_drift": on_drift,
             "restructure": restructure,
@@ -284,9 +283,9 @@ class StreamSession:
     def _ensure(self) -> None:
         """The learner, with the options of this session."""
         if self.model._learner is None:
-            self.model._stream(**self._options)
+            self.model._stream(**self.options)
         learner = self.learner
-        for name, value in self._options.items():
+        for name, value in self.options.items():
             if name != "step_rows":
                 setattr(learner, name, value)
 
@@ -336,19 +335,7 @@ class StreamSession:
         """
         if self.snapshot is None:
             raise ValueError("This session was given no snapshot path.")
-        arrays, learnt = self.learner.state()
-        if self.sketch is not None:
-            arrays |= {f"sketch.{name}": array for name, array in self.sketch.state().items()}
-        header = {
-            "settings": self._settings(),
-            "n_features": self.learner.n_features,
-            "learner": learnt,
-            "detector": None if self.detector is None else self.detector.state(),
-            "threshold": self.threshold,
-            "position": self.position,
-            "counts": asdict(self.counts),
-        }
-        snapshots.write(self.snapshot, arrays, header)
+        snapshots.write(self.snapshot, *state_of(self))
         self._saved_rows, self._saved_at = self.counts.rows, time.monotonic()
 
     def load(self) -> None:
@@ -362,38 +349,8 @@ class StreamSession:
             Where both are damaged.
         """
         assert self.snapshot is not None
-        arrays, header = snapshots.read(self.snapshot)
-        wanted = self._settings()
-        other = [
-            f"{k} = {header['settings'].get(k)!r}, here {v!r}"
-            for k, v in wanted.items()
-            if header["settings"].get(k) != v
-        ]
-        if other:
-            raise CheckpointMismatchError(
-                f"{self.snapshot} was written with other settings: {'; '.join(other)}. Use those, or another file."
-            )
-        self.model.n_features_in_ = int(header["n_features"])
-        self.model._learner = None
-        self.model.__dict__.pop("mixture_", None)
-        self.model._stream(**self._options)
-        self.learner.restore(arrays, header["learner"])
-        self.model._publish([])
-        if self.sketch is not None and "sketch.counts" in arrays:
-            self.sketch.restore({name: arrays[f"sketch.{name}"] for name in ("counts", "fresh")})
-        if self.detector is not None and header["detector"] is not None:
-            self.detector.restore(header["detector"])
-        self.threshold = math.nan if header["threshold"] is None else header["threshold"]
-        self.position = header["position"]
-        self.counts = Counts(**header["counts"])
+        restore_to(self, *snapshots.read(self.snapshot))
         self._saved_rows = self.counts.rows
-
-    def _settings(self) -> dict[str, Any]:
-        names = ("n_components", "reg_covar", "half_life", "init_params", "n_init")
-        chosen = {name: getattr(self.model, name) for name in names}
-        chosen["covariance_type"] = str(getattr(self.model.covariance_type, "name", self.model.covariance_type))
-        chosen |= {"step_rows": self._options["step_rows"], "score": self.score, "anomaly_rate": self.anomaly_rate}
-        return chosen
 
 
 def _length(rows: Any) -> int:
