@@ -25,7 +25,7 @@ HOUSE = [
     {"persistence"},
     {"encoding"},
     {"learner", "surgery"},
-    {"kmeans_parallel", "moments"},
+    {"kmeans_parallel", "lloyd", "moments"},
     {"draws"},
     {"solvers", "starts", "fitting", "seeding", "imputing", "accelerate", "memory"},
     {"stopping", "rowcount"},
