@@ -46,7 +46,7 @@ def main(folder: Path, n: int = 60) -> dict[str, float]:
             if t == n // 3 - 1:
                 threshold = np.percentile(gm.score_samples(rows), 0.2)
 
-    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    figure = Figure(figsize=(9, 2.3), layout="constrained")
     panels = [("a frame", frame.clip(0, 255) / 255), ("unlikely pixels", found), ("truth", mask)]
     for ax, (title, image) in zip(figure.subplots(1, 3), panels, strict=True):
         ax.imshow(image, cmap="gray")

@@ -20,7 +20,7 @@ def main(folder: Path) -> dict[str, object]:
     for ax, (name, (rows, truth)) in zip(figure.subplots(1, 2), sets.items(), strict=True):
         gm = sg.GaussianMixture(2, n_init=5, random_state=0, max_iter=500).fit(rows)
         plotting.ellipses(gm.mixture_, rows, ax=ax, names=("x", "y"))
-        agreement = adjusted_rand_score(truth, gm.predict(rows))
+        agreement = abs(adjusted_rand_score(truth, gm.predict(rows)))
         ax.set(title=f"{name}: agreement with the truth {agreement:.2f}")
         result[f"{name}, agreement"] = float(agreement)
         result[f"{name}, findings"] = [str(finding) for finding in sg.diagnose(gm, rows)]

@@ -27,7 +27,7 @@ def main(folder: Path, every: int = 8) -> dict[str, float]:
     one = sg.GaussianMixture(1, **settings).fit(train)
     many = sg.GaussianMixture(10, **settings).fit(train)
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 1.9), layout="constrained")
     real = test[np.random.default_rng(0).choice(len(test), 72, replace=False)]
     panels = [
         ("photographs", real),

@@ -11,6 +11,11 @@ from streamgmm.cli.report import draw, facts_of, texts
 from streamgmm.cli.terminal import message
 from streamgmm.config import Config
 
+FACTS = {
+    "status": "status", "n_passes": "readings", "df": "free parameters", "lower_bound": "log-likelihood per row (nats)",
+    "bic": "BIC", "aic": "AIC", "icl": "ICL",
+}  # fmt: skip
+
 
 def selection_page(
     folder: Path,
@@ -45,7 +50,7 @@ def selection_page(
                 history.arrays(leader),
                 row | {"log_likelihood_per_row": row["lower_bound"]},
                 texts(findings, gm) if i == best else elsewhere,
-                [(name, row[name]) for name in ("status", "n_passes", "df", "lower_bound", "bic", "aic", "icl")],
+                [(f"K shown: {text}", row[name]) for name, text in FACTS.items()],
                 note=f"{row['status']}; BIC {row['bic']:,.0f}" + (", the chosen one" if i == best else ""),
                 answers=(mixture.responsibilities(rows), mixture.log_prob(rows)),
             )
@@ -60,7 +65,9 @@ def selection_page(
         elbow=found.elbow.get(found.table[best]["covariance_type"]),
         plane=history.plane,
         names=feature_names(gm, projection),
-        facts=facts_of(document),
+        facts=[
+            (f"chosen K: {name}" if name in ("BIC", "AIC", "ICL") else name, fact) for name, fact in facts_of(document)
+        ],
         back=None if projection is None else projection.back,
     )
     write_text(folder / "report.html", text)

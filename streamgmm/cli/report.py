@@ -12,7 +12,8 @@ from streamgmm.cli.folder import CONFIG, HISTORY, REPORT, write_text
 from streamgmm.cli.terminal import Json, emit, message
 from streamgmm.config import Config
 
-MOST_BYTES = 6_000_000
+BYTES = ("limit", "projected", "before", "peak", "growth")
+"""What of the memory report is in bytes, and of interest."""
 
 
 def report(
@@ -98,7 +99,7 @@ def facts_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
         ("repairs", len(document["repairs"])),
         *((f"seconds, {name}", value) for name, value in seconds.items() if isinstance(value, int | float)),
         ("seconds, compiling", document["compile_seconds"]),
-        *((f"MB, {name}", value / 1e6) for name, value in memory.items() if isinstance(value, int | float)),
+        *((f"MB, {name}", memory[name] / 1e6) for name in BYTES if memory.get(name) is not None),
         *((f"version of {name}", value) for name, value in document["versions"].items()),
     ]
 
