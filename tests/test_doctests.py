@@ -34,7 +34,7 @@ def test_public_names_have_an_example(name):
     assert ">>>" in (getattr(sg, name).__doc__ or ""), f"sg.{name} shows no example"
 
 
-INSIDE = {"frame", "frame_stats", "restore", "stats_bytes", "totals", "trusted", "observing", "log_volume"}
+INSIDE = {"frame", "frame_stats", "restore", "stats_bytes", "totals", "trusted", "observing", "log_volume", "through"}
 """What the engine asks of a `Mixture`."""
 
 
