@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.readme import processor
+from benchmarks.readme import processor, write_section
 
 FEATURES = 8
 CHUNK_ROWS = 131_072
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--limit", default="512MB")
     parser.add_argument("--passes", type=int, default=4)
     parser.add_argument("--dir", default=None)
+    parser.add_argument("--readme", type=Path, help="write the figures into this file")
     parser.add_argument("--fit", default=None, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.fit:
@@ -104,21 +105,29 @@ def main() -> None:
         began = time.perf_counter()
         rows = write_store(folder / "rows.zarr", given.gigabytes)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        print(f"{processor()}; {rows:,} x {FEATURES} float64, {size / 1e9:.2f} GB stored, written in "
-              f"{time.perf_counter() - began:.0f} s")  # fmt: skip
+        lines = [
+            f"{processor()}; {rows:,} x {FEATURES} float64, {size / 1e9:.2f} GB stored, written in "
+            f"{time.perf_counter() - began:.0f} s"
+        ]
         command = [sys.executable, "-m", "benchmarks.out_of_core", "--fit", str(folder / "rows.zarr")]
         command += ["--limit", given.limit, "--passes", str(given.passes)]
         figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     finally:
         shutil.rmtree(folder)
     memory = figures["memory"]
-    print(f"limit {memory['limit'] / 1e6:.0f} MB, projected {memory['projected'] / 1e6:.0f} MB, kept decoded "
-          f"{memory['kept'] / 1e6:.0f} MB, threads {memory['threads']}")  # fmt: skip
-    print(f"resident {memory['before'] / 1e6:.0f} MB before the first row, {memory['peak'] / 1e6:.0f} MB at the peak: "
-          f"grown by {memory['growth'] / 1e6:.0f} MB")  # fmt: skip
     each = figures["seconds_per_pass"]
-    print(f"{figures['seconds']:.1f} s in all, {each:.1f} s a pass, {rows / each / 1e6:.1f} million rows/s, cores "
-          f"{100 * figures['busy']:.0f} % busy")  # fmt: skip
+    lines += [
+        f"limit {memory['limit'] / 1e6:.0f} MB, projected {memory['projected'] / 1e6:.0f} MB, kept decoded "
+        f"{memory['kept'] / 1e6:.0f} MB, threads {memory['threads']}",
+        f"resident {memory['before'] / 1e6:.0f} MB before the first row, {memory['peak'] / 1e6:.0f} MB at the peak: "
+        f"grown by {memory['growth'] / 1e6:.0f} MB",
+        f"{figures['seconds']:.1f} s in all, {each:.1f} s a pass, {rows / each / 1e6:.1f} million rows/s, cores "
+        f"{100 * figures['busy']:.0f} % busy after the first second",
+    ]
+    text = "\n".join(lines)
+    print(text)
+    if given.readme:
+        write_section(given.readme, "out-of-core", f"```text\n{text}\n```")
 
 
 if __name__ == "__main__":
