@@ -388,9 +388,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
                 f"Expected n_samples >= n_components but got n_components = {K}, n_samples = {sample.n_rows} rows "
                 "of positive weight. Lower n_components."
             )
-        # Kept only where it is of use: for a small array in memory the data are as near as the sample.
-        near = sample.complete and source.in_memory and self.n_init == 1
-        kept = None if self.solver != "auto" or near else sample
+        kept = sample if self.solver == "auto" else None
         if prior is not None:
             covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
             self.prior_ = prior.resolve(chosen, K, D, sample.mean, covariance)
@@ -402,12 +400,12 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
             weights = weights if weights is None else weights / weights.sum()
         if given is not None:
             return Begin((given.observing(observation, noise),), self.prior_, sample.n_rows, 1, sample=kept)
-        if self.solver == "auto" and self.n_init > 1 and weights is means is covariances is None:
+        if self.solver == "auto" and K > 1 and weights is means is covariances is None:
             first = draw(
                 sample, K, chosen, init=self.init_params, n_init=self.n_init, rng=rng, reg_covar=self.reg_covar
             )
             first = [(kind, model.observing(observation, noise)) for kind, model in first]
-            survivors = max(2, self.n_init // 3)
+            survivors = 1 if self.n_init == 1 else max(2, self.n_init // 3)
             found = explore(first, sample, maximize=self._maximize(), executor=executor, survivors=survivors)
             models = [one.model for one in found]
             return Begin(tuple(models), self.prior_, sample.n_rows, 1, sample=kept, explored=tuple(found))

@@ -47,8 +47,13 @@ def draw(
     reg_covar: float,
     oversampling: int = OVERSAMPLING,
 ) -> list[tuple[str, Mixture]]:
-    """First models, `oversampling` for each start; the kinds alternate, since no way of starting is best everywhere."""
+    """First models, `oversampling` for each start; the kinds alternate, since no way of starting is best everywhere.
+
+    A single start is drawn twice in every kind: on the sample that costs no reading.
+    """
     kinds = DIVERSE.get(init, (init,))
+    if n_init == 1:
+        oversampling *= len(kinds)
     return [
         (kind, start(survey, K, family, init=kind, rng=rng, reg_covar=reg_covar))
         for kind in (kinds[i % len(kinds)] for i in range(oversampling * n_init))
@@ -68,6 +73,7 @@ def explore(
 
     Models are ranked on rows that their EM did not see, or by the likelihood itself where the sample is all there is.
     """
+    maximize = replace(maximize, repair=True)  # of a start on the sample nobody needs to hear that it collapsed
     train, held = split(survey)
     alive = list(range(len(first)))
     memory: Memory = candidates(tuple(model for _, model in first))

@@ -54,3 +54,31 @@ def test_the_sample_draws_by_weight():
     drawn = survey(array_source(X, weight), Threads(1), size=800, seed=1).rows[:, 0]
     # Three quarters of the weight; the standard deviation of the share is 1.4 %.
     assert np.mean(drawn < 2000) == pytest.approx(0.75, abs=0.06)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_start_is_enough_on_easy_data(seed):
+    rng = np.random.default_rng(seed)
+    X = np.concatenate([rng.normal(m, 1, (1000, 2)) for m in (0.0, 5.0)])
+    one = sg.GaussianMixture(2, random_state=seed).fit(X)
+    many = sg.GaussianMixture(2, random_state=seed, n_init=10).fit(X)
+    assert one.lower_bound_ == pytest.approx(many.lower_bound_, abs=1e-5)
+    assert len(one.report_["starts"]) == 1
+    assert len(one.report_["explored"]) == 1
+
+
+@pytest.mark.parametrize("n_init", [1, 3])
+@pytest.mark.parametrize("n_rows", [3000, 30_000])
+def test_the_same_bits_from_an_array_and_from_files(tmp_path, n_init, n_rows):
+    zarr = pytest.importorskip("zarr")
+    X = np.concatenate([np.random.default_rng(i).normal(3 * i, 1, (n_rows // 3, 2)) for i in range(3)])
+    np.save(tmp_path / "X.npy", X)
+    stored = zarr.create_array(tmp_path / "X.zarr", shape=X.shape, chunks=(1000, 2), dtype=X.dtype)
+    stored[:] = X
+    fits = [
+        sg.GaussianMixture(3, random_state=0, n_init=n_init).fit(sg.open_source(data, chunk_rows=1000))
+        for data in (X, str(tmp_path / "X.npy"), str(tmp_path / "X.zarr"))
+    ]
+    for other in fits[1:]:
+        np.testing.assert_array_equal(other.covariances_, fits[0].covariances_)
+        assert other.lower_bounds_ == fits[0].lower_bounds_
