@@ -22,6 +22,7 @@ from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
 from streamgmm.fitting import Begin, Candidate, Maximize, Memory, best, candidates, hopeless, readings
 from streamgmm.kernels import NonFiniteRowError
+from streamgmm.memory import parse_bytes
 from streamgmm.mixture import Mixture, observed
 from streamgmm.prior import Conjugate, NormalInverseWishart
 from streamgmm.seeding import Survey, sample_size, survey, uniform
@@ -58,7 +59,8 @@ class Selection:
     n_passes : int
         Readings of the data, all candidates together.
     report : dict
-        Readings, seconds, and what was dropped.
+        Readings, seconds, what was dropped, and `warnings`: where the best K is the largest that was tried, and which
+        candidates had not converged.
     models : tuple of Mixture
         The best model of each row of the table.
     leaders : tuple of int
@@ -124,7 +126,7 @@ def select(
     sample_weight: ArrayLike | None = None,
     executor: Any = None,
     n_jobs: int | None = None,
-    memory_limit: int | None = None,
+    memory_limit: str | int | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Selection:
     """Fit every number of components and covariance type on the same readings, and choose.
@@ -149,8 +151,8 @@ def select(
         Leave out what can no longer win; it stays in the table, as "dropped".
     max_iter : int
         Readings at most, beside the first.
-    memory_limit : int, optional
-        Bytes that the sample and the statistics of all candidates may take.
+    memory_limit : int or str, optional
+        Bytes, or a text such as "512MB", that the sample and the statistics of all candidates may take.
     on_step : callable, optional
         Called with every `Step`: for progress and pictures.
 
@@ -192,7 +194,8 @@ def select(
         )
     groups = [(family(kind), K) for kind in covariance_types for K in Ks]
     splits = {"cv": tuple(range(folds)), "heldout": (0,)}.get(criterion, ())
-    _project(groups, source, len(splits), memory_limit, getattr(runner, "n_jobs", 1))
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
+    _project(groups, source, len(splits), limit, getattr(runner, "n_jobs", 1))
     with single_threaded_blas():
         race = _race(source, runner, groups, splits, folds, probe, criterion, drop, on_step)
     return _result(race, groups, splits, probe, common, criterion, began)
@@ -430,6 +433,7 @@ def _result(
             for row in table
             if row["n_dropped"]
         ],
+        "warnings": doubts(table, table[winner]),
         "seconds": {"total": time.perf_counter() - began, "start": race.started - began},
     }
     gm = _estimator(race, groups[winner], teams[winner], probe, common, began)
@@ -455,6 +459,25 @@ def _estimator(
         warnings.simplefilter("ignore", ConvergenceWarning)  # the table has the status of every candidate
         gm._finish(team, begin, race.n_passes, began, race.started)
     return gm
+
+
+def doubts(table: Sequence[dict[str, Any]], best: dict[str, Any]) -> list[str]:
+    """What a reader of the table should know before trusting it."""
+    kind, K = best["covariance_type"], best["n_components"]
+    tried = [row["n_components"] for row in table if row["covariance_type"] == kind]
+    found = []
+    if len(tried) > 1 and max(tried) == K:
+        found.append(
+            f"The best number of components, {K} ({kind}), is the largest that was tried: the criterion may go on "
+            "improving. Widen n_components, or look at the elbow."
+        )
+    stopped = [row for row in table if row["status"] == "stopped"]
+    if stopped:
+        names = ", ".join(f"{row['n_components']} ({row['covariance_type']})" for row in stopped)
+        found.append(
+            f"Not converged within max_iter readings: {names}. Their criteria may still improve; raise max_iter or tol."
+        )
+    return found
 
 
 def elbow(K: Sequence[int], value: Sequence[float]) -> int:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from benchmarks import optima
+from benchmarks import optima, select
 
 
 def test_optima_are_measured_and_tabled(tmp_path):
@@ -29,3 +29,14 @@ def test_optima_are_measured_and_tabled(tmp_path):
     # Everything is in the records already: nothing is fitted again.
     assert optima.main([str(tmp_path), "--records", str(records), "--sets", "magic", "--readme", str(readme)]) == 0
     assert "| magic | 8 |" in readme.read_text() and "5 seeds" in readme.read_text()
+
+
+def test_select_is_measured_and_tabled(tmp_path):
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(m, 1, (300, 2)) for m in (-4, 4)])
+    np.savez(tmp_path / "32_shuttle.npz", X=X)
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- begin:select -->\n<!-- end:select -->\n")
+    assert select.main([str(tmp_path), "--largest", "2", "--copies", "20", "--readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert "12,000 rows" in text and "| one by one, in memory |" in text and "is the largest that was tried" in text

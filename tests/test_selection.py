@@ -102,6 +102,23 @@ def test_refusals_say_what_to_do():
         sg.select(X, criterion="cv", folds=1)
 
 
+def test_doubts_are_said_plainly():
+    X = clusters(600)
+    sure = sg.select(X, range(1, 7), n_init=3, random_state=0)
+    assert not any("largest that was tried" in word for word in sure.report["warnings"])
+    narrow = sg.select(X, (1, 2), n_init=2, random_state=0, max_iter=1)
+    edge, open_ended = narrow.report["warnings"]
+    assert "2 (full), is the largest that was tried" in edge
+    assert "Not converged" in open_ended and "2 (full)" in open_ended
+    assert {row["status"] for row in narrow.table} <= {"converged", "stopped"}
+
+
+def test_memory_limit_may_be_a_text():
+    with pytest.raises(sg.MemoryLimitError, match="0 MB may be used"):
+        sg.select(clusters(50), memory_limit="1KB")
+    assert sg.select(clusters(200), (1, 2), n_init=1, memory_limit="64MB", random_state=0).n_passes > 1
+
+
 def test_elbow_is_where_the_curve_bends():
     assert elbow([1, 2, 3, 4, 5], [0, 5, 10, 10.5, 11]) == 3
     assert elbow([2, 3], [0, 1]) == 2
