@@ -70,6 +70,9 @@ CASES = [
     for spread in _BOTH
 ]
 CASES.insert(10, Case(100_000, 63, 200, "full", 0.0, slow=1))
+ALL_PEERS = ("oneDAL", "scikit-learn", "pomegranate", "Spark")
+CASES.append(Case(100_000, 8, 16, "full", 1.0, peers=ALL_PEERS))
+"""The row for everybody: pomegranate and Spark need too long for the others. Spark takes no start, it makes its own."""
 TINY = [Case(20_000, 3, 4, "full", 1.0, slow=3, iterations=3, peers=("scikit-learn",))]
 
 

@@ -30,6 +30,9 @@ from benchmarks.readme import processor, write_section
 AGREE = 1e-6
 """Allowed difference of mean log-likelihoods, in nats per row."""
 
+_RARE = ("pomegranate", "Spark")
+"""Peers that run on one row only, and have no column of their own."""
+
 
 def matrix_rate(threads: int) -> float:
     """GFLOP/s of NumPy's matrix product of two 2048 x 2048 arrays: best of five."""
@@ -84,7 +87,7 @@ def measure(case: Case, runs: int, threads: int, slow_runs: int | None = None, h
     with tempfile.TemporaryDirectory() as scratch:
         for turn in range(runs):
             for peer in tuple(samples):
-                slow = peer in ("scikit-learn", "pomegranate", "Spark")
+                slow = peer in ("scikit-learn", *_RARE)
                 if slow and slow_runs is not None and turn >= slow_runs:
                     continue
                 saved = str(Path(scratch) / f"{peer}.npz")
@@ -128,6 +131,12 @@ def table(results: list[dict[str, Any]], rate: float, machine: str) -> str:
             cells += [f"{there['ns']:.0f}", f"{there['ns'] / ours['ns']:.1f}"] if there else ["", ""]
         memory = [f"{found[p]['extra_mb']:.0f}" if p in found else "-" for p in ("streamgmm", "oneDAL", "scikit-learn")]
         lines.append("| " + " | ".join([*cells, ", ".join(memory)]) + " |")
+    for result in results:
+        ours = result["implementations"]["streamgmm"]["ns"]
+        others = {peer: found["ns"] for peer, found in result["implementations"].items() if peer in _RARE}
+        if others:
+            said = ", ".join(f"{peer} {ns:.0f} ns ({ns / ours:.0f} times)" for peer, ns in others.items())
+            lines += ["", f"On {result['case']}, {said}."]
     gaps = [i["gap"] for r in results for i in r["implementations"].values() if i.get("gap") is not None]
     if gaps:
         lines += ["", f"Log-likelihoods after the same iterations lie at most {max(gaps):.0e} nats per row apart."]

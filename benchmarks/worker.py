@@ -139,6 +139,7 @@ def pomegranate():
 
 
 def spark():
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     import pandas as pd
     from pyspark.ml.clustering import GaussianMixture
     from pyspark.ml.linalg import Vectors, VectorUDT

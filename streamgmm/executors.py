@@ -120,8 +120,12 @@ class Executor(ABC):
         """
 
 
+_AHEAD = 4
+"""Chunks handed out for each thread: it must not wait for the driver, which may have to wait for a core itself."""
+
+
 class Threads(Executor):
-    """Threads of this process, with at most `window` chunks in flight for each.
+    """Threads of this process. Chunks are handed out ahead, and loaded when their turn comes.
 
     Reading and decoding happen in the task, so one thread's read overlaps another's arithmetic.
     """
@@ -161,7 +165,7 @@ class Threads(Executor):
             waiting: dict[Future[T], Any] = {}
             try:
                 while True:
-                    for chunk in islice(chunks, self.n_jobs + 1 - len(waiting)):
+                    for chunk in islice(chunks, _AHEAD * self.n_jobs - len(waiting)):
                         waiting[pool.submit(task, chunk)] = chunk
                     if not waiting:
                         return

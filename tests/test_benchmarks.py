@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from benchmarks import environments, peers
+from benchmarks import costs, environments, peers
 
 
 def test_one_small_case_beside_scikit_learn(tmp_path, monkeypatch, capsys):
@@ -26,3 +26,14 @@ def test_a_missing_interpreter_leaves_the_peer_out(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(environments, "_interpreter", lambda version: None)
     assert environments.python_of("oneDAL") is None
     assert "left out" in capsys.readouterr().err
+
+
+def test_costs_fill_their_page_and_draw(tmp_path):
+    page = tmp_path / "page.md"
+    names = [*costs.SECTIONS, "growth"]
+    page.write_text("".join(f"<!-- begin:{name} -->\n<!-- end:{name} -->\n" for name in names))
+    assert costs.main(["--tiny", "--write", str(page), "--pictures", str(tmp_path)]) == 0
+    text = page.read_text()
+    for words in ("two threads", "`predict_proba`", "Zarr store", "the process grew by", "| 2 components |"):
+        assert words in text
+    assert (tmp_path / "cost.png").stat().st_size > 10_000

@@ -59,6 +59,7 @@ from streamgmm.kernels.vector import (
     _softmax,
     _table,
     _weigh,
+    _write_resp,
     _zeros,
 )
 
@@ -418,11 +419,7 @@ def screened(
                 for b in range(here):
                     logp[begin + b] = out[u, 2, b]
             if resp.shape[0] > 0:
-                for b in range(here):
-                    for k in range(K):
-                        resp[begin + b, k] = R[u, k, b] * out[u, 0, b]
-                    if resp.shape[1] > K:
-                        resp[begin + b, K] = 1.0 - out[u, 1, b]
+                _write_resp(R, u * K * PANEL, K, out[u], here, x, resp, begin)
             if statistics:
                 _weigh(R, u * K * PANEL, K, out[u], w[u], norm, 0, masses, _NO_SQUARES)
         if not statistics:

@@ -348,6 +348,24 @@ def _weigh(R, at, K, scale, weight, norm, norm_at, masses, squares):
 
 
 @inline
+def _write_resp(R, at, K, out, count, spare, resp, first):
+    """resp[first : first + count]: exponentials (K, 32) at `at` of R times their scale, and the background's share."""
+    width = resp.shape[1]
+    full = K // LANES * LANES if count == PANEL else 0
+    for v in range(0, PANEL if full > 0 else 0, LANES):
+        scale = load(out, v)
+        for k in range(0, full, LANES):
+            for j in range(LANES):
+                store(mul(load(R, at + (k + j) * PANEL + v), scale), spare, j * LANES)
+            transpose(spare, 0, LANES, resp, (first + v) * width + k, width)
+    for b in range(count):
+        for k in range(full, K):
+            resp[first + b, k] = R[at // (K * PANEL), k, b] * out[0, b]
+        if width > K:
+            resp[first + b, K] = 1.0 - out[1, b]
+
+
+@inline
 def _label(R, at, K, base, common, best):
     """best (32,): the component with the largest logit, the first of equals; -1 where the background is larger."""
     for v in range(0, PANEL, LANES):
@@ -521,11 +539,7 @@ def dense(
                 for b in range(here):
                     logp[begin + b] = out[u, 2, b]
             if resp.shape[0] > 0:
-                for b in range(here):
-                    for k in range(K):
-                        resp[begin + b, k] = R[u, k, b] * out[u, 0, b]
-                    if resp.shape[1] > K:
-                        resp[begin + b, K] = 1.0 - out[u, 1, b]
+                _write_resp(R, u * K * PANEL, K, out[u], here, x, resp, begin)
             if statistics:
                 at = u * D8 * PANEL
                 _weigh(R, u * K * PANEL, K, out[u], w, norm, u * PANEL, masses, squares)
