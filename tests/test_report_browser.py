@@ -15,7 +15,10 @@ from streamgmm.report.page import Shown, page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt install chromium)")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt install chromium)"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),  # of the fits behind the pages
+]
 
 # Text that overlaps other text of its chart, is cut by it, or is missing.
 FAULTS = """() => {
@@ -61,7 +64,7 @@ def shown(rows, K, **settings):
 def faithful_page(tmp_path_factory):
     stored = json.loads((Path(__file__).parent / "data" / "mclust.json").read_text())
     rows = np.array(stored["sets"]["faithful"]["X"])
-    models, planes = zip(*(shown(rows, K, tol=1e-4, max_iter=300) for K in (1, 2, 3)), strict=True)
+    models, planes = zip(*(shown(rows, K, tol=1e-4, max_iter=300, solver="exact") for K in (1, 2, 3)), strict=True)
     text = page(models, rows, title="faithful", plane=planes[1], names=["eruptions", "waiting"], best=1, elbow=2)
     path = tmp_path_factory.mktemp("page") / "faithful.html"
     path.write_text(text)
@@ -100,7 +103,6 @@ def slide(tab, name, value):
     tab.eval_on_selector(f"#{name}", "(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", str(value))
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("which", ["faithful_page", "patches_page"])
 def test_sliders_move_what_they_should(opened, request, which):
     path, models, rows = request.getfixturevalue(which)

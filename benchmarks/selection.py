@@ -1,6 +1,6 @@
 """`select` beside fitting every number of components by itself, on a slow source and in memory.
 
-    python -m benchmarks.select FOLDER [--largest 15] [--copies 1] [--readme README.md]
+    python -m benchmarks.selection FOLDER [--largest 15] [--copies 1] [--readme README.md]
 
 FOLDER holds the ADBench set ``32_shuttle.npz``; `copies` repeats its rows, to have a file that takes longer to read.
 """
