@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from benchmarks import optima, select
+from benchmarks import optima, selection
 
 
 def test_optima_are_measured_and_tabled(tmp_path):
@@ -37,6 +37,6 @@ def test_select_is_measured_and_tabled(tmp_path):
     np.savez(tmp_path / "32_shuttle.npz", X=X)
     readme = tmp_path / "README.md"
     readme.write_text("<!-- begin:select -->\n<!-- end:select -->\n")
-    assert select.main([str(tmp_path), "--largest", "2", "--copies", "20", "--readme", str(readme)]) == 0
+    assert selection.main([str(tmp_path), "--largest", "2", "--copies", "20", "--readme", str(readme)]) == 0
     text = readme.read_text()
     assert "12,000 rows" in text and "| one by one, in memory |" in text and "is the largest that was tried" in text
