@@ -252,6 +252,13 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         ------
         ValueError
             On NaN or infinity, K > N, negative or all-zero weights, and shapes that do not agree.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture().fit([[0.0], [4.0]], sample_weight=[3, 1])
+        >>> gm.means_.round(6), gm.covariances_.round(4)
+        (array([[1.]]), array([[[3.]]]))
         """
         began = time.perf_counter()
         source = self._source(X, sample_weight, reset=True)
@@ -271,6 +278,15 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         ----------
         on_chunk : callable (chunk), optional
             Called with each chunk that has been read.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
+        >>> gm = sg.GaussianMixture(2, solver="exact", random_state=0)
+        >>> trace = [step.memory[0].objective for step in gm.fit_steps(X)]
+        >>> trace == gm.lower_bounds_
+        True
         """
         began = time.perf_counter()
         self._validate_params()
@@ -283,7 +299,16 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
             executor.on_chunk = None
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
-        """Fit, then label the rows: (N,). The labels cost one more reading than `fit`."""
+        """Fit, then label the rows: (N,). The labels cost one more reading than `fit`.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
+        >>> labels = sg.GaussianMixture(2, random_state=0).fit_predict(X)
+        >>> len(set(labels[:31])), len(set(labels[31:])), bool(labels[0] == labels[-1])
+        (1, 1, False)
+        """
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
     def _steps(self, source: Source, executor: Executor, began: float) -> Iterator[Any]:
@@ -349,7 +374,16 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         return open_journal(self.checkpoint, source.fingerprint, {"estimator": type(self).__name__, **settings})
 
     def discard_checkpoint(self, X: Any, sample_weight: ArrayLike | None = None) -> int:
-        """Delete the checkpoints of a fit to these data with these parameters; the number of files deleted."""
+        """Delete the checkpoints of a fit to these data with these parameters; the number of files deleted.
+
+        Examples
+        --------
+        >>> import streamgmm as sg, tempfile
+        >>> X = [[0.0], [1.0], [2.0], [4.0]]
+        >>> gm = sg.GaussianMixture(checkpoint=tempfile.mkdtemp()).fit(X)
+        >>> gm.discard_checkpoint(X) > 0, gm.discard_checkpoint(X)
+        (True, 0)
+        """
         return self._journal(self._source(X, sample_weight, reset=True)).discard()
 
     def _maximize(self) -> Maximize:
