@@ -20,13 +20,28 @@ class Asking:
     mixture_: Mixture
 
     def marginal(self, features: Any) -> Mixture:
-        """The distribution of some features, given by name or number, whatever the others are."""
+        """The distribution of some features, given by name or number, whatever the others are.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture().fit([[0.0, 1.0], [4.0, 3.0]])
+        >>> gm.marginal([1]).means
+        array([[2.]])
+        """
         return self._fitted().marginal(self._numbers(features))
 
     def condition(self, given: Mapping[Any, float]) -> Mixture:
         """The distribution of the other features where some have given values: ``{feature: value}``.
 
         Its `moments` are the prediction and its covariance.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])
+        >>> gm.condition({0: 2.0}).moments()
+        (array([1.]), array([[0.75]]))
         """
         return self._fitted().condition({self._number(name): value for name, value in given.items()})
 
@@ -36,13 +51,29 @@ class Asking:
         Returns
         -------
         Means (N, m) and covariances (N, m, m) of the prediction, row by row.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])
+        >>> mean, covariance = gm.regression([[2.0], [-2.0]], given=[0])
+        >>> mean.ravel(), covariance.ravel()
+        (array([ 1., -1.]), array([0.75, 0.75]))
         """
         return self._fitted().regression(X, self._numbers(given))
 
     def merge_components(
         self, groups: Sequence[Sequence[int]] | None = None, *, n_components: int | None = None
     ) -> Mixture:
-        """A mixture with fewer components and the same overall moments; this estimator stays as it is."""
+        """A mixture with fewer components and the same overall moments; this estimator stays as it is.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.merge_components([[0, 1]]).covariances
+        array([5.])
+        """
         return self._fitted().merge_components(groups, n_components=n_components)
 
     def _fitted(self) -> Mixture:

@@ -35,6 +35,13 @@ class Finding:
         The numbers behind it.
     remedy : str
         What to do.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.random.default_rng(0).normal(size=(500, 2)) * [1.0, 1000.0]
+    >>> print(sg.diagnose(sg.GaussianMixture().fit(X), X)[0].remedy[:12])
+    Scale first:
     """
 
     code: str

@@ -13,7 +13,14 @@ __all__ = [
 
 
 class StreamGMMError(Exception):
-    """Base of every error that streamgmm defines."""
+    """Base of every error that streamgmm defines.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> issubclass(sg.ModelFileError, sg.StreamGMMError)
+    True
+    """
 
 
 class ChunkReadError(StreamGMMError):
@@ -27,6 +34,18 @@ class ChunkReadError(StreamGMMError):
         Position of the chunk in its source, from 0.
     reason : str
         What happened and what to do about it.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> np.save("rows.npy", np.zeros((100, 2)))
+    >>> source = sg.open_source("rows.npy")
+    >>> np.save("rows.npy", np.zeros((50, 2)))
+    >>> try:
+    ...     sg.GaussianMixture().fit(source)
+    ... except sg.ChunkReadError as error:
+    ...     print(error.index)
+    0
     """
 
     def __init__(self, path: str, index: int, reason: str) -> None:
@@ -40,15 +59,50 @@ class ChunkReadError(StreamGMMError):
 
 
 class ModelFileError(StreamGMMError):
-    """A model file is damaged, forged, or of a version this release cannot read."""
+    """A model file is damaged, forged, or of a version this release cannot read.
+
+    Examples
+    --------
+    >>> import pathlib, streamgmm as sg
+    >>> pathlib.Path("broken.safetensors").write_bytes(bytes(100))
+    100
+    >>> try:
+    ...     sg.load("broken.safetensors")
+    ... except sg.ModelFileError as error:
+    ...     print(str(error).split(" (")[0])
+    broken.safetensors: its header is not valid JSON
+    """
 
 
 class CheckpointMismatchError(StreamGMMError):
-    """A checkpoint does not belong to the data and settings at hand."""
+    """A checkpoint does not belong to the data and settings at hand.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> batches = [([[float(i % 7)] for i in range(100)], 100)]
+    >>> for update in sg.StreamSession(sg.GaussianMixture(1), snapshot="one.snapshot").run(batches):
+    ...     pass
+    >>> try:
+    ...     sg.StreamSession(sg.GaussianMixture(2), snapshot="one.snapshot")
+    ... except sg.CheckpointMismatchError as error:
+    ...     print(error)
+    one.snapshot was written with other settings: n_components = 1, here 2. Use those, or another file.
+    """
 
 
 class MemoryLimitError(StreamGMMError):
-    """The work cannot be done within ``memory_limit``; the message has the numbers."""
+    """The work cannot be done within ``memory_limit``; the message has the numbers.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> try:
+    ...     sg.GaussianMixture(20, memory_limit="10kB").fit([[float(i), float(i % 7)] for i in range(100)])
+    ... except sg.MemoryLimitError as error:
+    ...     print("needed" in str(error) or "needs" in str(error))
+    True
+    """
 
 
 class ClusterError(StreamGMMError):

@@ -49,26 +49,76 @@ class Fitted(Asking, Reader):
 
     @property
     def weights_(self) -> Array:
+        """(K,) weights of the components; with `noise_weight_` they sum to 1.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.weights_
+        array([0.5, 0.5])
+        """
         return self._model().weights
 
     @property
     def noise_weight_(self) -> float:
+        """Weight of the uniform background; 0 without one.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture(noise="uniform").fit([[-1.0], [0.0], [1.0], [99.0]])
+        >>> bool(abs(gm.weights_.sum() + gm.noise_weight_ - 1) < 1e-12)
+        True
+        """
         return self._model().noise_weight
 
     @property
     def means_(self) -> Array:
+        """(K, D) means, in the units of the data.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture().fit([[0.0, 1.0], [4.0, 3.0]]).means_
+        array([[2., 2.]])
+        """
         return self._model().means
 
     @property
     def covariances_(self) -> Array:
+        """Covariances: full (K, D, D), tied (D, D), diag (K, D), spherical (K,).
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture(covariance_type="diag", reg_covar=0).fit([[0.0, 1.0], [4.0, 3.0]]).covariances_
+        array([[4., 1.]])
+        """
         return self._model().covariances
 
     @property
     def precisions_cholesky_(self) -> Array:
+        """Upper triangular U with U U^T = precision (full, tied); reciprocal deviations (diag, spherical).
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture(covariance_type="diag", reg_covar=0).fit([[0.0, 1.0], [4.0, 3.0]]).precisions_cholesky_
+        array([[0.5, 1. ]])
+        """
         return self._model().precisions_cholesky
 
     @property
     def precisions_(self) -> Array:
+        """Inverses of `covariances_`, in the same shape.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture(covariance_type="diag", reg_covar=0).fit([[0.0, 1.0], [4.0, 3.0]]).precisions_
+        array([[0.25, 1.  ]])
+        """
         model = self._model()
         return model.family.precisions(model.precisions_cholesky)
 
@@ -120,6 +170,13 @@ class Fitted(Asking, Reader):
         """Write the fitted model to one safetensors file, atomically; `streamgmm.load` reads it.
 
         Parameters that are objects (a RandomState, an executor, arrays of initial values) are not kept.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture().fit([[0.0], [4.0]]).save("model.safetensors")
+        >>> sg.load("model.safetensors").means_
+        array([[2.]])
         """
         check_is_fitted(self)
         plain = (str, int, float, bool, type(None))
@@ -163,27 +220,66 @@ class Fitted(Asking, Reader):
         """An estimator that answers as if fitted, from (K,) weights, (K, D) means and covariances; see `Mixture`.
 
         `settings` are parameters of the estimator. With ``warm_start=True`` a later `fit` goes on from here.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.predict([[-1.0], [5.0]])
+        array([0, 1])
         """
         return cast(Self, exchange.from_parameters(cls, weights, means, covariances, covariance_type, **settings))
 
     @classmethod
     def from_sklearn(cls, model: Any) -> Self:
-        """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``, with its settings."""
+        """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``, with its settings.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> from sklearn.mixture import GaussianMixture
+        >>> sg.GaussianMixture.from_sklearn(GaussianMixture().fit([[0.0], [4.0]])).means_
+        array([[2.]])
+        """
         return cast(Self, exchange.from_sklearn(cls, model))
 
     def to_sklearn(self) -> Any:
-        """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``; refused with a background component."""
+        """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``; refused with a background component.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.to_sklearn().predict([[-1.0], [5.0]])
+        array([0, 1])
+        """
         check_is_fitted(self)
         return exchange.to_sklearn(self)
 
     def to_json(self) -> str:
-        """The fitted model as JSON text, every number with all its digits."""
+        """The fitted model as JSON text, every number with all its digits.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> import json
+        >>> json.loads(sg.GaussianMixture().fit([[0.0], [4.0]]).to_json())["means"]
+        [[2.0]]
+        """
         check_is_fitted(self)
         return exchange.to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The estimator that `to_json` wrote."""
+        """The estimator that `to_json` wrote.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> text = sg.GaussianMixture().fit([[0.0], [4.0]]).to_json()
+        >>> sg.GaussianMixture.from_json(text).means_
+        array([[2.]])
+        """
         return cast(Self, exchange.from_json(cls, text))
 
     # Questions --------------------------------------------------------------------------------------------------
@@ -197,15 +293,41 @@ class Fitted(Asking, Reader):
             For what is not in memory the answer is an iterator of arrays, one per chunk.
         out : array, optional
             Written instead, slice by slice: an ndarray, a memmap, a Zarr array.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.predict([[-1.0], [5.0]])
+        array([0, 1])
+        >>> np.save("rows.npy", [[-1.0], [5.0]])
+        >>> [part.tolist() for part in gm.predict("rows.npy")]
+        [[0, 1]]
         """
         return self._map(X, "labels", out)
 
     def predict_proba(self, X: Any, *, out: Any = None) -> Any:
-        """(N, K) responsibilities, with a background (N, K + 1), its own last; `X` and `out` as in `predict`."""
+        """(N, K) responsibilities, with a background (N, K + 1), its own last; `X` and `out` as in `predict`.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.predict_proba([[2.0]])
+        array([[0.5, 0.5]])
+        """
         return self._map(X, "responsibilities", out)
 
     def score_samples(self, X: Any, *, out: Any = None) -> Any:
-        """(N,) log p(x) in nats; `X` and `out` as in `predict`."""
+        """(N,) log p(x) in nats; `X` and `out` as in `predict`.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> one = sg.GaussianMixture.from_parameters([1.0], [[0.0]], [1.0], "spherical")
+        >>> one.score_samples([[0.0], [2.0]]).round(4)
+        array([-0.9189, -2.9189])
+        """
         return self._map(X, "log_prob", out)
 
     def _map(self, X: Any, question: str, out: Any = None) -> Any:
@@ -213,13 +335,29 @@ class Fitted(Asking, Reader):
         return self._ask(X, self.mixture_, question, out)
 
     def impute(self, X: Any, *, out: Any = None) -> Any:
-        """(N, D) X with every NaN replaced by its conditional mean given what its row shows; `out` as in `predict`."""
+        """(N, D) X with every NaN replaced by its conditional mean given what its row shows; `out` as in `predict`.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])
+        >>> gm.impute([[2.0, np.nan]])
+        array([[2., 1.]])
+        """
         return self._map(X, "impute", out)
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """Mean log-likelihood per row, in nats (weighted mean with weights)."""
+        """Mean log-likelihood per row, in nats (weighted mean with weights).
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> one = sg.GaussianMixture.from_parameters([1.0], [[0.0]], [1.0], "spherical")
+        >>> round(one.score([[0.0], [2.0]]), 4)
+        -1.9189
+        """
         totals = self._totals(X, sample_weight)
-        return totals[0] / totals[3]
+        return float(totals[0] / totals[3])
 
     def _totals(self, X: Any, sample_weight: ArrayLike | None = None) -> Any:
         """Sums over the rows of X: log p, entropy, log max r, weight, rows."""
@@ -228,21 +366,56 @@ class Fitted(Asking, Reader):
         return self._executor(source).run(partial(score_chunk, self.mixture_), source.chunks(), np.add)
 
     def bic(self, X: Any) -> float:
-        """Bayesian information criterion; smaller is better."""
+        """Bayesian information criterion; smaller is better.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> one = sg.GaussianMixture.from_parameters([1.0], [[0.0]], [1.0], "spherical")
+        >>> round(one.bic([[-1.0], [1.0]]), 4)
+        7.062
+        """
         loglik, _, _, count, _ = self._totals(X)
         return float(-2.0 * loglik + self.mixture_.n_parameters * np.log(count))
 
     def aic(self, X: Any) -> float:
-        """Akaike information criterion; smaller is better."""
+        """Akaike information criterion; smaller is better.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> one = sg.GaussianMixture.from_parameters([1.0], [[0.0]], [1.0], "spherical")
+        >>> round(one.aic([[-1.0], [1.0]]), 4)
+        9.6758
+        """
         return float(-2.0 * self._totals(X)[0] + 2.0 * self.mixture_.n_parameters)
 
     def icl(self, X: Any) -> float:
-        """Integrated completed likelihood: bic - 2 sum log max_k r (Biernacki et al. 2000); smaller is better."""
+        """Integrated completed likelihood: bic - 2 sum log max_k r (Biernacki et al. 2000); smaller is better.
+
+        Examples
+        --------
+        A row half way between two components costs 2 log 2:
+
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> round(gm.icl([[2.0], [2.0]]) - gm.bic([[2.0], [2.0]]), 4)
+        2.7726
+        """
         loglik, _, log_max, count, _ = self._totals(X)
         return float(-2.0 * loglik + self.mixture_.n_parameters * np.log(count) - 2.0 * log_max)
 
     def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
-        """Draw rows from the mixture: (N, D) values and (N,) labels."""
+        """Draw rows from the mixture: (N, D) values and (N,) labels.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> values, labels = gm.sample(5)
+        >>> values.shape, labels.shape
+        ((5, 1), (5,))
+        """
         check_is_fitted(self)
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")

@@ -124,6 +124,13 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         y : ignored
         sample_weight : (N,) >= 0, optional
             0 is no row, 2 is the row twice.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> km = sg.KMeans(2, random_state=0).fit([[0.0], [2.0], [10.0], [12.0]])
+        >>> sorted(km.cluster_centers_.ravel().tolist()), km.inertia_
+        ([1.0, 11.0], 4.0)
         """
         began = time.perf_counter()
         source = self._source(X, sample_weight, reset=True)
@@ -244,22 +251,53 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     # Questions --------------------------------------------------------------------------------------------------
 
     def predict(self, X: Any) -> Any:
-        """(N,) nearest centre of each row."""
+        """(N,) nearest centre of each row.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> km = sg.KMeans(2, random_state=0).fit([[0.0], [2.0], [10.0], [12.0]])
+        >>> bool(km.predict([[1.0]]) == km.labels_[0])
+        True
+        """
         check_is_fitted(self)
         return self._ask(X, self._centres, "labels")
 
     def transform(self, X: Any) -> Any:
-        """(N, K) Euclidean distances to the centres."""
+        """(N, K) Euclidean distances to the centres.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> km = sg.KMeans(2, random_state=0).fit([[0.0], [2.0], [10.0], [12.0]])
+        >>> np.sort(km.transform([[3.0]]))
+        array([[2., 8.]])
+        """
         check_is_fitted(self)
         return self._ask(X, self._centres, "distances")
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
-        """Fit, then label the rows: (N,)."""
+        """Fit, then label the rows: (N,).
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> labels = sg.KMeans(2, random_state=0).fit_predict([[0.0], [2.0], [10.0], [12.0]])
+        >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
+        True
+        """
         self.fit(X, sample_weight=sample_weight)
         return self.labels_ if is_array_like(X) else self.predict(X)
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """Minus the inertia of X under the fitted centres."""
+        """Minus the inertia of X under the fitted centres.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.KMeans(2, random_state=0).fit([[0.0], [2.0], [10.0], [12.0]]).score([[3.0]])
+        -4.0
+        """
         check_is_fitted(self)
         source = self._source(X, sample_weight, reset=False)
         models = cast(Any, (self._centres,))

@@ -146,7 +146,16 @@ class Mixture:
         noise_weight: float = 0.0,
         observation: Observation | None = None,
     ) -> Mixture:
-        """A mixture from parts that are known to be right; nothing is copied or checked."""
+        """A mixture from parts that are known to be right; nothing is copied or checked.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> pair = sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> swapped = pair.weights[::-1], pair.means[::-1], pair.covariances, pair.family, pair.factors
+        >>> sg.Mixture.trusted(*swapped).labels([[0.0]])
+        array([1])
+        """
         self = object.__new__(cls)
         self._set(weights, means, covariances, chosen, factors, noise_weight, observation)
         return self
@@ -157,6 +166,14 @@ class Mixture:
         Parameters
         ----------
         noise_weight : share of the background, taken from all components alike; None keeps it, so far as there is one
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> pair = sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> noisy = sg.Mixture([0.8], [[0.0]], [1.0], "spherical", noise_weight=0.2, box=[[-9.0], [9.0]])
+        >>> pair.observing(noisy.observation, noise_weight=0.2).weights
+        array([0.4, 0.4])
         """
         box = None if observation is None else observation.box
         noise = 0.0 if box is None else self.noise_weight if noise_weight is None else noise_weight
@@ -173,42 +190,101 @@ class Mixture:
 
     @property
     def n_components(self) -> int:
+        """K, without the background.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").n_components
+        2
+        """
         return int(self.means.shape[0])
 
     @property
     def n_features(self) -> int:
+        """D.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").n_features
+        1
+        """
         return int(self.means.shape[1])
 
     @property
     def n_parameters(self) -> int:
-        """Degrees of freedom: K - 1 weights (K with a background), K D means, and those of the covariances."""
+        """Degrees of freedom: K - 1 weights (K with a background), K D means, and those of the covariances.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").n_parameters  # 1 + 2 + 2
+        5
+        """
         K, D = self.means.shape
         return K - (self.box is None) + K * D + self.family.n_parameters(K, D)
 
     @property
     def box(self) -> Array | None:
-        """(2, D) lower and upper corners of the background, or None."""
+        """(2, D) lower and upper corners of the background, or None.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.8], [[0.0]], [1.0], "spherical", noise_weight=0.2, box=[[-9.0], [9.0]]).box
+        array([[-9.],
+               [ 9.]])
+        """
         return None if self.observation is None else self.observation.box
 
     @property
     def log_volume(self) -> float:
-        """Log of the volume of the background's box, in nats; infinity where there is no background."""
+        """Log of the volume of the background's box, in nats; infinity where there is no background.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.8], [[0.0]], [1.0], "spherical", noise_weight=0.2, box=[[-0.5], [0.5]]).log_volume
+        0.0
+        """
         return float("inf") if self.box is None else float(np.log(self.box[1] - self.box[0]).sum())
 
     @property
     def missing(self) -> bool:
-        """Whether NaN is an entry that was not observed (True) or an error."""
+        """Whether NaN is an entry that was not observed (True) or an error.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical", missing="marginalize").missing
+        True
+        """
         return self.observation is not None and self.observation.missing
 
     @property
     def stats_bytes(self) -> int:
-        """Memory of one `Stats` of this mixture."""
+        """Memory of one `Stats` of this mixture.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").stats_bytes  # K + K D + K numbers
+        48
+        """
         K, D = self.means.shape
         return 8 * (K + K * D + math.prod(self.family.scatter_shape(K, D)))
 
     @property
     def precisions_cholesky(self) -> Array:
-        """Upper triangular U with U U^T = precision (full, tied), reciprocal deviations (diag, spherical)."""
+        """Upper triangular U with U U^T = precision (full, tied), reciprocal deviations (diag, spherical).
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([1.0], [[0.0]], [4.0], "spherical").precisions_cholesky
+        array([0.5])
+        """
         return self.family.precisions_cholesky(self.factors)
 
     def _prepare(self) -> _Prepared:
@@ -226,6 +302,14 @@ class Mixture:
 
         Statistics and answers are those of the moved rows. None where the map cannot be taken in: with missing entries,
         and where it would cost digits (`Affine.before`).
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> from streamgmm.affine import Affine
+        >>> doubled = sg.Mixture([1.0], [[0.0]], [1.0], "spherical").through(Affine(np.zeros(1), np.array([2.0])))
+        >>> doubled.log_prob([[1.0]]).round(4)  # log N(2 | 0, 1)
+        array([-2.9189])
         """
         prepared = self._prepare()
         joined = None if self.missing else affine.before(prepared.plan.shift, prepared.plan.whiten)
@@ -241,6 +325,13 @@ class Mixture:
         """Coordinates z, x = shift + spread z, in which this mixture's overall covariance is about one.
 
         shift (D,); spread lower triangular (D, D) for full and tied, scales (D,) for diag and spherical.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> shift, spread = sg.Mixture([1.0], [[7.0]], [4.0], "spherical").frame
+        >>> shift, spread
+        (array([7.]), array([2.]))
         """
         prepared = self._prepare()
         return prepared.origin, prepared.spread
@@ -252,6 +343,12 @@ class Mixture:
 
         Kept there while chunks are merged, so that no offset of the data can cost a digit. Very large chunks are taken
         in pieces: rounding in the sums of a kernel grows with the rows it is given.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> sg.Mixture([1.0], [[7.0]], [4.0], "spherical").frame_stats(np.array([[11.0]])).mean
+        array([[2.]])
         """
         total: Stats | None = None
         for start in range(0, max(len(rows), 1), _PIECE_ROWS):
@@ -274,7 +371,14 @@ class Mixture:
         return stats if self.observation is None else replace(stats, observation=self.observation)
 
     def totals(self, rows: NDArray[Any], weight: Array | None = None) -> Array:
-        """(5,) sums over `rows`: w log p, w entropy, w log max r, w, and rows of positive weight."""
+        """(5,) sums over `rows`: w log p, w entropy, w log max r, w, and rows of positive weight.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical").totals(np.array([[0.0]])).round(4)
+        array([-0.9189,  0.    ,  0.    ,  1.    ,  1.    ])
+        """
         if self.missing:
             return self._prepare().patterns.run(rows, weight, statistics=False)[1]
         return kernels.run(self._prepare().plan, rows, weight, statistics=False).totals
@@ -287,7 +391,15 @@ class Mixture:
             kernels.run(plan, rows, None, statistics=False, logp=logp, resp=resp, label=label)
 
     def restore(self, stats: Stats) -> Stats:
-        """The same statistics in the units of the data."""
+        """The same statistics in the units of the data.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> one = sg.Mixture([1.0], [[7.0]], [4.0], "spherical")
+        >>> one.restore(one.frame_stats(np.array([[11.0]]))).mean
+        array([[11.]])
+        """
         prepared = self._prepare()
         spread = prepared.spread
         mean = stats.mean * spread if spread.ndim == 1 else stats.mean @ spread.T
@@ -309,6 +421,13 @@ class Mixture:
         -------
         Stats
             In the units of the data; `Stats.maximize` turns it into the next mixture.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> stats = sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").accumulate([[2.0]])
+        >>> stats.weight, stats.rows
+        (array([0.5, 0.5]), 1)
         """
         rows = self._rows(X)
         return self.restore(self.frame_stats(rows, check_weight(sample_weight, len(rows))))
@@ -324,21 +443,42 @@ class Mixture:
         return np.ascontiguousarray(rows)
 
     def log_prob(self, X: ArrayLike) -> Array:
-        """(N,) log p(x) in nats."""
+        """(N,) log p(x) in nats.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical").log_prob([[0.0], [2.0]]).round(4)
+        array([-0.9189, -2.9189])
+        """
         rows = self._rows(X)
         out = np.empty(len(rows))
         self._answer(rows, Answers(logp=out))
         return out
 
     def responsibilities(self, X: ArrayLike) -> Array:
-        """(N, K) posterior probabilities of the components; with a background (N, K + 1), its own last."""
+        """(N, K) posterior probabilities of the components; with a background (N, K + 1), its own last.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").responsibilities([[2.0]])
+        array([[0.5, 0.5]])
+        """
         rows = self._rows(X)
         out = np.empty((len(rows), self.n_components + (self.box is not None)))
         self._answer(rows, Answers(resp=out))
         return out
 
     def labels(self, X: ArrayLike) -> NDArray[np.int64]:
-        """(N,) most responsible component of each row, -1 for the background."""
+        """(N,) most responsible component of each row, -1 for the background.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").labels([[-1.0], [5.0]])
+        array([0, 1])
+        """
         rows = self._rows(X)
         out = np.empty(len(rows), np.int64)
         self._answer(rows, Answers(label=out))
@@ -348,6 +488,12 @@ class Mixture:
         """(N, D) float64 rows with every NaN replaced by its conditional mean given what the row shows.
 
         Works whatever `missing` says: to ask is to permit. A row that shows nothing gets the mean of the mixture.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> sg.Mixture([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]]).impute([[2.0, np.nan]])
+        array([[2., 1.]])
         """
         rows = self._rows(X)
         out = np.empty(rows.shape)
@@ -355,7 +501,14 @@ class Mixture:
         return out
 
     def moments(self) -> tuple[Array, Array]:
-        """Overall mean (D,) and covariance (D, D), background included."""
+        """Overall mean (D,) and covariance (D, D), background included.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").moments()
+        (array([2.]), array([[5.]]))
+        """
         return queries.moments(self)
 
     def marginal(self, features: Any) -> Mixture:
@@ -401,6 +554,14 @@ class Mixture:
         ----------
         X : (N, d) values of the features `given`
         given : numbers of features, in the order of the columns of X
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> line = sg.Mixture([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])
+        >>> mean, covariance = line.regression([[2.0], [-2.0]], given=[0])
+        >>> mean.ravel(), covariance.ravel()
+        (array([ 1., -1.]), array([0.75, 0.75]))
         """
         return queries.regression(self, X, given)
 
@@ -442,6 +603,13 @@ class Mixture:
         ----------
         n_samples : int >= 1
         random_state : None, int, RandomState or Generator
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> values, labels = sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").sample(5, random_state=0)
+        >>> values.shape, labels.shape
+        ((5, 1), (5,))
         """
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1; got {n_samples}.")

@@ -143,6 +143,14 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         X : array-like (N, D), a path, or a source
         y : ignored
         sample_weight : (N,) >= 0, optional
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i)] for i in range(19)] + [[99.0]]
+        >>> detector = sg.OutlierDetector(contamination=0.05).fit(X)
+        >>> bool(detector.score_samples([[99.0]]) < detector.offset_)
+        True
         """
         source = self._source(X, sample_weight, reset=True)
         in_memory = is_array_like(X)
@@ -234,19 +242,52 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         return self._ask(X, _Judge(self.mixture_, self.offset_), question)
 
     def score_samples(self, X: Any) -> Any:
-        """(N,) log p(x) in nats; the lower, the more abnormal."""
+        """(N,) log p(x) in nats; the lower, the more abnormal.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i)] for i in range(19)] + [[99.0]]
+        >>> scores = sg.OutlierDetector(contamination=0.05).fit(X).score_samples([[9.0], [99.0]])
+        >>> bool(scores[0] > scores[1])
+        True
+        """
         return self._ask_mixture(X, "log_prob")
 
     def decision_function(self, X: Any) -> Any:
-        """(N,) nats above the threshold: negative for outliers."""
+        """(N,) nats above the threshold: negative for outliers.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i)] for i in range(19)] + [[99.0]]
+        >>> sg.OutlierDetector(contamination=0.05).fit(X).decision_function([[9.0], [99.0]]) < 0
+        array([False,  True])
+        """
         return self._ask_mixture(X, "decision")
 
     def predict(self, X: Any) -> Any:
-        """(N,) +1 for inliers, -1 for outliers."""
+        """(N,) +1 for inliers, -1 for outliers.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i)] for i in range(19)] + [[99.0]]
+        >>> sg.OutlierDetector(contamination=0.05).fit(X).predict([[9.0], [99.0]])
+        array([ 1, -1])
+        """
         return self._ask_mixture(X, "verdict")
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
-        """Fit, then judge the rows: (N,) +1 or -1."""
+        """Fit, then judge the rows: (N,) +1 or -1.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i)] for i in range(19)] + [[99.0]]
+        >>> sg.OutlierDetector(contamination=0.05).fit_predict(X)[-2:]
+        array([ 1, -1])
+        """
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
     def __sklearn_tags__(self) -> Any:

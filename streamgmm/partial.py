@@ -54,6 +54,15 @@ class Partial(Reader):
         ------
         ValueError
             On NaN, infinity, or another number of columns than before. The model is then as it was.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> gm = sg.GaussianMixture(1)
+        >>> for batch in np.random.default_rng(0).normal(3.0, 1.0, size=(10, 100, 1)):
+        ...     gm = gm.partial_fit(batch)
+        >>> gm.report_["rows"], bool(abs(gm.means_[0, 0] - 3.0) < 0.1)
+        (1000, True)
         """
         if self._learner is None:
             self._check_settings()
@@ -159,7 +168,17 @@ class Partial(Reader):
 
     @property
     def effective_sample_size_(self) -> float:
-        """Rows that the stream's statistics amount to: (sum of row weights)^2 / (sum of their squares)."""
+        """Rows that the stream's statistics amount to: (sum of row weights)^2 / (sum of their squares).
+
+        Examples
+        --------
+        A half-life of 100 rows keeps about 2 * 100 / log 2 of them in mind, however many come:
+
+        >>> import numpy as np, streamgmm as sg
+        >>> gm = sg.GaussianMixture(1, half_life=100).partial_fit(np.random.default_rng(0).normal(size=(5000, 1)))
+        >>> 250 < gm.effective_sample_size_ < 320
+        True
+        """
         if self._learner is None:
             raise AttributeError("effective_sample_size_ is known after partial_fit")
         return self._learner.effective_sample_size

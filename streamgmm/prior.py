@@ -48,7 +48,14 @@ class NormalInverseWishart:
 
     @property
     def needs_data(self) -> bool:
-        """Whether something is left to be taken from the overall moments of the data."""
+        """Whether something is left to be taken from the overall moments of the data.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.NormalInverseWishart().needs_data, sg.NormalInverseWishart(mean=[0.0], scale=1.0).needs_data
+        (True, False)
+        """
         return self.mean is None or self.scale is None
 
     def resolve(self, family: Covariance, K: int, D: int, mean: Array | None, covariance: Array | None) -> Conjugate:
@@ -62,6 +69,13 @@ class NormalInverseWishart:
         ------
         ValueError
             Where a parameter has a shape or a value that makes no prior.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> family = sg.Mixture([1.0], [[0.0]], [1.0], "spherical").family
+        >>> sg.NormalInverseWishart(scale=1.0).resolve(family, 1, 1, np.array([5.0]), None).mean
+        array([5.])
         """
         dof = float(D + 2 if self.dof is None else self.dof)
         if not (np.isfinite(self.shrinkage) and self.shrinkage >= 0 and np.isfinite(dof) and dof > 0):

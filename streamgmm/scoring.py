@@ -37,6 +37,14 @@ class ClusterScores:
         Its standard error from sampling; 0 where the sample is all rows.
     sizes : (K,) weight of each cluster; clusters without rows take no part.
     rows : number of rows of positive weight; those labelled -1 (background) take no part.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> X = [[0.0], [2.0], [10.0], [12.0]]
+    >>> scores = sg.cluster_scores(sg.KMeans(2, random_state=0).fit(X), X)
+    >>> scores.calinski_harabasz, scores.davies_bouldin
+    (50.0, 0.2)
     """
 
     calinski_harabasz: float
@@ -173,7 +181,7 @@ def _calinski_harabasz(first: _First, present: NDArray[np.bool_]) -> float:
     between = float(weight @ ((mean - centre) ** 2).sum(axis=1))
     within = float(first.scatter[present].sum())
     K = len(weight)
-    return 1.0 if within == 0 else between * (weight.sum() - K) / (within * (K - 1))
+    return 1.0 if within == 0 else between * (float(weight.sum()) - K) / (within * (K - 1))
 
 
 def _davies_bouldin(spread: Array, means: Array) -> float:

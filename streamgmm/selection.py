@@ -86,7 +86,15 @@ class Selection:
     leaders: tuple[int, ...] = ()
 
     def plot(self, *, ax: Any = None) -> Any:
-        """Draw the criteria against K with matplotlib, the best and the elbow marked; the axes."""
+        """Draw the criteria against K with matplotlib, the best and the elbow marked; the axes.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
+        >>> sg.select(X, range(1, 4), n_init=1, random_state=0).plot().get_xlabel()
+        'number of components K'
+        """
         names = dict.fromkeys([self.criterion, "bic", "aic"])
         table = self.table
         if self.criterion in ("heldout", "cv"):

@@ -75,13 +75,29 @@ class Stats:
 
     @classmethod
     def zeros(cls, family: Covariance, n_components: int, n_features: int) -> Stats:
-        """The neutral element of `merge`."""
+        """The neutral element of `merge`.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> stats = sg.Mixture([1.0], [[0.0]], [1.0], "spherical").accumulate([[3.0]])
+        >>> float(sg.Stats.zeros(stats.family, 1, 1).merge(stats).mean[0, 0])
+        3.0
+        """
         K, D = n_components, n_features
         scatter = np.zeros(family.scatter_shape(K, D))
         return cls(np.zeros(K), np.zeros((K, D)), scatter, 0.0, 0.0, 0.0, 0.0, 0, family)
 
     def merge(self, other: Stats) -> Stats:
-        """Statistics of both sets of rows together (Chan, Golub & LeVeque 1983, eq. 2.1, per component)."""
+        """Statistics of both sets of rows together (Chan, Golub & LeVeque 1983, eq. 2.1, per component).
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> one = sg.Mixture([1.0], [[0.0]], [1.0], "spherical")
+        >>> one.accumulate([[1.0]]).merge(one.accumulate([[3.0]])).scatter  # (1 - 2)^2 + (3 - 2)^2
+        array([2.])
+        """
         weight = self.weight + other.weight
         share = np.divide(other.weight, weight, out=np.zeros_like(weight), where=weight > 0)[:, None]
         delta = other.mean - self.mean
@@ -101,7 +117,14 @@ class Stats:
         )
 
     def scaled(self, factor: float) -> Stats:
-        """Statistics of the same rows with every sample weight times `factor` >= 0."""
+        """Statistics of the same rows with every sample weight times `factor` >= 0.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical").accumulate([[1.0], [3.0]]).scaled(0.5).weight
+        array([1.])
+        """
         return Stats(
             self.weight * factor,
             self.mean,
@@ -117,7 +140,15 @@ class Stats:
         )
 
     def blend(self, other: Stats, rate: float) -> Stats:
-        """(1 - rate) self + rate other: the stochastic approximation step (Cappe & Moulines 2009, eq. 13)."""
+        """(1 - rate) self + rate other: the stochastic approximation step (Cappe & Moulines 2009, eq. 13).
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> one = sg.Mixture([1.0], [[0.0]], [1.0], "spherical")
+        >>> one.accumulate([[1.0]]).blend(one.accumulate([[3.0]]), 0.25).mean
+        array([[1.5]])
+        """
         return self.scaled(1.0 - rate).merge(other.scaled(rate))
 
     def maximize(self, reg_covar: float = 0.0) -> Mixture:
@@ -127,6 +158,13 @@ class Stats:
         ----------
         reg_covar : float, >= 0
             Added to every variance, in squared units of the data.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> best = sg.Mixture([1.0], [[0.0]], [1.0], "spherical").accumulate([[1.0], [3.0]]).maximize()
+        >>> best.means, best.covariances
+        (array([[2.]]), array([1.]))
         """
         from streamgmm.em import m_step
 

@@ -48,6 +48,12 @@ class _Moving(Reader, TransformerMixin, BaseEstimator):
         X : array-like (N, D), a path, or a source
         y : ignored
         sample_weight : (N,) >= 0, optional
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Scaler().fit([[0.0, 10.0], [4.0, 10.0]]).mean_, sg.PCA().fit([[0.0, 0.0], [3.0, 4.0]]).components_[0]
+        (array([ 2., 10.]), array([0.6, 0.8]))
         """
         self.__dict__.pop("_moments", None)
         self.__dict__.pop("n_passes_", None)
@@ -55,7 +61,14 @@ class _Moving(Reader, TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Learn from these rows as well; exact, whatever the pieces."""
+        """Learn from these rows as well; exact, whatever the pieces.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Scaler().partial_fit([[0.0]]).partial_fit([[2.0], [4.0]]).mean_
+        array([2.])
+        """
         first = not hasattr(self, "_moments")
         source = self._source(X, sample_weight, reset=first)
         known = self._collect(source)
@@ -73,7 +86,14 @@ class _Moving(Reader, TransformerMixin, BaseEstimator):
         """Set the fitted attributes from all moments so far."""
 
     def transform(self, X: Any) -> Any:
-        """The rows moved: an array for arrays; for anything else a source, whose chunks are moved as they are read."""
+        """The rows moved: an array for arrays; for anything else a source, whose chunks are moved as they are read.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Scaler().fit([[0.0], [4.0]]).transform([[6.0]])
+        array([[2.]])
+        """
         check_is_fitted(self)
         if is_array_like(X):
             return self._ask(X, _Checked(self._affine, self._passes_nan), "apply")
@@ -86,7 +106,15 @@ class _Moving(Reader, TransformerMixin, BaseEstimator):
         return False
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
-        """Fit, then transform; what comes of a source knows its own moments, which saves the next step a reading."""
+        """Fit, then transform; what comes of a source knows its own moments, which saves the next step a reading.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Scaler().fit_transform([[0.0], [4.0]])
+        array([[-1.],
+               [ 1.]])
+        """
         if is_array_like(X):
             return self.fit(X, y, sample_weight).transform(X)
         source = self._source(X, sample_weight, reset=True)
@@ -196,7 +224,14 @@ class Scaler(OneToOneFeatureMixin, _Moving):
         )
 
     def inverse_transform(self, X: ArrayLike) -> Array:
-        """(N, D) rows in the units of the data."""
+        """(N, D) rows in the units of the data.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Scaler().fit([[0.0], [4.0]]).inverse_transform([[2.0]])
+        array([[6.]])
+        """
         check_is_fitted(self)
         return np.asarray(X) / self._affine.matrix + self._affine.shift
 
@@ -307,7 +342,15 @@ class PCA(ClassNamePrefixFeaturesOutMixin, _Moving):
         self._affine = Affine(moments.mean, np.ascontiguousarray(matrix))
 
     def inverse_transform(self, X: ArrayLike) -> Array:
-        """(N, D) rows in the space of the data; the directions left out are at their means."""
+        """(N, D) rows in the space of the data; the directions left out are at their means.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> pca = sg.PCA(1).fit([[0.0, 0.0], [3.0, 4.0]])
+        >>> pca.inverse_transform(pca.transform([[3.0, 4.0]])).round(6)
+        array([[3., 4.]])
+        """
         check_is_fitted(self)
         rows = np.asarray(X)
         if self.whiten:
@@ -315,7 +358,15 @@ class PCA(ClassNamePrefixFeaturesOutMixin, _Moving):
         return np.asarray(rows @ self.components_ + self.mean_)
 
     def get_covariance(self) -> Array:
-        """(D, D) covariance of the probabilistic model: the kept directions, and the noise variance in all others."""
+        """(D, D) covariance of the probabilistic model: the kept directions, and the noise variance in all others.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.PCA(1).fit([[0.0, 0.0], [3.0, 4.0]]).get_covariance().round(6)
+        array([[4.5, 6. ],
+               [6. , 8. ]])
+        """
         check_is_fitted(self)
         excess = np.maximum(self.explained_variance_ - self.noise_variance_, 0.0)
         covariance = (self.components_.T * excess) @ self.components_

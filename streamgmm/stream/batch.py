@@ -15,7 +15,18 @@ Position = Any
 
 
 class StreamPositionError(StreamGMMError):
-    """A stream went back, or jumped, in a way that would lose or repeat rows."""
+    """A stream went back, or jumped, in a way that would lose or repeat rows.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> try:
+    ...     for update in sg.StreamSession(sg.GaussianMixture()).run([([[0.0]], 1), ([[5.0]], 6)]):
+    ...         pass
+    ... except sg.StreamPositionError as error:
+    ...     print(str(error).split(":")[0])
+    The stream stands at 1; a batch from None to 6 with 1 row(s) came. Expected it to go on from there; 4 are missing
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,14 @@ class Batch:
     weight : (n,) array-like, optional
     rejected : int
         Records that the connector could not turn into rows, and has set aside.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> from streamgmm.stream import Batch
+    >>> session = sg.StreamSession(sg.GaussianMixture())
+    >>> [update.rows for update in session.run([Batch([[0.0], [1.0]], end={"partition 0": 17}, weight=[1, 2])])]
+    [2]
     """
 
     rows: Any

@@ -39,6 +39,14 @@ class Cusum:
         Steps that only set the reference.
     memory : int
         Steps that the reference covers, about; older ones fade, so that a model which slowly gets better is followed.
+
+    Examples
+    --------
+    >>> from streamgmm.stream import Cusum
+    >>> cusum = Cusum()
+    >>> means = [-1.0, -1.1, -0.9] * 10 + [-2.0] * 5
+    >>> [cusum.update(mean, rows=200) for mean in means].index(True)
+    30
     """
 
     def __init__(self, false_alarms: float = 1e-3, *, shift: float = 1.0, warmup: int = 8, memory: int = 1000) -> None:
@@ -52,7 +60,18 @@ class Cusum:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the reference; the next steps set a new one."""
+        """Forget the reference; the next steps set a new one.
+
+        Examples
+        --------
+        >>> from streamgmm.stream import Cusum
+        >>> cusum = Cusum()
+        >>> cusum.update(-1.0, rows=200)
+        False
+        >>> cusum.clear()
+        >>> cusum.steps
+        0
+        """
         self.steps = 0
         self.rows = 0.0
         self.mean = 0.0
@@ -60,7 +79,14 @@ class Cusum:
         self.level = 0.0
 
     def update(self, mean: float, rows: int) -> bool:
-        """Take one step's mean over `rows` rows; True where it calls a drift, and the detector clears."""
+        """Take one step's mean over `rows` rows; True where it calls a drift, and the detector clears.
+
+        Examples
+        --------
+        >>> from streamgmm.stream import Cusum
+        >>> Cusum().update(-1.0, rows=200)  # the first steps only set the reference
+        False
+        """
         if not math.isfinite(mean):
             mean = -1e300 if self.steps else 0.0
         total = self.rows + rows
@@ -89,10 +115,28 @@ class Cusum:
         return False
 
     def state(self) -> dict[str, Any]:
-        """The numbers that `restore` takes."""
+        """The numbers that `restore` takes.
+
+        Examples
+        --------
+        >>> from streamgmm.stream import Cusum
+        >>> Cusum().state()["steps"]
+        0
+        """
         return {name: getattr(self, name) for name in ("steps", "rows", "mean", "scatter", "level")}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Go on from `state`.
+
+        Examples
+        --------
+        >>> from streamgmm.stream import Cusum
+        >>> first, second = Cusum(), Cusum()
+        >>> first.update(-1.0, rows=200)
+        False
+        >>> second.restore(first.state())
+        >>> second.mean
+        -1.0
+        """
         for name in ("steps", "rows", "mean", "scatter", "level"):
             setattr(self, name, state[name])

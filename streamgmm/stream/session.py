@@ -125,7 +125,18 @@ class StreamSession:
 
     @property
     def learner(self) -> Learner:
-        """The learner of the model; it is made by the first batch."""
+        """The learner of the model; it is made by the first batch.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> batches = [([[float(i % 7)] for i in range(j, j + 100)], j + 100) for j in range(0, 500, 100)]
+        >>> session = sg.StreamSession(sg.GaussianMixture())
+        >>> for update in session.run(batches):
+        ...     pass
+        >>> session.learner.rows_seen
+        500
+        """
         learner = self.model._learner
         if learner is None:
             raise ValueError("The session has seen no rows yet.")
@@ -133,11 +144,30 @@ class StreamSession:
 
     @property
     def mixture(self) -> Mixture | None:
-        """The model to use now, or None during the hold."""
+        """The model to use now, or None during the hold.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> session = sg.StreamSession(sg.GaussianMixture())
+        >>> session.mixture is None
+        True
+        """
         return None if self.model._learner is None else self.model._learner.model
 
     def stop(self) -> None:
-        """End `run` after the batch at hand."""
+        """End `run` after the batch at hand.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> batches = [([[float(i % 7)] for i in range(j, j + 100)], j + 100) for j in range(0, 500, 100)]
+        >>> session = sg.StreamSession(sg.GaussianMixture())
+        >>> for update in session.run(batches):
+        ...     session.stop()
+        >>> session.position
+        100
+        """
         self._stopping = True
 
     def run(self, stream: Any, *, max_rows: int | None = None) -> Iterator[Update]:
@@ -158,6 +188,14 @@ class StreamSession:
         ------
         StreamPositionError
             Where the stream jumps, or goes back in a way that cannot be cut off.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> batches = [([[float(i % 7)] for i in range(j, j + 100)], j + 100) for j in range(0, 500, 100)]
+        >>> session = sg.StreamSession(sg.GaussianMixture())
+        >>> [update.position for update in session.run(batches, max_rows=300)]
+        [100, 200, 300]
         """
         self._stopping = False
         batches = batches_of(stream, self.position)
@@ -182,7 +220,16 @@ class StreamSession:
                 close()
 
     def take(self, batch: Batch) -> Update | None:
-        """Score and learn one batch; None where all of it was counted before."""
+        """Score and learn one batch; None where all of it was counted before.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> from streamgmm.stream import Batch
+        >>> session = sg.StreamSession(sg.GaussianMixture())
+        >>> session.take(Batch([[0.0], [1.0]], 2)).rows, session.take(Batch([[0.0], [1.0]], 2))
+        (2, None)
+        """
         refused: list[str] = []
         self.counts.rejected += batch.rejected
         rows, weight = self._rows(batch, refused)
@@ -332,6 +379,16 @@ class StreamSession:
         ------
         ValueError
             Without a path, or before the first row.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> batches = [([[float(i % 7)] for i in range(j, j + 100)], j + 100) for j in range(0, 500, 100)]
+        >>> session = sg.StreamSession(sg.GaussianMixture(), snapshot="s.snapshot")
+        >>> update = next(session.run(batches))
+        >>> session.save()
+        >>> sg.StreamSession(sg.GaussianMixture(), snapshot="s.snapshot").position
+        100
         """
         if self.snapshot is None:
             raise ValueError("This session was given no snapshot path.")
@@ -347,6 +404,17 @@ class StreamSession:
             Where it was written with other settings.
         ModelFileError
             Where both are damaged.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> batches = [([[float(i % 7)] for i in range(j, j + 100)], j + 100) for j in range(0, 500, 100)]
+        >>> session = sg.StreamSession(sg.GaussianMixture(), snapshot="t.snapshot")
+        >>> for update in session.run(batches):
+        ...     session.save()  # as run does by itself, now and then
+        >>> session.load()
+        >>> session.position
+        500
         """
         assert self.snapshot is not None
         restore_to(self, *snapshots.read(self.snapshot))

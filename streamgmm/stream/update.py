@@ -17,7 +17,18 @@ Array = NDArray[np.float64]
 
 
 class StopStream(Exception):
-    """Raised by a signal handler while the session waits for rows: end cleanly."""
+    """Raised by a signal handler, or by a stream, while the session waits for rows: end cleanly.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> from streamgmm.stream import StopStream
+    >>> def stream():
+    ...     yield [[0.0], [1.0]], 2
+    ...     raise StopStream
+    >>> [update.position for update in sg.StreamSession(sg.GaussianMixture()).run(stream())]
+    [2]
+    """
 
 
 @dataclass(slots=True)
@@ -35,6 +46,15 @@ class Counts:
     empty : batches without a row
     alarms : drifts called
     anomalies : rows below the threshold
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> session = sg.StreamSession(sg.GaussianMixture())
+    >>> for update in session.run([([[0.0], [float("nan")]], 2), ([["a"]], 3)]):
+    ...     pass
+    >>> session.counts.rows, session.counts.refused_rows, session.counts.refused_batches
+    (1, 1, 1)
     """
 
     rows: int = 0
@@ -71,6 +91,13 @@ class Update:
     steps : list of StepReport
     refused : tuple of str
         Why rows or the batch were set aside.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> update = next(sg.StreamSession(sg.GaussianMixture()).run([([[0.0], [1.0]], 2)]))
+    >>> update.position, update.rows, update.kept
+    (2, 2, array([0, 1]))
     """
 
     position: Position
@@ -85,7 +112,14 @@ class Update:
 
     @property
     def loglik(self) -> float:
-        """Predictive log-likelihood per row over the steps made, in nats; NaN without one."""
+        """Predictive log-likelihood per row over the steps made, in nats; NaN without one.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> next(sg.StreamSession(sg.GaussianMixture()).run([([[0.0], [1.0]], 2)])).loglik
+        nan
+        """
         known = [s for s in self.steps if math.isfinite(s.loglik)]
         rows = sum(s.step_rows for s in known)
         return sum(s.loglik * s.step_rows for s in known) / rows if rows else math.nan
