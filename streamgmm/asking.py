@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.mixture import Mixture
+from streamgmm.projection import Projection
 
 Array = NDArray[np.float64]
 
@@ -18,6 +19,7 @@ class Asking:
     """Mixin for estimators with a `mixture_`; see the methods of `Mixture` of the same names."""
 
     mixture_: Mixture
+    projection_: Projection | None
 
     def marginal(self, features: Any) -> Mixture:
         """The distribution of some features, given by name or number, whatever the others are.
@@ -29,7 +31,7 @@ class Asking:
         >>> gm.marginal([1]).means
         array([[2.]])
         """
-        return self._fitted().marginal(self._numbers(features))
+        return self._fitted("marginal").marginal(self._numbers(features))
 
     def condition(self, given: Mapping[Any, float]) -> Mixture:
         """The distribution of the other features where some have given values: ``{feature: value}``.
@@ -43,7 +45,7 @@ class Asking:
         >>> gm.condition({0: 2.0}).moments()
         (array([1.]), array([[0.75]]))
         """
-        return self._fitted().condition({self._number(name): value for name, value in given.items()})
+        return self._fitted("condition").condition({self._number(name): value for name, value in given.items()})
 
     def regression(self, X: ArrayLike, given: Any) -> tuple[Array, Array]:
         """Predict the other features, in ascending order, from columns X (N, d) of the features `given`.
@@ -60,7 +62,7 @@ class Asking:
         >>> mean.ravel(), covariance.ravel()
         (array([ 1., -1.]), array([0.75, 0.75]))
         """
-        return self._fitted().regression(X, self._numbers(given))
+        return self._fitted("regression").regression(X, self._numbers(given))
 
     def merge_components(
         self, groups: Sequence[Sequence[int]] | None = None, *, n_components: int | None = None
@@ -74,11 +76,21 @@ class Asking:
         >>> gm.merge_components([[0, 1]]).covariances
         array([5.])
         """
-        return self._fitted().merge_components(groups, n_components=n_components)
+        return self._fitted("merge_components").merge_components(groups, n_components=n_components)
 
-    def _fitted(self) -> Mixture:
+    def _fitted(self, question: str) -> Mixture:
         check_is_fitted(self)
+        self._speaks_of_features(question)
         return self.mixture_
+
+    def _speaks_of_features(self, question: str) -> None:
+        """Refuse what a model of principal components cannot answer in the features of the data."""
+        if self.projection_ is not None:
+            raise ValueError(
+                f"{question}: this model was fitted to {self.projection_.n_components} principal components of "
+                f"{self.projection_.n_features} features, and is no mixture of those. Ask gm.mixture_ about the "
+                "components (rows go through gm.projection_.apply first), or fit without principal components."
+            )
 
     def _numbers(self, features: Any) -> Any:
         if isinstance(features, str):

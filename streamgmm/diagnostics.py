@@ -110,7 +110,7 @@ def diagnose(gm: GaussianMixture, X: Any, sample_weight: ArrayLike | None = None
 
 
 def _examine(gm: GaussianMixture, X: Any, sample_weight: ArrayLike | None) -> Case:
-    source = gm._source(X, sample_weight, reset=False)
+    source = gm._seen(X, sample_weight)
     sample = survey(source, gm._executor(), size=SAMPLE_ROWS, seed=0, missing=gm.missing == "marginalize")
     model = gm.mixture_
     rows = np.asarray(sample.rows, np.float64)
@@ -124,7 +124,10 @@ def _examine(gm: GaussianMixture, X: Any, sample_weight: ArrayLike | None) -> Ca
         shapes.append(shape_of(rows[here], weight[here]) if enough else None)
         few = here[np.sort(np.random.default_rng(k).permutation(len(here))[:PIECE_ROWS])]
         pieces.append(pieces_of(rows[few], weight[few]) if enough and model.n_features <= 20 else None)
-    names = [str(name) for name in getattr(gm, "feature_names_in_", range(model.n_features))]
+    known = (
+        getattr(gm, "feature_names_in_", range(model.n_features)) if gm.projection_ is None else gm.projection_.names
+    )
+    names = [str(name) for name in known]
     return Case(gm, model, sample, source.dtype, names, resp, tuple(shapes), tuple(pieces))
 
 

@@ -124,6 +124,9 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
     covariances_, precisions_, precisions_cholesky_ : in the shape of `covariance_type`, as in scikit-learn
     mixture_ : Mixture
         The fitted model as a frozen value.
+    projection_ : Projection or None
+        Of a model that `streamgmm fit --pca` wrote: the principal components that the mixture is of. Rows are taken and
+        given as they were before it.
     noise_weight_ : float
         Weight of the background; with `weights_` it sums to 1.
     prior_ : Conjugate or None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from os import PathLike
 from typing import Any, ClassVar, Self, cast
@@ -19,8 +19,10 @@ from streamgmm.em import as_seen, non_finite
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.mixture import Mixture
 from streamgmm.persistence import ModelFile, save_model
+from streamgmm.projection import Behind, Projection
 from streamgmm.reading import Reader
 from streamgmm.seeding import survey
+from streamgmm.sources.base import Source
 
 Array = NDArray[np.float64]
 
@@ -33,6 +35,7 @@ class Fitted(Asking, Reader):
     """Mixin for estimators whose fit leaves a `mixture_`."""
 
     mixture_: Mixture
+    projection_: Projection | None = None
     lower_bounds_: list[float]
     random_state: Any
     get_params: Callable[..., dict[str, Any]]  # of BaseEstimator, as the next two
@@ -122,6 +125,52 @@ class Fitted(Asking, Reader):
         model = self._model()
         return model.family.precisions(model.precisions_cholesky)
 
+    # Principal components -----------------------------------------------------------------------------------------
+
+    def project(self, projection: Projection, feature_names: Sequence[str] | None = None) -> Self:
+        """Take rows of the data from now on, and answer for their principal components, which it was fitted to.
+
+        Parameters
+        ----------
+        projection : Projection
+            Its d components are the features of the fit. Kept as `projection_`, in `save` too; a new `fit` drops it.
+        feature_names : D names, optional
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> from streamgmm.projection import Projection
+        >>> X = np.array([[0.0, 5.0], [1.0, 5.0], [8.0, 5.0], [9.0, 5.0]])
+        >>> first = Projection(np.zeros(2), np.array([[1.0], [0.0]]), np.array([[1.0, 0.0]]))
+        >>> gm = sg.GaussianMixture().fit(first.apply(X)).project(first)
+        >>> gm.means_, gm.n_features_in_, gm.score_samples(X).shape
+        (array([[4.5]]), 2, (4,))
+        """
+        check_is_fitted(self)
+        d = self.mixture_.n_features
+        if projection.n_components != d:
+            raise ValueError(f"a mixture of {d} features needs as many components; got {projection.n_components}")
+        self.projection_ = projection
+        self.n_features_in_ = projection.n_features
+        self.__dict__.pop("feature_names_in_", None)
+        if feature_names is not None:
+            self.feature_names_in_ = np.array([str(name) for name in feature_names], dtype=object)
+        return self
+
+    def _source(self, X: Any, sample_weight: ArrayLike | None, *, reset: bool) -> Source:
+        if reset and self.projection_ is not None:
+            if getattr(self, "warm_start", False):
+                raise ValueError(
+                    "warm_start: this model was fitted to principal components, fit takes rows as they are. Set "
+                    "warm_start=False; or fit gm.projection_.apply(X), starting from means_init=gm.means_."
+                )
+            self.__dict__.pop("projection_")
+        return super()._source(X, sample_weight, reset=reset)
+
+    def _seen(self, X: Any, sample_weight: ArrayLike | None = None) -> Source:
+        source = self._source(X, sample_weight, reset=False)
+        return source if self.projection_ is None else self.projection_.of(source)
+
     # Pictures ---------------------------------------------------------------------------------------------------
 
     def plot(self, kind: str = "ellipses", X: Any = None, *, ax: Any = None, n_rows: int = 2000) -> Any:
@@ -144,7 +193,7 @@ class Fitted(Asking, Reader):
         'principal axis 2'
         """
         check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", None)
+        names = getattr(self, "feature_names_in_", None) if self.projection_ is None else self.projection_.names
         if kind == "convergence":
             return plotting.convergence(self.lower_bounds_, ax=ax)
         if kind == "weights":
@@ -156,7 +205,7 @@ class Fitted(Asking, Reader):
             )
         rows = None
         if X is not None:
-            source = self._source(X, None, reset=False)
+            source = self._seen(X)
             rows = survey(source, self._executor(source), size=n_rows, seed=0).rows
         if kind == "uncertainty":
             if rows is None:
@@ -186,7 +235,8 @@ class Fitted(Asking, Reader):
             "fitted": {name: getattr(self, name) for name in _SAVED if hasattr(self, name)},
             "feature_names": list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None,
         }
-        save_model(path, self.mixture_, header=header)
+        arrays = None if self.projection_ is None else self.projection_.arrays()
+        save_model(path, self.mixture_, header=header, arrays=arrays)
 
     @classmethod
     def _from_file(cls, content: ModelFile) -> Self:
@@ -199,6 +249,9 @@ class Fitted(Asking, Reader):
                 setattr(self, name, kind(content.header["fitted"][name]))
         self.mixture_ = content.mixture
         self.n_features_in_ = content.mixture.n_features
+        projection = Projection.read(content.arrays)
+        if projection is not None:
+            self.project(projection)
         names = content.header["feature_names"]
         if names is not None:
             if len(names) != self.n_features_in_:
@@ -246,6 +299,8 @@ class Fitted(Asking, Reader):
     def to_sklearn(self) -> Any:
         """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``; refused with a background component.
 
+        Refused after a `project` too: scikit-learn's mixture has no projection.
+
         Examples
         --------
         >>> import streamgmm as sg
@@ -254,6 +309,7 @@ class Fitted(Asking, Reader):
         array([0, 1])
         """
         check_is_fitted(self)
+        self._speaks_of_features("to_sklearn")
         return exchange.to_sklearn(self)
 
     def to_json(self) -> str:
@@ -267,6 +323,7 @@ class Fitted(Asking, Reader):
         [[2.0]]
         """
         check_is_fitted(self)
+        self._speaks_of_features("to_json")
         return exchange.to_json(self)
 
     @classmethod
@@ -332,7 +389,8 @@ class Fitted(Asking, Reader):
 
     def _map(self, X: Any, question: str, out: Any = None) -> Any:
         check_is_fitted(self)
-        return self._ask(X, self.mixture_, question, out)
+        model = self.mixture_ if self.projection_ is None else Behind(self.mixture_, self.projection_)
+        return self._ask(X, model, question, out)
 
     def impute(self, X: Any, *, out: Any = None) -> Any:
         """(N, D) X with every NaN replaced by its conditional mean given what its row shows; `out` as in `predict`.
@@ -344,6 +402,8 @@ class Fitted(Asking, Reader):
         >>> gm.impute([[2.0, np.nan]])
         array([[2., 1.]])
         """
+        check_is_fitted(self)
+        self._speaks_of_features("impute")
         return self._map(X, "impute", out)
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
@@ -362,7 +422,7 @@ class Fitted(Asking, Reader):
     def _totals(self, X: Any, sample_weight: ArrayLike | None = None) -> Any:
         """Sums over the rows of X: log p, entropy, log max r, weight, rows."""
         check_is_fitted(self)
-        source = self._source(X, sample_weight, reset=False)
+        source = self._seen(X, sample_weight)
         return self._executor(source).run(partial(score_chunk, self.mixture_), source.chunks(), np.add)
 
     def bic(self, X: Any) -> float:
@@ -419,7 +479,8 @@ class Fitted(Asking, Reader):
         check_is_fitted(self)
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")
-        return self.mixture_.sample(n_samples, check_random_state(self.random_state))
+        values, labels = self.mixture_.sample(n_samples, check_random_state(self.random_state))
+        return values if self.projection_ is None else self.projection_.back(values), labels
 
 
 def score_chunk(model: Mixture, chunk: Any) -> Array:

@@ -94,6 +94,11 @@ class Partial(Reader):
 
     def _check_settings(self) -> None:
         self._validate_params()  # type: ignore[attr-defined]
+        if getattr(self, "projection_", None) is not None:
+            raise ValueError(
+                "partial_fit: this model was fitted to principal components, which a stream cannot go on from. "
+                "Use fit, or a new GaussianMixture on gm.projection_.apply(X)."
+            )
         for name, plain in (("prior", None), ("noise", None), ("missing", "error")):
             asked = getattr(self, name, plain)
             if asked != plain:

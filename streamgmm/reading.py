@@ -55,6 +55,10 @@ class Reader:
             )
         return source
 
+    def _seen(self, X: Any, sample_weight: ArrayLike | None = None) -> Source:
+        """Anything readable, as the fitted model takes its rows."""
+        return self._source(X, sample_weight, reset=False)
+
     def _executor(self, source: Source | None = None) -> Executor:
         """Where tasks run; without a wish, a collection of Dask runs on the active client, all else in threads."""
         if isinstance(self.executor, Executor):

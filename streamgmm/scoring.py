@@ -88,7 +88,7 @@ def cluster_scores(
     asked = fitted.mixture_ if hasattr(fitted, "mixture_") else fitted._centres
     labels: Labels = asked.labels
     K = len(asked.means if hasattr(asked, "means") else asked.points)
-    source = model._source(X, sample_weight, reset=False)
+    source = model._seen(X, sample_weight)
     executor = model._executor()
     first: _First = executor.run(
         partial(_first, labels, K, sample_rows, random_state), source.chunks(), partial(_merge_first, sample_rows)

@@ -105,7 +105,8 @@ def test_a_fit_of_principal_components_takes_rows_as_they_are(cli, tmp_path, sca
     Z = sg.Scaler().fit_transform(rows) if scale else rows
     Y = sg.PCA(2).fit_transform(Z)
     gm = sg.load(tmp_path / "m" / MODEL)
-    assert gm.n_features_in_ == 2
+    assert gm.n_features_in_ == 6 and gm.mixture_.n_features == 2
+    assert np.array_equal(gm.predict(rows), gm.mixture_.labels(Y))
     labels = np.array(cli("predict", tmp_path / "m", tmp_path / "x.npy")[1].split()[1:], int)
     assert np.array_equal(labels, gm.mixture_.labels(Y)) and sorted(np.bincount(labels)) == [1000, 1000]
     told = json.loads(cli("score", tmp_path / "m", tmp_path / "x.npy", "--json")[1])
@@ -124,7 +125,7 @@ def test_a_fit_of_principal_components_takes_rows_as_they_are(cli, tmp_path, sca
     assert content["labels"] == ["principal component 1", "principal component 2"]
     np.save(tmp_path / "narrow.npy", rows[:, :3])
     code, _, err = cli("predict", tmp_path / "m", tmp_path / "narrow.npy")
-    assert code == 1 and "3 features" in err and "taken of 6" in err
+    assert code == 1 and "3 features" in err and "expecting 6 features" in err
     # written again without, the folder holds a plain model
     assert cli("fit", tmp_path / "x.npy", "-k", 2, "--out", tmp_path / "m")[0] == 0
     assert sg.load(tmp_path / "m" / MODEL).n_features_in_ == 6

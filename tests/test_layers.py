@@ -20,6 +20,7 @@ HOUSE = [
     {"estimator", "kmeans", "transforms"},
     {"partial", "fitted"},
     {"reading", "asking", "exchange"},
+    {"projection"},
     {"plotting"},
     {"checkpoint"},
     {"persistence"},

@@ -10,7 +10,7 @@ import typer
 from numpy.typing import NDArray
 
 from streamgmm.cli.folder import feature_names, load
-from streamgmm.cli.prepare import Projection, open_rows
+from streamgmm.cli.prepare import open_rows
 from streamgmm.cli.terminal import Data, Json, Model, Out, emit, facts, message
 from streamgmm.cli.writers import check_out, write_rows
 
@@ -19,17 +19,12 @@ Columns = Annotated[
 ]
 
 
-def fitted(model: str) -> tuple[Any, Callable[[str, str | None], Any], Projection | None]:
-    """The estimator in `model`, what opens data for it (path, columns or None), and its projection if it has one."""
-    gm, projection = load(model)
-    known = getattr(gm, "feature_names_in_", None) if projection is None else projection.columns
+def fitted(model: str) -> tuple[Any, Callable[[str, str | None], Any]]:
+    """The estimator in `model`, and what opens data for it (path, columns or None)."""
+    gm = load(model)
+    known = getattr(gm, "feature_names_in_", None)
     names = None if known is None else [str(name) for name in known]
-
-    def opened(data: str, columns: str | None) -> Any:
-        source = _open(names, data, columns)
-        return source if projection is None else projection.of(source)
-
-    return gm, opened, projection
+    return gm, lambda data, columns: _open(names, data, columns)
 
 
 def _open(names: list[str] | None, data: str, columns: str | None) -> Any:
@@ -61,7 +56,7 @@ def predict(
 
     One line a row on stdout, or a file with --out. --json gives the number of rows of each label instead.
     """
-    gm, opened, _ = fitted(model)
+    gm, opened = fitted(model)
     check_out(out)
     source = opened(data, columns)
     counts: NDArray[np.int64] = np.zeros(len(gm.weights_) + 1, np.int64)  # the last one: background
@@ -96,7 +91,7 @@ def score(
 
     In nats, the mean per row. Rows of low log-density are anomalies: --out writes that of every row.
     """
-    gm, opened, _ = fitted(model)
+    gm, opened = fitted(model)
     check_out(out)
     source = opened(data, columns)
     loglik, _, log_max, count, rows = (float(v) for v in gm._totals(source))
@@ -126,12 +121,12 @@ def sample(
 
     CSV on stdout, or a file of any size with --out.
     """
-    gm, _, projection = fitted(model)
+    gm, _ = fitted(model)
     check_out(out)
     if n < 1:
         raise ValueError(f"-n must be at least 1; got {n}.")
     rng = np.random.default_rng(seed)
-    names = feature_names(gm, projection)
+    names = feature_names(gm)
 
     def parts() -> Iterator[NDArray[Any]]:
         left = n
@@ -139,7 +134,7 @@ def sample(
             size = min(left, 2**16)
             values, _ = gm.mixture_.sample(size, rng)
             rows = rng.permutation(values)
-            yield rows if projection is None else projection.back(rows)
+            yield rows if gm.projection_ is None else gm.projection_.back(rows)
             left -= size
 
     if json:

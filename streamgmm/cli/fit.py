@@ -134,7 +134,7 @@ def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any
         if folder is not None:
             from streamgmm.cli.folder import write_folder
 
-            write_folder(Path(folder), gm, config, document, history, ready.projection)
+            write_folder(Path(folder), gm, config, document, history)
             message(f"written: {folder}/model.safetensors, report.json, config.toml")
             message(NEXT.format(folder, config.data.path))
     return document, gm
@@ -173,7 +173,7 @@ def outcome(gm: Any, ready: Prepared, config: Config) -> dict[str, Any]:
     return {
         "data": {"path": config.data.path, "rows": gm.report_.get("rows"), "features": raw.n_features},
         "feature_names": None if raw.feature_names is None else list(raw.feature_names),
-        "means": gm.means_ if ready.projection is None else ready.projection.back(gm.means_),
+        "means": gm.means_ if gm.projection_ is None else gm.projection_.back(gm.means_),
         "weights": gm.weights_,
         "n_components": gm.n_components,
         "covariance_type": gm.covariance_type,

@@ -10,9 +10,8 @@ from typing import Any
 
 import streamgmm
 from streamgmm._atomic import atomic_path
-from streamgmm.cli.prepare import Projection, projection_in
 from streamgmm.config import Config, dump_toml
-from streamgmm.persistence import jsonable, load_model
+from streamgmm.persistence import jsonable
 
 MODEL, REPORT, CONFIG, HISTORY = "model.safetensors", "report.json", "config.toml", "history.safetensors"
 
@@ -28,17 +27,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_folder(
-    folder: Path, gm: Any, config: Config, document: dict[str, Any], history: Any, projection: Projection | None = None
-) -> None:
+def write_folder(folder: Path, gm: Any, config: Config, document: dict[str, Any], history: Any) -> None:
     """Write model, report, resolved config and history, each whole or not at all; the model last."""
     write_text(folder / CONFIG, dump_toml(config))
     history.save(folder / HISTORY)
     write_text(folder / REPORT, json.dumps(jsonable(document), allow_nan=False, indent=2) + "\n")
-    if projection is None:
-        gm.save(folder / MODEL)
-    else:
-        projection.save(folder / MODEL, gm)
+    gm.save(folder / MODEL)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,14 +49,12 @@ def model_path(where: str) -> Path:
     return path / MODEL if path.is_dir() else path
 
 
-def load(where: str) -> tuple[Any, Projection | None]:
-    """The fitted estimator in a folder or a file, and the projection that its rows go through first."""
-    path = model_path(where)
-    return streamgmm.load(path), projection_in(load_model(path))
+def load(where: str) -> Any:
+    """The fitted estimator in a folder or a file."""
+    return streamgmm.load(model_path(where))
 
 
-def feature_names(gm: Any, projection: Projection | None) -> list[str]:
+def feature_names(gm: Any) -> list[str]:
     """Names of the columns of the data that the model speaks of."""
-    D = gm.n_features_in_ if projection is None else len(projection.shift)
-    known = getattr(gm, "feature_names_in_", None) if projection is None else projection.columns
-    return [f"x{j}" for j in range(D)] if known is None else [str(name) for name in known]
+    known = getattr(gm, "feature_names_in_", None)
+    return [f"x{j}" for j in range(gm.n_features_in_)] if known is None else [str(name) for name in known]

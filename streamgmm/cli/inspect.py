@@ -16,16 +16,16 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show a model: components, how it was fitted, repairs."""
-    gm, projection = load(model)
+    gm = load(model)
     mixture = gm.mixture_
     report = getattr(gm, "report_", {})
-    means = mixture.means if projection is None else projection.back(mixture.means)
+    means = mixture.means if gm.projection_ is None else gm.projection_.back(mixture.means)
     K, D = means.shape
-    names = feature_names(gm, projection)
+    names = feature_names(gm)
     head = {
         "components": K,
         "features": D,
-        "principal_components": None if projection is None else mixture.n_features,
+        "principal_components": None if gm.projection_ is None else mixture.n_features,
         "covariance_type": mixture.family.name,
         "parameters": mixture.n_parameters,
         "converged": getattr(gm, "converged_", None),

@@ -37,7 +37,7 @@ def selection_page(
     """
     from streamgmm.report.page import Shown, page
 
-    rows = draw(gm, ready.raw if ready.projection is None else ready.source, max(config.output.sample_rows, 200))
+    rows = draw(gm, ready.raw, max(config.output.sample_rows, 200))
     gaps = gm.missing == "marginalize"
     best = document["selection"]["chosen"]
     shown = []
@@ -55,7 +55,6 @@ def selection_page(
                 answers=(mixture.responsibilities(rows), mixture.log_prob(rows)),
             )
         )
-    projection = ready.projection
     text = page(
         shown,
         gm.mixture_.impute(rows) if gaps else rows,
@@ -64,11 +63,11 @@ def selection_page(
         best=best,
         elbow=found.elbow.get(found.table[best]["covariance_type"]),
         plane=history.plane,
-        names=feature_names(gm, projection),
+        names=feature_names(gm),
         facts=[
             (f"chosen K: {name}" if name in ("BIC", "AIC", "ICL") else name, fact) for name, fact in facts_of(document)
         ],
-        back=None if projection is None else projection.back,
+        back=None if gm.projection_ is None else gm.projection_.back,
     )
     write_text(folder / "report.html", text)
     message(f"written: {folder}/report.html ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")

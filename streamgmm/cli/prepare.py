@@ -1,30 +1,24 @@
 """What happens to the rows before a fit, and to the model after it: columns, scaling, principal components.
 
 A model of scaled rows is written in the units of the data, where it is a mixture too. One of principal components
-cannot be, so its file holds the projection as well, and the commands send rows through it.
+cannot be: such a model carries its projection, and answers for the rows of the data all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamgmm.affine import Affine
 from streamgmm.cli.terminal import message
 from streamgmm.config import Config, ConfigError
 from streamgmm.mixture import Mixture
-from streamgmm.persistence import ModelFile, load_model, save_model
+from streamgmm.projection import Projection
 from streamgmm.sources.base import Source
 from streamgmm.sources.tables import NotNumbersError
-from streamgmm.sources.transformed import TransformedSource
-
-Array = NDArray[np.float64]
-PREFIX = "projection_"
 
 
 def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
@@ -45,56 +39,6 @@ def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Projection:
-    """Principal components of a table: y = (x - shift) @ matrix, and back as x = y @ inverse + shift.
-
-    Attributes
-    ----------
-    shift : (D,); matrix : (D, d); inverse : (d, D)
-    columns : names of the D features, where they have any
-    """
-
-    shift: Array
-    matrix: Array
-    inverse: Array
-    columns: tuple[str, ...] | None
-
-    def of(self, source: Source) -> Source:
-        """The principal components of `source`, as it is read."""
-        if source.n_features != len(self.shift):
-            raise ValueError(
-                f"{source.name}: has {source.n_features} features; the model's principal components were taken of "
-                f"{len(self.shift)}. Choose the same columns with --columns."
-            )
-        names = tuple(f"pca{j}" for j in range(self.matrix.shape[1]))
-        return TransformedSource(source, Affine(self.shift, self.matrix), feature_names=names)
-
-    def back(self, rows: Array) -> Array:
-        """(N, D) rows in the units of the data; directions that were left out are at their means."""
-        return rows @ self.inverse + self.shift
-
-    def save(self, path: Path, gm: Any) -> None:
-        """Write the fitted model with this projection in the same file, whole or not at all."""
-        part = path.with_name(f".{path.name}.plain")
-        try:
-            gm.save(part)
-            plain = load_model(part)
-        finally:
-            part.unlink(missing_ok=True)
-        arrays = {PREFIX + name: getattr(self, name) for name in ("shift", "matrix", "inverse")}
-        save_model(path, plain.mixture, header={**plain.header, "projection_columns": self.columns}, arrays=arrays)
-
-
-def projection_in(content: ModelFile) -> Projection | None:
-    """The projection that a model file holds."""
-    if PREFIX + "matrix" not in content.arrays:
-        return None
-    shift, matrix, inverse = (content.arrays[PREFIX + name] for name in ("shift", "matrix", "inverse"))
-    columns = content.header.get("projection_columns")
-    return Projection(shift, matrix, inverse, None if columns is None else tuple(map(str, columns)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +84,9 @@ class Prepared:
         )
 
     def restore(self, gm: Any) -> None:
-        """Bring a fitted estimator back to the units of the data: mixture, trace and criteria."""
+        """Bring a fitted estimator to the rows of the data: mixture, trace and criteria, or the projection."""
+        if self.projection is not None:
+            gm.project(self.projection, self.raw.feature_names)
         if self.scale is None:
             return
         gm.mixture_ = self.mixture(gm.mixture_)
@@ -199,6 +145,6 @@ def prepare(config: Config, raw: Source, executor: Any = None) -> Prepared:
     message(f"principal components: {pca.n_components_} of {raw.n_features} keep {kept:.1f} % of the variance")
     shift = scale.shift if data.scale else pca.mean_  # behind a scaler the mean is 0
     matrix, inverse = scale.matrix[:, None] * pca.components_.T, pca.components_ / scale.matrix
-    projection = Projection(shift, matrix, inverse, raw.feature_names)
+    projection = Projection(shift, matrix, inverse)
     passes = pca.n_passes_ + (scaler.n_passes_ if data.scale else 0)
     return Prepared(raw, projection.of(raw), passes, projection=projection)

@@ -48,12 +48,11 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
     from streamgmm.report.history import load_history
     from streamgmm.report.page import Shown, page
 
-    gm, opened, projection = fitted(str(folder))
+    gm, opened = fitted(str(folder))
     document: dict[str, Any] = json_.loads((folder / REPORT).read_text(encoding="utf-8"))
     config = load_config(folder / CONFIG)
     if data is None:
-        raw, _ = open_data(config)
-        source = raw if projection is None else projection.of(raw)
+        source, _ = open_data(config)
     else:
         source = opened(data, None)
     drawn = draw(gm, source, n_rows)
@@ -72,16 +71,16 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
         subtitle=f"{document['data']['path']}: {document['data']['rows']:,} rows of {D} features",
         plane=plane,
         names=names,
-        back=None if projection is None else projection.back,
+        back=None if gm.projection_ is None else gm.projection_.back,
     )
 
 
 def draw(gm: Any, source: Any, n_rows: int) -> Any:
-    """(N, D) rows of `source` drawn at random, in one reading."""
+    """(N, D) rows of `source`, as the mixture takes them, drawn at random in one reading."""
     from streamgmm.executors import Threads
     from streamgmm.seeding import survey
 
-    return survey(source, Threads(), size=n_rows, seed=0, missing=gm.missing == "marginalize").rows
+    return survey(gm._seen(source), Threads(), size=n_rows, seed=0, missing=gm.missing == "marginalize").rows
 
 
 def facts_of(document: dict[str, Any]) -> list[tuple[str, Any]]:

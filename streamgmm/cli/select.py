@@ -121,8 +121,7 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
         ready.restore(gm)
         model = config.model.model_copy(update={"covariance_type": kind[0], "n_components": kind[1]})
         config = config.model_copy(update={"model": model})
-        rows = raw if ready.projection is None else ready.source
-        findings = remarks(gm, rows, config)
+        findings = remarks(gm, raw, config)
         document = {
             **outcome(gm, ready, config),
             "passes": passes + 1,  # the findings take one
@@ -140,10 +139,10 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
             },
         }
         if folder is not None:
-            write_folder(Path(folder), gm, config, document, final, ready.projection)
+            write_folder(Path(folder), gm, config, document, final)
             message(f"written: {folder}/model.safetensors, report.json, config.toml")
         if proba is not None:
-            count = write_rows(proba, [f"p{k}" for k in range(gm.n_components)], iter(gm.predict_proba(rows)))
+            count = write_rows(proba, [f"p{k}" for k in range(gm.n_components)], iter(gm.predict_proba(raw)))
             message(f"{count:,} rows of soft labels written: {proba}")
         if report:
             from streamgmm.cli.pages import selection_page
