@@ -89,11 +89,11 @@ class SelectSection(_Section):
 class StreamSection(_Section):
     """What `streamgmm stream` reads and does; [data] path and columns say where."""
 
-    source: Literal["lines", "arrow", "zarr", "parquet", "kafka", "redis", "synthetic"] = Field(
-        default="lines", description='[data] path is a file, a folder, or "-" for standard input'
+    source: Literal["auto", "lines", "arrow", "zarr", "parquet", "kafka", "redis", "synthetic"] = Field(
+        default="auto", description='by [data] path: a file, a folder, or "-" for lines from standard input'
     )
-    format: Literal["ndjson", "csv", "float64"] = Field(default="ndjson", description="of lines and of messages")
-    header: bool = Field(default=False, description="the first line of a CSV names its columns")
+    format: Literal["auto", "ndjson", "csv", "float64"] = Field(default="auto", description="of lines and of messages")
+    header: bool | None = Field(default=None, description="the first line of a CSV names its columns; None: it is seen")
     width: int | None = Field(default=None, ge=1, description="numbers per row, where no columns are named")
     follow: bool = Field(default=False, description="wait for more at the end")
     servers: str | None = Field(default=None, description="Kafka: host:port,...; Redis: redis://host:port/0")

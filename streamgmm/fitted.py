@@ -246,7 +246,8 @@ class Fitted(Asking, Reader):
         self._validate_params()
         for name, kind in _SAVED.items():
             if name in content.header["fitted"]:
-                setattr(self, name, kind(content.header["fitted"][name]))
+                value = content.header["fitted"][name]
+                setattr(self, name, np.nan if value is None and kind is float else kind(value))
         self.mixture_ = content.mixture
         self.n_features_in_ = content.mixture.n_features
         projection = Projection.read(content.arrays)

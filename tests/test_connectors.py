@@ -133,6 +133,60 @@ def test_csv_with_a_header(tmp_path):
     assert batch.rejected == 0
 
 
+def test_columns_of_text_are_left_out_and_told(tmp_path, caplog):
+    """By the first record that holds a number: a number that is missing in it keeps its column."""
+    rows, bad = Parser().parse(
+        [b'{"oops": "x"}', b'{"b": 2, "a": 1, "note": "hi", "c": null}', b'{"a": 3, "b": 4, "c": 5}']
+    )
+    np.testing.assert_array_equal(rows, [[3, 4, 5]])
+    assert [reason for _, reason in bad] == ["no value for a, b, c", "'None' is not a number"]
+    assert "hold no numbers: note" in caplog.text
+    path = tmp_path / "x.csv"
+    path.write_text(
+        '\ufeffOrt;"Preis; netto";Menge;leer\nKöln;1.5;2;\n"Bonn";2.5;3;4\nBonn;1;2\nBonn;3.5;4;5\n', encoding="utf-8"
+    )
+    (batch,) = read(lines := Lines(path))
+    np.testing.assert_array_equal(batch.rows, [[2.5, 3, 4], [3.5, 4, 5]])
+    assert lines.layout["columns"] == ("Preis; netto", "Menge", "leer") and batch.rejected == 2
+    assert lines.dead.first[0].startswith("Köln".encode())
+    (batch,) = read(Lines(path, columns=["leer", "Menge"]))
+    np.testing.assert_array_equal(batch.rows, [[4, 3], [5, 4]])
+    with pytest.raises(ValueError, match="no column Stadt; it has Ort, Preis; netto, Menge, leer"):
+        read(Lines(path, columns=["Stadt"]))
+
+
+def test_a_header_may_come_before_its_rows():
+    parser = Parser("csv", header=None)
+    assert parser.parse([b"a,b"])[1] == [] and parser.layout is None
+    rows, bad = parser.parse([b"x,1", b"y,2"])
+    np.testing.assert_array_equal(rows, [[1], [2]])
+    assert parser.layout.columns == ("b",) and not bad
+
+
+@pytest.mark.parametrize("first", [b'{"b": 1, "a": 2}', b"a,b\n2,1"])
+def test_after_a_restart_the_same_columns_are_read(tmp_path, first):
+    """Whatever the first record after the snapshot holds."""
+    json_like = first.startswith(b"{")
+    path = tmp_path / "x"
+    X = rows_of(3000, D=2)
+    later = [json.dumps({"a": a, "z": 0, "b": b}) if json_like else f"{a!r},{b!r}" for a, b in X.tolist()]
+    path.write_bytes(first + b"\n" + "\n".join(later).encode())
+    cut = path.read_bytes().index(later[1000].encode())
+    whole = sg.StreamSession(sg.GaussianMixture(1, random_state=0), snapshot=tmp_path / "whole")
+    list(whole.run(Lines(path)))
+    part = sg.StreamSession(sg.GaussianMixture(1, random_state=0), snapshot=tmp_path / "part")
+    (tmp_path / "begin").write_bytes(path.read_bytes()[:cut])
+    list(part.run(Lines(tmp_path / "begin")))
+    part = sg.StreamSession(sg.GaussianMixture(1, random_state=0), snapshot=tmp_path / "part")
+    list(part.run(Lines(path)))
+    assert part.counts.rows == whole.counts.rows == 3001 and part.counts.rejected == 0
+    assert list(part.model.feature_names_in_) == ["a", "b"]
+    np.testing.assert_array_equal(part.model.means_, whole.model.means_)
+    part = sg.StreamSession(sg.GaussianMixture(1, random_state=0), snapshot=tmp_path / "part")
+    with pytest.raises(ValueError, match="learnt from the columns a, b; asked for are b, a"):
+        list(part.run(Lines(path, columns=["b", "a"])))
+
+
 def test_dead_letters_say_where_and_why(tmp_path):
     path, dead = tmp_path / "x", tmp_path / "dead"
     path.write_bytes(b"[1, 2]\nrubbish\n[3, 4]\n")

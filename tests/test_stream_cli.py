@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamgmm.cli.app import DONE, USAGE, run
+import streamgmm as sg
+from streamgmm.cli.app import DONE, FAILED, USAGE, run
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "stream.toml")
 
@@ -38,7 +39,7 @@ def test_the_shipped_config_runs_and_goes_on(tmp_path, monkeypatch, capsys):
     assert run(["stream", CONFIG, "--json", *settings(tmp_path, max_rows=50_000)]) == DONE
     captured = capsys.readouterr()
     assert json.loads(captured.out)["counts"]["rows"] == 50_000
-    assert "30000 on" in captured.err
+    assert "30,000 rows on" in captured.err
     figures = last_metrics(tmp_path)
     assert figures["effective_sample_size"] > 1000 and figures["loglik"] < 0
     assert len((tmp_path / "anomalies").read_text().splitlines()) == figures["counts"]["anomalies"]
@@ -57,9 +58,47 @@ def test_lines_with_bad_ones_among_them(tmp_path, monkeypatch, capsys):
     choice = settings(tmp_path, source="lines", width=2, max_rows="none", **{"data.path": data})
     assert run(["stream", CONFIG, *choice]) == DONE
     out = capsys.readouterr().out
-    assert "2,000" in out and "rejected" in out
+    assert "2,000" in out and "3 unreadable" in out and "dead_letters" in out
     letters = [json.loads(line) for line in (tmp_path / "dead_letters").read_text().splitlines()]
     assert [letter["line"] for letter in letters] == ["oops", "[1, null]", "[1, 2, 3]"]
+
+
+def test_a_table_as_people_have_it(tmp_path, monkeypatch, capsys):
+    """Text columns, a header, no config: the kind of stream is seen, the folder holds everything, and it goes on."""
+    monkeypatch.chdir(tmp_path)
+    rows = np.random.default_rng(0).normal([20.0, 5.0], 1.0, (600, 2)).round(3).tolist()
+    lines = ["time,temperature,place,wind", *(f"t{i},{a},Köln,{b}" for i, (a, b) in enumerate(rows))]
+    Path("rows.csv").write_text("\n".join([*lines[:400], "oops", *lines[400:500], ""]), encoding="utf-8")
+    command = ["stream", "rows.csv", "-k", "1", "--half-life", "200", "--out", "kept", "--set", "anomaly_rate=0.05"]
+    assert run(command) == DONE
+    out, err = capsys.readouterr()
+    assert "mean temperature" in out and "1 unreadable" in out and "next: streamgmm inspect kept" in err
+    written = {path.name for path in Path("kept").iterdir()}
+    assert written >= {"anomalies.jsonl", "dead_letters.jsonl", "metrics.jsonl", "model.safetensors", "stream.snapshot"}
+    assert json.loads(Path("kept/dead_letters.jsonl").read_text())["line"] == "oops"
+    for more in (lines[500:], []):  # the second time there is nothing new
+        with Path("rows.csv").open("a", encoding="utf-8") as file:
+            file.write("".join(line + "\n" for line in more))
+        assert run([*command, "--json"]) == DONE
+        assert json.loads(capsys.readouterr().out)["counts"]["rows"] == 600
+    assert run(["inspect", "kept"]) == DONE
+    assert "temperature" in capsys.readouterr().out
+    means = sg.load("kept/model.safetensors").means_
+    np.testing.assert_allclose(means, [[20.0, 5.0]], atol=0.3)
+
+
+def test_a_stream_without_one_usable_row_is_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("rows.ndjson").write_text('{"a": "x"}\n{"a": "y"}\n')
+    assert run(["stream", "rows.ndjson", "-k", "1"]) == FAILED
+    assert (
+        "2 record(s)" in (err := capsys.readouterr().err) and "expected numbers, found 0" in err and "--columns" in err
+    )
+    assert run(["stream", "rows.npy", "-k", "1"]) == USAGE
+    assert "streamgmm data convert rows.npy" in capsys.readouterr().err
+    Path("rows.csv").write_text("a,b\n1,2\n")
+    assert run(["stream", "rows.csv", "-k", "1"]) == DONE
+    assert "more row(s)" in capsys.readouterr().out
 
 
 def test_kafka_needs_to_know_where(tmp_path, monkeypatch, capsys):

@@ -42,11 +42,11 @@ def demo(
     rows = write_patches(store)
     message(f"{store}: {rows:,} rows x 63 float32 ({time.perf_counter() - began:.1f} s)")
     config = load_config(None, QUICKSTART | {"data.path": str(store), "output.dir": str(model)})
-    document, gm = run_fit(config)
+    document, _ = run_fit(config)
     if json:
         emit(document)
         return
-    print(summary(document, gm))
+    print(summary(document))
     print(f"""
 What to do next:
   streamgmm inspect {model}                     the components

@@ -14,7 +14,7 @@ import typer
 
 from streamgmm.cli.prepare import Prepared, open_rows, prepare
 from streamgmm.cli.progress import FitProgress
-from streamgmm.cli.terminal import NOT_CONVERGED, Json, emit, facts, message, table
+from streamgmm.cli.terminal import NOT_CONVERGED, Json, components, emit, facts, message
 from streamgmm.config import Config, ConfigError, load_config, parse_value
 
 NEXT = "next: streamgmm report {0}   streamgmm inspect {0}   streamgmm predict {0} {1} --out labels.csv"
@@ -98,11 +98,11 @@ def fit(
         what, settings, model__n_components=components, model__covariance_type=covariance, output__dir=out,
         data__columns=columns, data__scale=scale, data__pca=pca,
     )  # fmt: skip
-    document, gm = run_fit(config, fresh=fresh)
+    document, _ = run_fit(config, fresh=fresh)
     if json:
         emit(document)
     else:
-        print(summary(document, gm))
+        print(summary(document))
     if not document["converged"]:
         message(UNFINISHED)
         raise typer.Exit(NOT_CONVERGED)
@@ -188,7 +188,7 @@ def outcome(gm: Any, ready: Prepared, config: Config) -> dict[str, Any]:
     }
 
 
-def summary(document: dict[str, Any], gm: Any) -> str:
+def summary(document: dict[str, Any]) -> str:
     """What a person wants to know of a fit."""
     seconds = document["seconds"]["total"]
     rows, passes = document.get("rows") or 0, document["passes"]
@@ -204,14 +204,7 @@ def summary(document: dict[str, Any], gm: Any) -> str:
         ("converged", document["converged"]),
         ("repairs", len(document["repairs"]) or None),
     ]
-    means = document["means"]
-    shown = min(means.shape[1], 4)
-    names = document["feature_names"] or [f"x{j}" for j in range(means.shape[1])]
-    order = sorted(range(len(means)), key=lambda k: -gm.weights_[k])
-    head = ["component", "weight", *(f"mean {name}" for name in names[:shown])]
-    body = [[k, f"{gm.weights_[k]:.4f}", *(float(v) for v in means[k, :shown])] for k in order[:12]]
-    more = f"\n... and {len(means) - 12} lighter ones" if len(means) > 12 else ""
-    return f"{facts(lines)}\n\n{table(head, body)}{more}"
+    return f"{facts(lines)}\n\n{components(document['weights'], document['means'], document['feature_names'])}"
 
 
 def _memory(memory: dict[str, int | None]) -> str | None:

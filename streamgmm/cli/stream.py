@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import signal
 import time
 from collections.abc import Iterator
@@ -13,17 +11,24 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from streamgmm.cli.fit import Settings, What, configured, estimator
-from streamgmm.cli.terminal import Json, emit, facts, message, stderr_console, table
+from streamgmm.cli.fit import Columns, Folder, Settings, What, configured, estimator
+from streamgmm.cli.terminal import Json, emit, message
+from streamgmm.cli.watch import Watch, jsonable_line, measured, summary
 from streamgmm.config import Config, ConfigError
-from streamgmm.persistence import jsonable
+from streamgmm.errors import StreamGMMError
 
 INTERRUPTED = 130
+NEXT = "next: streamgmm inspect {0}   streamgmm predict {0} DATA --out labels.csv   the same command again, to go on"
 
 
 def stream(
     what: What,
+    components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
+    covariance: Annotated[str | None, typer.Option(help="full, tied, diag or spherical.")] = None,
+    half_life: Annotated[float | None, typer.Option(help="Rows after which a row counts half.")] = None,
+    columns: Columns = None,
     settings: Settings = None,
+    out: Folder = None,
     json: Json = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on from the snapshot.")] = False,
 ) -> None:
@@ -31,7 +36,10 @@ def stream(
 
     SIGTERM and Ctrl-C write a snapshot and end; started again it goes on from there, no row lost, none counted twice.
     """
-    config = configured(what, settings, pathless=("kafka", "redis", "synthetic"))
+    config = configured(
+        what, settings, pathless=("kafka", "redis", "synthetic"), model__n_components=components,
+        model__covariance_type=covariance, fit__half_life=half_life, data__columns=columns, output__dir=out,
+    )  # fmt: skip
     document, interrupted = run_stream(config, fresh=fresh)
     if json:
         emit(document)
@@ -41,53 +49,82 @@ def stream(
         raise typer.Exit(INTERRUPTED)
 
 
+def source_of(config: Config) -> str:
+    """The kind of connector that [stream] source names, or that [data] path shows."""
+    path = config.data.path or ""
+    if config.stream.source != "auto":
+        return config.stream.source
+    suffix = Path(path).suffix.lower()
+    if suffix in (".npy", ".npz", ".h5", ".hdf5"):
+        raise ConfigError(
+            f"{path}: not a stream. Convert it (streamgmm data convert {path} rows.zarr), or fit it (streamgmm fit)."
+        )
+    if suffix == ".zarr":
+        return "zarr"
+    if suffix == ".parquet" or Path(path).is_dir():
+        return "parquet"
+    return "arrow" if suffix in (".arrow", ".arrows", ".ipc") else "lines"
+
+
 def connector(config: Config) -> Any:
     """What [stream] and [data] say to read from."""
     from streamgmm.stream.connectors import connect
 
-    one, data = config.stream, config.data
+    one, data, kind = config.stream, config.data, source_of(config)
     if data.scale or data.pca is not None:
         raise ConfigError(
             "[data] scale and pca belong to fit and select: a stream has no first reading to learn them in."
         )
     text = {"format": one.format, "columns": data.columns, "width": one.width, "dead_letters": one.dead_letters}
     table_like = {"path": data.path, "columns": data.columns, "follow": one.follow}
-    if one.source == "lines":
+    if kind == "lines":
         return connect("lines", path=data.path, header=one.header, follow=one.follow, **text)
-    if one.source in ("kafka", "redis") and not (one.servers and one.topic):
-        raise ConfigError(f'[stream] source = "{one.source}" needs servers and topic.')
-    if one.source == "redis":
+    if kind in ("kafka", "redis") and not (one.servers and one.topic):
+        raise ConfigError(f'[stream] source = "{kind}" needs servers and topic.')
+    if kind == "redis":
         told = {"columns": data.columns, "idle": one.idle, "dead_letters": one.dead_letters}
         return connect("redis", servers=one.servers, topic=one.topic, **told)
-    if one.source == "kafka":
+    if kind == "kafka":
         return connect("kafka", servers=one.servers, topic=one.topic, group=one.group, idle=one.idle, **text)
-    if one.source == "synthetic":
+    if kind == "synthetic":
         width = one.width or 4
         rows, jump = one.max_rows or 10**15, 500_000
         made = {"n_features": width, "n_components": config.model.n_components, "jump_every": jump, "anomalies": 1e-3}
         return connect("synthetic", rows=rows, **made)
-    if one.source != "parquet":
-        table_like.pop("columns" if one.source == "zarr" else "follow")
-    return connect(one.source, **table_like)
+    if kind != "parquet":
+        table_like.pop("columns" if kind == "zarr" else "follow")
+    return connect(kind, **table_like)
+
+
+def kept_in(config: Config) -> Config:
+    """`config` with the files that [stream] does not name in the folder that [output] names."""
+    if config.output.dir is None:
+        return config
+    folder, one = Path(config.output.dir), config.stream
+    names = {"snapshot": "stream.snapshot", "dead_letters": "dead_letters.jsonl", "metrics": "metrics.jsonl"}
+    if one.anomaly_rate is not None:
+        names["anomalies"] = "anomalies.jsonl"
+    files = {key: str(folder / name) for key, name in names.items() if getattr(one, key) is None}
+    return config.model_copy(update={"stream": one.model_copy(update=files)})
 
 
 def run_stream(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], bool]:
     """Run until the stream ends or a signal comes: what happened, and whether Ctrl-C ended it."""
     from streamgmm.stream import StreamSession
 
-    one = config.stream
+    config = kept_in(config)
+    one, kind = config.stream, source_of(config)
     folder = None if config.output.dir is None else Path(config.output.dir)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    snapshot = one.snapshot or (None if folder is None else str(folder / "stream.snapshot"))
-    if snapshot is not None:
-        Path(snapshot).parent.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            for name in (snapshot, snapshot + ".previous"):
-                Path(name).unlink(missing_ok=True)
+    for path in (one.snapshot, one.dead_letters, None if folder is None else str(folder / "model.safetensors")):
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if fresh and one.snapshot is not None:
+        for name in (one.snapshot, one.snapshot + ".previous"):
+            Path(name).unlink(missing_ok=True)
+    source = connector(config)
     session = StreamSession(
         estimator(config),
-        snapshot=snapshot,
+        snapshot=one.snapshot,
         every_rows=one.snapshot_rows,
         every_seconds=one.snapshot_seconds,
         anomaly_rate=one.anomaly_rate,
@@ -98,29 +135,59 @@ def run_stream(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], 
         restructure=one.restructure,
         step_rows=one.step_rows,
     )
-    where = f"from {session.position!r} on" if session.position is not None else "from the beginning"
-    message(f"stream: {one.source} {config.data.path or one.topic or ''}, {where}")
+    where = "from the beginning" if session.position is None else f"from {_place(session.position, source)} on"
+    message(f"stream: {kind} {config.data.path or one.topic or ''}, {where}; Ctrl-C ends it")
+    if one.snapshot is None:
+        message("nothing is kept: add --out DIR for a snapshot, the model, and the records that are set aside")
     began = time.monotonic()
     with ExitStack() as stack:
         signals = stack.enter_context(_stopping(session))
         metrics = stack.enter_context(_lines(one.metrics))
         strangers = stack.enter_context(_lines(one.anomalies))
         watch = stack.enter_context(Watch(session, metrics, one.metrics_seconds))
-        for update in session.run(connector(config), max_rows=one.max_rows):
+        for update in session.run(source, max_rows=one.max_rows):
             watch.see(update)
             if strangers is not None and update.scores is not None:
                 for i in update.anomalies:
                     line = {"position": update.position, "row": int(update.kept[i]), "score": float(update.scores[i])}
                     strangers.write(jsonable_line(line))
+    _some_rows(session, source, watch.refused)
     document = {
         **measured(session),
         "seconds": time.monotonic() - began,
-        "snapshot": snapshot,
+        "snapshot": one.snapshot,
         "ended_by": signals[0].name if signals else "end of stream",
+        "unit": getattr(source, "unit", None),
+        "dead_letters": one.dead_letters if session.counts.rejected else None,
+        "feature_names": [str(name) for name in getattr(session.model, "feature_names_in_", ())] or None,
+        "means": None if session.mixture is None else session.mixture.means,
+        "missing_rows": 0 if session.model._learner is None else session.learner.room,
     }
     if folder is not None and session.mixture is not None:
         session.model.save(folder / "model.safetensors")
+        message(f"written: {folder}/model.safetensors, stream.snapshot, metrics.jsonl")
+        message(NEXT.format(folder))
     return document, bool(signals) and signals[0] is signal.SIGINT
+
+
+def _some_rows(session: Any, source: Any, refused: list[str]) -> None:
+    """An error where everything that came was set aside."""
+    counts = session.counts
+    if counts.rows or not (counts.rejected or counts.refused_rows or counts.refused_batches):
+        return
+    first = getattr(getattr(source, "dead", None), "first", None)
+    line = "" if first is None else f" {first[0][:60].decode('utf-8', 'replace')!r}: {first[1]}."
+    why = line or f" {refused[0]}." if refused or line else ""
+    raise StreamGMMError(
+        f"No row could be used: {counts.rejected + counts.refused_rows} record(s) and {counts.refused_batches} "
+        f"batch(es) were set aside; the first:{why} Expected numbers; name their columns with --columns A,B."
+    )
+
+
+def _place(position: Any, source: Any) -> str:
+    """A position for people to read."""
+    unit = getattr(source, "unit", "")
+    return f"{position:,} {unit}" if isinstance(position, int) else str(position)
 
 
 @contextmanager
@@ -153,103 +220,3 @@ def _lines(path: str | None) -> Iterator[IO[str] | None]:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8", buffering=1) as file:
         yield file
-
-
-def jsonable_line(document: dict[str, Any]) -> str:
-    return json.dumps(jsonable(document), allow_nan=False) + "\n"
-
-
-def measured(session: Any) -> dict[str, Any]:
-    """Figures of the session as they are."""
-    from dataclasses import asdict
-
-    learner = session.model._learner
-    mixture = session.mixture
-    return {
-        "position": session.position,
-        "counts": asdict(session.counts),
-        "steps": 0 if learner is None else learner.steps,
-        "effective_sample_size": 0.0 if learner is None else learner.effective_sample_size,
-        "threshold": session.threshold,
-        "weights": None if mixture is None else mixture.weights,
-    }
-
-
-class Watch:
-    """Shows and writes how the stream is doing, at most once an interval; alarms at once."""
-
-    def __init__(self, session: Any, metrics: IO[str] | None, seconds: float) -> None:
-        self.session, self.metrics, self.seconds = session, metrics, seconds
-        self.console = stderr_console()
-        self.at, self.rows = time.monotonic(), session.counts.rows
-        self.loglik = math.nan
-        self.alarms: list[str] = []
-        self.live: Any = None
-
-    def __enter__(self) -> Watch:
-        if self.console.is_terminal:
-            from rich.live import Live
-
-            self.live = Live(console=self.console, auto_refresh=False)
-            self.live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._tell(time.monotonic())
-        if self.live is not None:
-            self.live.stop()
-
-    def see(self, update: Any) -> None:
-        """Take note of an update."""
-        if math.isfinite(update.loglik):
-            self.loglik = update.loglik
-        events = [event for step in update.steps for event in step.events]
-        if update.alarm or events:
-            what = ", ".join(str(event["action"]) for event in events) or "reported"
-            self.alarms.append(f"{'drift' if update.alarm else 'model'} at {update.position}: {what}")
-            if self.metrics is not None:
-                line = {"event": "alarm" if update.alarm else "model", "position": update.position, "events": events}
-                self.metrics.write(jsonable_line({"time": time.time(), **line}))
-        now = time.monotonic()
-        if now - self.at >= self.seconds:
-            self._tell(now)
-
-    def _tell(self, now: float) -> None:
-        figures = measured(self.session)
-        rows = self.session.counts.rows
-        rate = (rows - self.rows) / max(now - self.at, 1e-9)
-        self.at, self.rows = now, rows
-        if self.metrics is not None:
-            line = {"event": "metrics", "rows_per_second": rate, "loglik": self.loglik, **figures}
-            self.metrics.write(jsonable_line({"time": time.time(), **line}))
-        if self.live is not None:
-            self.live.update(self._picture(rate, figures), refresh=True)
-
-    def _picture(self, rate: float, figures: dict[str, Any]) -> str:
-        counts = figures["counts"]
-        set_aside = counts["refused_rows"] + counts["refused_batches"] + counts["rejected"]
-        weights = figures["weights"]
-        shown = "" if weights is None else " ".join(f"{w:.3f}" for w in weights)
-        lines = [
-            ("rows", counts["rows"]),
-            ("rows/s", f"{rate:,.0f}"),
-            ("predictive log-likelihood", f"{self.loglik:.4f} nats per row"),
-            ("effective sample size", f"{figures['effective_sample_size']:,.0f}"),
-            ("weights", shown),
-            ("anomalies", counts["anomalies"]),
-            ("set aside", set_aside),
-            ("alarms", counts["alarms"]),
-        ]
-        return "\n".join([facts(lines), *self.alarms[-5:]])
-
-
-def summary(document: dict[str, Any]) -> str:
-    """What the command prints at the end."""
-    counts = document["counts"]
-    head = [
-        ("ended by", document["ended_by"]),
-        ("position", document["position"]),
-        ("effective sample size", f"{document['effective_sample_size']:,.0f}"),
-        ("snapshot", document["snapshot"]),
-    ]
-    return facts(head) + "\n\n" + table(("count", "of"), [(n, name.replace("_", " ")) for name, n in counts.items()])

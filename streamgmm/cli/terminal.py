@@ -51,6 +51,17 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> str:
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs)
 
 
+def components(weights: Any, means: Any, names: Sequence[str] | None) -> str:
+    """Weights (K,) and the first of the means (K, D) as a table, the heaviest first."""
+    names = names or [f"x{j}" for j in range(means.shape[1])]
+    shown = min(means.shape[1], 4)
+    order = sorted(range(len(means)), key=lambda k: -weights[k])
+    head = ["component", "weight", *(f"mean {name}" for name in names[:shown])]
+    body = [[k, f"{weights[k]:.4f}", *(float(v) for v in means[k, :shown])] for k in order[:12]]
+    more = f"\n... and {len(means) - 12} lighter ones" if len(means) > 12 else ""
+    return table(head, body) + more
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]

@@ -31,6 +31,7 @@ def state_of(session: StreamSession) -> tuple[Arrays, dict[str, Any]]:
         "detector": None if session.detector is None else session.detector.state(),
         "threshold": session.threshold,
         "position": session.position,
+        "layout": session.layout,
         "counts": asdict(session.counts),
     }
 
@@ -64,6 +65,8 @@ def restore_to(session: StreamSession, arrays: Arrays, header: dict[str, Any]) -
         session.detector.restore(header["detector"])
     session.threshold = math.nan if header["threshold"] is None else header["threshold"]
     session.position = header["position"]
+    if header.get("layout") is not None:
+        session._learn_layout(header["layout"])
     session.counts = Counts(**header["counts"])
 
 

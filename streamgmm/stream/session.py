@@ -64,6 +64,8 @@ class StreamSession:
     ----------
     position : Position
     counts : Counts
+    layout : dict or None
+        What the connector learnt about its records: format, columns.
 
     Examples
     --------
@@ -106,6 +108,7 @@ class StreamSession:
         self.sketch = QuantileSketch() if self.score else None
         self.threshold = math.nan
         self.position: Position = None
+        self.layout: dict[str, Any] | None = None
         self.counts = Counts()
         self.waiting = False
         self._stopping = False
@@ -198,6 +201,8 @@ class StreamSession:
         [100, 200, 300]
         """
         self._stopping = False
+        if self.layout is not None and hasattr(stream, "go_by"):
+            stream.go_by(self.layout)
         batches = batches_of(stream, self.position)
         try:
             while not self._stopping and (max_rows is None or self.counts.rows < max_rows):
@@ -208,6 +213,8 @@ class StreamSession:
                     break
                 finally:
                     self.waiting = False
+                if self.layout is None:
+                    self._learn_layout(getattr(stream, "layout", None))
                 update = self.take(batch)
                 if update is not None:
                     yield update
@@ -218,6 +225,18 @@ class StreamSession:
             close = getattr(stream, "close", None)
             if close is not None:
                 close()
+
+    def _learn_layout(self, layout: dict[str, Any] | None) -> None:
+        """Keep what the connector found out about its records, for a restart to read them alike."""
+        self.layout = layout
+        names = None if layout is None else layout["columns"]
+        model = self.model
+        if (
+            names
+            and not hasattr(model, "feature_names_in_")
+            and getattr(model, "n_features_in_", len(names)) == len(names)
+        ):
+            model.feature_names_in_ = np.array(names, dtype=object)
 
     def take(self, batch: Batch) -> Update | None:
         """Score and learn one batch; None where all of it was counted before.

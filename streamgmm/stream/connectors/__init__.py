@@ -12,6 +12,8 @@ from importlib import import_module
 from typing import Any
 
 from streamgmm.stream.batch import Batch, Position
+from streamgmm.stream.connectors.layout import Layout
+from streamgmm.stream.connectors.parse import Parser
 
 __all__ = ["CONNECTORS", "Source", "connect"]
 
@@ -28,7 +30,40 @@ CONNECTORS = {
 
 
 class Source(ABC):
-    """What the connectors share: most have nothing to commit and nothing to close."""
+    """What the connectors share: most have nothing to commit and nothing to close.
+
+    Attributes
+    ----------
+    unit : str
+        What a whole-number position counts.
+    parser : Parser or None
+        Where records are text.
+    """
+
+    unit = "rows"
+    parser: Parser | None = None
+
+    @property
+    def layout(self) -> dict[str, Any] | None:
+        """What the first records taught about all of them, as JSON keeps it; None where nothing is known."""
+        return None if self.parser is None or self.parser.layout is None else self.parser.layout.document()
+
+    def go_by(self, layout: dict[str, Any]) -> None:
+        """Read as before a restart.
+
+        Raises
+        ------
+        ValueError
+            Where other columns are asked for.
+        """
+        known = Layout.of(layout)
+        if self.parser is not None:
+            if self.parser.columns not in (None, known.columns):
+                raise ValueError(
+                    f"The snapshot was learnt from the columns {', '.join(known.columns or ())}; asked for are "
+                    f"{', '.join(self.parser.columns or ())}. Ask for the former, or begin with a new snapshot."
+                )
+            self.parser.layout = known
 
     @abstractmethod
     def open(self, position: Position) -> Iterator[Batch]:

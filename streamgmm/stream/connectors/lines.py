@@ -20,15 +20,18 @@ MAX_LINE = 1 << 20
 
 
 class DeadLetters:
-    """Where bad lines go: a file of JSON lines {"at", "reason", "line"}, appended to. Without a path they are dropped.
+    """Where bad lines go: a file of JSON lines {"at", "reason", "line"}, appended to; without a path the first is kept.
 
     After a crash the lines since the snapshot are read again, and so written again; `Counts.rejected` counts them once.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self.path = path
+        self.first: tuple[bytes, str] | None = None
 
     def put(self, bad: Sequence[tuple[bytes, str]], at: Any) -> None:
+        if bad and self.first is None:
+            self.first = bad[0]
         if self.path is None or not bad:
             return
         import json
@@ -48,8 +51,8 @@ class Lines(Source):
         Standard input is expected to be replayed from its beginning after a restart; what was counted is passed over.
     format, columns, width :
         See `Parser`.
-    header : bool
-        CSV: the first line names the columns.
+    header : bool, optional
+        CSV: whether the first line names the columns; by default that is so where none of its fields is a number.
     follow : bool
         Wait at the end of a file for more, as ``tail -f``.
     poll : float
@@ -58,21 +61,23 @@ class Lines(Source):
         File that bad lines are appended to, with the reason.
     """
 
+    unit = "bytes"
+    parser: Parser
+
     def __init__(
         self,
         path: str | os.PathLike[str] = "-",
         *,
-        format: str = "ndjson",
+        format: str = "auto",
         columns: Sequence[str] | None = None,
         width: int | None = None,
-        header: bool = False,
+        header: bool | None = None,
         follow: bool = False,
         poll: float = 0.2,
         dead_letters: str | os.PathLike[str] | None = None,
     ) -> None:
         self.path = path
-        self.parser = Parser(format, columns, width)
-        self.header = header
+        self.parser = Parser(format, columns, width, header)
         self.follow, self.poll = follow, poll
         self.dead = DeadLetters(dead_letters)
         self._file: IO[bytes] | None = None
@@ -125,8 +130,6 @@ class Lines(Source):
 
     def _batch(self, text: bytes, at: int) -> Batch:
         lines = text.split(b"\n")
-        if self.header and at == 0:
-            lines = lines[1:]
         long = [line for line in lines if len(line) > MAX_LINE]
         if long:
             lines = [line for line in lines if len(line) <= MAX_LINE]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ class ParquetFolder(Source):
 
     Parameters
     ----------
-    path : folder
+    path : folder, or one file
     columns : sequence of str, optional
     pattern : str
     follow : bool
@@ -39,7 +41,12 @@ class ParquetFolder(Source):
         follow: bool = False,
         poll: float = 0.5,
     ) -> None:
-        self.path, self.columns, self.pattern = Path(path), columns, pattern
+        self.path, self.pattern = Path(path), pattern
+        if not self.path.is_dir() and not follow:
+            if not self.path.exists():
+                raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(path))
+            self.path, self.pattern = self.path.parent, glob.escape(self.path.name)
+        self.columns = columns
         self.follow, self.poll = follow, poll
 
     def _names(self) -> list[str]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamgmm.stream.connectors.layout import Layout, fields_of, layout_of_csv, layout_of_json
 
 __all__ = ["FORMATS", "Bad", "Parser"]
 
 Array = NDArray[np.float64]
 Bad = tuple[bytes, str]
 """A line, and why it was refused."""
+FORMATS = ("auto", "ndjson", "csv")
+_A_LOOK = 100
+"""Lines among which "auto" looks for the opening of an array or an object."""
 
 
 class Parser:
@@ -21,92 +26,133 @@ class Parser:
 
     Parameters
     ----------
-    format : {"ndjson", "csv"}
-        NDJSON: an array of numbers, or an object, per line. CSV: numbers and commas.
+    format : {"auto", "ndjson", "csv"}
+        NDJSON: an array of numbers, or an object, per line. CSV: numbers and commas (or semicolons, or tabs). "auto"
+        tells them apart by the first lines.
     columns : sequence of str, optional
-        Keys of the objects, in order. None takes all keys of the first good object, sorted.
+        Keys of the objects, or names in the CSV's header, in order. None takes what the first record holds of numbers:
+        keys sorted, columns as they stand.
     width : int, optional
-        Numbers per row; None takes it from the columns or from the first good line.
+        Numbers per row, where no columns are named.
+    header : bool or None
+        CSV: whether the first line names the columns; None sees for itself.
+
+    Attributes
+    ----------
+    layout : Layout or None
+        What the first records taught; set it to go on as before.
     """
 
-    def __init__(self, format: str = "ndjson", columns: Sequence[str] | None = None, width: int | None = None) -> None:
+    def __init__(
+        self,
+        format: str = "ndjson",
+        columns: Sequence[str] | None = None,
+        width: int | None = None,
+        header: bool | None = False,
+    ) -> None:
         if format not in FORMATS:
-            raise ValueError(f"format must be one of {sorted(FORMATS)}; got {format!r}.")
-        self.columns = None if columns is None else list(columns)
-        self.width = width if width is not None or columns is None else len(columns)
-        self._all, self._one = FORMATS[format]
+            raise ValueError(f"format must be one of {list(FORMATS)}; got {format!r}.")
+        self.format, self.width, self.header = format, width, header
+        self.columns = None if columns is None else tuple(columns)
+        self.layout: Layout | None = None
+        self._heads: list[bytes] = []
 
     def parse(self, lines: Sequence[bytes]) -> tuple[Array, list[Bad]]:
-        """Rows of the good lines (n, width), in order, and the bad lines. Blank lines are neither."""
+        """Rows of the good lines (n, width), in order, and the bad lines. Blank lines are neither.
+
+        Raises
+        ------
+        ValueError
+            Where a header lacks a column that was asked for.
+        """
         lines = [line for line in map(bytes.strip, lines) if line]
+        if self.layout is None and lines:
+            lines = self._learn(lines)
+        if self.layout is None:
+            return np.empty((0, 0)), [(line, self._reason(line)) for line in lines]
+        layout = self.layout
         if lines:
-            rows = self._quick(lines)
+            rows = _quick(layout, lines)
             if rows is not None:
                 return rows, []
         good: list[list[float]] = []
         bad: list[Bad] = []
         for line in lines:
             try:
-                good.append(self._row(line))
+                good.append(_row(layout, line))
             except (ValueError, RecursionError) as error:
                 bad.append((line, str(error)[:200]))
-        return np.array(good, np.float64).reshape(len(good), self.width or 0), bad
+        return np.array(good, np.float64).reshape(len(good), layout.width), bad
 
-    def _quick(self, lines: list[bytes]) -> Array | None:
-        """All lines at once, or None if anything at all is out of the ordinary."""
-        if self.width is None:
-            return None
+    def _learn(self, lines: list[bytes]) -> list[bytes]:
+        """Take the layout from the first lines; those that are no header."""
+        if self.format == "auto":
+            self.format = "ndjson" if any(line[:1] in b"[{" for line in lines[:_A_LOOK]) else "csv"
+        if self.format == "ndjson":
+            self.layout = layout_of_json(lines, self.columns, self.width)
+            return lines
+        self.layout, heads = layout_of_csv([*self._heads, *lines], self.columns, self.width, self.header)
+        fresh = lines[heads - len(self._heads) :] if heads else lines
+        if self.layout is None and heads and not self._heads:
+            self._heads = lines[:heads]  # a header whose first row is still to come
+        return fresh
+
+    def _reason(self, line: bytes) -> str:
+        """Why a line teaches nothing."""
         try:
-            rows = self._all(self, lines)
-        except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
-            return None
-        if rows.shape != (len(lines), self.width) or rows.dtype.kind not in "fi":
-            return None
-        rows = rows.astype(np.float64, copy=False)
-        return rows if np.isfinite(rows).all() else None
-
-    def _row(self, line: bytes) -> list[float]:
-        values = self._one(self, line)
-        if self.width is None:
-            self.width = len(values)
-        if len(values) != self.width or not values:
-            raise ValueError(f"expected {self.width} numbers, found {len(values)}")
-        for value in values:
-            if not math.isfinite(value):
-                raise ValueError(f"{value} is not a finite number")
-        return values
+            values = (_json_row if self.format == "ndjson" else _csv_row)(Layout(self.format, 0, ()), line)
+        except (ValueError, RecursionError) as error:
+            return str(error)[:200]
+        return f"expected numbers, found {len(values)}"
 
 
-def _json_all(parser: Parser, lines: list[bytes]) -> Array:
-    opening, closing = (91, 93) if parser.columns is None else (123, 125)
+def _row(layout: Layout, line: bytes) -> list[float]:
+    values = (_json_row if layout.format == "ndjson" else _csv_row)(layout, line)
+    if len(values) != layout.width or not values:
+        raise ValueError(f"expected {layout.width} numbers, found {len(values)}")
+    for value in values:
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not a finite number")
+    return values
+
+
+def _quick(layout: Layout, lines: list[bytes]) -> Array | None:
+    """All lines at once, or None if anything at all is out of the ordinary."""
+    try:
+        rows = (_json_rows if layout.format == "ndjson" else _csv_rows)(layout, lines)
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError):
+        return None
+    if rows.shape != (len(lines), layout.width) or rows.dtype.kind not in "fi":
+        return None
+    rows = rows.astype(np.float64, copy=False)
+    return rows if np.isfinite(rows).all() else None
+
+
+def _json_rows(layout: Layout, lines: list[bytes]) -> Array:
+    opening, closing = (91, 93) if layout.columns is None else (123, 125)
     if not all(line[0] == opening and line[-1] == closing for line in lines):
         raise ValueError("mixed")
     text = b",".join(lines)
     if b"true" in text or b"false" in text:
         raise ValueError("perhaps not numbers")
     values = json.loads(b"[" + text + b"]")
-    if parser.columns is not None:
-        keys = parser.columns
-        values = [[value[key] for key in keys] for value in values]
+    if layout.columns is not None:
+        values = [[value[key] for key in layout.columns] for value in values]
     return np.array(values)
 
 
-def _json_one(parser: Parser, line: bytes) -> list[float]:
+def _json_row(layout: Layout, line: bytes) -> list[float]:
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
     if isinstance(value, dict):
-        if parser.columns is None:
-            if parser.width is not None:
-                raise ValueError(f"expected an array of {parser.width} numbers, found an object")
-            row = [_number(value[key]) for key in sorted(value)]
-            parser.columns = sorted(value)
-            return row
-        missing = [key for key in parser.columns if key not in value]
+        if layout.columns is None:
+            raise ValueError(f"expected an array of {layout.width} numbers, found an object")
+        missing = [key for key in layout.columns if key not in value]
         if missing:
             raise ValueError(f"no value for {', '.join(missing[:5])}")
-        return [_number(value[key]) for key in parser.columns]
+        return [_number(value[key]) for key in layout.columns]
     if isinstance(value, list):
         return [_number(item) for item in value]
     raise ValueError(f"expected an array or an object, found {type(value).__name__}")
@@ -121,22 +167,27 @@ def _number(value: object) -> float:
         raise ValueError("a number too large for float64") from None
 
 
-def _csv_all(parser: Parser, lines: list[bytes]) -> Array:
-    if any(b"_" in line for line in lines):
-        raise ValueError("digits with underscores")
-    return np.array([list(map(float, line.split(b","))) for line in lines])
+def _csv_rows(layout: Layout, lines: list[bytes]) -> Array:
+    if any(b"_" in line or b'"' in line for line in lines):
+        raise ValueError("digits with underscores, or quotes")
+    mark = layout.delimiter.encode()
+    split = [line.split(mark) for line in lines]
+    if layout.places is None:
+        return np.array([list(map(float, fields)) for fields in split])
+    if any(len(fields) != layout.n_fields for fields in split):
+        raise ValueError("short or long lines")
+    return np.array([[float(fields[i]) for i in layout.places] for fields in split])
 
 
-def _csv_one(parser: Parser, line: bytes) -> list[float]:
-    if b"_" in line:
+def _csv_row(layout: Layout, line: bytes) -> list[float]:
+    fields = fields_of(line, layout.delimiter)
+    if layout.places is not None:
+        if len(fields) != layout.n_fields:
+            raise ValueError(f"expected {layout.n_fields} fields, found {len(fields)}")
+        fields = [fields[i] for i in layout.places]
+    if any("_" in field for field in fields):
         raise ValueError("digits with underscores are not numbers here")
     try:
-        return [float(field) for field in line.split(b",")]
+        return [float(field) for field in fields]
     except ValueError as error:
         raise ValueError(str(error).replace("could not convert string to float", "not a number")) from None
-
-
-FORMATS: dict[str, tuple[Callable[[Parser, list[bytes]], Array], Callable[[Parser, bytes], list[float]]]] = {
-    "ndjson": (_json_all, _json_one),
-    "csv": (_csv_all, _csv_one),
-}

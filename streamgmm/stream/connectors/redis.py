@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
 from streamgmm.stream.connectors import Source
+from streamgmm.stream.connectors.layout import Layout
 from streamgmm.stream.connectors.lines import DeadLetters
 from streamgmm.stream.connectors.parse import Parser
 
@@ -29,13 +33,15 @@ class Redis(Source):
     topic : str
         The key of the stream.
     columns : sequence of str, optional
-        Fields, in order. None takes those of the first entry, sorted.
+        Fields, in order. None takes those that are numbers in the first entry that has any, sorted.
     batch_rows : int
         Entries per batch at most.
     idle : float or None
         Seconds without an entry after which the stream has ended; None waits for ever.
     dead_letters : path, optional
     """
+
+    parser: Parser
 
     def __init__(
         self,
@@ -48,8 +54,9 @@ class Redis(Source):
         dead_letters: Any = None,
     ) -> None:
         self.servers, self.topic, self.batch_rows, self.idle = servers, topic, batch_rows, idle
-        self.fields = None if columns is None else [name.encode() for name in columns]
-        self.parser: Parser | None = None
+        self.parser = Parser("csv", columns)
+        if columns is not None:
+            self.parser.layout = _layout(columns)
         self.dead = DeadLetters(dead_letters)
         self._client: Any = None
 
@@ -109,14 +116,15 @@ class Redis(Source):
         return entries, info.get("entries-added", info["length"]) - info["length"]
 
     def _rows(self, entries: list[dict[bytes, bytes]]) -> tuple[Any, list[tuple[bytes, str]]]:
-        if self.fields is None:
-            self.fields = sorted(entries[0])
-        if self.parser is None:
-            self.parser = Parser("csv", width=len(self.fields))
+        if self.parser.layout is None:
+            numbers = ([name for name, value in entry.items() if _is_number(value)] for entry in entries)
+            first = next((names for names in numbers if names), None)
+            if first is None:
+                return np.empty((0, 0)), [(repr(entry).encode(), "no field is a number") for entry in entries]
+            self.parser.layout = _layout(sorted(name.decode("utf-8", "replace") for name in first))
         none = b"(none)"
-        return self.parser.parse(
-            [b",".join(entry.get(name, none) or none for name in self.fields) for entry in entries]
-        )
+        fields = [name.encode() for name in self.parser.layout.columns or ()]
+        return self.parser.parse([b",".join(entry.get(name, none) or none for name in fields) for entry in entries])
 
     def close(self) -> None:
         if self._client is not None:
@@ -126,3 +134,14 @@ class Redis(Source):
 
 def _number(entry_id: str) -> tuple[int, ...]:
     return tuple(map(int, entry_id.split("-")))
+
+
+def _layout(columns: Sequence[str]) -> Layout:
+    return Layout("csv", len(columns), tuple(columns))
+
+
+def _is_number(value: bytes) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
