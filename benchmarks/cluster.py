@@ -1,6 +1,7 @@
-"""What a cluster costs and gains: scheduler time, passes on 1 and 2 workers, and a model of a pass for many workers.
+"""What a cluster costs and gains: scheduler time, passes on 1 and 2 workers, what the death of a worker costs, and a
+model of a pass for many workers.
 
-    python -m benchmarks.cluster [--rows 20_000_000] [--components 16] [--workers 1 2]
+    python -m benchmarks.cluster [--rows 20_000_000] [--components 16] [--workers 1 2] [--deaths 3]
 
 The model: T(w) = driver + tasks(w) x scheduler + chunks x chunk / w, with everything on the right measured here; the
 driver's part is what a pass over chunks that do nothing takes, the chunk's what one thread takes in this process.
@@ -14,7 +15,8 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +63,20 @@ def timed(call: Callable[[], Any], repeats: int) -> float:
     return statistics.median(seconds)
 
 
-def measure(path: str, components: int, workers: list[int], repeats: int, threads: int) -> dict[str, Any]:
-    from functools import partial
-
+@contextmanager
+def local_workers(number: int) -> Iterator[Any]:
+    """A client of so many processes with one thread each."""
     from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=number, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def measure(path: str, components: int, workers: list[int], repeats: int, threads: int, empty: int) -> dict[str, Any]:
+    from functools import partial
 
     from streamgmm.em import e_step, merge_all
     from streamgmm.executors import Threads
@@ -81,16 +93,14 @@ def measure(path: str, components: int, workers: list[int], repeats: int, thread
     def reading(executor: Any) -> Callable[[], Any]:
         return lambda: executor.run(task, source.chunks(), merge_all)
 
-    empty = [Nothing(i) for i in range(1000)]
+    idle = [Nothing(i) for i in range(empty)]
     # Single-thread time of a chunk with and without company: memory bandwidth is shared.
-    found: dict[str, Any] = {"chunks": source.n_chunks, "rows": source.n_rows, "dask": {}, "empty": {}, "tasks": {}}
+    found: dict[str, Any] = {"chunks": source.n_chunks, "rows": source.n_rows, "dask": {}, "idle": empty}
+    found |= {"empty": {}, "tasks": {}}
     found["one"] = timed(reading(Threads(1)), repeats)
     found["threads"] = timed(reading(Threads(threads)), repeats)
     for n in workers:
-        with (
-            LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster,
-            Client(cluster) as client,
-        ):
+        with local_workers(n) as client:
             executor = Dask(client)
             # Threads before and after: whatever else the machine does then weighs on both.
             before = timed(reading(Threads(threads)), repeats)
@@ -98,10 +108,30 @@ def measure(path: str, components: int, workers: list[int], repeats: int, thread
             found["threads"] = min(found["threads"], before, timed(reading(Threads(threads)), repeats))
             found["tasks"][n] = tasks_of(executor, source.n_chunks, n)
             fresh = Dask(client)
-            found["empty"][n] = timed(lambda fresh=fresh: fresh.run(nothing, empty, np.add), 2 * repeats)
-            many = timed(lambda client=client: one_task_a_chunk(client).run(nothing, empty, np.add), 2)
-            found["per_task"] = max(0.0, many - found["empty"][n]) / (1000 - tasks_of(fresh, 1000, n))
+            found["empty"][n] = timed(lambda fresh=fresh: fresh.run(nothing, idle, np.add), 2 * repeats)
+            many = timed(lambda client=client: one_task_a_chunk(client).run(nothing, idle, np.add), 2)
+            found["per_task"] = max(0.0, many - found["empty"][n]) / (empty - tasks_of(fresh, empty, n))
     return found
+
+
+def measure_deaths(path: str, components: int, workers: int, deaths: int) -> dict[str, Any]:
+    """Seconds of a fit of four readings and a start, and what each of so many SIGKILLs adds."""
+    import streamgmm as sg
+    from benchmarks.deaths import lost
+    from streamgmm.executors_dask import Dask
+    from streamgmm.sources import open_source
+
+    with local_workers(workers) as client:
+        executor = Dask(client)
+
+        def make() -> Any:
+            return sg.GaussianMixture(
+                components, max_iter=4, tol=0, solver="exact", init_params="random_from_data", random_state=0,
+                executor=executor,
+            )  # fmt: skip
+
+        usual, found = lost(make, open_source(path), client, deaths=deaths, rng=np.random.default_rng())
+    return {"workers": workers, "usual": usual, "deaths": found}
 
 
 def one_task_a_chunk(client: Any) -> Any:
@@ -133,10 +163,17 @@ def report(found: dict[str, Any], threads: int) -> str:
     for n, seconds in found["dask"].items():
         lines.append(
             f"dask, {n} worker(s): {seconds:.2f} (model {predicted(found, n, found['tasks'][n]):.2f}), "
-            f"{found['tasks'][n]} tasks; 1000 chunks without work: {1000 * found['empty'][n]:.0f} ms"
+            f"{found['tasks'][n]} tasks; {found['idle']} chunks without work: {1000 * found['empty'][n]:.0f} ms"
         )
         if n == threads:
             lines.append(f"dask on {n} workers runs at {100 * found['threads'] / seconds:.0f} % of {threads} threads")
+    if (died := found.get("died")) is not None:
+        each = ", ".join(f"{extra:.1f} s (killed at {100 * share:.0f} %)" for share, extra, _ in died["deaths"])
+        bits = "the same bits" if all(same for _, _, same in died["deaths"]) else "OTHER BITS"
+        lines.append(
+            f"a fit of {died['usual']:.1f} s on {died['workers']} workers, one killed at a random moment, takes longer "
+            f"by {each}: tasks made again, one worker alone, the next one's start; {bits}"
+        )
     lines.append(f"scheduler: {1000 * found['per_task']:.2f} ms a task")
     large = {**found, "chunks": 100 * found["chunks"], "one": 100 * found["one"]}
     lines.append(
@@ -146,21 +183,29 @@ def report(found: dict[str, Any], threads: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--components", type=int, default=16)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--deaths", type=int, default=3, help="fits of which a worker is killed")
+    parser.add_argument("--empty", type=int, default=1000, help="chunks without work")
     parser.add_argument("--dir", default=None)
     parser.add_argument("--readme", type=Path, help="write the figures into this file")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="streamgmm-", dir=given.dir))
-    warnings.simplefilter("ignore")
     try:
         write_rows(folder / "rows.npy", given.rows)
-        found = measure(str(folder / "rows.npy"), given.components, given.workers, given.repeats, given.threads)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = measure(
+                str(folder / "rows.npy"), given.components, given.workers, given.repeats, given.threads, given.empty
+            )
+            if given.deaths:
+                workers = max(given.workers)
+                found["died"] = measure_deaths(str(folder / "rows.npy"), given.components, workers, given.deaths)
     finally:
         shutil.rmtree(folder)
     text = report(found, given.threads)

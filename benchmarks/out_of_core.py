@@ -72,20 +72,32 @@ def fit(path: str, limit: str, passes: int) -> dict[str, object]:
         marks.append(time.perf_counter())
     stop.set()
     watcher.join()
-    from streamgmm.executors import available_cores
-
-    start = marks[1] - (marks[2] - marks[1] if len(marks) > 2 else 0.0)  # the first reading of EM begins about here
-    later = [mark for mark in busy if mark[0] > start + 1.0]
-    share = (later[-1][1] - later[0][1]) / (later[-1][0] - later[0][0]) / available_cores() if len(later) > 1 else None
+    # The first reading of EM begins about here; before it are the start's reading and k-means on its sample.
+    reading = marks[1] - (marks[2] - marks[1] if len(marks) > 2 else 0.0)
     memory = model.report_["memory"]
     return {
         "seconds": time.perf_counter() - began,
         "seconds_per_pass": float(np.median(np.diff(marks)[1:])) if len(marks) > 2 else None,
-        "busy": share,
+        "busy": busy_share(busy, began + 1.0),
+        "busy_reading": busy_share(busy, reading),
         "memory": memory,
         "over_limit": memory["growth"] - memory["limit"],
         "lower_bound": model.lower_bound_,
     }
+
+
+def busy_share(marks: list[tuple[float, float]], since: float) -> float | None:
+    """Share of all cores that the process used since then, of (time, processor time) marks."""
+    from streamgmm.executors import available_cores
+
+    later = [mark for mark in marks if mark[0] >= since]
+    if len(later) < 2:
+        return None
+    return (later[-1][1] - later[0][1]) / (later[-1][0] - later[0][0]) / available_cores()
+
+
+def percent(share: float | None) -> str:
+    return "?" if share is None else f"{100 * share:.0f} %"
 
 
 def main() -> None:
@@ -121,8 +133,8 @@ def main() -> None:
         f"{memory['kept'] / 1e6:.0f} MB, threads {memory['threads']}",
         f"resident {memory['before'] / 1e6:.0f} MB before the first row, {memory['peak'] / 1e6:.0f} MB at the peak: "
         f"grown by {memory['growth'] / 1e6:.0f} MB",
-        f"{figures['seconds']:.1f} s in all, {each:.1f} s a pass, {rows / each / 1e6:.1f} million rows/s, cores "
-        f"{100 * figures['busy']:.0f} % busy after the first second",
+        f"{figures['seconds']:.1f} s in all, {each:.1f} s a pass, {rows / each / 1e6:.1f} million rows/s; cores "
+        f"{percent(figures['busy'])} busy after the first second, {percent(figures['busy_reading'])} once EM reads",
     ]
     text = "\n".join(lines)
     print(text)

@@ -27,13 +27,19 @@ OURS = {
     "v2 zstd": {"compressors": Zstd(level=1, checksum=True), "zarr_format": 2},
     "v2 blosc": {"compressors": Blosc(), "zarr_format": 2},
 }
+SHARDS = {
+    "shards": {"chunks": (8, 3), "shards": (32, 3)},
+    "raw shards": {"chunks": (8, 3), "shards": (32, 3), "compressors": None},
+    "shards, crc32c": {"chunks": (16, 3), "shards": (64, 3), "compressors": [BloscCodec(), Crc32cCodec()]},
+    "shards, index first": {"chunks": (8, 3), "shards": {"shape": (32, 3), "index_location": "start"}},
+}
 ZARRS = {
     "gzip": {"compressors": [GzipCodec()]},
     "big-endian": {"serializer": BytesCodec(endian="big")},
     "two compressors": {"compressors": [ZstdCodec(), GzipCodec()]},
     "columns": {"chunks": (16, 2)},
     "wider than the array": {"chunks": (16, 4)},
-    "shards": {"chunks": (8, 3), "shards": (32, 3)},
+    "shards of columns": {"chunks": (8, 2), "shards": (32, 4)},
     "v2 by columns": {"order": "F", "zarr_format": 2},
 }
 CHECKED = ("zstd, checked", "zstd, crc32c", "blosc, crc32c", "crc32c", "v2 zstd")
@@ -54,10 +60,10 @@ def rows(source):
 
 
 @pytest.mark.parametrize("chunk_rows", [None, 5, 16, 40])
-@pytest.mark.parametrize("options", [*OURS.values(), *ZARRS.values()], ids=[*OURS, *ZARRS])
+@pytest.mark.parametrize("options", [*OURS.values(), *SHARDS.values(), *ZARRS.values()], ids=[*OURS, *SHARDS, *ZARRS])
 def test_values_are_those_of_zarr(options, chunk_rows, tmp_path):
     source = open_source(store(tmp_path / "x.zarr", **options), chunk_rows=chunk_rows)
-    assert (source.layout is not None) == any(options is ours for ours in OURS.values())
+    assert (source.layout is None) == any(options is theirs for theirs in ZARRS.values())
     np.testing.assert_array_equal(rows(source), X)
 
 
@@ -128,6 +134,51 @@ def test_absent_chunks_under_fill_are_read_by_zarr(tmp_path):
     expected[32:48] = 7.0
     assert isinstance(source.layout, Layout)
     np.testing.assert_array_equal(rows(source), expected)
+
+
+@pytest.mark.parametrize("name", SHARDS)
+def test_a_shard_cut_short_is_found(name, tmp_path):
+    path = store(tmp_path / "x.zarr", **SHARDS[name])
+    victim = path / "c" / "1" / "0"
+    for length in (victim.stat().st_size - 1, 40, 10, 0):
+        victim.write_bytes(victim.read_bytes()[:length])
+        with pytest.raises(ChunkReadError, match=r"cannot be read|truncated or damaged"):
+            rows(open_source(path))
+
+
+@pytest.mark.parametrize("name", SHARDS)
+def test_every_flipped_bit_in_the_index_of_a_shard_is_found(name, tmp_path):
+    path = store(tmp_path / "x.zarr", **SHARDS[name])
+    victim = path / "c" / "1" / "0"
+    content = victim.read_bytes()
+    layout = open_source(path).layout
+    length = layout.shards.index_bytes
+    first = len(content) - length if layout.shards.at_end else 0
+    for bit in range(8 * first, 8 * (first + length)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        victim.write_bytes(damaged)
+        with pytest.raises(ValueError, match="checksum does not fit"):
+            layout.read([(str(victim), (len(content), bit))], 0, 16)
+
+
+def test_a_shard_that_shrinks_between_opening_and_reading_is_found(tmp_path):
+    source = open_source(store(tmp_path / "x.zarr", **SHARDS["shards"]))
+    victim = tmp_path / "x.zarr" / "c" / "1" / "0"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    with pytest.raises(ChunkReadError, match="has changed since it was opened"):
+        rows(source)
+
+
+def test_holes_in_a_shard_under_fill_are_read_by_zarr(tmp_path):
+    path = tmp_path / "x.zarr"
+    array = zarr.create_array(path, shape=X.shape, dtype=X.dtype, chunks=(8, 3), shards=(32, 3), fill_value=7.0)
+    array[40:] = X[40:]
+    source = open_source(path, missing_chunks="fill")
+    expected = X.copy()
+    expected[:40] = 7.0
+    np.testing.assert_array_equal(rows(source), expected)
+    np.testing.assert_array_equal(rows(open_source(path, missing_chunks="skip")), X[40:])
 
 
 # Memory ---------------------------------------------------------------------------------------------------------------

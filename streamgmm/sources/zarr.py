@@ -118,7 +118,7 @@ class ZarrChunk(Chunk):
 
     def _read(self) -> NDArray[Any]:
         if self.layout is not None:
-            height = self.layout.shape[0]
+            height = self.layout.file_rows
             above = self.start // height
             if len(self.files) == -(-self.stop // height) - above:  # else some are not stored, and read as fill value
                 return self.layout.read(self.files, self.start - above * height, self.stop - above * height)
@@ -190,6 +190,8 @@ class ZarrSource(RunSource):
             units = [run for run in units if run[0] not in absent]
         self.n_missing = len(gone)
         self.layout = Layout.of(array) if self.stamps else None
+        if self.layout is not None and self.layout.shards is not None and missing_chunks == "fill":
+            self.layout = None  # Zarr knows how to fill holes in a shard
         self._largest_file = max((size for size, _ in self.stamps.values()), default=0)
         wanted = default_chunk_rows(self.n_features)
         self.set_runs(self._within_shards(unit_runs(units, chunk_rows, wanted), wanted))
@@ -239,7 +241,8 @@ class ZarrSource(RunSource):
         if self.layout is not None and self.missing_chunks != "fill":
             stored = -(-rows // self.unit_shape[0]) * self.layout.chunk_bytes
             part = rows * self.n_stored * self.stored_dtype.itemsize * (rows % self.unit_shape[0] > 0)
-            return stored + part + self._largest_file + beside
+            held = self._largest_file if self.layout.shards is None else self.layout.stored_bytes
+            return stored + part + held + beside
         stored = max(rows * self.n_stored, math.prod(self.unit_shape)) * self.stored_dtype.itemsize
         return int(PEAK * stored) + beside
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamgmm.errors import ChunkReadError
+from streamgmm.sources.zarr_decode import ABSENT, Shards
 
 if TYPE_CHECKING:
     from streamgmm.sources.zarr import ZarrSource
@@ -61,30 +61,25 @@ def _stored_keys(source: ZarrSource, array: Any) -> set[str]:
     return set(sync(listed()))
 
 
-_ABSENT = np.uint64(2**64 - 1)
-
-
 def _holes(source: ZarrSource, array: Any, key: str, first: int, stop: int) -> Sequence[int]:
     """First rows of inner chunks that a present shard does not hold: Zarr reads these as the fill value, always."""
     from zarr.abc.store import RangeByteRequest, SuffixByteRequest
     from zarr.core.buffer import default_buffer_prototype
     from zarr.core.sync import sync
 
-    codec = next(c for c in array.metadata.codecs if type(c).__name__ == "ShardingCodec")
-    index_codecs = [type(c).__name__ for c in codec.index_codecs]
-    if index_codecs not in (["BytesCodec"], ["BytesCodec", "Crc32cCodec"]):
+    shards = Shards.of(array)
+    if shards is None:
         return ()
-    grid = tuple(s // u for s, u in zip(source.stored_shape, source.unit_shape, strict=True))
-    length = 16 * math.prod(grid) + 4 * (len(index_codecs) - 1)
-    at_end = str(getattr(codec.index_location, "value", codec.index_location)) == "end"
-    wanted = SuffixByteRequest(length) if at_end else RangeByteRequest(0, length)
+    length, unit = shards.index_bytes, source.unit_shape[0]
+    wanted = SuffixByteRequest(length) if shards.at_end else RangeByteRequest(0, length)
     full_key = f"{array.path}/{key}" if array.path else key
     buffer = sync(array.store.get(full_key, default_buffer_prototype(), wanted))
-    raw = b"" if buffer is None else buffer.to_bytes()
-    unit = source.unit_shape[0]
-    if len(raw) != length:
-        raise ChunkReadError(source.name, first // unit, f"shard {key} is truncated: its index cannot be read.")
-    offsets = np.frombuffer(raw, "<u8", 2 * math.prod(grid)).reshape(*grid, 2)[..., 0]
-    wide = -(-source.n_stored // source.unit_shape[1]) if grid[1] * source.unit_shape[1] > source.n_stored else grid[1]
-    absent = (offsets[:, :wide] == _ABSENT).any(axis=1)
+    try:
+        index = shards.index(np.frombuffer(b"" if buffer is None else buffer.to_bytes(), np.uint8))
+    except ValueError as error:
+        raise ChunkReadError(
+            source.name, first // unit, f"shard {key} is truncated or damaged: {error}. Restore it."
+        ) from error
+    across = min(shards.grid[1], -(-source.n_stored // source.unit_shape[1]))
+    absent = (index[:, :across, 0] == ABSENT).any(axis=1)
     return [row for row, hole in zip(range(first, stop, unit), absent, strict=False) if hole]
