@@ -168,17 +168,17 @@ def report(found: dict[str, Any], threads: int) -> str:
         if n == threads:
             lines.append(f"dask on {n} workers runs at {100 * found['threads'] / seconds:.0f} % of {threads} threads")
     if (died := found.get("died")) is not None:
-        each = ", ".join(f"{extra:.1f} s (killed at {100 * share:.0f} %)" for share, extra, _ in died["deaths"])
+        each = ", ".join(f"+{extra:.1f} s (at {100 * share:.0f} %)" for share, extra, _ in died["deaths"])
         bits = "the same bits" if all(same for _, _, same in died["deaths"]) else "OTHER BITS"
         lines.append(
-            f"a fit of {died['usual']:.1f} s on {died['workers']} workers, one killed at a random moment, takes longer "
-            f"by {each}: tasks made again, one worker alone, the next one's start; {bits}"
+            f"a fit of {died['usual']:.1f} s on {died['workers']} workers, one of them killed at a random moment:"
         )
+        lines.append(f"    {each}, repeated work and the new worker's start included; {bits}")
     lines.append(f"scheduler: {1000 * found['per_task']:.2f} ms a task")
     large = {**found, "chunks": 100 * found["chunks"], "one": 100 * found["one"]}
     lines.append(
-        "model, 100 times the rows: "
-        + ", ".join(f"{w} workers {predicted(large, w):.2f} s" for w in (1, 2, 10, 100, 1000))
+        "model, 100 times the rows, seconds on 1, 2, 10, 100, 1000 workers: "
+        + ", ".join(f"{predicted(large, w):.2f}" for w in (1, 2, 10, 100, 1000))
     )
     return "\n".join(lines)
 

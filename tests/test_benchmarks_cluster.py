@@ -12,5 +12,5 @@ def test_the_cluster_is_measured_and_tabled(tmp_path):
     cluster.main([*tiny, "--workers", "2", "--deaths", "1", "--dir", str(tmp_path), "--readme", str(page)])
     text = page.read_text()
     assert "300,000 x 8 float64 in 10 chunks" in text and "40 chunks without work" in text
-    assert "one killed at a random moment" in text and "the same bits" in text and "1000 workers" in text
+    assert "killed at a random moment" in text and "the same bits" in text and "1000 workers" in text
     assert list(tmp_path.iterdir()) == [page], "the rows are deleted"
