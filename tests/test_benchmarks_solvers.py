@@ -19,7 +19,7 @@ def test_optima_are_measured_and_tabled(tmp_path):
     assert mine["ll"] >= peer["ll"] - 1e-3 and mine["converged"] and peer["rows"] == 200
     records = tmp_path / "records.jsonl"
     rows = [
-        {"set": "magic", "who": who, "seed": seed, **r}
+        {"set": "magic", "who": who, "seed": seed, **r, **optima.environment()}
         for seed in range(5)
         for who, r in (("ours", mine), ("theirs", peer))
     ]
