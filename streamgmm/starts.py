@@ -28,6 +28,9 @@ not see say that it gets worse, and full readings begin while there is something
 """
 OVERSAMPLING = 2
 """First models drawn for each start that was asked for: on the sample they are cheap."""
+CHEAP = 2e9
+"""Rows x components x features^2 of a sample up to which a step on it counts for nothing. Above it only as many first
+models are drawn as were asked for, and the last round is left to the full readings."""
 PIECE = 10
 TOLERANCE = 1e-6
 PATIENCE = 2
@@ -45,19 +48,27 @@ def draw(
     n_init: int,
     rng: np.random.RandomState,
     reg_covar: float,
-    oversampling: int = OVERSAMPLING,
+    oversampling: int | None = None,
 ) -> list[tuple[str, Mixture]]:
     """First models, `oversampling` for each start; the kinds alternate, since no way of starting is best everywhere.
 
-    A single start is drawn twice in every kind: on the sample that costs no reading.
+    A single start is drawn in every kind: on the sample that costs no reading.
     """
     kinds = DIVERSE.get(init, (init,))
+    if oversampling is None:
+        oversampling = OVERSAMPLING if cheap(survey, K) else 1
     if n_init == 1:
         oversampling *= len(kinds)
     return [
         (kind, start(survey, K, family, init=kind, rng=rng, reg_covar=reg_covar))
         for kind in (kinds[i % len(kinds)] for i in range(oversampling * n_init))
     ]
+
+
+def cheap(survey: Survey, K: int) -> bool:
+    """Whether steps on this sample are cheap; see `CHEAP`."""
+    m, D = survey.rows.shape
+    return m * K * D**2 <= CHEAP
 
 
 def explore(
@@ -67,12 +78,14 @@ def explore(
     maximize: Maximize,
     executor: Executor,
     survivors: int,
-    rounds: Sequence[tuple[int, float]] = ROUNDS,
+    rounds: Sequence[tuple[int, float]] | None = None,
 ) -> list[Start]:
     """Short EM on the sample for every first model, worse ones dropped between rounds; the best come first.
 
     Models are ranked on rows that their EM did not see, or by the likelihood itself where the sample is all there is.
     """
+    if rounds is None:
+        rounds = ROUNDS if cheap(survey, first[0][1].n_components) else ROUNDS[:-1]
     maximize = replace(maximize, repair=True)  # of a start on the sample nobody needs to hear that it collapsed
     train, held = split(survey)
     alive = list(range(len(first)))
