@@ -3,8 +3,10 @@
     python -m benchmarks.peers [--runs 5] [--only TEXT] [--tiny] [--readme README.md]
 
 Equal threads, equal data, equal start; time per EM iteration actually run. The parameters that come back must give the
-same log-likelihood as ours after as many iterations. Results go to `results.json` in the cache and, with --readme,
-between the markers in that file. Peers are installed on first use (see `environments`).
+same log-likelihood as ours after as many iterations. Runs are added to those in `results.json` in the cache that the
+same machine made with the same kernels (what the slow peers needed does not depend on ours, so it is kept when our
+kernels change); with --readme all of them go between the markers in that file. Peers are installed on first use (see
+`environments`).
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ import numpy as np
 from benchmarks.cases import CASES, TINY, Case, folder
 from benchmarks.environments import cache, python_of
 from benchmarks.readme import processor, write_section
+from streamgmm._jit import sources_hash
 
 AGREE = 1e-6
 """Allowed difference of mean log-likelihoods, in nats per row."""
 
 _RARE = ("pomegranate", "Spark")
 """Peers that run on one row only, and have no column of their own."""
+_SLOW = ("scikit-learn", *_RARE)
 
 
 def matrix_rate(threads: int) -> float:
@@ -80,33 +84,51 @@ def mean_loglik(case: Case, parameters: str) -> float:
         return float(sg.Mixture(weights, p["means"], covariances, case.kind).log_prob(X).mean())
 
 
-def measure(case: Case, runs: int, threads: int, slow_runs: int | None = None, here: bool = False) -> dict[str, Any]:
-    """All implementations on one case: medians over `runs` alternations, and how far log-likelihoods lie apart."""
-    samples: dict[str, list[dict[str, Any]]] = {"streamgmm": [], **{peer: [] for peer in case.peers}}
-    gaps: dict[str, float] = {}
+def measure(
+    case: Case,
+    runs: int,
+    threads: int,
+    slow_runs: int | None = None,
+    here: bool = False,
+    known: dict[str, list[dict[str, Any]]] | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """All implementations on one case, `runs` alternations added to the `known` ones: what each run reports, by name.
+
+    Where a peer has no run with it yet, the first one tells how far its log-likelihood lies from ours, as "gap".
+    """
+    samples = {name: list((known or {}).get(name, [])) for name in {"streamgmm": 0, **(known or {})}}
     with tempfile.TemporaryDirectory() as scratch:
+        failed = set()
         for turn in range(runs):
-            for peer in tuple(samples):
-                slow = peer in ("scikit-learn", *_RARE)
-                if slow and slow_runs is not None and turn >= slow_runs:
+            for peer in ("streamgmm", *case.peers):
+                slow = peer in _SLOW
+                if peer in failed or (slow and slow_runs is not None and turn >= slow_runs):
                     continue
                 saved = str(Path(scratch) / f"{peer}.npz")
                 found = run_once(peer, case, case.slow if slow else case.iterations, threads, saved, here)
                 if found is None:
-                    samples.pop(peer)
+                    failed.add(peer)
                     continue
-                samples[peer].append(found)
-                if turn == 0 and peer != "streamgmm" and Path(saved).exists():
+                before = samples.setdefault(peer, [])
+                if peer != "streamgmm" and Path(saved).exists() and not any("gap" in r for r in before):
                     ours = str(Path(scratch) / "ours.npz")
                     run_once("streamgmm", case, found["iterations"], threads, ours)
-                    gaps[peer] = abs(mean_loglik(case, saved) - mean_loglik(case, ours))
+                    found["gap"] = abs(mean_loglik(case, saved) - mean_loglik(case, ours))
+                before.append(found)
+    return samples
+
+
+def summary(case: Case, samples: dict[str, list[dict[str, Any]]], threads: int) -> dict[str, Any]:
+    """Medians of all runs on one case, and how far log-likelihoods lie apart."""
     result: dict[str, Any] = {"case": case.name, "flop": case.flop, "implementations": {}}
     for peer, found in samples.items():
+        if not found:
+            continue
         each = [1e9 * r["seconds"] / r["iterations"] / case.n for r in found]
         cpu = [1e9 * r["cpu"] / r["iterations"] / case.n / threads for r in found if "cpu" in r]
         result["implementations"][peer] = {
-            "ns": statistics.median(each), "cpu_ns": statistics.median(cpu) if cpu else None, "all": each,
-            "iterations": found[0]["iterations"], "gap": gaps.get(peer),
+            "ns": statistics.median(each), "cpu_ns": statistics.median(cpu) if cpu else None, "runs": len(found),
+            "iterations": found[0]["iterations"], "gap": max((r["gap"] for r in found if "gap" in r), default=None),
             "extra_mb": statistics.median(r["peak"] - r["before"] for r in found),
         }  # fmt: skip
     return result
@@ -165,8 +187,14 @@ def main(arguments: list[str] | None = None) -> int:
         if options.peers:
             case = replace(case, peers=tuple(options.peers.split(",")))
         begin = time.perf_counter()
-        result = measure(case, options.runs, options.threads, options.slow_runs, options.tiny)
-        stored[case.name] = {**result, "rate": rate, "machine": machine}
+        mine = {"machine": machine, "kernels": sources_hash()}
+        known = stored.get(case.name, {})
+        samples = known.get("samples", {}) if known.get("machine") == machine else {}
+        if known.get("kernels") != mine["kernels"]:
+            samples = {peer: runs for peer, runs in samples.items() if peer in _SLOW}
+        samples = measure(case, options.runs, options.threads, options.slow_runs, options.tiny, samples)
+        result = summary(case, samples, options.threads)
+        stored[case.name] = {**result, **mine, "rate": rate, "samples": samples}
         path.write_text(json.dumps(stored, indent=1))
         for peer, found in result["implementations"].items():
             ours = result["implementations"]["streamgmm"]
@@ -181,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
             wrong += found["gap"] is not None and not found["gap"] < AGREE
         print(f"  {time.perf_counter() - begin:.0f} s", flush=True)
     if options.readme and stored:
-        known = [stored[case.name] for case in (*TINY, *CASES) if case.name in stored]
+        known = [stored[case.name] for case in (*TINY, *CASES) if stored.get(case.name, {}).get("machine") == machine]
         write_section(options.readme, "kernels", table(known, rate, machine))
     return 1 if wrong else 0
 

@@ -17,7 +17,7 @@ from numba.core.caching import FunctionCache
 
 
 @cache
-def _sources_hash() -> str:
+def sources_hash() -> str:
     """Hash of every kernel source: Numba itself looks only at the file a function stands in, not at its helpers."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
@@ -28,19 +28,36 @@ def _sources_hash() -> str:
 
 class _HashedCache(FunctionCache):
     def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return (*super()._index_key(sig, codegen), _sources_hash())
+        return (*super()._index_key(sig, codegen), sources_hash())
 
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile ``function`` on first call; keep the machine code on disk where some directory can be written."""
-    compiled = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(function)
+    return _cached(function, numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(function))
+
+
+def bare_jit(function: Callable[..., Any]) -> Any:
+    """`jit` for a kernel that makes no array.
+
+    It borrows its arrays: references are not counted. Each count is an atomic operation, and every view of an array
+    needs two of them, which was a quarter of the time of kernels with few features.
+    """
+    return _cached(function, numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, _nrt=False)(function))
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """Compile a helper that is only called from kernels (cached with its caller), and makes no array.
+
+    It has no entry for Python to call: that would be compiled for every helper too.
+    """
+    return numba.njit(
+        nogil=True, error_model="numpy", fastmath={"contract"}, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)
+
+
+def _cached(function: Callable[..., Any], compiled: Any) -> Any:
     try:
         compiled._cache = _HashedCache(function)
     except RuntimeError:  # no writable place for the cache: compile again in every process, and say nothing
         return compiled
     return compiled
-
-
-def inline(function: Callable[..., Any]) -> Any:
-    """Compile a helper that is only called from kernels (cached with its caller)."""
-    return numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(function)

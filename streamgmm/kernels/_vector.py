@@ -7,6 +7,7 @@ C-contiguous float64 unless said otherwise; `at` counts elements from the array'
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
 LANES = 8
+_PANEL_VECTORS = 4
 _double = ir.DoubleType()
 _int64 = ir.IntType(64)
 _int32 = ir.IntType(32)
@@ -126,9 +128,16 @@ def _constant_bits(value: int) -> Any:
     return ir.Constant(_integers, [value] * LANES)
 
 
-def _times_power_of_two(builder: Any, a: Any, n: Any) -> Any:
-    shifted = builder.shl(_integer_bits(builder, n), _constant_bits(52))
-    return builder.bitcast(builder.add(_integer_bits(builder, a), shifted), _doubles)
+# Bits of 2^(j / 16), less j << 48: adding i << 48 for i = 16 n + j gives 2^(i / 16).
+_SIXTEENTHS = [struct.unpack("<q", struct.pack("<d", 2.0 ** (j / 16)))[0] - (j << 48) for j in range(16)]
+
+
+def _sixteenth_power(builder: Any, i: Any) -> Any:
+    bits = _integer_bits(builder, i)
+    low, high = (builder.bitcast(ir.Constant(_integers, half), _doubles) for half in (_SIXTEENTHS[:8], _SIXTEENTHS[8:]))
+    found = _call(builder, "llvm.x86.avx512.vpermi2var.pd.512", _doubles, low, bits, high)
+    shifted = builder.shl(bits, _constant_bits(48))
+    return builder.bitcast(builder.add(_integer_bits(builder, found), shifted), _doubles)
 
 
 def _positive_above(builder: Any, a: Any, x: Any, bound: Any) -> Any:
@@ -156,8 +165,8 @@ maximum = _elementwise(2, _maximum)
 """Lane by lane a where a > b, else b: the second operand where one is NaN."""
 fma = _elementwise(3, _fma)
 """a b + c in one rounding."""
-times_power_of_two = _elementwise(2, _times_power_of_two)
-"""a 2^n, with n in the low bits of the second operand's mantissa (see `exp`)."""
+sixteenth_power = _elementwise(1, _sixteenth_power)
+"""2^(i / 16), correctly rounded, with the integer i in the low bits of the mantissa (see `exp`)."""
 positive_above = _elementwise(3, _positive_above)
 """a where x > bound, else 0."""
 exponent = _elementwise(1, _exponent)
@@ -206,6 +215,20 @@ def total(typingctx, a):
         for span in (4, 2, 1):
             mask = ir.Constant(ir.VectorType(_int32, LANES), [(i + span) % LANES for i in range(LANES)])
             value = builder.fadd(value, builder.shuffle_vector(value, value, mask))
+        return builder.extract_element(value, ir.Constant(_int32, 0))
+
+    return types.float64(vector), codegen
+
+
+@intrinsic
+def highest(typingctx, a):
+    """Largest lane; which one where some are NaN is not told."""
+
+    def codegen(context, builder, signature, args):
+        (value,) = args
+        for span in (4, 2, 1):
+            mask = ir.Constant(ir.VectorType(_int32, LANES), [(i + span) % LANES for i in range(LANES)])
+            value = _maximum(builder, value, builder.shuffle_vector(value, value, mask))
         return builder.extract_element(value, ir.Constant(_int32, 0))
 
     return types.float64(vector), codegen
@@ -466,5 +489,44 @@ def quadratic_tile(m_rows: int, n_vectors: int) -> Any:
 
         i = types.intp
         return types.void(coef, i, i, i, z, i, i, out, i), codegen
+
+    return tile
+
+
+def lane_tile(n_features: int) -> Any:
+    """out[k, f, :] += sum over v < 4 of resp[k, v, :] phi[f, v, :] for `n_features` values of f and all k < K.
+
+    A lane is a row: what comes out are eight partial sums each. Arguments: resp (K, 32) and its place; K; phi (f, 32)
+    and its place; out, its place and the stride of k.
+    """
+
+    @intrinsic
+    def tile(typingctx, resp, resp_at, K, phi, phi_at, out, out_at, out_stride):
+        def codegen(context, builder, signature, args):
+            resp, resp_at, K, phi, phi_at, out, out_at, out_stride = args
+            vectors = range(_PANEL_VECTORS)
+            left = _pointer(context, builder, signature.args[0], resp, resp_at)
+            right = _pointer(context, builder, signature.args[3], phi, phi_at)
+            target = _pointer(context, builder, signature.args[5], out, out_at)
+
+            def part(base: Any, vector: int) -> Any:
+                return builder.gep(base, [ir.Constant(_int64, vector * LANES)])
+
+            features = [
+                [_load(builder, part(right, f * _PANEL_VECTORS + v)) for v in vectors] for f in range(n_features)
+            ]
+            with cgutils.for_range(builder, K) as loop:
+                row = builder.gep(left, [builder.mul(loop.index, ir.Constant(_int64, _PANEL_VECTORS * LANES))])
+                weights = [_load(builder, part(row, v)) for v in vectors]
+                place = builder.gep(target, [builder.mul(loop.index, out_stride)])
+                for f in range(n_features):
+                    value = _load(builder, part(place, f))
+                    for v in vectors:
+                        value = _fma(builder, weights[v], features[f][v], value)
+                    _store(builder, value, part(place, f))
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(resp, i, i, phi, i, out, i, i), codegen
 
     return tile

@@ -16,11 +16,12 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm._jit import inline, jit
+from streamgmm._jit import bare_jit, inline
 from streamgmm.kernels._vector import (
     LANES,
     append_where,
@@ -39,11 +40,12 @@ from streamgmm.kernels._vector import (
 )
 from streamgmm.kernels.feature import lengths
 from streamgmm.kernels.plan import Array, Family, Plan
+from streamgmm.kernels.scratch import rounded, zeros
 from streamgmm.kernels.vector import (
     _NO_SQUARES,
     PANEL,
     _accurate,
-    _cube,
+    _finish,
     _frame,
     _label,
     _logits,
@@ -57,14 +59,13 @@ from streamgmm.kernels.vector import (
     _round,
     _row_weights,
     _softmax,
-    _table,
     _weigh,
     _write_resp,
-    _zeros,
 )
 
 SPAN = 2048
 """Rows that are screened together; a multiple of every block."""
+_BATCH = 128  # rows that are gathered together
 DROPPED = 1e-12
 """Largest part of a component's mass that may be dropped."""
 _q44, _q41 = quadratic_tile(4, 4), quadratic_tile(4, 1)
@@ -239,57 +240,22 @@ def _gather_moments(k, rows, chosen, count, D, R, z, resp, picked, out):
         done += m
 
 
-@jit
-def screened(
+@bare_jit
+def _spans(
     rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, block, done, logp, resp,
     label, sums, totals,
+    until, x, z, flat, norm, side, bound, R, out, slack, common, best, floor, w, value, chosen, begin_of, spare, picked,
+    scaled, part, masses, local, taken,
 ):  # fmt: skip
-    """One E-step over the spans of `rows` where few components can matter; the others are left to `dense`.
-
-    Parameters
-    ----------
-    rows, weight, shift, whiten, coef, base, narrow, radius, block, logp, resp, label, sums, totals : as in `feature`
-    const : (K,)                                        # IN  largest possible logit of each component
-    ways : (K d, D + 1)                                 # IN  projections, see `Screen`
-    always : (K,) uint8                                 # IN  components to be evaluated everywhere
-    reach : float                                       # IN  nats below the best at which a component is dropped
-    crowd : float                                       # IN  part of all terms above which the dense form is cheaper
-    done : (ceil(n / block),) uint8                     # INOUT set to 1 where the span was taken
-    """
+    """`screened`, with its scratch arrays."""
     n = rows.shape[0]
     D = whiten.shape[0]
     K, p = coef.shape
-    until = np.zeros(D, np.int64)
-    lengths(whiten, shift.shape[0], until)
+    panels, D8 = z.shape[:2]
+    span = panels * PANEL
     statistics = sums.shape[0] > 0
-    D8 = _round(D, LANES)
-    span = min(SPAN, _round(n, block))
-    panels = span // PANEL
-    x = _table(_round(shift.shape[0], LANES), PANEL)
-    z = _cube(panels, D8, PANEL)
-    flat = _table(span, D8)
-    norm = _zeros(span)
-    side = _table(ways.shape[0], PANEL)
-    bound = _cube(panels, K, PANEL)
-    R = _cube(panels, K, PANEL)
-    out = _cube(panels, 5, PANEL)
-    slack = _zeros(K)
-    common = _zeros(PANEL)
-    best = _zeros(span)
-    floor = _zeros(span)
-    w = _table(panels, PANEL)
-    value = _zeros(PANEL)
-    capacity = int(crowd * K * span) + span + 2 * LANES
-    chosen = np.zeros(capacity + K * LANES, np.int64)
-    begin_of = np.zeros(K + 1, np.int64)
-    spare = np.zeros(LANES, np.int64)
-    batch = 128
-    picked = _table(batch, D8)
-    scaled = _cube(batch // LANES, D + 1, LANES)
-    part = _cube(K if statistics else 0, D + 1, D8)
-    masses = _table(K, LANES)
-    local = np.zeros(5)
-    taken = np.zeros(done.shape[0], np.uint8)
+    capacity = chosen.shape[0] - K * LANES
+    lengths(whiten, shift.shape[0], until)
     cut = math.exp(-reach)
     farthest = 1.0
     loose = False  # the bounds exclude too little to be worth their time
@@ -393,6 +359,7 @@ def screened(
                 for b in range(min(PANEL, count - u * PANEL)):
                     label[first + u * PANEL + b] = int(best[b])
             _softmax(R, u * K * PANEL, K, base, common, out[u])
+        _finish(used, common, out)
         if not _accurate(R, out, norm, weight, first, count, narrow, radius):
             continue
         if statistics and loose:
@@ -451,3 +418,59 @@ def screened(
             for i in range(D):
                 sums[k, q + i] += part[k, D, i]
             sums[k, p - 1] += total(load(masses, k * LANES))
+
+
+def screened(
+    rows: Any, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array, radius: Array,
+    const: Array, ways: Array, always: Any, reach: float, crowd: float, block: int, done: Any, logp: Array, resp: Array,
+    label: Any, sums: Array, totals: Array,
+) -> None:  # fmt: skip
+    """One E-step over the spans of `rows` where few components can matter; the others are left to `dense`.
+
+    Parameters
+    ----------
+    rows, weight, shift, whiten, coef, base, narrow, radius, block, logp, resp, label, sums, totals : as in `feature`
+    const : (K,)                                        # IN  largest possible logit of each component
+    ways : (K d, D + 1)                                 # IN  projections, see `Screen`
+    always : (K,) uint8                                 # IN  components to be evaluated everywhere
+    reach : float                                       # IN  nats below the best at which a component is dropped
+    crowd : float                                       # IN  part of all terms above which the dense form is cheaper
+    done : (ceil(n / block),) uint8                     # INOUT set to 1 where the span was taken
+    """
+    n = rows.shape[0]
+    D = whiten.shape[0]
+    K = coef.shape[0]
+    until = np.zeros(D, np.int64)
+    statistics = sums.shape[0] > 0
+    D8 = rounded(D, LANES)
+    span = min(SPAN, rounded(n, block))
+    panels = span // PANEL
+    x = zeros(rounded(shift.shape[0], LANES), PANEL)
+    z = zeros(panels, D8, PANEL)
+    flat = zeros(span, D8)
+    norm = zeros(span)
+    side = zeros(ways.shape[0], PANEL)
+    bound = zeros(panels, K, PANEL)
+    R = zeros(panels, K, PANEL)
+    out = zeros(panels, 5, PANEL)
+    slack = zeros(K)
+    common = zeros(span)
+    best = zeros(span)
+    floor = zeros(span)
+    w = zeros(panels, PANEL)
+    value = zeros(PANEL)
+    capacity = int(crowd * K * span) + span + 2 * LANES
+    chosen = np.zeros(capacity + K * LANES, np.int64)
+    begin_of = np.zeros(K + 1, np.int64)
+    spare = np.zeros(LANES, np.int64)
+    picked = zeros(_BATCH, D8)
+    scaled = zeros(_BATCH // LANES, D + 1, LANES)
+    part = zeros(K if statistics else 0, D + 1, D8)
+    masses = zeros(K, LANES)
+    local = np.zeros(5)
+    taken = np.zeros(done.shape[0], np.uint8)
+    _spans(
+        rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, block, done, logp,
+        resp, label, sums, totals, until, x, z, flat, norm, side, bound, R, out, slack, common, best, floor, w, value,
+        chosen, begin_of, spare, picked, scaled, part, masses, local, taken,
+    )  # fmt: skip

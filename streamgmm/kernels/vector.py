@@ -8,17 +8,20 @@ which makes them runs of plain vector products; they are put in packed order onc
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from streamgmm._jit import inline, jit
-from streamgmm.kernels._elementary import SMALLEST, exp_clamped, log
+from streamgmm._jit import bare_jit, inline
+from streamgmm.kernels._elementary import SMALLEST, exp_clamped, log_and_inverse
 from streamgmm.kernels._vector import (
     LANES,
     add,
     broadcast,
-    div,
     fma,
     gather_columns,
+    highest,
+    lane_tile,
     load,
     logit_tile,
     maximum,
@@ -32,6 +35,8 @@ from streamgmm.kernels._vector import (
     transpose,
 )
 from streamgmm.kernels.feature import DIAG, FULL, SPHERICAL, TIED, TOLERANCE, lengths
+from streamgmm.kernels.plan import Array
+from streamgmm.kernels.scratch import rounded, zeros
 
 PANEL = 32
 _NO_SQUARES = np.empty((0, LANES))
@@ -41,6 +46,7 @@ _m81 = sum_tile(8, 1)
 _m44, _m42, _m41 = (sum_tile(4, v) for v in (4, 2, 1))
 _m24, _m22, _m21 = (sum_tile(2, v) for v in (4, 2, 1))
 _m14, _m12, _m11 = (sum_tile(1, v) for v in (4, 2, 1))
+_l4, _l2, _l1 = (lane_tile(n) for n in (4, 2, 1))
 
 
 @inline
@@ -48,29 +54,14 @@ def _round(n, unit):
     return -(-n // unit) * unit
 
 
-@inline
-def _zeros(n):
-    """n zeros from a multiple of 64 bytes on: a vector that straddles two cache lines costs two accesses."""
-    space = np.zeros(n + LANES)
-    skip = (-(space.ctypes.data >> 3)) & (LANES - 1)
-    return space[skip : skip + n]
-
-
-@inline
-def _table(rows, columns):
-    """`_zeros` of shape (rows, columns)."""
-    return _zeros(rows * columns).reshape((rows, columns))
-
-
-@inline
-def _cube(panels, rows, columns):
-    """`_zeros` of shape (panels, rows, columns)."""
-    return _zeros(panels * rows * columns).reshape((panels, rows, columns))
-
-
 def block_rows(D: int) -> int:
     """Rows per block for D features: small enough for psi to stay in the second-level cache."""
     return 128 if D <= 8 else 64 if D <= 32 else 32
+
+
+def by_lane_form(family: int, D: int) -> bool:
+    """Whether statistics are added up with a row in each lane: for few features, nothing has to be turned round."""
+    return D <= 4 and family != TIED
 
 
 @inline
@@ -151,6 +142,20 @@ def _accumulate(resp, psi, B, K, step, sums):
             if k < K:
                 _m11(resp, k * PANEL, PANEL, step, PANEL, psi, f, q, B, sums, k * q + f, q)
             f += 8
+
+
+@inline
+def _accumulate_by_lane(resp, K, phi, q, sums):
+    """sums (K, q, 8) += the eight partial sums over rows of R (K, 32) phi (q, 32)."""
+    f = 0
+    while f + 4 <= q:
+        _l4(resp, 0, K, phi, f * PANEL, sums, f * LANES, q * LANES)
+        f += 4
+    if f + 2 <= q:
+        _l2(resp, 0, K, phi, f * PANEL, sums, f * LANES, q * LANES)
+        f += 2
+    if f < q:
+        _l1(resp, 0, K, phi, f * PANEL, sums, f * LANES, q * LANES)
 
 
 @inline
@@ -268,57 +273,93 @@ def _rows(family, z, at, D, phi, twice, psi, psi_at, q):
 
 @inline
 def _softmax(R, at, K, base, common, out):
-    """Logits (K, 32) at `at` of R, in place, to exponentials.
+    """Logits (K, 32) at `at` of R, in place, to exponentials e^d, d the distance to the largest; then see `_finish`.
 
-    out : (5, 32) what they must be multiplied by to be responsibilities; responsibility of all but the background;
-    log p, entropy, log max r.
+    out : (5, 32) sum of e^d; e^d of the background; largest logit; sum of d e^d; unused.
     """
     lowest = broadcast(SMALLEST)
-    for v in range(0, PANEL, 2 * LANES):  # two vectors at a time: a single chain of operations leaves gaps
-        x = v + LANES
-        shared_v = load(common, v)
-        shared_x = load(common, x)
-        background_v = sub(broadcast(base), shared_v)
-        background_x = sub(broadcast(base), shared_x)
-        top_v = background_v
-        top_x = background_x
-        for i in range(at, at + K * PANEL, PANEL):
-            top_v = maximum(load(R, i + v), top_v)
-            top_x = maximum(load(R, i + x), top_x)
-        outside_v = s_v = h_v = broadcast(0.0)
-        outside_x = s_x = h_x = broadcast(0.0)
-        if base > -np.inf:
-            d_v = maximum(sub(background_v, top_v), lowest)
-            d_x = maximum(sub(background_x, top_x), lowest)
-            outside_v = s_v = exp_clamped(d_v)
-            outside_x = s_x = exp_clamped(d_x)
-            h_v = mul(s_v, d_v)
-            h_x = mul(s_x, d_x)
-        for i in range(at, at + K * PANEL, PANEL):
-            d_v = maximum(sub(load(R, i + v), top_v), lowest)
-            d_x = maximum(sub(load(R, i + x), top_x), lowest)
-            e_v = exp_clamped(d_v)
-            e_x = exp_clamped(d_x)
-            store(e_v, R, i + v)
-            store(e_x, R, i + x)
-            s_v = add(s_v, e_v)
-            s_x = add(s_x, e_x)
-            h_v = fma(e_v, d_v, h_v)
-            h_x = fma(e_x, d_x, h_x)
-        _finish(top_v, shared_v, outside_v, s_v, h_v, out, v)
-        _finish(top_x, shared_x, outside_x, s_x, h_x, out, x)
+    b0 = sub(broadcast(base), load(common, 0))
+    b1 = sub(broadcast(base), load(common, 8))
+    b2 = sub(broadcast(base), load(common, 16))
+    b3 = sub(broadcast(base), load(common, 24))
+    t0 = b0
+    t1 = b1
+    t2 = b2
+    t3 = b3
+    for i in range(at, at + K * PANEL, PANEL):
+        t0 = maximum(load(R, i), t0)
+        t1 = maximum(load(R, i + 8), t1)
+        t2 = maximum(load(R, i + 16), t2)
+        t3 = maximum(load(R, i + 24), t3)
+    h0 = h1 = h2 = h3 = broadcast(0.0)
+    s0 = s1 = s2 = s3 = broadcast(0.0)
+    if base > -np.inf:
+        b0 = maximum(sub(b0, t0), lowest)
+        b1 = maximum(sub(b1, t1), lowest)
+        b2 = maximum(sub(b2, t2), lowest)
+        b3 = maximum(sub(b3, t3), lowest)
+        s0 = exp_clamped(b0)
+        s1 = exp_clamped(b1)
+        s2 = exp_clamped(b2)
+        s3 = exp_clamped(b3)
+        h0 = mul(s0, b0)
+        h1 = mul(s1, b1)
+        h2 = mul(s2, b2)
+        h3 = mul(s3, b3)
+    store(s0, out, PANEL)
+    store(s1, out, PANEL + 8)
+    store(s2, out, PANEL + 16)
+    store(s3, out, PANEL + 24)
+    for i in range(at, at + K * PANEL, PANEL):
+        b0 = maximum(sub(load(R, i), t0), lowest)
+        b1 = maximum(sub(load(R, i + 8), t1), lowest)
+        b2 = maximum(sub(load(R, i + 16), t2), lowest)
+        b3 = maximum(sub(load(R, i + 24), t3), lowest)
+        e0 = exp_clamped(b0)
+        e1 = exp_clamped(b1)
+        e2 = exp_clamped(b2)
+        e3 = exp_clamped(b3)
+        store(e0, R, i)
+        store(e1, R, i + 8)
+        store(e2, R, i + 16)
+        store(e3, R, i + 24)
+        s0 = add(s0, e0)
+        s1 = add(s1, e1)
+        s2 = add(s2, e2)
+        s3 = add(s3, e3)
+        h0 = fma(e0, b0, h0)
+        h1 = fma(e1, b1, h1)
+        h2 = fma(e2, b2, h2)
+        h3 = fma(e3, b3, h3)
+    store(s0, out, 0)
+    store(s1, out, 8)
+    store(s2, out, 16)
+    store(s3, out, 24)
+    store(t0, out, 2 * PANEL)
+    store(t1, out, 2 * PANEL + 8)
+    store(t2, out, 2 * PANEL + 16)
+    store(t3, out, 2 * PANEL + 24)
+    store(h0, out, 3 * PANEL)
+    store(h1, out, 3 * PANEL + 8)
+    store(h2, out, 3 * PANEL + 16)
+    store(h3, out, 3 * PANEL + 24)
 
 
 @inline
-def _finish(top, shared, outside, s, h, out, v):
-    """What `_softmax` writes, from the sum s of the exponentials e^d and the sum h of d e^d."""
-    log_s = log(s)
-    inverse = div(broadcast(1.0), s)
-    store(inverse, out, v)
-    store(sub(broadcast(1.0), mul(outside, inverse)), out, v + PANEL)
-    store(add(add(top, log_s), shared), out, v + 2 * PANEL)
-    store(sub(log_s, mul(h, inverse)), out, v + 3 * PANEL)
-    store(sub(broadcast(0.0), log_s), out, v + 4 * PANEL)
+def _finish(panels, common, out):
+    """For rows of `panels` panels, from what `_softmax` left in out (panels, 5, 32):
+
+    what exponentials must be multiplied by to be responsibilities; responsibility of all but the background; log p;
+    entropy; log max r. All panels in one loop: each row is a long chain of operations, of which many must overlap.
+    """
+    for v in range(0, panels * PANEL, LANES):
+        at = (v // PANEL) * 5 * PANEL + v % PANEL
+        log_s, inverse = log_and_inverse(load(out, at))
+        store(inverse, out, at)
+        store(sub(broadcast(1.0), mul(load(out, at + PANEL), inverse)), out, at + PANEL)
+        store(add(add(load(out, at + 2 * PANEL), log_s), load(common, v)), out, at + 2 * PANEL)
+        store(sub(log_s, mul(load(out, at + 3 * PANEL), inverse)), out, at + 3 * PANEL)
+        store(sub(broadcast(0.0), log_s), out, at + 4 * PANEL)
 
 
 @inline
@@ -419,9 +460,7 @@ def _largest(norm, count):
         a = load(norm, b)
         top = maximum(a, top)
         wrong = fma(a, zero, wrong)
-    lanes = np.empty(LANES)
-    store(top, lanes, 0)
-    return lanes.max() + total(wrong)
+    return highest(top) + total(wrong)
 
 
 @inline
@@ -461,38 +500,22 @@ def _row_weights(weight, first, count, w):
     return positive
 
 
-@jit
-def dense(
-    family, rows, weight, shift, whiten, coef, base, narrow, radius, block, done, logp, resp, label, sums, quad, totals
-):
-    """What `feature` does, with the same arguments; `block` must be a multiple of 32."""
+@bare_jit
+def _blocks(
+    family, rows, weight, shift, whiten, coef, base, narrow, radius, block, done, logp, resp, label, sums, quad, totals,
+    until, x, z, norm, common, out, best, w, phi, R, twice, psi, part, masses, squares, scaled,
+    scatter, by_lane,
+):  # fmt: skip
+    """`dense`, with its scratch arrays."""
     n = rows.shape[0]
     D = whiten.shape[0]
-    K, p = coef.shape
-    until = np.zeros(D, np.int64)
-    lengths(whiten, shift.shape[0], until)
+    K = coef.shape[0]
+    D8 = z.shape[1]
+    q8 = psi.shape[1]
     statistics = sums.shape[0] > 0
-    outer = statistics and family == TIED
-    D8 = _round(D, LANES)
-    q = p - 1  # rows of phi: all features but the constant
-    q8 = _round(D if family == SPHERICAL else q, LANES)
-    panels = block // PANEL
-    x = _table(_round(shift.shape[0], LANES), PANEL)
-    z = _cube(panels, D8, PANEL)
-    norm = _zeros(block)
-    common = _zeros(PANEL)
-    out = _cube(panels, 5, PANEL)
-    best = _zeros(PANEL)
-    w = _zeros(PANEL)
-    phi = _table(_round(q + 1, LANES), PANEL)
-    R = _cube(panels, K, PANEL)
-    twice = _table(PANEL, _round(2 * D + D // 2 + LANES, LANES))
-    psi = _table(block + 1 if statistics else 0, q8)
-    part = _table(K if statistics else 0, q8)
-    masses = _table(K if statistics else 0, LANES)
-    squares = _table(K if statistics and family == SPHERICAL else 0, LANES)
-    scaled = _cube(panels if outer else 0, D8, PANEL)
-    scatter = _table(D if outer else 0, q8)
+    outer = scatter.shape[0] > 0
+    lanes = by_lane.shape[0] > 0
+    lengths(whiten, shift.shape[0], until)
     total_value = broadcast(0.0)
     total_entropy = broadcast(0.0)
     total_log_max = broadcast(0.0)
@@ -510,18 +533,20 @@ def dense(
             if family == FULL and _cyclic(D):
                 _quadratics(coef, z, at, D, R[u])
             else:
-                _columns(family, z, at, D, phi)
-                _logits(coef, phi, R[u])
-            if statistics:
-                _rows(family, z, at, D, phi, twice, psi, u * PANEL * q8, q8)
+                kept = u if lanes else 0
+                _columns(family, z, at, D, phi[kept])
+                _logits(coef, phi[kept], R[u])
+            if statistics and not lanes:
+                _rows(family, z, at, D, phi[0], twice, psi, u * PANEL * q8, q8)
             if family == TIED:
                 for v in range(0, PANEL, LANES):
-                    store(mul(broadcast(-0.5), load(norm, u * PANEL + v)), common, v)
+                    store(mul(broadcast(-0.5), load(norm, u * PANEL + v)), common, u * PANEL + v)
             if label.shape[0] > 0:
-                _label(R, u * K * PANEL, K, base, common, best)
+                _label(R, u * K * PANEL, K, base, common[u * PANEL :], best)
                 for b in range(min(PANEL, count - u * PANEL)):
                     label[begin + b] = int(best[b])
-            _softmax(R, u * K * PANEL, K, base, common, out[u])
+            _softmax(R, u * K * PANEL, K, base, common[u * PANEL :], out[u])
+        _finish(panels, common, out)
         if not _accurate(R, out, norm, weight, first, count, narrow, radius):
             continue
         done[g] = 1
@@ -543,12 +568,14 @@ def dense(
             if statistics:
                 at = u * D8 * PANEL
                 _weigh(R, u * K * PANEL, K, out[u], w, norm, u * PANEL, masses, squares)
+                if lanes:
+                    _accumulate_by_lane(R[u], K, phi[u], by_lane.shape[1], by_lane)
                 if outer:
                     for i in range(0, D * PANEL, PANEL):
                         for v in range(0, PANEL, LANES):
                             kept = mul(load(out[u], v + PANEL), load(w, v))
                             store(mul(kept, load(z, at + i + v)), scaled, at + i + v)
-        if statistics:
+        if statistics and not lanes:
             _accumulate(R, psi, panels * PANEL, K, K * PANEL, part)
             if outer:
                 _accumulate(scaled, psi, panels * PANEL, D, D8 * PANEL, scatter)
@@ -556,9 +583,54 @@ def dense(
     totals[1] += total(total_entropy)
     totals[2] += total(total_log_max)
     totals[3] += total(total_weight)
-    if statistics:
+    if lanes:
+        for k in range(K):
+            for f in range(by_lane.shape[1]):
+                sums[k, f] += total(load(by_lane[k], f * LANES))
+            sums[k, by_lane.shape[1]] += total(load(masses, k * LANES))
+    elif statistics:
         _unpack(family, D, part, masses, squares, sums)
         if outer:
             for i in range(D):
                 for j in range(i + 1):
                     quad[i * (i + 1) // 2 + j] += scatter[i, j]
+
+
+def dense(
+    family: int, rows: Any, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array,
+    radius: Array, block: int, done: Any, logp: Array, resp: Array, label: Any, sums: Array, quad: Array, totals: Array,
+) -> None:  # fmt: skip
+    """What `feature` does, with the same arguments; `block` must be a multiple of 32."""
+    D = whiten.shape[0]
+    K, p = coef.shape
+    until = np.zeros(D, np.int64)
+    statistics = sums.shape[0] > 0
+    outer = statistics and family == TIED
+    D8 = rounded(D, LANES)
+    q = p - 1  # rows of phi: all features but the constant
+    q8 = rounded(D if family == SPHERICAL else q, LANES)
+    panels = block // PANEL
+    x = zeros(rounded(shift.shape[0], LANES), PANEL)
+    z = zeros(panels, D8, PANEL)
+    norm = zeros(block)
+    common = zeros(block)
+    out = zeros(panels, 5, PANEL)
+    best = zeros(PANEL)
+    w = zeros(PANEL)
+    lanes = statistics and by_lane_form(family, D)
+    turned = statistics and not lanes
+    phi = zeros(panels if lanes else 1, rounded(q + 1, LANES), PANEL)
+    by_lane = zeros(K if lanes else 0, q, LANES)
+    R = zeros(panels, K, PANEL)
+    twice = zeros(PANEL, rounded(2 * D + D // 2 + LANES, LANES))
+    psi = zeros(block + 1 if turned else 0, q8)
+    part = zeros(K if turned else 0, q8)
+    masses = zeros(K if statistics else 0, LANES)
+    squares = zeros(K if turned and family == SPHERICAL else 0, LANES)
+    scaled = zeros(panels if outer else 0, D8, PANEL)
+    scatter = zeros(D if outer else 0, q8)
+    _blocks(
+        family, rows, weight, shift, whiten, coef, base, narrow, radius, block, done, logp, resp, label, sums, quad,
+        totals, until, x, z, norm, common, out, best, w, phi, R, twice, psi, part, masses, squares, scaled, scatter,
+        by_lane,
+    )  # fmt: skip
