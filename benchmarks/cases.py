@@ -138,12 +138,16 @@ def _from_rows(X: np.ndarray, case: Case) -> dict[str, np.ndarray]:
 
 
 def _fitted(X: np.ndarray, case: Case) -> dict[str, np.ndarray]:
-    """The parameters after eight iterations from scikit-learn's k-means on a sample: a fit on its way."""
-    import streamgmm as sg
-
-    start = sg.GaussianMixture(case.K, covariance_type=case.kind, max_iter=8, tol=0.0, random_state=0, solver="exact")
+    """The parameters eight iterations after random rows: a fit on its way, in which no component has collapsed yet."""
     import warnings
 
+    import streamgmm as sg
+
+    first = _from_rows(X, case)
+    start = sg.GaussianMixture(
+        case.K, covariance_type=case.kind, max_iter=8, tol=0.0, reg_covar=0.0, solver="exact",
+        weights_init=first["weights"], means_init=first["means"], precisions_init=np.linalg.inv(first["covariances"]),
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         start.fit(X)
