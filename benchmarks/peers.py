@@ -136,20 +136,21 @@ def summary(case: Case, samples: dict[str, list[dict[str, Any]]], threads: int) 
 
 
 def _counted(results: list[dict[str, Any]]) -> str:
-    """How many runs each column rests on."""
+    """How many runs each column rests on, in words."""
     said = []
     for peer in ("streamgmm", "oneDAL", "scikit-learn"):
         runs = [r["implementations"][peer]["runs"] for r in results if peer in r["implementations"]]
         if runs:
-            said.append(f"{peer} {min(runs)}" + (f" to {max(runs)}" if max(runs) > min(runs) else ""))
+            most = f" to {max(runs)}" if max(runs) > min(runs) else ""
+            said.append(f"{peer}: {min(runs)}{most}")
     return ", ".join(said)
 
 
 def table(results: list[dict[str, Any]], rate: float, machine: str) -> str:
     """The results as a Markdown table."""
     lines = [
-        f"Time of one EM iteration in ns per row on {machine}, median of alternating fresh processes: {_counted(results)}. "
-        f"NumPy's own matrix product reaches {rate:.0f} GFLOP/s in the same run.",
+        f"Time of one EM iteration in ns per row on {machine}, median of alternating fresh processes "
+        f"({_counted(results)}). NumPy's own matrix product reaches {rate:.0f} GFLOP/s in the same run.",
         "",
         "| rows, features, components | streamgmm | share of matrix rate | oneDAL | times | scikit-learn | times "
         "| extra memory: streamgmm, oneDAL, scikit-learn (MB) |",

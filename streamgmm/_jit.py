@@ -51,7 +51,12 @@ def inline(function: Callable[..., Any]) -> Any:
     It has no entry for Python to call: that would be compiled for every helper too.
     """
     return numba.njit(
-        nogil=True, error_model="numpy", fastmath={"contract"}, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+        nogil=True,
+        error_model="numpy",
+        fastmath={"contract"},
+        _nrt=False,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
     )(function)
 
 

@@ -19,6 +19,20 @@ def test_one_small_case_beside_scikit_learn(tmp_path, monkeypatch, capsys):
     assert stored["implementations"]["scikit-learn"]["iterations"] == 3
     assert "scikit-learn" in capsys.readouterr().out
     assert "20,000 x 3, K = 4, full" in readme.read_text()
+    assert "streamgmm: 1, scikit-learn: 1" in readme.read_text()
+
+    # A second call adds to the runs of the first; under other kernels only those of the slow peer are kept.
+    again = ["--tiny", "--runs", "1", "--slow-runs", "0", "--results", str(results)]
+    assert peers.main(again) == 0
+    (stored,) = json.loads(results.read_text()).values()
+    assert {peer: found["runs"] for peer, found in stored["implementations"].items()} == {
+        "streamgmm": 2,
+        "scikit-learn": 1,
+    }
+    monkeypatch.setattr(peers, "sources_hash", lambda: "other kernels")
+    assert peers.main(again) == 0
+    (stored,) = json.loads(results.read_text()).values()
+    assert len(stored["samples"]["streamgmm"]) == len(stored["samples"]["scikit-learn"]) == 1
 
 
 def test_a_missing_interpreter_leaves_the_peer_out(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import pytest
 from numba import njit
 
 from streamgmm.kernels import _vector as v
-from streamgmm.kernels._elementary import exp, log
+from streamgmm.kernels._elementary import exp, log, log_and_inverse
 
 
 @njit
@@ -26,6 +26,17 @@ def _log_all(x, out):
 @njit
 def _gather(rows, first, last, column, out):
     v.gather_columns(rows, first, last, column, out, 0, 8)
+
+
+@njit
+def _inverse_all(x, out):
+    for at in range(0, x.size, 8):
+        v.store(log_and_inverse(v.load(x, at))[1], out, at)
+
+
+@njit
+def _highest(x):
+    return v.highest(v.load(x, 0))
 
 
 @njit
@@ -98,3 +109,17 @@ def test_gather_columns_reads_nothing_outside_the_rows(dtype, width):
 
 def test_total_adds_all_lanes():
     assert _total(2.0 ** np.arange(8)) == 255.0
+
+
+def test_highest_looks_at_all_lanes():
+    for lane in range(8):
+        x = -np.arange(1.0, 9.0)
+        x[lane] = 3.0
+        assert _highest(x) == 3.0
+
+
+def test_inverse_comes_with_the_logarithm():
+    x = np.concatenate([np.geomspace(1e-100, 1e100, 400), np.random.default_rng(2).uniform(1, 300, 400)])
+    out = np.empty_like(x)
+    _inverse_all(x, out)
+    assert np.abs(out * x - 1).max() < 7e-16
