@@ -43,7 +43,7 @@ from streamgmm.rowcount import RowCount
 from streamgmm.seeding import INIT, background_box, sample_size, start, survey
 from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
-from streamgmm.starts import RICH, draw, explore
+from streamgmm.starts import RICH, Watcher, draw, explore
 from streamgmm.stopping import RULES
 
 Array = NDArray[np.float64]
@@ -273,7 +273,13 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         return self
 
     def fit_steps(
-        self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None, *, on_chunk: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        on_chunk: Any = None,
+        watcher: Watcher | None = None,
     ) -> Iterator[Step]:
         """As `fit`, but yield every `Step`: for progress, pictures, scoring on the way. Fitted when exhausted.
 
@@ -281,6 +287,8 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         ----------
         on_chunk : callable (chunk), optional
             Called with each chunk that has been read.
+        watcher : optional
+            Told of the steps on the sample, where starts are followed there; see `streamgmm.starts.Watcher`.
 
         Examples
         --------
@@ -297,7 +305,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         executor = self._executor(source)
         executor.on_chunk = on_chunk
         try:
-            yield from self._steps(source, executor, began)
+            yield from self._steps(source, executor, began, watcher)
         finally:
             executor.on_chunk = None
 
@@ -314,7 +322,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         """
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
-    def _steps(self, source: Source, executor: Executor, began: float) -> Iterator[Any]:
+    def _steps(self, source: Source, executor: Executor, began: float, watcher: Watcher | None = None) -> Iterator[Any]:
         """Fit `source`, yielding every `Step`; attributes are set when the last one is taken."""
         if source.n_rows is not None and source.n_rows < self.n_components:
             raise ValueError(
@@ -327,7 +335,9 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         with journal.running():
             executor = memory_plan.executor(executor)
             reader = journal.executor(executor)
-            begin: Begin = journal.once("begin", lambda: self._starts(source, reader, executor, journal, memory_plan))
+            begin: Begin = journal.once(
+                "begin", lambda: self._starts(source, reader, executor, journal, memory_plan, watcher)
+            )
             self.prior_ = begin.prior
             started = time.perf_counter()
             place = journal.get("em") or (candidates(begin.models, begin.traces), Position())
@@ -393,7 +403,13 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         return Maximize(self.reg_covar, self.on_collapse == "repair", self.prior_)
 
     def _starts(
-        self, source: Source, reader: Executor, executor: Executor, journal: Journal, memory_plan: MemoryPlan
+        self,
+        source: Source,
+        reader: Executor,
+        executor: Executor,
+        journal: Journal,
+        memory_plan: MemoryPlan,
+        watcher: Watcher | None,
     ) -> Begin:
         """First models, and what is known before the first E-step. `reader` reads the data, `executor` the sample."""
         chosen = family(self.covariance_type)
@@ -443,7 +459,9 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
             )
             first = [(kind, model.observing(observation, noise)) for kind, model in first]
             survivors = 1 if self.n_init == 1 else max(2, self.n_init // 3)
-            found = explore(first, sample, maximize=self._maximize(), executor=executor, survivors=survivors)
+            found = explore(
+                first, sample, maximize=self._maximize(), executor=executor, survivors=survivors, watcher=watcher
+            )
             models = [one.model for one in found]
             return Begin(tuple(models), self.prior_, sample.n_rows, 1, sample=kept, explored=tuple(found))
         models = []

@@ -28,7 +28,7 @@ from streamgmm.prior import Conjugate, NormalInverseWishart
 from streamgmm.seeding import Survey, sample_size, survey, uniform
 from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
-from streamgmm.starts import draw, explore
+from streamgmm.starts import Watcher, draw, explore
 from streamgmm.stopping import RULES
 
 Array = NDArray[np.float64]
@@ -136,6 +136,7 @@ def select(
     n_jobs: int | None = None,
     memory_limit: str | int | None = None,
     on_step: Callable[[Step], None] | None = None,
+    watcher: Watcher | None = None,
 ) -> Selection:
     """Fit every number of components and covariance type on the same readings, and choose.
 
@@ -163,6 +164,8 @@ def select(
         Bytes, or a text such as "512MB", that the sample and the statistics of all candidates may take.
     on_step : callable, optional
         Called with every `Step`: for progress and pictures.
+    watcher : optional
+        Told of the steps on the sample; see `streamgmm.starts.Watcher`.
 
     Raises
     ------
@@ -205,7 +208,7 @@ def select(
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     _project(groups, source, len(splits), limit, getattr(runner, "n_jobs", 1))
     with single_threaded_blas():
-        race = _race(source, runner, groups, splits, folds, probe, criterion, drop, on_step)
+        race = _race(source, runner, groups, splits, folds, probe, criterion, drop, on_step, watcher)
     return _result(race, groups, splits, probe, common, criterion, began)
 
 
@@ -251,6 +254,7 @@ def _race(
     criterion: str,
     drop: bool,
     on_step: Callable[[Step], None] | None,
+    watcher: Watcher | None,
 ) -> _Race:
     rng = check_random_state(probe.random_state)
     D, largest = source.n_features, max(K for _, K in groups)
@@ -273,8 +277,9 @@ def _race(
         )
         first = [(name, model.observing(observation)) for name, model in first]
         found = explore(
-            first, sample, maximize=maximize, executor=runner, survivors=min(n_init, SURVIVORS), rounds=ROUNDS
-        )
+            first, sample, maximize=maximize, executor=runner, survivors=min(n_init, SURVIVORS), rounds=ROUNDS,
+            watcher=watcher, at=len(models),
+        )  # fmt: skip
         models += [one.model for one in found] + [found[0].model] * len(splits)
         fold_of += [-1] * len(found) + list(splits)
         group_of += [g] * (len(found) + len(splits))

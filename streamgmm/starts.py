@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,6 +37,16 @@ PATIENCE = 2
 """Pieces of `PIECE` steps without a gain on rows not seen after which a start has ended on the sample."""
 RICH = 50_000
 """Rows of a sample that many starts are followed on: its curvature has to stand for that of all rows."""
+
+
+class Watcher(Protocol):
+    """Who wants to see the way of the starts on the sample: `streamgmm.report.history.History`, for pictures."""
+
+    def sampled(self, at: int, memory: Memory) -> None:
+        """After a step on the sample; `at` is the number that the best of these starts will have as a candidate."""
+
+    def begun(self, at: int, chosen: Sequence[tuple[int, int]]) -> None:
+        """At the end, best first: which starts go on to full readings, and after how many of their steps."""
 
 
 def draw(
@@ -79,6 +89,8 @@ def explore(
     executor: Executor,
     survivors: int,
     rounds: Sequence[tuple[int, float]] | None = None,
+    watcher: Watcher | None = None,
+    at: int = 0,
 ) -> list[Start]:
     """Short EM on the sample for every first model, worse ones dropped between rounds; the best come first.
 
@@ -93,6 +105,7 @@ def explore(
     score = np.full(len(first), -np.inf)
     stale = np.zeros(len(first), int)
     kept = [model for _, model in first]
+    taken = [0] * len(first)
     settled: set[int] = set()
     update = Update(maximize, aitken(TOLERANCE), 10**9, Squarem(TOLERANCE))
     for steps, share in rounds:
@@ -100,20 +113,25 @@ def explore(
             part = min(PIECE, steps - piece)
             for step in readings(train, memory, (Stage(Exact(), update, part),), executor):
                 memory = step.memory
+                if watcher is not None:
+                    watcher.sampled(at, memory)
             moving = [i for i in alive if i not in settled]
             models = tuple(memory[i].accepted for i in moving)
             scores = mean_log_likelihoods(models, held, executor) if moving else np.empty(0)
             for i, model, value in zip(moving, models, scores, strict=True):
                 stale[i] = 0 if value > score[i] else stale[i] + 1
                 if value > score[i] or survey.complete:
-                    score[i], kept[i] = value, model
+                    score[i], kept[i], taken[i] = value, model, len(memory[i].trace)
                 if memory[i].status != "running" or (stale[i] >= PATIENCE and not survey.complete):
                     settled.add(i)
             memory = _only(memory, [i for i in alive if i not in settled])
         alive.sort(key=lambda i: (-score[i], i))
         alive = alive[: max(survivors, round(share * len(alive)))]
         memory = _only(memory, [i for i in alive if i not in settled])
-    return [Start(kept[i], first[i][0], float(score[i])) for i in alive[:survivors]]
+    chosen = alive[:survivors]
+    if watcher is not None:
+        watcher.begun(at, [(i, taken[i]) for i in chosen])
+    return [Start(kept[i], first[i][0], float(score[i])) for i in chosen]
 
 
 def _only(memory: Memory, running: list[int]) -> Memory:

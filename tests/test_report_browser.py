@@ -54,7 +54,7 @@ def browser():
 def shown(rows, K, **settings):
     gm = sg.GaussianMixture(K, random_state=0, **settings)
     history = History()
-    for step in gm.fit_steps(rows):
+    for step in gm.fit_steps(rows, watcher=history):
         history.add(step)
     criteria = {"bic": gm.bic(rows), "aic": gm.aic(rows), "icl": gm.icl(rows)}
     return Shown(gm.mixture_, history.arrays(), criteria), history.plane
@@ -82,6 +82,17 @@ def patches_page(tmp_path_factory):
     return path, [one], rows[::7]
 
 
+@pytest.fixture(scope="module")
+def auto_page(tmp_path_factory):
+    """A fit at its defaults: nearly all of its way lies on the sample."""
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(3000, 3)) @ rng.normal(size=(3, 3)) + rng.choice([-2.0, 0.0, 3.0], size=(3000, 1))
+    one, plane = shown(rows, 3, n_init=2)
+    path = tmp_path_factory.mktemp("page") / "auto.html"
+    path.write_text(page([one], rows, title="auto", plane=plane))
+    return path, [one], rows
+
+
 @pytest.fixture
 def opened(browser, request):
     """A page that was opened, with what it complained of and asked for."""
@@ -103,18 +114,20 @@ def slide(tab, name, value):
     tab.eval_on_selector(f"#{name}", "(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", str(value))
 
 
-@pytest.mark.parametrize("which", ["faithful_page", "patches_page"])
+@pytest.mark.parametrize("which", ["faithful_page", "patches_page", "auto_page"])
 def test_sliders_move_what_they_should(opened, request, which):
     path, models, rows = request.getfixturevalue(which)
     best = models[1 if len(models) > 1 else 0]
     tab = opened(path)
     frames = best.frames
-    last = len(frames["iteration"]) - 1
-    assert f"{last + 1} of {last + 1}" in tab.inner_text("#stepnote")
+    sampled, last = int(frames["sampled"].sum()), int(frames["iteration"][-1])
+    assert f"{last} of {last}:" in tab.inner_text("#stepnote")
+    assert tab.locator(".sampled").count() == (sampled > 0)
     outline = tab.get_attribute(".ellipse", "d")
     dot = float(tab.get_attribute("#dot", "cx"))
     slide(tab, "step", 0)
-    assert f"1 of {last + 1}" in tab.inner_text("#stepnote")
+    first = f"1 of {sampled} on the sample:" if sampled else f"1 of {last}:"
+    assert first in tab.inner_text("#stepnote")
     told = float(tab.inner_text("#stepnote").rsplit(" ", 1)[1])
     assert told == pytest.approx(frames["objective"][0], rel=1e-4)
     assert tab.get_attribute(".ellipse", "d") != outline and float(tab.get_attribute("#dot", "cx")) < dot
@@ -156,8 +169,18 @@ def test_play_steps_to_the_end(opened, faithful_page):
     assert tab.eval_on_selector("#step", "e => e.value === e.max")
 
 
+def test_the_way_on_the_sample_is_shown_and_ends_where_readings_begin(auto_page):
+    _, (one,), _ = auto_page
+    sampled = one.frames["sampled"].astype(bool)
+    assert sampled.sum() > 10 and sampled.sum() + (~sampled).sum() == len(sampled) and not sampled[-1]
+    assert (np.diff(sampled.astype(int)) <= 0).all()  # first on the sample, then readings
+    assert (np.diff(one.frames["objective"]) > -1e-9).all()  # the sample is all rows here: one and the same climb
+    moved = np.abs(np.diff(one.frames["means"], axis=0)).max(axis=(1, 2))
+    assert moved[~sampled[1:]].max() < 0.01 < moved.max()
+
+
 @pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("which", ["faithful_page", "patches_page"])
+@pytest.mark.parametrize("which", ["faithful_page", "patches_page", "auto_page"])
 def test_nothing_overlaps_or_is_cut(opened, request, which, width):
     tab = opened(request.getfixturevalue(which)[0], width)
     assert tab.evaluate(FAULTS) == []

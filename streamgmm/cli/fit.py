@@ -158,7 +158,7 @@ def follow(gm: Any, ready: Prepared) -> Any:
     progress = FitProgress(source.n_chunks, source.n_rows)
     with progress.showing(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the exit code says it
-        for step in gm.fit_steps(source, on_chunk=progress.chunk):
+        for step in gm.fit_steps(source, on_chunk=progress.chunk, watcher=history):
             progress.step(step)
             history.add(step)
     history.offset = -ready.per_row(gm)

@@ -187,7 +187,7 @@ def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
         warnings.simplefilter("ignore")
         return sweep(
             ready.source, range(chosen.k_min, chosen.k_max + 1), chosen.covariance_types,
-            criterion=chosen.criterion, folds=chosen.folds, on_step=on_step, **passed,
+            criterion=chosen.criterion, folds=chosen.folds, on_step=on_step, watcher=history, **passed,
         )  # fmt: skip
 
 

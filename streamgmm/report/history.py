@@ -1,4 +1,4 @@
-"""The path of a fit, small enough to keep: every iteration's components, seen in one plane.
+"""The path of a fit, small enough to keep: every iteration's components, seen in one plane, from the sample on.
 
 The plane is fixed at the first step: the two leading principal axes of the mixture's overall covariance, each feature
 in units of its own deviation (two features are shown as they are, one against nothing).
@@ -7,7 +7,7 @@ in units of its own deviation (two features are shown as they are, one against n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,14 +21,18 @@ from streamgmm.plotting import Plane
 Array = NDArray[np.float64]
 KIND = "streamgmm-history"
 MOST_FRAMES = 200
-"""Iterations kept; of longer fits every second, fourth, ... one."""
+"""Iterations kept; of longer fits every second, third, ... one."""
+
+Frame = tuple[float, Array, Array, Array]
+"""Objective, weights, and means and covariances in the plane."""
 
 
 @dataclass(slots=True)
 class History:
-    """Frames of a fit, one per reading: weights, means and covariances in the plane, and the trace of the leader.
+    """Frames of a fit: weights, means and covariances in the plane, and the objective.
 
-    Fed with the steps of a fit. Each start has its own frames; the winner's are what `arrays` gives.
+    Fed with the steps of a fit, one frame per reading; and as its `Watcher` with those on the sample before them, where
+    most of the way of ``solver="auto"`` lies. Each start has its own frames; the winner's are what `arrays` gives.
 
     Attributes
     ----------
@@ -39,8 +43,29 @@ class History:
     units: Callable[[Mixture], Mixture] = lambda mixture: mixture
     plane: Plane | None = None
     offset: float = 0.0
-    _paths: dict[int, list[tuple[float, Array, Array, Array]]] = field(default_factory=dict)
+    _paths: dict[int, list[Frame]] = field(default_factory=dict)
+    _before: dict[int, list[Frame]] = field(default_factory=dict)
+    _sampled: dict[int, list[Frame]] = field(default_factory=dict)
     _winner: int = 0
+
+    def _frame(self, candidate: Any) -> Frame:
+        assert self.plane is not None
+        means, covariances = self.plane.ellipses(self.units(candidate.accepted))
+        return candidate.objective, candidate.accepted.weights.copy(), means, covariances
+
+    def sampled(self, at: int, memory: Any) -> None:
+        """Take what the starts did on the sample; see `streamgmm.starts.Watcher`."""
+        if self.plane is None:
+            self.plane = Plane.of(self.units(memory[0].model))
+        for candidate in memory:
+            path = self._sampled.setdefault(candidate.index, [])
+            if len(candidate.trace) > len(path):
+                path.append(self._frame(candidate))
+
+    def begun(self, at: int, chosen: Sequence[tuple[int, int]]) -> None:
+        """Keep the way of those starts that go on, as far as it was taken."""
+        self._before |= {at + j: self._sampled[i][:steps] for j, (i, steps) in enumerate(chosen)}
+        self._sampled.clear()
 
     def add(self, step: Any) -> None:
         """Take what one `Step` of a fit shows."""
@@ -51,8 +76,7 @@ class History:
         for candidate in step.memory:
             path = self._paths.setdefault(candidate.index, [])
             if candidate.status == "running" or not path or path[-1][0] != candidate.objective:
-                means, covariances = self.plane.ellipses(self.units(candidate.accepted))
-                path.append((candidate.objective, candidate.accepted.weights.copy(), means, covariances))
+                path.append(self._frame(candidate))
         self._winner = max(step.memory, key=lambda c: (c.objective, -c.index)).index
 
     def follow(self, index: int) -> None:
@@ -62,16 +86,22 @@ class History:
     def arrays(self, index: int | None = None) -> dict[str, Array]:
         """Frames of one start, the winner's by default.
 
-        objective (T,), weights (T, K), means (T, K, 2), covariances (T, K, 2, 2), iteration (T,).
+        objective (T,), weights (T, K), means (T, K, 2), covariances (T, K, 2, 2), iteration (T,), and sampled (T,), 1
+        for those on the sample, whose iterations are counted by themselves.
         """
-        path = self._paths.get(self._winner if index is None else index, [])
+        index = self._winner if index is None else index
+        before, after = self._before.get(index, []), self._paths.get(index, [])
+        path = before + after
         every = max(1, -(-len(path) // MOST_FRAMES))
-        chosen = sorted({*range(0, len(path), every), len(path) - 1}) if path else []
+        ends = {len(before) - 1, len(path) - 1} - {-1}
+        chosen = np.array(sorted({*range(0, len(path), every), *ends}), np.int64)
         picked = [path[i] for i in chosen]
         names = ("objective", "weights", "means", "covariances")
         frames = {name: np.array([frame[i] for frame in picked]) for i, name in enumerate(names)}
         frames["objective"] += self.offset
-        return {**frames, "iteration": np.array(chosen, np.float64) + 1}
+        sampled = chosen < len(before)
+        iteration = np.where(sampled, chosen, chosen - len(before)) + 1.0
+        return {**frames, "iteration": iteration, "sampled": sampled.astype(np.uint8)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write plane and frames to one file."""

@@ -139,10 +139,14 @@ def _frames(one: Shown, plane: Plane) -> list[dict[str, Any]]:
     if not len(frames.get("iteration", ())):
         means, covariances = plane.ellipses(one.mixture)
         level = one.criteria.get("log_likelihood_per_row")
-        return [{"it": 1, "ll": level, "w": one.mixture.weights, "m": means, "c": _three(covariances)}]
+        return [{"it": 1, "x": 1, "s": 0, "ll": level, "w": one.mixture.weights, "m": means, "c": _three(covariances)}]
+    sampled = frames["sampled"].astype(bool)
+    steps = int(frames["iteration"][sampled].max(initial=0))
     return [
         {
             "it": int(iteration),
+            "x": int(iteration) + (0 if sampled[t] else steps),
+            "s": int(sampled[t]),
             "ll": float(frames["objective"][t]),
             "w": np.round(frames["weights"][t], 5),
             "m": _rounded(frames["means"][t]),
