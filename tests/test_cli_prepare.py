@@ -201,3 +201,12 @@ def test_check_says_what_to_add(cli, table):
     err = cli("data", "check", table[0], "--columns", "a,b,c")[2]
     assert "add --scale" in err and "add --set missing=marginalize" in err
     assert f"streamgmm select {table[0]} --columns a,b,c --scale --set missing=marginalize --report" in err
+
+
+def test_check_leaves_out_what_is_the_same_everywhere(cli, tmp_path):
+    lines = [f'"Zürich, City";{i},5;1;{i * i}' for i in range(50)]
+    (tmp_path / "my table.csv").write_text("\n".join(["Ort;Länge in m;eins;b", *lines]), encoding="utf-8")
+    code, out, err = cli("data", "check", tmp_path / "my table.csv")
+    assert code == 0 and "the same in every row, so left out below: eins" in err
+    assert f"streamgmm fit '{tmp_path}/my table.csv' --columns 'Länge in m,b' --scale -k 5" in err
+    assert "49.5" in out

@@ -43,7 +43,7 @@ HOUSE = [
     {"stats"},
     {"affine"},
     {"kernels"},
-    {"_jit", "errors", "_atomic", "resident"},
+    {"_jit", "errors", "_atomic", "resident", "delimited"},
 ]
 LATE = {
     ("stats", "em"),  # Stats.maximize

@@ -17,6 +17,7 @@ from test_sources import check_chunks, read
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources import cached, limit_chunks, open_source
+from streamgmm.sources.tables import NotNumbersError
 
 RNG = np.random.default_rng(8)
 X = RNG.standard_normal((1000, 4))
@@ -306,6 +307,9 @@ def test_csv_is_cut_at_line_ends(tmp_path, monkeypatch):
         ("a\n1\n2\n", [[1], [2]], ("a",)),
         ("a,b\n1e3,-inf\nnan,.5\n", [[1000, -np.inf], [np.nan, 0.5]], ("a", "b")),
         ("a,b\n", np.empty((0, 2)), ("a", "b")),
+        ('a,"b, in m"\n1,2\n', [[1, 2]], ("a", "b, in m")),
+        ("a;b\n1,5;2\n-0,25;1e3\n", [[1.5, 2], [-0.25, 1000]], ("a", "b")),
+        ("a;b\n1.5;2\n3;4\n", [[1.5, 2], [3, 4]], ("a", "b")),
     ],
 )
 def test_csv_dialects(tmp_path, text, expected, labels):
@@ -313,6 +317,21 @@ def test_csv_dialects(tmp_path, text, expected, labels):
     source = open_source(tmp_path / "x.csv")
     np.testing.assert_array_equal(read(source)[0], expected)
     assert source.feature_names == labels
+
+
+def test_csv_with_quoted_commas_and_other_encodings(tmp_path):
+    """A comma between quotes parts nothing, before the chosen columns and in complaints."""
+    path = tmp_path / "x.csv"
+    path.write_text('place,age,note\n"Zürich, City",1.5,"a, ""b"""\nBern,2,\n', encoding="latin-1")
+    np.testing.assert_array_equal(read(open_source(path, columns=["age"]))[0], [[1.5], [2]])
+    with pytest.raises(NotNumbersError, match=r"columns=\['age'\]"):
+        open_source(path)
+    path.write_text("Größe;Länge\n1;2\n", encoding="latin-1")
+    assert open_source(path).feature_names == ("Größe", "Länge")
+    lines = ["place,age", *('"A, B",2' for _ in range(20_000))]
+    path.write_text("\n".join([*lines, '"A, B",old']))
+    with pytest.raises(ChunkReadError, match=r"line 20002, column 'age': expected a number, found 'old'"):
+        read(open_source(path, columns=["age"]))
 
 
 def test_csv_complaints_name_line_and_column(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -97,9 +98,13 @@ def check(
     if found.infinite:
         message(f"{found.infinite:,} values are infinite: drop or clip those rows before a fit")
         return
-    options = "" if columns is None else f" --columns {columns}"
-    options += "" if weight is None else f" --set weight={weight}"
     spread = np.subtract(np.array(found.max, float), np.array(found.min, float))
+    same = [str(name) for name, width in zip(names, spread, strict=True) if width == 0]
+    if same and len(same) < len(names) and found.feature_names:
+        message(f"the same in every row, so left out below: {', '.join(same)}")
+        columns = ",".join(name for name in names if name not in same)
+    options = "" if columns is None else f" --columns {shlex.quote(columns)}"
+    options += "" if weight is None else f" --set {shlex.quote(f'weight={weight}')}"
     present = spread[spread > 0]
     if len(present) > 1 and present.max() > 30 * present.min():
         message(f"ranges of the features differ by a factor of {present.max() / present.min():.2g}: add --scale")
@@ -109,7 +114,7 @@ def check(
             f"{found.nan:,} values are missing: add --set missing=marginalize, and every row is used for what it has"
         )
         options += " --set missing=marginalize"
-    message(NEXT.format(data, options))
+    message(NEXT.format(shlex.quote(data), options))
 
 
 @app.command(epilog="Example:  streamgmm data convert table.csv table.zarr")

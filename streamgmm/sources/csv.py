@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from streamgmm.delimited import delimiter_of, fields_of
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import (
     Chunk,
@@ -45,6 +46,7 @@ class CsvChunk(Chunk):
     path: str
     stamp: Stamp
     delimiter: str
+    decimal: str
     stored: tuple[str, ...]
     columns: Columns
     weight: Weights = field(repr=False)
@@ -83,6 +85,7 @@ class CsvChunk(Chunk):
                 convert_options=pc.ConvertOptions(
                     column_types=dict.fromkeys(self.columns.all, pa.float64()),
                     include_columns=list(self.columns.all),
+                    decimal_point=self.decimal,
                     null_values=[*_EMPTY, "NA", "N/A", "NaN", "Null", "NULL", "None", "#N/A"],
                 ),
             )
@@ -93,22 +96,20 @@ class CsvChunk(Chunk):
     def _explained(self, text: bytes, message: str) -> ChunkReadError:
         """The same complaint with the number of the line and the name of the column."""
         found = re.search(r"CSV column #(\d+).*?invalid value '(.*)'", message, re.DOTALL)
-        lines = text.splitlines()
+        lines = [_fields(line, self.delimiter) for line in text.decode("utf-8", "replace").splitlines()]
         if found:
             column, value = int(found[1]), found[2]
-            wanted = value.encode()
-            for i, line in enumerate(lines):
-                fields = line.split(self.delimiter.encode())
-                if column < len(fields) and fields[column].strip(b'" ') == wanted.strip(b'" '):
+            for i, fields in enumerate(lines):
+                if column < len(fields) and fields[column] == value.strip(' "'):
                     return ChunkReadError(
                         self.path,
                         self.index,
                         f"line {self._first_line() + i}, column {self.stored[column]!r}: expected a number, found "
                         f"{value!r}. Mend the line, or leave the column out with columns=.",
                     )
-        for i, line in enumerate(lines):
-            got = line.count(self.delimiter.encode()) + 1
-            if line.strip() and got != len(self.stored):
+        for i, fields in enumerate(lines):
+            got = len(fields)
+            if any(fields) and got != len(self.stored):
                 return ChunkReadError(
                     self.path,
                     self.index,
@@ -134,7 +135,7 @@ class CsvSource(Source):
         self.name = path
         self.path = path
         self.stamp = stamp(path)
-        self.delimiter, stored, self.first_byte, named, sample = _header(path)
+        self.delimiter, self.decimal, stored, self.first_byte, named, sample = _header(path)
         self.stored = tuple(name for name, _, _ in stored)
         self.columns = choose_columns(path, stored, columns, weight)
         self.columns = Columns(self.columns.names, self.columns.weight, np.dtype(np.float64))
@@ -170,6 +171,7 @@ class CsvSource(Source):
                 self.path,
                 self.stamp,
                 self.delimiter,
+                self.decimal,
                 self.stored,
                 self.columns,
                 weight,
@@ -214,46 +216,66 @@ class CsvSource(Source):
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
-    return [part.strip().strip('"') for part in line.split(delimiter)]
+    return [part.strip().strip('"') for part in fields_of(line, delimiter)]
 
 
-def _is_number(text: str) -> bool:
+def _is_number(text: str, decimal: str = ".") -> bool:
     if text.lower() in _EMPTY:
         return True
     try:
-        float(text)
+        float(text if decimal == "." else text.replace(".", "x").replace(decimal, "."))
     except ValueError:
         return False
     return True
 
 
-def _header(path: str) -> tuple[str, list[tuple[str, str | None, bool]], int, bool, float]:
-    """Delimiter, schema, byte of the first row, header or not, mean length of a line; judged by the first 64 KiB."""
+def _header(path: str) -> tuple[str, str, list[tuple[str, str | None, bool]], int, bool, float]:
+    """Delimiter, decimal mark, schema, byte of the first row, header or not, length of a line; by the first 64 KiB.
+
+    A decimal comma is taken where commas do not part fields, and numbers are found with it that are none without.
+    """
     with open(path, "rb") as file:
         head = file.read(65_536)
     if b"\0" in head:
         raise ValueError(f"{path}: expected text in CSV form; found binary data.")
     bom = 3 if head.startswith(b"\xef\xbb\xbf") else 0
-    lines = head[bom:].decode("utf-8", errors="replace").splitlines()
-    if len(head) == 65_536 and len(lines) > 1:
-        lines = lines[:-1]
+    lines = _decoded(head[bom:], whole=len(head) < 65_536).splitlines()
     if not lines or not lines[0].strip():
         raise ValueError(f"{path}: the file is empty; expected rows of numbers.")
-    delimiter = max(",;\t", key=lambda d: lines[0].count(d))
+    delimiter = delimiter_of(lines[0])
     first = _fields(lines[0], delimiter)
-    named = not all(_is_number(field) for field in first)
+    marks = "." if delimiter == "," else ".,"
+    named = not any(all(_is_number(field, mark) for field in first) for mark in marks)
     skip = bom
     if named:
         end = head.find(b"\n")
         skip = len(head) if end < 0 else end + 1
     names = first if named else [f"f{i}" for i in range(len(first))]
     body = [(n, _fields(line, delimiter)) for n, line in enumerate(lines[named:], 1 + named) if line.strip()]
+    found = [_schema(names, body, mark) for mark in marks]
+    # Equal: the point, which is what most programs write.
+    decimal, schema = max(zip(marks, found, strict=True), key=lambda pair: sum(kind is None for _, kind, _ in pair[1]))
+    mean = sum(len(line) + 1 for line in lines) / len(lines)
+    return delimiter, decimal, schema, skip, named, mean
+
+
+def _schema(names: list[str], body: list[tuple[int, list[str]]], decimal: str) -> list[tuple[str, str | None, bool]]:
+    """Name of each column, what it holds if not numbers (with the line that shows it), and that it holds no vectors."""
     schema: list[tuple[str, str | None, bool]] = []
     for j, name in enumerate(names):
-        bad = next(((n, f[j]) for n, f in body if j < len(f) and not _is_number(f[j])), None)
+        bad = next(((n, f[j]) for n, f in body if j < len(f) and not _is_number(f[j], decimal)), None)
         schema.append((name, None if bad is None else f"text (line {bad[0]}: {bad[1][:40]!r})", False))
-    mean = sum(len(line) + 1 for line in lines) / len(lines)
-    return delimiter, schema, skip, named, mean
+    return schema
+
+
+def _decoded(head: bytes, *, whole: bool) -> str:
+    """The first lines as text: UTF-8, or Latin-1 where they are no UTF-8; a line that was cut is left out."""
+    if not whole and b"\n" in head:
+        head = head[: head.rindex(b"\n")]
+    try:
+        return head.decode("utf-8")
+    except UnicodeDecodeError:
+        return head.decode("latin-1")
 
 
 def _line_start(file: Any, at: int) -> int:

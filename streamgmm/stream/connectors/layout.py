@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -10,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Layout", "fields_of", "layout_of_csv", "layout_of_json"]
+from streamgmm.delimited import delimiter_of, fields_of
+
+__all__ = ["Layout", "layout_of_csv", "layout_of_json"]
 
 log = logging.getLogger("streamgmm.stream")
-DELIMITERS = ",;\t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +92,15 @@ def layout_of_csv(
     ValueError
         Where the header lacks one of `columns`.
     """
-    delimiter = max(DELIMITERS, key=lambda mark: lines[0].count(mark.encode()))
-    first = fields_of(lines[0], delimiter)
+    texts = [line.decode("utf-8", "replace") for line in lines]
+    delimiter = delimiter_of(texts[0])
+    first = fields_of(texts[0], delimiter)
     if header is None:
         header = any(first) and not any(_reads_as_number(field) for field in first)
     if not header:
         width = width or (None if columns is None else len(columns))
-        for line in lines if width is None else ():
-            fields = fields_of(line, delimiter)
+        for text in texts if width is None else ():
+            fields = fields_of(text, delimiter)
             if all(_reads_as_number(field) for field in fields):
                 width = len(fields)
                 break
@@ -112,8 +113,8 @@ def layout_of_csv(
             raise ValueError(f"The header has no column {', '.join(absent)}; it has {', '.join(names)}.")
         places = tuple(names.index(name) for name in columns)
         return Layout("csv", len(places), columns, places, len(names), delimiter), 1
-    for line in lines[1:]:
-        fields = fields_of(line, delimiter)
+    for text in texts[1:]:
+        fields = fields_of(text, delimiter)
         # An empty field may be a number that is missing: it decides nothing.
         if len(fields) == len(names) and any(map(_reads_as_number, fields)):
             places = tuple(i for i, field in enumerate(fields) if not field.strip() or _reads_as_number(field))
@@ -121,17 +122,6 @@ def layout_of_csv(
             kept = tuple(names[i] for i in places)
             return Layout("csv", len(places), kept, places, len(names), delimiter), 1
     return None, 1
-
-
-def fields_of(line: bytes, delimiter: str) -> list[str]:
-    """The fields of one line of CSV."""
-    text = line.decode("utf-8", "replace")
-    if '"' not in text:
-        return text.split(delimiter)
-    try:
-        return next(csv.reader([text], delimiter=delimiter))
-    except csv.Error as error:
-        raise ValueError(str(error)) from None
 
 
 def _is_number(value: object) -> bool:

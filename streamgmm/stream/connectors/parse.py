@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.stream.connectors.layout import Layout, fields_of, layout_of_csv, layout_of_json
+from streamgmm.delimited import fields_of
+from streamgmm.stream.connectors.layout import Layout, layout_of_csv, layout_of_json
 
 __all__ = ["FORMATS", "Bad", "Parser"]
 
@@ -180,7 +181,7 @@ def _csv_rows(layout: Layout, lines: list[bytes]) -> Array:
 
 
 def _csv_row(layout: Layout, line: bytes) -> list[float]:
-    fields = fields_of(line, layout.delimiter)
+    fields = fields_of(line.decode("utf-8", "replace"), layout.delimiter)
     if layout.places is not None:
         if len(fields) != layout.n_fields:
             raise ValueError(f"expected {layout.n_fields} fields, found {len(fields)}")
