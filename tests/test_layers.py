@@ -38,6 +38,7 @@ HOUSE = [
     {"reduce", "sketch"},
     {"prior", "distances", "sampling"},
     {"mixture", "centres"},
+    {"questions"},
     {"missing", "queries"},
     {"covariance"},
     {"stats"},
@@ -50,6 +51,7 @@ LATE = {
     ("stats", "mixture"),  # types
     ("missing", "mixture"),
     ("queries", "mixture"),
+    ("questions", "mixture"),
 }
 
 
