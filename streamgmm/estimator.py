@@ -16,23 +16,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from streamgmm import kernels
+from streamgmm.candidates import Begin, Candidate, Memory, best, candidates, running
 from streamgmm.checkpoint import Journal, open_journal
 from streamgmm.covariance import Covariance, check_covariances, family
 from streamgmm.em import Step
 from streamgmm.errors import ModelFileError
 from streamgmm.executors import Executor, Threads, single_threaded_blas
 from streamgmm.fitted import Fitted
-from streamgmm.fitting import (
-    Begin,
-    Candidate,
-    Maximize,
-    Memory,
-    Position,
-    best,
-    candidates,
-    readings,
-    running,
-)
+from streamgmm.fitting import Position, readings
 from streamgmm.memory import MemoryPlan, Shape, plan_memory
 from streamgmm.mixture import Mixture, observed
 from streamgmm.partial import Partial
@@ -45,6 +36,7 @@ from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
 from streamgmm.starts import RICH, Watcher, draw, explore
 from streamgmm.stopping import RULES
+from streamgmm.updates import Maximize
 
 Array = NDArray[np.float64]
 

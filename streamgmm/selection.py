@@ -15,12 +15,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from streamgmm import plotting
+from streamgmm.candidates import Begin, Candidate, Memory, best, candidates, hopeless
 from streamgmm.covariance import Covariance, family
 from streamgmm.em import Models, Step, non_finite
 from streamgmm.errors import MemoryLimitError
 from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
-from streamgmm.fitting import Begin, Candidate, Maximize, Memory, best, candidates, hopeless, readings
+from streamgmm.fitting import readings
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.memory import parse_bytes
 from streamgmm.mixture import Mixture, observed
@@ -30,6 +31,7 @@ from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
 from streamgmm.starts import Watcher, draw, explore
 from streamgmm.stopping import RULES
+from streamgmm.updates import Maximize
 
 Array = NDArray[np.float64]
 Group = tuple[str, int]

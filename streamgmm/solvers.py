@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from streamgmm.accelerate import Accelerator, Corrected, Squarem
+from streamgmm.candidates import Retire, hopeless, nobody
 from streamgmm.em import e_step, m_step, merge_all
 from streamgmm.executors import Executor
-from streamgmm.fitting import IncrementalUpdate, Maximize, Retire, Stage, StepwiseUpdate, Update, hopeless, nobody
+from streamgmm.fitting import Stage
 from streamgmm.mixture import Mixture
 from streamgmm.rules import Decay, Exact, Incremental, Stepwise
 from streamgmm.seeding import Survey
 from streamgmm.sources import Source, array_source
+from streamgmm.updates import IncrementalUpdate, Maximize, StepwiseUpdate, Update
 
 SAMPLE_WORK = 16
 """Rows of the sample worked on between two readings, in units of the rows of the data."""
@@ -31,7 +33,7 @@ class Settings:
     Attributes
     ----------
     n_components, n_features : int, of the largest candidate
-    maximize, stopping, max_iter, retire : see `fitting.Update`
+    maximize, stopping, max_iter, retire : see `updates.Update`
     tol : float
     survey : Survey or None
         The sample, where one was taken.

@@ -10,15 +10,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from streamgmm.accelerate import Squarem
+from streamgmm.candidates import Memory, Start, candidates
 from streamgmm.covariance import Covariance
 from streamgmm.em import Models
 from streamgmm.executors import Executor
-from streamgmm.fitting import Maximize, Memory, Stage, Start, Update, candidates, readings
+from streamgmm.fitting import Stage, readings
 from streamgmm.mixture import Mixture
 from streamgmm.rules import Exact
 from streamgmm.seeding import DIVERSE, Survey, start
 from streamgmm.sources import Source, array_source
 from streamgmm.stopping import aitken
+from streamgmm.updates import Maximize, Update
 
 ROUNDS = ((15, 0.5), (25, 0.7), (60, 0.0), (200, 0.0))
 """EM on the sample: so many steps, then this share of the starts goes on, and as many as survive at least.

@@ -28,7 +28,7 @@ HOUSE = [
     {"learner", "surgery"},
     {"kmeans_parallel", "lloyd", "moments"},
     {"draws"},
-    {"solvers", "starts", "fitting", "seeding", "imputing", "accelerate", "memory"},
+    {"solvers", "starts", "fitting", "updates", "candidates", "seeding", "imputing", "accelerate", "memory"},
     {"stopping", "rowcount"},
     {"repair"},
     {"em"},
