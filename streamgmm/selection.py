@@ -17,16 +17,16 @@ from sklearn.utils import check_random_state
 from streamgmm import plotting
 from streamgmm.candidates import Begin, Candidate, Memory, best, candidates, hopeless
 from streamgmm.covariance import Covariance, family
-from streamgmm.em import Models, Step, non_finite
+from streamgmm.em import Models, Step
 from streamgmm.errors import MemoryLimitError
 from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
 from streamgmm.fitting import readings
-from streamgmm.kernels import NonFiniteRowError
+from streamgmm.folds import held_out, task_of
 from streamgmm.memory import parse_bytes
 from streamgmm.mixture import Mixture, observed
 from streamgmm.prior import Conjugate, NormalInverseWishart
-from streamgmm.seeding import Survey, sample_size, survey, uniform
+from streamgmm.seeding import Survey, sample_size, survey
 from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
 from streamgmm.starts import Watcher, draw, explore
@@ -292,9 +292,9 @@ def _race(
         source.n_rows, retire=retire,
     )  # fmt: skip
     memory = candidates(tuple(models))
-    task_of = partial(_task_of, tuple(fold_of), folds) if splits else None
+    of_step = partial(task_of, tuple(fold_of), folds) if splits else None
     n_passes = 1
-    for step in readings(source, memory, SOLVERS[probe.solver](settings), runner, task_of=task_of):
+    for step in readings(source, memory, SOLVERS[probe.solver](settings), runner, task_of=of_step):
         memory = step.memory
         n_passes += 1
         if on_step is not None:
@@ -302,7 +302,7 @@ def _race(
     scores = np.zeros((len(memory), 2))
     if splits:
         judged = tuple((c.accepted, fold_of[c.index]) for c in memory if fold_of[c.index] >= 0)
-        totals = runner.run(partial(_held_out, judged, folds), source.chunks(), np.add)
+        totals = runner.run(partial(held_out, judged, folds), source.chunks(), np.add)
         scores[[c.index for c in memory if fold_of[c.index] >= 0]] = totals
         n_passes += 1
     return _Race(memory, tuple(group_of), tuple(fold_of), scores, priors, sample, n_passes, started)
@@ -342,46 +342,6 @@ def criteria(candidate: Candidate, *, hope: bool = False) -> dict[str, float]:
     df = candidate.model.n_parameters
     bic = -2.0 * loglik + df * np.log(last.count)
     return {"bic": float(bic), "aic": -2.0 * loglik + 2.0 * df, "icl": float(bic - 2.0 * last.log_max)}
-
-
-# Folds ----------------------------------------------------------------------------------------------------------------
-
-
-def fold_numbers(chunk: Any, n_rows: int, folds: int) -> NDArray[np.int64]:
-    """(n_rows,) the fold of each row of a chunk; it depends on the row's number only."""
-    numbers = np.arange(n_rows, dtype=np.uint64)
-    numbers += np.uint64(chunk.start) if chunk.start is not None else np.uint64(chunk.index) << np.uint64(40)
-    return np.minimum((uniform(0x5EED, numbers) * folds).astype(np.int64), folds - 1)
-
-
-def _task_of(fold_of: tuple[int, ...], folds: int, memory: Memory) -> Any:
-    return partial(_fold_step, tuple(fold_of[c.index] for c in memory if c.status == "running"), folds)
-
-
-def _fold_step(left_out: tuple[int, ...], folds: int, models: Models, chunk: Any) -> Any:
-    """`em.e_step` where each model sees all rows but those of one fold (-1: all)."""
-    rows, weight = chunk.load()
-    of = fold_numbers(chunk, len(rows), folds)
-    parts = {-1: (rows, weight)}
-    for v in set(left_out) - {-1}:
-        seen = of != v
-        parts[v] = rows[seen], None if weight is None else weight[seen]
-    try:
-        return tuple(model.frame_stats(*parts[v]) for model, v in zip(models, left_out, strict=True))
-    except NonFiniteRowError:
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        raise non_finite(rows, int(bad[0]), chunk) from None
-
-
-def _held_out(judged: tuple[tuple[Mixture, int], ...], folds: int, chunk: Any) -> Array:
-    """(len(judged), 2) sums of w log p and of w over the fold that each model was not fitted to."""
-    rows, weight = chunk.load()
-    of = fold_numbers(chunk, len(rows), folds)
-    out = []
-    for model, v in judged:
-        totals = model.totals(rows[of == v], None if weight is None else weight[of == v])
-        out.append(totals[[0, 3]])
-    return np.stack(out)
 
 
 # Results --------------------------------------------------------------------------------------------------------------

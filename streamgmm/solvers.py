@@ -15,7 +15,8 @@ from streamgmm.em import e_step, m_step, merge_all
 from streamgmm.executors import Executor
 from streamgmm.fitting import Stage
 from streamgmm.mixture import Mixture
-from streamgmm.rules import Decay, Exact, Incremental, Stepwise
+from streamgmm.rules import Exact, Incremental, Stepwise
+from streamgmm.schedules import Decay
 from streamgmm.seeding import Survey
 from streamgmm.sources import Source, array_source
 from streamgmm.updates import IncrementalUpdate, Maximize, StepwiseUpdate, Update

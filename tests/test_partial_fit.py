@@ -14,7 +14,8 @@ from sklearn.exceptions import NotFittedError
 import streamgmm as sg
 from streamgmm.covariance import FAMILIES, FULL
 from streamgmm.learner import Learner, RowDecay
-from streamgmm.rules import Accumulate, Block, HalfLife, Online, Stepwise
+from streamgmm.rules import Block, Online, Stepwise
+from streamgmm.schedules import Accumulate, HalfLife
 from streamgmm.surgery import stats_of
 
 K, D = 3, 2

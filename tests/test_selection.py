@@ -9,7 +9,8 @@ import pytest
 from test_solvers_counting import Counting
 
 import streamgmm as sg
-from streamgmm.selection import elbow, fold_numbers
+from streamgmm.folds import fold_numbers
+from streamgmm.selection import elbow
 from streamgmm.sources import array_source
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from streamgmm.em import bound, em, m_step
 from streamgmm.errors import MemoryLimitError
 from streamgmm.executors import Threads
-from streamgmm.rules import Accumulate, Decay, Exact, HalfLife, Incremental, Leaves, Stepwise
+from streamgmm.rules import Exact, Incremental, Leaves, Stepwise
+from streamgmm.schedules import Accumulate, Decay, HalfLife
 from streamgmm.sources import array_source
 
 

@@ -17,7 +17,8 @@ from streamgmm.learner.schedule import RowDecay, Sizes, hold_rows
 from streamgmm.learner.trial import Trial, wait_for_challenge
 from streamgmm.learner.waiting import Waiting
 from streamgmm.mixture import Mixture
-from streamgmm.rules import Block, HalfLife, Online, Stepwise
+from streamgmm.rules import Block, Online, Stepwise
+from streamgmm.schedules import HalfLife
 from streamgmm.stats import Stats
 from streamgmm.surgery import closest_pair, join, lonely, plant, stats_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from streamgmm.rules import Schedule
+from streamgmm.schedules import Schedule
 
 __all__ = ["RowDecay", "Sizes", "hold_rows"]
 
