@@ -445,30 +445,32 @@ def screened(
     D8 = rounded(D, LANES)
     span = min(SPAN, rounded(n, block))
     panels = span // PANEL
-    x = zeros(rounded(shift.shape[0], LANES), PANEL)
-    z = zeros(panels, D8, PANEL)
-    flat = zeros(span, D8)
-    norm = zeros(span)
-    side = zeros(ways.shape[0], PANEL)
-    bound = zeros(panels, K, PANEL)
-    R = zeros(panels, K, PANEL)
-    out = zeros(panels, 5, PANEL)
-    slack = zeros(K)
-    common = zeros(span)
-    best = zeros(span)
-    floor = zeros(span)
-    w = zeros(panels, PANEL)
-    value = zeros(PANEL)
     capacity = int(crowd * K * span) + span + 2 * LANES
     chosen = np.zeros(capacity + K * LANES, np.int64)
     begin_of = np.zeros(K + 1, np.int64)
     spare = np.zeros(LANES, np.int64)
-    picked = zeros(_BATCH, D8)
-    scaled = zeros(_BATCH // LANES, D + 1, LANES)
-    part = zeros(K if statistics else 0, D + 1, D8)
-    masses = zeros(K, LANES)
     local = np.zeros(5)
     taken = np.zeros(done.shape[0], np.uint8)
+    x, z, flat, norm, side, bound, R, out, slack, common, best, floor, w, value, picked, scaled, part, masses = zeros(
+        (rounded(shift.shape[0], LANES), PANEL),
+        (panels, D8, PANEL),
+        (span, D8),
+        (span,),
+        (ways.shape[0], PANEL),
+        (panels, K, PANEL),
+        (panels, K, PANEL),
+        (panels, 5, PANEL),
+        (K,),
+        (span,),
+        (span,),
+        (span,),
+        (panels, PANEL),
+        (PANEL,),
+        (_BATCH, D8),
+        (_BATCH // LANES, D + 1, LANES),
+        (K if statistics else 0, D + 1, D8),
+        (K, LANES),
+    )
     _spans(
         rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, block, done, logp,
         resp, label, sums, totals, until, x, z, flat, norm, side, bound, R, out, slack, common, best, floor, w, value,

@@ -610,25 +610,27 @@ def dense(
     q = p - 1  # rows of phi: all features but the constant
     q8 = rounded(D if family == SPHERICAL else q, LANES)
     panels = block // PANEL
-    x = zeros(rounded(shift.shape[0], LANES), PANEL)
-    z = zeros(panels, D8, PANEL)
-    norm = zeros(block)
-    common = zeros(block)
-    out = zeros(panels, 5, PANEL)
-    best = zeros(PANEL)
-    w = zeros(PANEL)
     lanes = statistics and by_lane_form(family, D)
     turned = statistics and not lanes
-    phi = zeros(panels if lanes else 1, rounded(q + 1, LANES), PANEL)
-    by_lane = zeros(K if lanes else 0, q, LANES)
-    R = zeros(panels, K, PANEL)
-    twice = zeros(PANEL, rounded(2 * D + D // 2 + LANES, LANES))
-    psi = zeros(block + 1 if turned else 0, q8)
-    part = zeros(K if turned else 0, q8)
-    masses = zeros(K if statistics else 0, LANES)
-    squares = zeros(K if turned and family == SPHERICAL else 0, LANES)
-    scaled = zeros(panels if outer else 0, D8, PANEL)
-    scatter = zeros(D if outer else 0, q8)
+    x, z, norm, common, out, best, w, phi, by_lane, R, twice, psi, part, masses, squares, scaled, scatter = zeros(
+        (rounded(shift.shape[0], LANES), PANEL),
+        (panels, D8, PANEL),
+        (block,),
+        (block,),
+        (panels, 5, PANEL),
+        (PANEL,),
+        (PANEL,),
+        (panels if lanes else 1, rounded(q + 1, LANES), PANEL),
+        (K if lanes else 0, q, LANES),
+        (panels, K, PANEL),
+        (PANEL, rounded(2 * D + D // 2 + LANES, LANES)),
+        (block + 1 if turned else 0, q8),
+        (K if turned else 0, q8),
+        (K if statistics else 0, LANES),
+        (K if turned and family == SPHERICAL else 0, LANES),
+        (panels if outer else 0, D8, PANEL),
+        (D if outer else 0, q8),
+    )
     _blocks(
         family, rows, weight, shift, whiten, coef, base, narrow, radius, block, done, logp, resp, label, sums, quad,
         totals, until, x, z, norm, common, out, best, w, phi, R, twice, psi, part, masses, squares, scaled, scatter,
