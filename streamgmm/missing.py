@@ -86,6 +86,7 @@ class Patterns:
         self._plan = plan
         self._spread = spread
         self._marginals: dict[bytes, Marginal] = {}
+        self._callers = 0
 
     def run(
         self, rows: NDArray[Any], weight: Array | None, *, statistics: bool, answers: Answers | None = None
@@ -109,16 +110,19 @@ class Patterns:
         answers = answers or Answers()
         order, starts = np.empty(n, np.int64), np.zeros(n + 1, np.int64)
         found = group(rows, order, starts, np.full(1 << max(1, (2 * n - 1).bit_length()), -1))
+        groups = np.split(order, starts[1:found]) if n else []
+        shown = [~np.isnan(rows[index[0]]) for index in groups]
+        worth = [self._is_worth(len(index), observed, answers) for index, observed in zip(groups, shown, strict=True)]
+        self._make_marginals([observed for observed, own in zip(shown, worth, strict=True) if own])
         few: list[NDArray[np.int64]] = []
         stats = Stats.zeros(self._model.family, *self._model.means.shape) if statistics else None
         totals = np.zeros(5)
         dropped = 0
-        for index in np.split(order, starts[1:found]) if n else ():
-            observed = ~np.isnan(rows[index[0]])
+        for index, observed, own in zip(groups, shown, worth, strict=True):
             if not observed.any():
                 dropped += len(index) if weight is None else int((weight[index] > 0).sum())
                 self._know_nothing(index, answers)
-            elif len(index) * min(self._plan.coef.size, WORTH // 16) < WORTH or answers.filled is not None:
+            elif not own:
                 few.append(index)
             else:
                 part, sums = self._many(rows, index, weight, observed, answers, statistics)
@@ -129,6 +133,18 @@ class Patterns:
             totals += sums
             stats = stats.merge(part) if stats is not None and part is not None else None
         return stats if stats is None else replace(stats, dropped=dropped), totals, dropped
+
+    def _is_worth(self, n_rows: int, observed: NDArray[np.bool_], answers: Answers) -> bool:
+        """Whether rows of one pattern are taken under a marginal mixture of their own."""
+        large = n_rows * min(self._plan.coef.size, WORTH // 16) >= WORTH
+        return large and answers.filled is None and bool(observed.any())
+
+    def _make_marginals(self, patterns: list[NDArray[np.bool_]]) -> None:
+        """Make what `_many` will look up; every second caller begins at the end, so that two threads share the work."""
+        self._callers += 1
+        for observed in patterns[:: 1 if self._callers % 2 else -1]:
+            if not observed.all():
+                self._marginal(observed)
 
     def _know_nothing(self, index: NDArray[np.int64], answers: Answers) -> None:
         """Rows without an observed entry: p = 1, and everything else as before any data."""
