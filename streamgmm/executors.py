@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -80,6 +81,32 @@ def single_threaded_blas() -> Iterator[None]:
             if _blas_users == 0:
                 _blas_limits.__exit__(None, None, None)
                 _blas_limits = None
+
+
+_SWITCH = 2e-4
+"""Seconds after which a thread that runs Python lets another one run that comes back from a kernel. With the default of
+5 ms, longer than most kernels, two threads whose chunks are many small kernels wait for each other half of the time."""
+_switch_lock = threading.Lock()
+_switch_users = 0
+_switch_before = 0.0
+
+
+@contextmanager
+def quick_switching() -> Iterator[None]:
+    """Threads take turns in Python after `_SWITCH` seconds during a pass; the last one out restores the interval."""
+    global _switch_users, _switch_before
+    with _switch_lock:
+        if _switch_users == 0:
+            _switch_before = sys.getswitchinterval()
+            sys.setswitchinterval(min(_SWITCH, _switch_before))
+        _switch_users += 1
+    try:
+        yield
+    finally:
+        with _switch_lock:
+            _switch_users -= 1
+            if _switch_users == 0:
+                sys.setswitchinterval(_switch_before)
 
 
 class Executor(ABC):
@@ -161,7 +188,7 @@ class Threads(Executor):
     def _run_threads[T](
         self, task: Callable[[Any], T], chunks: Iterator[Any], tree: Fold[T], after: Callable[[], None] | None
     ) -> None:
-        with ThreadPoolExecutor(self.n_jobs, thread_name_prefix="streamgmm") as pool:
+        with quick_switching(), ThreadPoolExecutor(self.n_jobs, thread_name_prefix="streamgmm") as pool:
             waiting: dict[Future[T], Any] = {}
             try:
                 while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from functools import cache
 
@@ -16,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 import streamgmm as sg
 from streamgmm import missing
 from streamgmm.em import bound
+from streamgmm.executors import Threads
 from streamgmm.sources import array_source
 from streamgmm.stats import Observation
 
@@ -268,3 +270,16 @@ def test_what_stays_an_error():
         sg.GaussianMixture(1, missing="marginalize").fit(np.full((10, 3), np.nan))
     with pytest.raises(ValueError, match="'error' or 'marginalize'"):
         sg.Mixture([1.0], [[0.0]], [[[1.0]]], missing="drop")
+
+
+def test_the_interval_of_switching_is_given_back():
+    before = sys.getswitchinterval()
+    inside = []
+
+    def task(chunk):
+        inside.append(sys.getswitchinterval())
+        return 1
+
+    rows = np.zeros((4096, 2))
+    Threads(2).run(task, array_source(rows, chunk_rows=512).chunks(), lambda a, b: a + b)
+    assert max(inside) < before == sys.getswitchinterval()
