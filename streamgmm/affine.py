@@ -79,3 +79,23 @@ class Affine:
         if not (reach.max() <= _FARTHEST and missed.max() <= _FARTHEST * np.finfo(np.float64).eps):
             return None
         return self.shift + step, np.ascontiguousarray(combined)
+
+
+class Checked:
+    """An affine map that refuses rows that are not finite.
+
+    One such number would spread over a whole row, and the message could not name its feature.
+    """
+
+    def __init__(self, affine: Affine, allow_nan: bool = False) -> None:
+        self.affine = affine
+        self.allow_nan = allow_nan
+
+    def apply(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """As `Affine.apply`; `NonFiniteRowError` at the first row with infinity, or NaN where that is not allowed."""
+        from streamgmm.kernels import NonFiniteRowError
+
+        bad = np.isinf(rows) if self.allow_nan else ~np.isfinite(rows)
+        if bad.any():
+            raise NonFiniteRowError(int(np.argmax(bad.any(axis=1))))
+        return self.affine.apply(rows)

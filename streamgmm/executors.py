@@ -8,8 +8,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from functools import cache
+from contextlib import AbstractContextManager
+from functools import cache, partial
 from itertools import chain, islice
 from typing import Any
 
@@ -56,57 +56,58 @@ def one_thread() -> Any:
     return _all_pools().limit(limits=1)
 
 
-_blas_lock = threading.Lock()
-_blas_users = 0
-_blas_limits: Any = None
+class _WhileUsed:
+    """A context for a setting of the whole process: the first one in makes it, the last one out restores what was.
 
-
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """One BLAS thread while any fit is inside; the first one in sets the limit, the last one out restores it.
-
-    The limit is a property of the process, so fits that run at the same time have to share one.
+    Fits that run at the same time have to share it.
     """
-    global _blas_users, _blas_limits
-    with _blas_lock:
-        if _blas_users == 0:
-            _blas_limits = _thread_pools().limit(limits=1, user_api="blas")
-            _blas_limits.__enter__()
-        _blas_users += 1
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            _blas_users -= 1
-            if _blas_users == 0:
-                _blas_limits.__exit__(None, None, None)
-                _blas_limits = None
+
+    def __init__(self, make: Callable[[], Callable[[], Any]]) -> None:
+        self._make = make  # makes the setting, and returns what restores the one before
+        self._lock = threading.Lock()
+        self._users = 0
+        self._restore: Callable[[], Any] = lambda: None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._restore = self._make()
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._restore()
+
+
+def _one_blas_thread() -> Callable[[], Any]:
+    return _thread_pools().limit(limits=1, user_api="blas").restore_original_limits
 
 
 _SWITCH = 2e-4
 """Seconds after which a thread that runs Python lets another one run that comes back from a kernel. With the default of
 5 ms, longer than most kernels, two threads whose chunks are many small kernels wait for each other half of the time."""
-_switch_lock = threading.Lock()
-_switch_users = 0
-_switch_before = 0.0
 
 
-@contextmanager
-def quick_switching() -> Iterator[None]:
-    """Threads take turns in Python after `_SWITCH` seconds during a pass; the last one out restores the interval."""
-    global _switch_users, _switch_before
-    with _switch_lock:
-        if _switch_users == 0:
-            _switch_before = sys.getswitchinterval()
-            sys.setswitchinterval(min(_SWITCH, _switch_before))
-        _switch_users += 1
-    try:
-        yield
-    finally:
-        with _switch_lock:
-            _switch_users -= 1
-            if _switch_users == 0:
-                sys.setswitchinterval(_switch_before)
+def _prompt_switches() -> Callable[[], Any]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(_SWITCH, before))
+    return partial(sys.setswitchinterval, before)
+
+
+_blas = _WhileUsed(_one_blas_thread)
+_switches = _WhileUsed(_prompt_switches)
+
+
+def single_threaded_blas() -> AbstractContextManager[None]:
+    """One BLAS thread while any fit is inside."""
+    return _blas
+
+
+def quick_switching() -> AbstractContextManager[None]:
+    """Threads take turns in Python after `_SWITCH` seconds while any pass is inside."""
+    return _switches
 
 
 class Executor(ABC):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.affine import Affine
+from streamgmm.affine import Affine, Checked
 from streamgmm.mixture import Mixture
 from streamgmm.sources.base import Source
 from streamgmm.sources.transformed import TransformedSource
@@ -68,9 +68,14 @@ class Projection:
         """What the principal components are called."""
         return tuple(f"principal component {j + 1}" for j in range(self.n_components))
 
+    @property
+    def map(self) -> Affine:
+        """The way from rows to principal components."""
+        return Affine(self.shift, self.matrix)
+
     def apply(self, rows: NDArray[Any]) -> NDArray[Any]:
         """(N, d) principal components of rows (N, D)."""
-        return Affine(self.shift, self.matrix).apply(rows)
+        return self.map.apply(rows)
 
     def back(self, rows: Array) -> Array:
         """(N, D) rows in the units of the data; directions that were left out are at their means."""
@@ -78,7 +83,7 @@ class Projection:
 
     def of(self, source: Source) -> Source:
         """The principal components of `source`, as it is read."""
-        return TransformedSource(source, Affine(self.shift, self.matrix), feature_names=self.names)
+        return TransformedSource(source, self.map, feature_names=self.names)
 
     def arrays(self) -> dict[str, Array]:
         """What a model file keeps."""
@@ -96,25 +101,17 @@ class Projection:
 
 
 class Behind:
-    """A mixture asked about rows of the data; `projection` stands before it."""
+    """A mixture asked about rows of the data; a `Projection` stands before it."""
 
     def __init__(self, mixture: Mixture, projection: Projection) -> None:
         self.mixture = mixture
-        self.projection = projection
-
-    def _moved(self, rows: NDArray[Any]) -> NDArray[Any]:
-        from streamgmm.kernels import NonFiniteRowError
-
-        bad = ~np.isfinite(rows)
-        if bad.any():  # one such number would spread over all components, and the message could not name its feature
-            raise NonFiniteRowError(int(np.argmax(bad.any(axis=1))))
-        return self.projection.apply(rows)
+        self._map = Checked(projection.map)
 
     def labels(self, rows: NDArray[Any]) -> NDArray[np.int64]:
-        return self.mixture.labels(self._moved(rows))
+        return self.mixture.labels(self._map.apply(rows))
 
     def responsibilities(self, rows: NDArray[Any]) -> Array:
-        return self.mixture.responsibilities(self._moved(rows))
+        return self.mixture.responsibilities(self._map.apply(rows))
 
     def log_prob(self, rows: NDArray[Any]) -> Array:
-        return self.mixture.log_prob(self._moved(rows))
+        return self.mixture.log_prob(self._map.apply(rows))

@@ -18,7 +18,7 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from streamgmm.affine import Affine
+from streamgmm.affine import Affine, Checked
 from streamgmm.executors import Executor
 from streamgmm.moments import Moments, moments_of
 from streamgmm.reading import Reader
@@ -96,7 +96,7 @@ class _Moving(Reader, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         if is_array_like(X):
-            return self._ask(X, _Checked(self._affine, self._passes_nan), "apply")
+            return self._ask(X, Checked(self._affine, self._passes_nan), "apply")
         source = self._source(X, None, reset=False)
         known: Moments | None = getattr(source, "moments", None)
         return self._moved(source, None if known is None else known.through(self._affine))
@@ -132,22 +132,6 @@ class _Moving(Reader, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-class _Checked:
-    """An affine map that refuses rows that are not finite."""
-
-    def __init__(self, affine: Affine, allow_nan: bool) -> None:
-        self.affine = affine
-        self.allow_nan = allow_nan
-
-    def apply(self, rows: NDArray[Any]) -> NDArray[Any]:
-        from streamgmm.kernels import NonFiniteRowError
-
-        bad = np.isinf(rows) if self.allow_nan else ~np.isfinite(rows)
-        if bad.any():
-            raise NonFiniteRowError(int(np.argmax(bad.any(axis=1))))
-        return self.affine.apply(rows)
 
 
 class Scaler(OneToOneFeatureMixin, _Moving):
