@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -84,26 +84,23 @@ class _Part:
 def _survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool) -> _Part:
     rows, weight = chunk.load()
     n, D = rows.shape
-    start = chunk.start
-    numbers = np.arange(n, dtype=np.uint64)
-    numbers += np.uint64(start) if start is not None else np.uint64(chunk.index) << np.uint64(40)
-    log_u = np.log(uniform(seed, numbers))
+    first = np.uint64(chunk.start) if chunk.start is not None else np.uint64(chunk.index) << np.uint64(40)
     w = np.ones(n) if weight is None else weight
     gaps = np.isnan(rows) if missing else np.zeros((0, D), bool)
     incomplete = gaps.any(axis=1)
     if incomplete.any():
         w = np.where(gaps.all(axis=1), 0.0, w)
-    present = np.flatnonzero(w > 0)
-    keys = log_u[present] / w[present]
-    chosen = present if len(present) <= size else present[np.argpartition(-keys, size - 1)[:size]]
+    keys = _keys(seed, first, w)
+    present = int(np.count_nonzero(w > 0))
+    chosen = np.argpartition(keys, n - size)[n - size :] if size < present else np.flatnonzero(w > 0)
     chosen.sort()
-    sample = log_u[chosen] / w[chosen], numbers[chosen], rows[chosen], w[chosen]
+    sample = keys[chosen], first + chosen.astype(np.uint64), rows[chosen], w[chosen]
     count = float(w.sum())
     mean = np.zeros(D)
     scatter = np.zeros((D, D))
     box = np.array([np.full(D, np.inf), np.full(D, -np.inf)])
     if count > 0:
-        box = corners(rows if len(present) == n else rows[present])
+        box = corners(rows if present == n else rows[w > 0])
         if incomplete.any():  # the moments are of complete rows only, and made anew from the sample
             rows, w = np.where(gaps, 0.0, rows), np.where(incomplete, 0.0, w)
         mean, scatter = weighted_moments(rows, w)
@@ -111,21 +108,36 @@ def _survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool) -> _Part:
             bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
             if bad.size:
                 raise non_finite(rows, int(bad[0]), chunk)
-    return _Part(*sample, count, len(present), mean, scatter, box)
+    return _Part(*sample, count, present, mean, scatter, box)
+
+
+def _keys(seed: int, first: np.uint64, w: Array) -> Array:
+    """(n,) log(u) / w of rows `first`, `first` + 1, ...; minus infinity without weight. The largest make the sample."""
+    keys = np.empty(len(w))
+    for part in _parts(len(w), 1):
+        row = first + np.arange(part.start, part.stop, dtype=np.uint64)
+        with np.errstate(divide="ignore"):
+            np.divide(np.log(uniform(seed, row)), w[part], out=keys[part])
+    keys[w <= 0] = -np.inf
+    return keys
+
+
+def _parts(n: int, D: int) -> Iterator[slice]:
+    """Runs of rows that stay in the cache while they are worked on: copies of a chunk would be many chunks."""
+    step = max(256, 2**14 // D)
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 def weighted_moments(rows: NDArray[Any], w: Array) -> tuple[Array, Array]:
-    """(D,) mean and (D, D) scatter of rows with weights, a little at a time: copies of a chunk would be many chunks."""
+    """(D,) mean and (D, D) scatter of rows with weights."""
     n, D = rows.shape
-    step = max(256, 2**15 // D)
-    parts = [slice(first, first + step) for first in range(0, n, step)]
     origin = rows[0].astype(np.float64)
     first, scatter = np.zeros(D), np.zeros((D, D))
     with np.errstate(invalid="ignore", over="ignore"):
-        for part in parts:
+        for part in _parts(n, D):
             first += w[part] @ (rows[part] - origin)
         mean = origin + first / max(float(w.sum()), np.finfo(float).tiny)
-        for part in parts:
+        for part in _parts(n, D):
             delta = rows[part] - mean
             scatter += (delta * w[part, None]).T @ delta
     return mean, scatter
@@ -133,7 +145,14 @@ def weighted_moments(rows: NDArray[Any], w: Array) -> tuple[Array, Array]:
 
 def corners(rows: NDArray[Any]) -> Array:
     """(2, D) smallest and largest observed value of each feature; NaN is passed over."""
-    return np.array([np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)], np.float64)
+    n, D = rows.shape
+    beside = max(1, 256 // D) if rows.flags.c_contiguous else 1
+    wide = rows[: n // beside * beside].reshape(-1, beside * D)  # short rows would be compared one by one
+    found = []
+    for extreme in (np.fmin, np.fmax):
+        some = extreme.reduce(wide, axis=0).reshape(-1, D) if len(wide) else rows[:0]
+        found.append(extreme.reduce(np.concatenate([some, rows[wide.size // D :]]), axis=0))
+    return np.array(found, np.float64)
 
 
 def background_box(box: Array) -> Array:
