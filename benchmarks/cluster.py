@@ -65,10 +65,16 @@ def timed(call: Callable[[], Any], repeats: int) -> float:
 
 @contextmanager
 def local_workers(number: int) -> Iterator[Any]:
-    """A client of so many processes with one thread each."""
+    """A client of so many processes with one thread each.
+
+    A local cluster looks again at a worker's place some seconds after it fell empty, and gives it up for good where it
+    is empty just then: of two deaths at that distance the second would leave nobody to start the next worker.
+    """
+    import dask
     from distributed import Client, LocalCluster
 
     with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}),
         LocalCluster(n_workers=number, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster,
         Client(cluster) as client,
     ):

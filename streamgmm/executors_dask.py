@@ -22,7 +22,6 @@ from uuid import uuid4
 
 import cloudpickle
 import dask
-import dask.array as da
 import numpy as np
 from dask import delayed
 
@@ -271,6 +270,8 @@ def _join(chunk: Any, values: tuple[Any, ...]) -> Any:
 
 def lazily(source: Source, model: Any, question: str, answer: Callable[[Any, str, Any], Any]) -> Any:
     """A lazy dask array of ``answer(model, question, chunk)``, one block for each partition of a collection."""
+    import dask.array as da  # with all that it imports a second, which a worker that replaces a dead one need not wait
+
     probe = np.asarray(getattr(model, question)(np.zeros((1, source.n_features), source.dtype)))
     head = delayed(pickle.loads, pure=True)(cloudpickle.dumps(model))
     blocks = []

@@ -19,6 +19,7 @@ import zarr
 from distributed import Client, LocalCluster, wait
 
 import streamgmm as sg
+from benchmarks.cluster import local_workers
 from benchmarks.deaths import Killer, fitted, lost
 from streamgmm.errors import ChunkReadError, ClusterError
 from streamgmm.executors import Threads
@@ -43,10 +44,7 @@ def store(tmp_path_factory):
 def workers(number):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with (
-            LocalCluster(n_workers=number, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster,
-            Client(cluster) as client,
-        ):
+        with local_workers(number) as client:
             yield client
 
 
