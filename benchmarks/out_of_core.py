@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.readme import processor, write_section
+from streamgmm.executors import available_cores
 
 FEATURES = 8
 CHUNK_ROWS = 131_072
@@ -54,14 +57,16 @@ def fit(path: str, limit: str, passes: int) -> dict[str, object]:
     import warnings
 
     import streamgmm as sg
+    from streamgmm import kernels
 
     warnings.simplefilter("ignore")
-    busy: list[tuple[float, float]] = []
+    kernels.warmup((np.dtype(float),))  # compiling, where that has not been done on this machine, takes one core
+    busy: list[Mark] = []
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.25):
-            busy.append((time.perf_counter(), time.process_time()))
+            busy.append(Mark(time.perf_counter(), time.process_time(), all_processes()))
 
     model = sg.GaussianMixture(16, memory_limit=limit, random_state=0, max_iter=passes, tol=0, solver="exact")
     began = time.perf_counter()
@@ -86,18 +91,41 @@ def fit(path: str, limit: str, passes: int) -> dict[str, object]:
     }
 
 
-def busy_share(marks: list[tuple[float, float]], since: float) -> float | None:
-    """Share of all cores that the process used since then, of (time, processor time) marks."""
-    from streamgmm.executors import available_cores
+class Mark(NamedTuple):
+    """A moment: seconds by the clock, processor seconds of this process so far, and of all processes where known."""
 
-    later = [mark for mark in marks if mark[0] >= since]
+    clock: float
+    own: float
+    everybody: float | None
+
+
+def all_processes() -> float | None:
+    """Processor seconds of the machine that were not idle, this process's included; None where there is no /proc."""
+    try:
+        ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except OSError:
+        return None
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def busy_share(marks: list[Mark], since: float) -> tuple[float, float | None] | None:
+    """Shares of all cores that this process and the others used since then."""
+    later = [mark for mark in marks if mark.clock >= since]
     if len(later) < 2:
         return None
-    return (later[-1][1] - later[0][1]) / (later[-1][0] - later[0][0]) / available_cores()
+    first, last = later[0], later[-1]
+    span = (last.clock - first.clock) * available_cores()
+    own = (last.own - first.own) / span
+    if first.everybody is None or last.everybody is None:
+        return own, None
+    return own, max(0.0, (last.everybody - first.everybody) / span - own)
 
 
-def percent(share: float | None) -> str:
-    return "?" if share is None else f"{100 * share:.0f} %"
+def percent(shares: tuple[float, float | None] | None) -> str:
+    if shares is None:
+        return "?"
+    own, others = shares
+    return f"{100 * own:.0f} % busy" + ("" if others is None else f" (other processes {100 * others:.0f} %)")
 
 
 def main() -> None:
@@ -133,8 +161,8 @@ def main() -> None:
         f"{memory['kept'] / 1e6:.0f} MB, threads {memory['threads']}",
         f"resident {memory['before'] / 1e6:.0f} MB before the first row, {memory['peak'] / 1e6:.0f} MB at the peak: "
         f"grown by {memory['growth'] / 1e6:.0f} MB",
-        f"{figures['seconds']:.1f} s in all, {each:.1f} s a pass, {rows / each / 1e6:.1f} million rows/s; cores "
-        f"{percent(figures['busy'])} busy after the first second, {percent(figures['busy_reading'])} once EM reads",
+        f"{figures['seconds']:.1f} s in all, {each:.1f} s a pass, {rows / each / 1e6:.1f} million rows/s",
+        f"cores {percent(figures['busy'])} after the first second, {percent(figures['busy_reading'])} once EM reads",
     ]
     text = "\n".join(lines)
     print(text)

@@ -19,7 +19,7 @@ from benchmarks.readme import processor, write_section
 from streamgmm.covariance import FULL
 from streamgmm.executors import Threads
 from streamgmm.learner import Learner
-from streamgmm.seeding import sample_size, start, survey
+from streamgmm.seeding import made, prepared, sample_size, survey
 from streamgmm.sources import array_source
 from streamgmm.stream.connectors.synthetic import Synthetic
 from streamgmm.stream.drift import Cusum
@@ -107,7 +107,7 @@ def one_pass(K=8, seeds=10):
         rng = np.random.RandomState(seed)
         rows = X[rng.permutation(len(X))]
         sample = survey(array_source(rows), Threads(1), size=sample_size(K, X.shape[1]), seed=seed)
-        first = start(sample, K, FULL, init="kmeans", rng=rng, reg_covar=1e-6)
+        (first,) = made([prepared(sample, K, FULL, init="kmeans", rng=rng, reg_covar=1e-6)])
         precisions = np.linalg.inv(first.covariances)
         given = {"weights_init": first.weights, "means_init": first.means, "precisions_init": precisions}
         stepwise.append(sg.GaussianMixture(K, **given).partial_fit(rows).score(X))

@@ -31,7 +31,7 @@ from streamgmm.persistence import load_model
 from streamgmm.prior import NormalInverseWishart
 from streamgmm.resident import Peak
 from streamgmm.rowcount import RowCount
-from streamgmm.seeding import INIT, background_box, sample_size, start, survey
+from streamgmm.seeding import INIT, background_box, made, prepared, sample_size, survey
 from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
 from streamgmm.starts import RICH, Watcher, draw, explore
@@ -447,8 +447,9 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
             return Begin((given.observing(observation, noise),), self.prior_, sample.n_rows, 1, sample=kept)
         if self.solver == "auto" and K > 1 and weights is means is covariances is None:
             first = draw(
-                sample, K, chosen, init=self.init_params, n_init=self.n_init, rng=rng, reg_covar=self.reg_covar
-            )
+                sample, K, chosen, init=self.init_params, n_init=self.n_init, rng=rng, reg_covar=self.reg_covar,
+                threads=memory_plan.starts,
+            )  # fmt: skip
             first = [(kind, model.observing(observation, noise)) for kind, model in first]
             survivors = 1 if self.n_init == 1 else max(2, self.n_init // 3)
             found = explore(
@@ -457,8 +458,11 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
             models = [one.model for one in found]
             return Begin(tuple(models), self.prior_, sample.n_rows, 1, sample=kept, explored=tuple(found))
         models = []
-        for _ in range(self.n_init):
-            model = start(sample, K, chosen, init=self.init_params, rng=rng, reg_covar=self.reg_covar, centres=means)
+        starts = [
+            prepared(sample, K, chosen, init=self.init_params, rng=rng, reg_covar=self.reg_covar, centres=means)
+            for _ in range(self.n_init)
+        ]
+        for model in made(starts, threads=memory_plan.starts):
             models.append(
                 Mixture(
                     model.weights if weights is None else weights,

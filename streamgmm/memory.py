@@ -22,7 +22,7 @@ import numpy as np
 
 from streamgmm.covariance import Covariance
 from streamgmm.errors import MemoryLimitError
-from streamgmm.executors import Executor, Threads
+from streamgmm.executors import Executor, Threads, available_cores
 from streamgmm.kernels import Family
 from streamgmm.sources.base import Source
 from streamgmm.sources.limits import cached, limit_chunks
@@ -130,6 +130,8 @@ class MemoryPlan:
         Threads that fit.
     sample_rows : int
         Rows of the reservoir that fit.
+    starts : int
+        Threads that make first models from it.
     numbers : dict
         The projection, in bytes, for `report_`.
     """
@@ -137,6 +139,7 @@ class MemoryPlan:
     source: Source
     n_jobs: int
     sample_rows: int
+    starts: int
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def executor(self, executor: Executor) -> Executor:
@@ -168,9 +171,9 @@ def plan_memory(
         Where one thread, one chunk and the statistics do not fit.
     """
     if limit is None and elsewhere:
-        return MemoryPlan(source, n_jobs, shape.sample_rows)
+        return MemoryPlan(source, n_jobs, shape.sample_rows, available_cores())
     if limit is None:
-        return MemoryPlan(_kept(source, available_memory() // 4), n_jobs, shape.sample_rows)
+        return MemoryPlan(_kept(source, available_memory() // 4), n_jobs, shape.sample_rows, n_jobs)
     total = parse_bytes(limit)
     wanted = n_jobs
     return_freed_memory()
@@ -200,7 +203,8 @@ def plan_memory(
         "sample_rows": sample_rows,
         "kept": min(total - needed, limited.total_bytes or 0) if kept is not limited else 0,
     }
-    return MemoryPlan(kept, n_jobs, sample_rows, numbers)
+    starts = max(1, min(n_jobs, needed // max(1, kmeans)))
+    return MemoryPlan(kept, n_jobs, sample_rows, starts, numbers)
 
 
 def _fit_threads(source: Source, shape: Shape, total: int, n_jobs: int) -> tuple[Source, int, int, int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from operator import add
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from streamgmm.covariance import DIAG, TIED, Covariance
 from streamgmm.covariance.triangular import Triangular
 from streamgmm.em import non_finite
-from streamgmm.executors import one_thread
+from streamgmm.executors import Threads, one_thread
 from streamgmm.imputing import complete
 from streamgmm.mixture import Mixture
 from streamgmm.repair import repairing_m_step
@@ -241,38 +242,53 @@ LLOYD_STEPS = 30
 above that of the 107 steps to the end."""
 
 
-Assign = Callable[[Array, Array, int, np.random.RandomState], NDArray[Any]]
-"""(whitened rows, weights, K, generator) -> labels (m,) or responsibilities (m, K)."""
+class Way(NamedTuple):
+    """A way to assign the rows of a sample to components: chance first, in the order of the starts, then pure work.
+
+    Attributes
+    ----------
+    draw : callable (weights (m,), K, generator) -> drawn
+    assign : callable (whitened rows (m, D), weights (m,), K, drawn) -> labels (m,) or responsibilities (m, K)
+    """
+
+    draw: Callable[[Array, int, np.random.RandomState], Any]
+    assign: Callable[[Array, Array, int, Any], NDArray[Any]]
 
 
-def _kmeans(z: Array, weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
-    with one_thread(), warnings.catch_warnings():
-        # Fewer distinct rows than clusters is dealt with by the repair of collapsed components.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model = KMeans(K, n_init=1, max_iter=LLOYD_STEPS, random_state=rng.randint(2**31 - 1))
+def _seed(weight: Array, K: int, rng: np.random.RandomState) -> int:
+    return int(rng.randint(2**31 - 1))
+
+
+def _rows(weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
+    return rng.choice(len(weight), K, replace=False, p=weight / weight.sum())
+
+
+def _kmeans(z: Array, weight: Array, K: int, seed: int) -> NDArray[Any]:
+    with one_thread():
+        model = KMeans(K, n_init=1, max_iter=LLOYD_STEPS, random_state=seed)
         model.fit(z, sample_weight=weight)
     return np.asarray(model.labels_)
 
 
-def _kmeans_plusplus(z: Array, weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
-    centres, _ = kmeans_plusplus(z, K, sample_weight=weight, random_state=rng)
+def _kmeans_plusplus(z: Array, weight: Array, K: int, seed: int) -> NDArray[Any]:
+    centres, _ = kmeans_plusplus(z, K, sample_weight=weight, random_state=seed)
     return nearest(z, centres)
 
 
-def _random_from_data(z: Array, weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
-    return nearest(z, z[rng.choice(len(z), K, replace=False, p=weight / weight.sum())])
+def _nearest_rows(z: Array, weight: Array, K: int, rows: NDArray[Any]) -> NDArray[Any]:
+    return nearest(z, z[rows])
 
 
-def _random(z: Array, weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
-    resp = rng.uniform(size=(len(z), K))
+def _random(z: Array, weight: Array, K: int, seed: int) -> NDArray[Any]:
+    resp = np.random.RandomState(seed).uniform(size=(len(z), K))
     return np.asarray(resp / resp.sum(axis=1, keepdims=True))
 
 
-INIT: dict[str, Assign] = {
-    "kmeans": _kmeans,
-    "k-means++": _kmeans_plusplus,
-    "random_from_data": _random_from_data,
-    "random": _random,
+INIT: dict[str, Way] = {
+    "kmeans": Way(_seed, _kmeans),
+    "k-means++": Way(_seed, _kmeans_plusplus),
+    "random_from_data": Way(_rows, _nearest_rows),
+    "random": Way(_seed, _random),
 }
 
 
@@ -280,7 +296,7 @@ DIVERSE: dict[str, tuple[str, ...]] = {"kmeans": ("kmeans", "kmeans scaled", "ro
 """What restarts alternate between: k-means on whitened rows, on rows scaled feature by feature, rows drawn."""
 
 _SCALED = "kmeans scaled"
-_INTERNAL: dict[str, Assign] = {_SCALED: _kmeans, "rows": _random_from_data}
+_INTERNAL: dict[str, Way] = {_SCALED: INIT["kmeans"], "rows": INIT["random_from_data"]}
 
 
 def nearest(z: Array, centres: Array) -> NDArray[Any]:
@@ -323,7 +339,7 @@ def _labelled(x: Array, weight: Array, labels: NDArray[Any], K: int, family: Cov
     return mass, mean, scatter
 
 
-def start(
+def prepared(
     survey: Survey,
     K: int,
     family: Covariance,
@@ -332,8 +348,8 @@ def start(
     rng: np.random.RandomState,
     reg_covar: float,
     centres: Array | None = None,
-) -> Mixture:
-    """One first model with K components, from the sample.
+) -> Callable[[], Mixture]:
+    """One first model with K components, from the sample: what makes it, in any thread, once chance has had its say.
 
     Parameters
     ----------
@@ -341,15 +357,35 @@ def start(
     centres : (K, D), optional
         Means given by the user: rows go to the nearest of them.
     """
-    frame = DIAG if init == _SCALED and isinstance(family, Triangular) else family
-    to_frame = frame.whitener(survey.mean, survey.covariance)
-    z = to_frame(survey.rows)
-    if centres is not None:
-        resp = nearest(z, to_frame(centres))
-    else:
-        resp = (INIT | _INTERNAL)[init](z, survey.weight, K, rng)
-    stats = stats_from_responsibilities(survey.rows, survey.weight, resp, K, family)
-    return repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model
+    way = (INIT | _INTERNAL)[init]
+    drawn = way.draw(survey.weight, K, rng) if centres is None else None
+
+    def make() -> Mixture:
+        frame = DIAG if init == _SCALED and isinstance(family, Triangular) else family
+        to_frame = frame.whitener(survey.mean, survey.covariance)
+        z = to_frame(survey.rows)
+        resp = way.assign(z, survey.weight, K, drawn) if centres is None else nearest(z, to_frame(centres))
+        stats = stats_from_responsibilities(survey.rows, survey.weight, resp, K, family)
+        return repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model
+
+    return make
 
 
-__all__ = ["INIT", "Survey", "sample_size", "start", "survey"]
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One of several starts, as an executor takes them."""
+
+    index: int
+    make: Callable[[], Mixture]
+
+
+def made(starts: Iterable[Callable[[], Mixture]], *, threads: int = 1) -> list[Mixture]:
+    """First models in the order of `prepared` starts, several at a time; the same bits for any number of threads."""
+    places = [_Place(i, make) for i, make in enumerate(starts)]
+    with warnings.catch_warnings():
+        # Fewer distinct rows than clusters is dealt with by the repair of collapsed components.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return Threads(threads).run(lambda place: [place.make()], places, add)
+
+
+__all__ = ["INIT", "Survey", "made", "prepared", "sample_size", "survey"]

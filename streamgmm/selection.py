@@ -236,7 +236,7 @@ def _project(groups: Sequence[Any], source: Source, n_splits: int, limit: int | 
     each = [8 * (K + K * D + int(np.prod(f.scatter_shape(K, D)))) for f, K in groups]
     # Statistics: a partial sum for each thread and a few waiting in the fold; models and their plans are as large.
     needed = sum(each) * (SURVIVORS + n_splits) * (n_jobs + 6)
-    sample = sample_size(K, D) * (D * source.dtype.itemsize + 8 * K)
+    sample = sample_size(K, D) * (D * source.dtype.itemsize + 8 * K) * n_jobs
     chunks = (source.chunk_bytes or 0) * (n_jobs + 1)
     if needed + sample + chunks > limit:
         raise MemoryLimitError(
@@ -275,8 +275,9 @@ def _race(
     for g, (kind, K) in enumerate(groups):
         n_init = 1 if K == 1 else probe.n_init
         first = draw(
-            sample, K, kind, init=probe.init_params, n_init=n_init, rng=rng, reg_covar=probe.reg_covar, oversampling=1
-        )
+            sample, K, kind, init=probe.init_params, n_init=n_init, rng=rng, reg_covar=probe.reg_covar, oversampling=1,
+            threads=getattr(runner, "n_jobs", 1),
+        )  # fmt: skip
         first = [(name, model.observing(observation)) for name, model in first]
         found = explore(
             first, sample, maximize=maximize, executor=runner, survivors=min(n_init, SURVIVORS), rounds=ROUNDS,

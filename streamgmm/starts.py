@@ -17,7 +17,7 @@ from streamgmm.executors import Executor
 from streamgmm.fitting import Stage, readings
 from streamgmm.mixture import Mixture
 from streamgmm.rules import Exact
-from streamgmm.seeding import DIVERSE, Survey, start
+from streamgmm.seeding import DIVERSE, Survey, made, prepared
 from streamgmm.sources import Source, array_source
 from streamgmm.stopping import aitken
 from streamgmm.updates import Maximize, Update
@@ -61,6 +61,7 @@ def draw(
     rng: np.random.RandomState,
     reg_covar: float,
     oversampling: int | None = None,
+    threads: int = 1,
 ) -> list[tuple[str, Mixture]]:
     """First models, `oversampling` for each start; the kinds alternate, since no way of starting is best everywhere.
 
@@ -71,10 +72,9 @@ def draw(
         oversampling = OVERSAMPLING if cheap(survey, K) else 1
     if n_init == 1:
         oversampling *= len(kinds)
-    return [
-        (kind, start(survey, K, family, init=kind, rng=rng, reg_covar=reg_covar))
-        for kind in (kinds[i % len(kinds)] for i in range(oversampling * n_init))
-    ]
+    chosen = [kinds[i % len(kinds)] for i in range(oversampling * n_init)]
+    starts = [prepared(survey, K, family, init=kind, rng=rng, reg_covar=reg_covar) for kind in chosen]
+    return list(zip(chosen, made(starts, threads=threads), strict=True))
 
 
 def cheap(survey: Survey, K: int) -> bool:

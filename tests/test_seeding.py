@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import streamgmm as sg
+from streamgmm.covariance import DIAG, FULL
 from streamgmm.executors import Threads
-from streamgmm.seeding import survey
-from streamgmm.sources import array_source
+from streamgmm.seeding import corners, survey
+from streamgmm.sources import array_source, open_source
+from streamgmm.starts import draw
 
 
 def long_ellipses(seed, units=1.0, offset=0.0):
@@ -82,3 +86,40 @@ def test_the_same_bits_from_an_array_and_from_files(tmp_path, n_init, n_rows):
     for other in fits[1:]:
         np.testing.assert_array_equal(other.covariances_, fits[0].covariances_)
         assert other.lower_bounds_ == fits[0].lower_bounds_
+
+
+@pytest.mark.parametrize("init", ["kmeans", "k-means++", "random_from_data", "random"])
+def test_first_models_do_not_depend_on_the_number_of_threads(init):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(3000, 4)) + 6.0 * rng.integers(0, 3, (3000, 1))
+    sample = survey(open_source(x, chunk_rows=1000), Threads(1), size=2000, seed=3)
+    made = [
+        draw(sample, 5, FULL, init=init, n_init=6, rng=np.random.RandomState(1), reg_covar=1e-6, threads=threads)
+        for threads in (1, 2, 4)
+    ]
+    for other in made[1:]:
+        for (kind, model), (same, expected) in zip(other, made[0], strict=True):
+            assert kind == same
+            np.testing.assert_array_equal(model.means, expected.means)
+            np.testing.assert_array_equal(model.covariances, expected.covariances)
+    starts = [model.means for _, model in made[0]]
+    assert not np.array_equal(starts[0], starts[-1])
+
+
+def test_few_distinct_rows_are_no_warning_from_threads():
+    x = np.repeat([[0.0, 0.0], [1.0, 1.0]], 500, axis=0)
+    sample = survey(open_source(x), Threads(1), size=2000, seed=3)
+    rng = np.random.RandomState(1)
+    assert len(draw(sample, 3, DIAG, init="kmeans", n_init=4, rng=rng, reg_covar=1e-6, threads=2)) == 8
+    with pytest.warns(UserWarning, match="said"):  # what tests make of warnings is as it was
+        warnings.warn("said", UserWarning, stacklevel=1)
+
+
+@pytest.mark.parametrize("D", [1, 3, 8, 300])
+@pytest.mark.parametrize("n", [1, 7, 1000])
+def test_corners_of_rows(n, D):
+    x = np.random.default_rng(n).normal(size=(n, D))
+    x[n // 2, 0] = np.nan
+    for rows in (x, np.asfortranarray(x), x.astype(np.float32)):
+        expected = np.array([np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)], float)
+        np.testing.assert_array_equal(corners(rows), expected)

@@ -12,7 +12,7 @@ from streamgmm.covariance import TIED, Covariance, spread_of
 from streamgmm.em import CollapsedError
 from streamgmm.mixture import Mixture
 from streamgmm.repair import MAX_RESEEDS, overall_covariance, repairing_m_step
-from streamgmm.seeding import Survey, start
+from streamgmm.seeding import Survey, made, prepared
 from streamgmm.stats import Stats
 
 __all__ = ["Given", "begin", "e_step", "steady_m_step"]
@@ -86,7 +86,7 @@ def begin(
     for attempt in range(n_init):
         # k-means makes the same mistake twice; every other start comes from rows drawn at random.
         way = "random_from_data" if attempt % 2 else init
-        model = start(survey, K, family, init=way, rng=rng, reg_covar=reg_covar, centres=means)
+        (model,) = made([prepared(survey, K, family, init=way, rng=rng, reg_covar=reg_covar, centres=means)])
         if weights is not None or means is not None or covariances is not None:
             model = Mixture(
                 model.weights if weights is None else weights,
