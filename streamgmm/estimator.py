@@ -31,10 +31,10 @@ from streamgmm.persistence import load_model
 from streamgmm.prior import NormalInverseWishart
 from streamgmm.resident import Peak
 from streamgmm.rowcount import RowCount
-from streamgmm.seeding import INIT, background_box, made, prepared, sample_size, survey
+from streamgmm.seeding import INIT, background_box, made, prepared, survey
 from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
-from streamgmm.starts import RICH, Watcher, draw, explore
+from streamgmm.starts import Watcher, sample_rows, search
 from streamgmm.stopping import RULES
 from streamgmm.updates import Maximize
 
@@ -355,8 +355,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
             self.report_["memory"] = {**memory_plan.numbers, **peak.report()}
 
     def _sample_rows(self, n_features: int) -> int:
-        least = RICH if self.solver == "auto" and self.n_init > 1 else 10_000
-        return sample_size(self.n_components, n_features, least=least)
+        return sample_rows(self.n_components, n_features, rich=self.solver == "auto" and self.n_init > 1)
 
     def _memory_plan(self, source: Source, executor: Executor) -> tuple[MemoryPlan, Peak]:
         """What `memory_limit` allows, and a gauge that starts at the size of the process without data."""
@@ -446,15 +445,11 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         if given is not None:
             return Begin((given.observing(observation, noise),), self.prior_, sample.n_rows, 1, sample=kept)
         if self.solver == "auto" and K > 1 and weights is means is covariances is None:
-            first = draw(
-                sample, K, chosen, init=self.init_params, n_init=self.n_init, rng=rng, reg_covar=self.reg_covar,
+            found = search(
+                sample, K, chosen, init=self.init_params, n_init=self.n_init, rng=rng, maximize=self._maximize(),
+                executor=executor, observe=lambda model: model.observing(observation, noise), watcher=watcher,
                 threads=memory_plan.starts,
             )  # fmt: skip
-            first = [(kind, model.observing(observation, noise)) for kind, model in first]
-            survivors = 1 if self.n_init == 1 else max(2, self.n_init // 3)
-            found = explore(
-                first, sample, maximize=self._maximize(), executor=executor, survivors=survivors, watcher=watcher
-            )
             models = [one.model for one in found]
             return Begin(tuple(models), self.prior_, sample.n_rows, 1, sample=kept, explored=tuple(found))
         models = []

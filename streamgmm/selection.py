@@ -6,41 +6,27 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from streamgmm import plotting
-from streamgmm.candidates import Begin, Candidate, Memory, best, candidates, hopeless
+from streamgmm.candidates import Begin, Memory, best
 from streamgmm.covariance import Covariance, family
-from streamgmm.em import Models, Step
-from streamgmm.errors import MemoryLimitError
+from streamgmm.em import Step
 from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
-from streamgmm.fitting import readings
-from streamgmm.folds import held_out, task_of
 from streamgmm.memory import parse_bytes
-from streamgmm.mixture import Mixture, observed
-from streamgmm.prior import Conjugate, NormalInverseWishart
-from streamgmm.seeding import Survey, sample_size, survey
-from streamgmm.solvers import SOLVERS, Settings
-from streamgmm.sources.base import Source
-from streamgmm.starts import Watcher, draw, explore
+from streamgmm.mixture import Mixture
+from streamgmm.prior import NormalInverseWishart
+from streamgmm.starts import Watcher
 from streamgmm.stopping import RULES
-from streamgmm.updates import Maximize
-
-Array = NDArray[np.float64]
-Group = tuple[str, int]
-"""Covariance type and number of components."""
+from streamgmm.sweep import Plan, Race, criteria, race
 
 CRITERIA = ("bic", "aic", "icl", "heldout", "cv")
-ROUNDS = ((10, 0.5), (20, 1.0))
-SURVIVORS = 2
-"""Starts of each group that go on to full readings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,153 +191,37 @@ def select(
             f"Expected n_samples >= n_components but got n_components up to {Ks[-1]}, n_samples = {source.n_rows}. "
             "Lower the largest number of components."
         )
-    groups = [(family(kind), K) for kind in covariance_types for K in Ks]
     splits = {"cv": tuple(range(folds)), "heldout": (0,)}.get(criterion, ())
+    plan = Plan(
+        kinds=tuple((family(kind), K) for kind in covariance_types for K in Ks),
+        splits=splits,
+        folds=folds,
+        criterion=criterion if drop and not splits else None,
+        solver=solver,
+        stopping=RULES[stopping](tol),
+        tol=tol,
+        reg_covar=reg_covar,
+        max_iter=max_iter,
+        n_init=n_init,
+        init_params=init_params,
+        missing=missing,
+        repair=on_collapse == "repair",
+        prior=NormalInverseWishart() if isinstance(prior, str) else prior,
+    )
     limit = None if memory_limit is None else parse_bytes(memory_limit)
-    _project(groups, source, len(splits), limit, getattr(runner, "n_jobs", 1))
+    size = plan.check_memory(source, limit, getattr(runner, "n_jobs", 1))
+    rng = check_random_state(random_state)
     with single_threaded_blas():
-        race = _race(source, runner, groups, splits, folds, probe, criterion, drop, on_step, watcher)
-    return _result(race, groups, splits, probe, common, criterion, began)
-
-
-@dataclass(frozen=True, slots=True)
-class _Race:
-    """Where every candidate ended: those of a group on all rows, then one for each fold."""
-
-    memory: Memory
-    group_of: tuple[int, ...]
-    fold_of: tuple[int, ...]
-    scores: Array
-    priors: dict[tuple[Covariance, int], Conjugate]
-    sample: Survey
-    n_passes: int
-    started: float
-
-
-def _project(groups: Sequence[Any], source: Source, n_splits: int, limit: int | None, n_jobs: int) -> None:
-    """Refuse, with numbers, what cannot fit."""
-    if limit is None:
-        return
-    D, K = source.n_features, max(K for _, K in groups)
-    each = [8 * (K + K * D + int(np.prod(f.scatter_shape(K, D)))) for f, K in groups]
-    # Statistics: a partial sum for each thread and a few waiting in the fold; models and their plans are as large.
-    needed = sum(each) * (SURVIVORS + n_splits) * (n_jobs + 6)
-    sample = sample_size(K, D) * (D * source.dtype.itemsize + 8 * K) * n_jobs
-    chunks = (source.chunk_bytes or 0) * (n_jobs + 1)
-    if needed + sample + chunks > limit:
-        raise MemoryLimitError(
-            f"select needs about {(needed + sample + chunks) / 1e6:.0f} MB: {needed / 1e6:.0f} for the statistics of "
-            f"{len(groups)} kinds of model, {sample / 1e6:.0f} for the sample, {chunks / 1e6:.0f} for chunks; "
-            f"{limit / 1e6:.0f} MB may be used. Raise memory_limit, or narrow n_components or covariance_types."
-        )
-
-
-def _race(
-    source: Source,
-    runner: Any,
-    groups: Sequence[tuple[Covariance, int]],
-    splits: tuple[int, ...],
-    folds: int,
-    probe: GaussianMixture,
-    criterion: str,
-    drop: bool,
-    on_step: Callable[[Step], None] | None,
-    watcher: Watcher | None,
-) -> _Race:
-    rng = check_random_state(probe.random_state)
-    D, largest = source.n_features, max(K for _, K in groups)
-    gaps = probe.missing == "marginalize"
-    sample = survey(source, runner, size=sample_size(largest, D), seed=int(rng.randint(2**31 - 1)), missing=gaps)
-    observation = observed(None, probe.missing, D)
-    given = NormalInverseWishart() if isinstance(probe.prior, str) else probe.prior
-    priors: dict[tuple[Covariance, int], Conjugate] = {}
-    if given is not None:
-        covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
-        priors = {(f, K): given.resolve(f, K, D, sample.mean, covariance) for f, K in groups}
-    maximize = Maximize(probe.reg_covar, probe.on_collapse == "repair", priors or None)
-    models: list[Mixture] = []
-    group_of: list[int] = []
-    fold_of: list[int] = []
-    for g, (kind, K) in enumerate(groups):
-        n_init = 1 if K == 1 else probe.n_init
-        first = draw(
-            sample, K, kind, init=probe.init_params, n_init=n_init, rng=rng, reg_covar=probe.reg_covar, oversampling=1,
-            threads=getattr(runner, "n_jobs", 1),
-        )  # fmt: skip
-        first = [(name, model.observing(observation)) for name, model in first]
-        found = explore(
-            first, sample, maximize=maximize, executor=runner, survivors=min(n_init, SURVIVORS), rounds=ROUNDS,
-            watcher=watcher, at=len(models),
-        )  # fmt: skip
-        models += [one.model for one in found] + [found[0].model] * len(splits)
-        fold_of += [-1] * len(found) + list(splits)
-        group_of += [g] * (len(found) + len(splits))
-    started = time.perf_counter()
-    retire = _Judge(tuple(group_of), tuple(fold_of), tuple(models), criterion if drop and not splits else None)
-    settings = Settings(
-        largest, D, maximize, RULES[probe.stopping](probe.tol), probe.tol, probe.max_iter, runner, sample,
-        source.n_rows, retire=retire,
-    )  # fmt: skip
-    memory = candidates(tuple(models))
-    of_step = partial(task_of, tuple(fold_of), folds) if splits else None
-    n_passes = 1
-    for step in readings(source, memory, SOLVERS[probe.solver](settings), runner, task_of=of_step):
-        memory = step.memory
-        n_passes += 1
-        if on_step is not None:
-            on_step(step)
-    scores = np.zeros((len(memory), 2))
-    if splits:
-        judged = tuple((c.accepted, fold_of[c.index]) for c in memory if fold_of[c.index] >= 0)
-        totals = runner.run(partial(held_out, judged, folds), source.chunks(), np.add)
-        scores[[c.index for c in memory if fold_of[c.index] >= 0]] = totals
-        n_passes += 1
-    return _Race(memory, tuple(group_of), tuple(fold_of), scores, priors, sample, n_passes, started)
-
-
-@dataclass(frozen=True, slots=True)
-class _Judge:
-    """Retirement: within each group, then of groups whose criterion, at its most hopeful, is beaten already."""
-
-    group_of: tuple[int, ...]
-    fold_of: tuple[int, ...]
-    models: Models
-    criterion: str | None
-
-    def __call__(self, memory: Memory) -> Memory:
-        after = list(memory)
-        for g in sorted(set(self.group_of)):
-            members = tuple(c for c in memory if self.group_of[c.index] == g and self.fold_of[c.index] < 0)
-            for c in hopeless(members):
-                after[c.index] = c
-        if self.criterion is None:
-            return tuple(after)
-        value = min(criteria(c)[self.criterion] for c in after if c.last is not None)
-        for i, c in enumerate(after):
-            if c.status == "running" and len(c.trace) > 3 and c.last is not None:
-                hopeful = criteria(c, hope=True)["bic" if self.criterion == "icl" else self.criterion]
-                if hopeful > value:
-                    after[i] = c.dropped()
-        return tuple(after)
-
-
-def criteria(candidate: Candidate, *, hope: bool = False) -> dict[str, float]:
-    """BIC, AIC and ICL of the last E-step; with `hope` at the log-likelihood it may still reach."""
-    last = candidate.last
-    assert last is not None
-    loglik = last.loglik + (last.count * (candidate.reach - candidate.objective) if hope else 0.0)
-    df = candidate.model.n_parameters
-    bic = -2.0 * loglik + df * np.log(last.count)
-    return {"bic": float(bic), "aic": -2.0 * loglik + 2.0 * df, "icl": float(bic - 2.0 * last.log_max)}
+        run = race(source, runner, plan, sample_rows=size, rng=rng, on_step=on_step, watcher=watcher)
+    return _result(run, plan, probe, common, criterion, began)
 
 
 # Results --------------------------------------------------------------------------------------------------------------
 
 
 def _result(
-    race: _Race,
-    groups: Sequence[tuple[Covariance, int]],
-    splits: tuple[int, ...],
+    race: Race,
+    plan: Plan,
     probe: GaussianMixture,
     common: dict[str, Any],
     criterion: str,
@@ -359,13 +229,13 @@ def _result(
 ) -> Selection:
     table: list[dict[str, Any]] = []
     teams: list[Memory] = []
-    for g, (kind, K) in enumerate(groups):
-        team = tuple(c for c in race.memory if race.group_of[c.index] == g and race.fold_of[c.index] < 0)
+    for g, (kind, K) in enumerate(plan.kinds):
+        team = race.team(g)
         leader = best(team)
         assert leader.last is not None
         value = None
-        if splits:
-            mine = [c.index for c in race.memory if race.group_of[c.index] == g and race.fold_of[c.index] >= 0]
+        if plan.splits:
+            mine = [c.index for c in race.memory if race.kind_of[c.index] == g and race.fold_of[c.index] >= 0]
             loglik, weight = race.scores[mine].sum(axis=0)
             value = float(loglik / weight)
         table.append(
@@ -388,7 +258,7 @@ def _result(
         )
         teams.append(team)
 
-    sign = -1.0 if splits else 1.0
+    sign = -1.0 if plan.splits else 1.0
 
     def score(row: dict[str, Any]) -> float:
         return sign * float(row[criterion])
@@ -412,7 +282,7 @@ def _result(
         "warnings": doubts(table, table[winner]),
         "seconds": {"total": time.perf_counter() - began, "start": race.started - began},
     }
-    gm = _estimator(race, groups[winner], teams[winner], probe, common, began)
+    gm = _estimator(race, plan.kinds[winner], teams[winner], probe, common, began)
     leaders = tuple(best(team) for team in teams)
     return Selection(
         table, gm, criterion, minimum, bend, race.n_passes, report,
@@ -421,7 +291,7 @@ def _result(
 
 
 def _estimator(
-    race: _Race, group: tuple[Covariance, int], team: Memory, probe: GaussianMixture, common: Any, began: float
+    race: Race, group: tuple[Covariance, int], team: Memory, probe: GaussianMixture, common: Any, began: float
 ) -> GaussianMixture:
     kind, K = group
     gm = GaussianMixture(K, covariance_type=kind.name, **common)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamgmm.accelerate import Squarem
-from streamgmm.candidates import Memory, Start, candidates
+from streamgmm.candidates import Memory, Retire, Start, candidates, nobody
 from streamgmm.covariance import Covariance
 from streamgmm.em import Models
 from streamgmm.executors import Executor
 from streamgmm.fitting import Stage, readings
+from streamgmm.growing import Soil, chain
 from streamgmm.mixture import Mixture
 from streamgmm.rules import Exact
-from streamgmm.seeding import DIVERSE, Survey, made, prepared
+from streamgmm.seeding import DIVERSE, Survey, made, prepared, sample_size, uniform
 from streamgmm.sources import Source, array_source
 from streamgmm.stopping import aitken
 from streamgmm.updates import Maximize, Update
@@ -30,15 +32,82 @@ not see say that it gets worse, and full readings begin while there is something
 """
 OVERSAMPLING = 2
 """First models drawn for each start that was asked for: on the sample they are cheap."""
+GROWN = 3
+"""One of so many starts is grown (see `growing`), where there is more than one."""
+HOLD = 5
+"""One of so many rows of a sample is held out."""
 CHEAP = 2e9
 """Rows x components x features^2 of a sample up to which a step on it counts for nothing. Above it only as many first
-models are drawn as were asked for, and the last round is left to the full readings."""
+models are drawn as were asked for, the first round is on a part of it, and the last round is left to the full
+readings."""
 PIECE = 10
 TOLERANCE = 1e-6
 PATIENCE = 2
 """Pieces of `PIECE` steps without a gain on rows not seen after which a start has ended on the sample."""
 RICH = 50_000
 """Rows of a sample that many starts are followed on: its curvature has to stand for that of all rows."""
+
+
+def sample_rows(K: int, D: int, *, rich: bool) -> int:
+    """Rows of the sample."""
+    return sample_size(K, D, least=RICH if rich else 10_000)
+
+
+def few_rows(K: int, D: int) -> int:
+    """Rows of the part of a sample on which mixtures grow and first steps are taken."""
+    return max(10_000, 4 * K * D)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """Rows in memory to learn from, and rows to judge on what was learnt.
+
+    Attributes
+    ----------
+    rows, weight : (m, D), (m,) to learn from
+    held, held_weight : (h, D), (h,) to judge on
+    complete : bool
+        Whether the rows are all there are, so that they are their own judge.
+    """
+
+    rows: NDArray[Any]
+    weight: NDArray[np.float64]
+    held: NDArray[Any]
+    held_weight: NDArray[np.float64]
+    complete: bool
+
+    @classmethod
+    def of(cls, survey: Survey) -> Ground:
+        """Of a true sample every fifth row is held out."""
+        rows, weight = survey.rows, survey.weight
+        if survey.complete:
+            return cls(rows, weight, rows, weight, True)
+        held = np.arange(len(rows)) % HOLD == HOLD - 1
+        return cls(rows[~held], weight[~held], rows[held], weight[held], False)
+
+    def part(self, size: int, which: int = 0) -> Ground:
+        """`size` rows to learn from, others for each `which`, if there are twice as many; judged as before."""
+        n = len(self.rows)
+        if n < 2 * size:
+            return self
+        mine = np.sort(np.argpartition(uniform(which, np.arange(n, dtype=np.uint64)), size)[:size])
+        judge = slice(None, None, HOLD if self.complete else 1)
+        return Ground(self.rows[mine], self.weight[mine], self.held[judge], self.held_weight[judge], False)
+
+    @property
+    def learn(self) -> Source:
+        return _source(self.rows, self.weight)
+
+    @property
+    def judge(self) -> Source:
+        return _source(self.held, self.held_weight)
+
+    def soil(self, maximize: Maximize, executor: Executor, seed: int) -> Soil:
+        return Soil(np.ascontiguousarray(self.rows), self.weight, maximize, executor, seed)
+
+
+def _source(rows: NDArray[Any], weight: NDArray[np.float64]) -> Source:
+    return array_source(np.ascontiguousarray(rows), None if (weight == 1.0).all() else weight, chunk_rows=4096)
 
 
 class Watcher(Protocol):
@@ -77,20 +146,85 @@ def draw(
     return list(zip(chosen, made(starts, threads=threads), strict=True))
 
 
+def chains(
+    ground: Ground,
+    numbers: Sequence[int],
+    family: Covariance,
+    *,
+    n: int,
+    rng: np.random.RandomState,
+    maximize: Maximize,
+    executor: Executor,
+) -> list[dict[int, Mixture]]:
+    """`n` times mixtures of these numbers of components, each grown from the one before, on different rows."""
+    size = few_rows(numbers[-1], ground.rows.shape[1])
+    found = []
+    for i in range(n):
+        soil = ground.part(size, i).soil(replace(maximize, repair=True), executor, int(rng.randint(2**31 - 1)))
+        found.append(chain(soil.one(family), numbers, soil))
+    return found
+
+
 def cheap(survey: Survey, K: int) -> bool:
     """Whether steps on this sample are cheap; see `CHEAP`."""
     m, D = survey.rows.shape
     return m * K * D**2 <= CHEAP
 
 
+def search(
+    survey: Survey,
+    K: int,
+    family: Covariance,
+    *,
+    init: str,
+    n_init: int,
+    rng: np.random.RandomState,
+    observe: Callable[[Mixture], Mixture],
+    maximize: Maximize,
+    executor: Executor,
+    threads: int = 1,
+    watcher: Watcher | None = None,
+) -> list[Start]:
+    """The models that set out on full readings, the best first: drawn and grown ones after their way on the sample.
+
+    Parameters
+    ----------
+    observe : callable (model) -> model
+        Tells a model how it is observed: see `Mixture.observing`.
+    threads : int
+        Threads that make first models.
+    """
+    ground = Ground.of(survey)
+    n_grown = max(1, n_init // GROWN) if n_init > 1 and init in DIVERSE else 0
+    few = not cheap(survey, K)
+    n_drawn = n_init - n_grown if few else n_init
+    first = draw(
+        survey, K, family, init=init, n_init=n_drawn, rng=rng, reg_covar=maximize.reg_covar,
+        oversampling=1 if few else None, threads=threads,
+    )  # fmt: skip
+    grown = chains(ground, (K,), family, n=n_grown, rng=rng, maximize=maximize, executor=executor)
+    first = [("grown", found[K]) for found in grown if K in found] + first
+    first = [(kind, observe(model)) for kind, model in first]
+    survivors = 1 if n_init == 1 else max(2, n_init // 3)
+    rounds: Sequence[tuple[int, float]] = ROUNDS
+    if few:
+        part = ground.part(few_rows(K, survey.rows.shape[1]))
+        survivors = min(survivors, 2)
+        found = explore(first, part, maximize=maximize, executor=executor, survivors=survivors + 1, rounds=((15, 0.0),))
+        first, rounds = [(one.init, one.model) for one in found], ROUNDS[1:-1]
+    return explore(
+        first, ground, maximize=maximize, executor=executor, survivors=survivors, rounds=rounds, watcher=watcher
+    )
+
+
 def explore(
     first: Sequence[tuple[str, Mixture]],
-    survey: Survey,
+    ground: Ground,
     *,
     maximize: Maximize,
     executor: Executor,
     survivors: int,
-    rounds: Sequence[tuple[int, float]] | None = None,
+    rounds: Sequence[tuple[int, float]],
     watcher: Watcher | None = None,
     at: int = 0,
 ) -> list[Start]:
@@ -98,59 +232,72 @@ def explore(
 
     Models are ranked on rows that their EM did not see, or by the likelihood itself where the sample is all there is.
     """
-    if rounds is None:
-        rounds = ROUNDS if cheap(survey, first[0][1].n_components) else ROUNDS[:-1]
-    maximize = replace(maximize, repair=True)  # of a start on the sample nobody needs to hear that it collapsed
-    train, held = split(survey)
-    alive = list(range(len(first)))
-    memory: Memory = candidates(tuple(model for _, model in first))
-    score = np.full(len(first), -np.inf)
-    stale = np.zeros(len(first), int)
-    kept = [model for _, model in first]
-    taken = [0] * len(first)
-    settled: set[int] = set()
-    update = Update(maximize, aitken(TOLERANCE), 10**9, Squarem(TOLERANCE))
+    walk = Walk(tuple(model for _, model in first), ground, maximize, executor, watcher, at)
     for steps, share in rounds:
-        for piece in range(0, steps, PIECE):
-            part = min(PIECE, steps - piece)
-            for step in readings(train, memory, (Stage(Exact(), update, part),), executor):
-                memory = step.memory
-                if watcher is not None:
-                    watcher.sampled(at, memory)
-            moving = [i for i in alive if i not in settled]
-            models = tuple(memory[i].accepted for i in moving)
-            scores = mean_log_likelihoods(models, held, executor) if moving else np.empty(0)
-            for i, model, value in zip(moving, models, scores, strict=True):
-                stale[i] = 0 if value > score[i] else stale[i] + 1
-                if value > score[i] or survey.complete:
-                    score[i], kept[i], taken[i] = value, model, len(memory[i].trace)
-                if memory[i].status != "running" or (stale[i] >= PATIENCE and not survey.complete):
-                    settled.add(i)
-            memory = _only(memory, [i for i in alive if i not in settled])
-        alive.sort(key=lambda i: (-score[i], i))
-        alive = alive[: max(survivors, round(share * len(alive)))]
-        memory = _only(memory, [i for i in alive if i not in settled])
-    chosen = alive[:survivors]
+        walk.go(steps)
+        walk.leave(max(survivors, round(share * len(walk.alive))))
+    chosen = walk.alive[:survivors]
     if watcher is not None:
-        watcher.begun(at, [(i, taken[i]) for i in chosen])
-    return [Start(kept[i], first[i][0], float(score[i])) for i in chosen]
+        watcher.begun(at, [(i, walk.taken[i]) for i in chosen])
+    return [Start(walk.kept[i], first[i][0], float(walk.score[i])) for i in chosen]
 
 
-def _only(memory: Memory, running: list[int]) -> Memory:
-    """Let those candidates run, and no others."""
-    return tuple(replace(c, status="running" if c.index in running else "dropped") for c in memory)
+class Walk:
+    """Models on their way on a sample.
 
+    Attributes
+    ----------
+    alive : list of int
+        Models that still take part, the best first after `leave`.
+    kept, score, taken : of each model
+        Where it was best, how good in nats per row, and after how many steps.
+    """
 
-def split(survey: Survey) -> tuple[Source, Source]:
-    """Sources of the rows to learn from and of those to rank on: every fifth row of a true sample."""
-    if survey.complete:
-        everything = array_source(survey.rows, survey.weight, chunk_rows=4096)
-        return everything, everything
-    held = np.arange(len(survey.rows)) % 5 == 4
-    return (
-        array_source(np.ascontiguousarray(survey.rows[~held]), None, chunk_rows=4096),
-        array_source(np.ascontiguousarray(survey.rows[held]), None, chunk_rows=4096),
-    )
+    def __init__(
+        self,
+        models: Models,
+        ground: Ground,
+        maximize: Maximize,
+        executor: Executor,
+        watcher: Watcher | None = None,
+        at: int = 0,
+        retire: Retire = nobody,
+    ) -> None:
+        maximize = replace(maximize, repair=True)  # of a start on the sample nobody needs to hear that it collapsed
+        self._update = Update(maximize, aitken(TOLERANCE), 10**9, Squarem(TOLERANCE), retire)
+        self._learn, self._judge, self._complete = ground.learn, ground.judge, ground.complete
+        self._executor, self._watcher, self._at = executor, watcher, at
+        self._memory: Memory = candidates(models)
+        self._stale = [0] * len(models)
+        self._settled: set[int] = set()
+        self.alive = list(range(len(models)))
+        self.kept, self.score, self.taken = list(models), [-np.inf] * len(models), [0] * len(models)
+
+    def go(self, steps: int) -> None:
+        """So many EM steps for everybody; fewer for those that have converged, or get worse on rows not seen."""
+        for piece in range(0, steps, PIECE):
+            moving = [i for i in self.alive if i not in self._settled]
+            if not moving:
+                return
+            self._memory = tuple(replace(c, status="running" if c.index in moving else "dropped") for c in self._memory)
+            stage = Stage(Exact(), self._update, min(PIECE, steps - piece))
+            for step in readings(self._learn, self._memory, (stage,), self._executor):
+                self._memory = step.memory
+                if self._watcher is not None:
+                    self._watcher.sampled(self._at, self._memory)
+            models = tuple(self._memory[i].accepted for i in moving)
+            values = mean_log_likelihoods(models, self._judge, self._executor).tolist()
+            for i, model, value in zip(moving, models, values, strict=True):
+                better = value > self.score[i]
+                self._stale[i] = 0 if better else self._stale[i] + 1
+                if better or self._complete:
+                    self.score[i], self.kept[i], self.taken[i] = value, model, len(self._memory[i].trace)
+                if self._memory[i].status != "running" or (self._stale[i] >= PATIENCE and not self._complete):
+                    self._settled.add(i)
+
+    def leave(self, n: int) -> None:
+        """The best `n` go on."""
+        self.alive = sorted(self.alive, key=lambda i: (-self.score[i], i))[:n]
 
 
 def mean_log_likelihoods(models: Models, source: Source, executor: Executor) -> Any:
