@@ -24,6 +24,7 @@ from streamgmm.errors import ModelFileError
 from streamgmm.executors import Executor, Threads, single_threaded_blas
 from streamgmm.fitted import Fitted
 from streamgmm.fitting import Position, readings
+from streamgmm.kmeans_parallel import SPREAD, spread_out
 from streamgmm.memory import MemoryPlan, Shape, plan_memory
 from streamgmm.mixture import Mixture, observed
 from streamgmm.partial import Partial
@@ -65,7 +66,10 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         Full-data E-steps per start.
     n_init : int, default 1
         Starts; all share every reading of the data, and the best is kept.
-    init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default "kmeans"
+    init_params : {"kmeans", "k-means++", "kmeans||", "random", "random_from_data"}, default "kmeans"
+        How first models are drawn, from a sample that one reading takes, in whitened units. "kmeans||" (k-means‖,
+        Bahmani et al. 2012) draws among all rows, and makes the models of all rows, in 7 more readings that all starts
+        share: for groups too small to be in a sample.
     weights_init, means_init, precisions_init : array-like, optional
         As in scikit-learn.
     random_state : int, RandomState or None
@@ -150,7 +154,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         "reg_covar": [Interval(Real, 0.0, None, closed="left")],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [StrOptions(set(INIT))],
+        "init_params": [StrOptions({*INIT, SPREAD})],
         "weights_init": ["array-like", None],
         "means_init": ["array-like", None],
         "precisions_init": ["array-like", None],
@@ -444,14 +448,21 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
             weights = weights if weights is None else weights / weights.sum()
         if given is not None:
             return Begin((given.observing(observation, noise),), self.prior_, sample.n_rows, 1, sample=kept)
+        if self.init_params == SPREAD and weights is means is covariances is None and K > 1:
+            found, more = spread_out(
+                source, reader, sample, K, chosen, n_init=self.n_init, rng=rng, reg_covar=self.reg_covar,
+                missing=self.missing == "marginalize",
+            )  # fmt: skip
+            models = [model.observing(observation, noise) for model in found]
+            return Begin(tuple(models), self.prior_, sample.n_rows, 1 + more, sample=kept)
         if self.solver == "auto" and K > 1 and weights is means is covariances is None:
-            found = search(
+            explored = search(
                 sample, K, chosen, init=self.init_params, n_init=self.n_init, rng=rng, maximize=self._maximize(),
                 executor=executor, observe=lambda model: model.observing(observation, noise), watcher=watcher,
                 threads=memory_plan.starts,
             )  # fmt: skip
-            models = [one.model for one in found]
-            return Begin(tuple(models), self.prior_, sample.n_rows, 1, sample=kept, explored=tuple(found))
+            models = [one.model for one in explored]
+            return Begin(tuple(models), self.prior_, sample.n_rows, 1, sample=kept, explored=tuple(explored))
         models = []
         starts = [
             prepared(sample, K, chosen, init=self.init_params, rng=rng, reg_covar=self.reg_covar, centres=means)

@@ -44,7 +44,7 @@ CHANGED = 0.2
 LOCAL_STEPS = 6
 """EM steps of two components on the rows of one."""
 FIRST_STEPS, STEPS = 10, 15
-"""EM steps of the whole mixture after a split: of each that is followed up, and of the best."""
+"""EM steps of the whole mixture after splits, and more of them after one that was chosen among several."""
 TOLERANCE = 1e-5
 
 
@@ -129,7 +129,7 @@ def grow(
         choices = [found[:n]] if n > 1 else [[one] for one in found[:FOLLOWED]]
         models = tuple(divided(model, chosen) for chosen in choices)
         ahead = soil.follow(models, FIRST_STEPS)
-        model = soil.follow((ahead.accepted,), STEPS).accepted
+        model = ahead.accepted if n > 1 else soil.follow((ahead.accepted,), STEPS).accepted
         for split in choices[ahead.index]:
             del splits[split.component]
     return model, splits

@@ -46,7 +46,7 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     init : {"k-means++", "k-means||", "random"} or array-like (K, D), default "k-means++"
         "k-means++" seeds on a sample taken in one reading and, where that is not all of the data, goes on with k-means
         on the sample, four times, and starts from the best. "k-means||" (Bahmani et al. 2012) chooses from all rows in
-        7 readings.
+        7 readings, which all starts share.
     n_init : int or "auto", default "auto"
         Starts. "auto" is 10 for "random", otherwise 1.
     max_iter : int, default 300
@@ -224,29 +224,27 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 f"n_samples={sample.n_rows} rows of positive weight should be >= n_clusters={K}. Lower n_clusters."
             )
         n_init = (10 if self.init == "random" else 1) if self.n_init == "auto" else int(cast(int, self.n_init))
-        starts = []
         readings = 1
-        for _ in range(n_init):
-            points, more = self._points(sample, source, executor, rng)
+        if self.init == "k-means||":
+            chance = sample.weight / sample.weight.sum()
+            first = sample.rows[rng.choice(len(sample.rows), n_init, p=chance)]
+            chosen, more = kmeans_parallel(source, executor, first, K, rng)
             readings += more
-            starts.append(Centres(points, sample.mean))
-        return tuple(starts), readings
+        else:
+            chosen = [self._points(sample, rng) for _ in range(n_init)]
+        return tuple(Centres(points, sample.mean) for points in chosen), readings
 
-    def _points(
-        self, sample: Survey, source: Source, executor: Executor, rng: np.random.RandomState
-    ) -> tuple[Array, int]:
+    def _points(self, sample: Survey, rng: np.random.RandomState) -> Array:
         K = self.n_clusters
         z = sample.rows - sample.mean
-        chance = sample.weight / sample.weight.sum()
-        if self.init == "k-means||":
-            return kmeans_parallel(source, executor, sample.rows[rng.choice(len(z), p=chance)], K, rng)
         if self.init == "random":
-            return np.asarray(sample.rows[rng.choice(len(z), K, replace=False, p=chance)], np.float64), 0
+            chance = sample.weight / sample.weight.sum()
+            return np.asarray(sample.rows[rng.choice(len(z), K, replace=False, p=chance)], np.float64)
         tries = 1 if len(z) == sample.n_rows else SAMPLE_TRIES
         with one_thread():
             seeds = [kmeans_plusplus(z, K, sample_weight=sample.weight, random_state=rng)[0] for _ in range(tries)]
             points = seeds[0] if tries == 1 else best_on_sample(z, sample.weight, seeds)
-        return np.asarray(points + sample.mean, np.float64), 0
+        return np.asarray(points + sample.mean, np.float64)
 
     # Questions --------------------------------------------------------------------------------------------------
 

@@ -134,7 +134,8 @@ class Partial(Reader):
             chosen,
             reg_covar=self.reg_covar,
             half_life=self.half_life,
-            init=self.init_params,
+            # There are no other rows than those of the first step to look for centres among.
+            init="kmeans" if self.init_params == "kmeans||" else self.init_params,
             n_init=self.n_init,
             seed=seed,
             given=self._given(chosen, self.n_components, D),

@@ -357,7 +357,7 @@ def prepared(
     centres : (K, D), optional
         Means given by the user: rows go to the nearest of them.
     """
-    way = (INIT | _INTERNAL)[init]
+    way = (INIT | _INTERNAL)[init if centres is None else "kmeans"]
     drawn = way.draw(survey.weight, K, rng) if centres is None else None
 
     def make() -> Mixture:

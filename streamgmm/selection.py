@@ -19,6 +19,7 @@ from streamgmm.covariance import Covariance, family
 from streamgmm.em import Step
 from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
+from streamgmm.kmeans_parallel import SPREAD
 from streamgmm.memory import parse_bytes
 from streamgmm.mixture import Mixture
 from streamgmm.prior import NormalInverseWishart
@@ -173,6 +174,11 @@ def select(
     Ks = sorted({int(K) for K in n_components})
     if not Ks or Ks[0] < 1 or not covariance_types:
         raise ValueError(f"n_components must name numbers >= 1, and covariance_types be given; got {Ks}.")
+    if init_params == SPREAD:
+        raise ValueError(
+            f"select starts from one sample; init_params={SPREAD!r} would read all rows six times for every K. "
+            "Use init_params='kmeans', or fit GaussianMixture for the K in question."
+        )
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {CRITERIA}; got {criterion!r}.")
     if criterion in ("heldout", "cv") and folds < 2:

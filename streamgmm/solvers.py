@@ -23,6 +23,8 @@ from streamgmm.updates import IncrementalUpdate, Maximize, StepwiseUpdate, Updat
 
 SAMPLE_WORK = 16
 """Rows of the sample worked on between two readings, in units of the rows of the data."""
+DEAR = 2e4
+"""Components x features^2 above which that is less, in proportion: arithmetic costs more than reading then."""
 INNER = (20, 180)
 """Steps on the sample between two readings, at least and at most."""
 
@@ -121,7 +123,8 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
         settings = replace(settings, retire=hopeless)
     if settings.survey is not None:
         step = SampleStep.of(settings.survey, settings.maximize, settings.executor)
-        inner = int(np.clip(SAMPLE_WORK * settings.survey.n_rows // len(settings.survey.rows), *INNER))
+        work = SAMPLE_WORK * min(1.0, DEAR / (settings.n_components * settings.n_features**2))
+        inner = int(np.clip(work * settings.survey.n_rows // len(settings.survey.rows), *INNER))
         accelerator = Corrected(step, settings.tol, accelerator, inner)
     return (Stage(Exact(), update(settings, accelerator=accelerator)),)
 

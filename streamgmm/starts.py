@@ -38,8 +38,10 @@ HOLD = 5
 """One of so many rows of a sample is held out."""
 CHEAP = 2e9
 """Rows x components x features^2 of a sample up to which a step on it counts for nothing. Above it only as many first
-models are drawn as were asked for, the first round is on a part of it, and the last round is left to the full
-readings."""
+models are made as were asked for, `DEAR_GROWN` of them grown, the first round is on a part of it, and the others are
+`DEAR_ROUNDS`: the rest is left to the full readings."""
+DEAR_GROWN = 2
+DEAR_ROUNDS = ((15, 0.0), (25, 0.0))
 PIECE = 10
 TOLERANCE = 1e-6
 PATIENCE = 2
@@ -196,22 +198,23 @@ def search(
     """
     ground = Ground.of(survey)
     n_grown = max(1, n_init // GROWN) if n_init > 1 and init in DIVERSE else 0
-    few = not cheap(survey, K)
-    n_drawn = n_init - n_grown if few else n_init
+    dear = not cheap(survey, K)
+    part = ground.part(few_rows(K, survey.rows.shape[1])) if dear else ground
+    n_grown = min(n_grown, DEAR_GROWN) if dear else n_grown
     first = draw(
-        survey, K, family, init=init, n_init=n_drawn, rng=rng, reg_covar=maximize.reg_covar,
-        oversampling=1 if few else None, threads=threads,
+        replace(survey, rows=part.rows, weight=part.weight) if dear else survey, K, family, init=init,
+        n_init=n_init - n_grown if dear else n_init, rng=rng, reg_covar=maximize.reg_covar,
+        oversampling=1 if dear else None, threads=threads,
     )  # fmt: skip
     grown = chains(ground, (K,), family, n=n_grown, rng=rng, maximize=maximize, executor=executor)
     first = [("grown", found[K]) for found in grown if K in found] + first
     first = [(kind, observe(model)) for kind, model in first]
     survivors = 1 if n_init == 1 else max(2, n_init // 3)
     rounds: Sequence[tuple[int, float]] = ROUNDS
-    if few:
-        part = ground.part(few_rows(K, survey.rows.shape[1]))
+    if dear:
         survivors = min(survivors, 2)
         found = explore(first, part, maximize=maximize, executor=executor, survivors=survivors + 1, rounds=((15, 0.0),))
-        first, rounds = [(one.init, one.model) for one in found], ROUNDS[1:-1]
+        first, rounds = [(one.init, one.model) for one in found], DEAR_ROUNDS
     return explore(
         first, ground, maximize=maximize, executor=executor, survivors=survivors, rounds=rounds, watcher=watcher
     )
