@@ -54,6 +54,7 @@ def _vectors_work() -> bool:
         import llvmlite.binding as llvm
 
         from streamgmm.kernels import vector
+        from streamgmm.kernels.products import PANEL
     except Exception as error:  # whatever a foreign Numba or LLVM says, the plain form serves
         _log.info("Hand-tiled kernels are not available (%s): using the plain ones.", error)
         return False
@@ -61,7 +62,7 @@ def _vectors_work() -> bool:
         _log.info("This processor has no 512-bit vectors: using the plain kernels.")
         return False
     try:
-        _run_tiny(Family.SPHERICAL, vector.dense, vector.block_rows(1), np.float64)
+        _run_tiny(Family.SPHERICAL, vector.dense, PANEL, np.float64)
     except Exception as error:
         _log.info("Hand-tiled kernels do not compile here (%s): using the plain ones.", error)
         return False
@@ -79,15 +80,18 @@ def form() -> str:
     return asked if asked != "auto" or _vectors_work() else "plain"
 
 
-def _dense(n: int, D: int) -> tuple[Any, int]:
-    """The dense form in use, and its rows per block."""
+def _forms(n: int) -> tuple[Any, Any, int]:
+    """The dense form in use, the centred one, and their rows per block."""
     if form() != "plain":
-        from streamgmm.kernels.vector import block_rows, dense
+        from streamgmm.kernels.centred_vector import centred_vector
+        from streamgmm.kernels.products import PANEL
+        from streamgmm.kernels.vector import dense
 
-        return dense, block_rows(D)
+        return dense, centred_vector, PANEL
+    from streamgmm.kernels.centred import centred
     from streamgmm.kernels.feature import feature
 
-    return feature, max(1, min(_PLAIN_BLOCK, n))
+    return feature, centred, max(1, min(_PLAIN_BLOCK, n))
 
 
 def _crowd(plan: Plan) -> float:
@@ -155,7 +159,7 @@ def run(
     K, p = plan.coef.shape
     rows = _read_only(rows)
     w = _read_only(_NONE if weight is None else weight)
-    dense, block = _dense(n, D)
+    dense, centred, block = _forms(n)
     done = np.zeros(-(-n // block), np.uint8)
     sums = np.zeros((K, p)) if statistics else _NONE_2D
     quad = np.zeros(D * (D + 1) // 2) if statistics and plan.family == Family.TIED else _NONE
@@ -174,13 +178,11 @@ def run(
         screen = screen_of(plan)
         screened(
             rows, w, shift, whiten, coef, base, narrow, radius, const, screen.ways, screen.always, reach_of(K), crowd,
-            block, done, *outputs, sums, totals,
+            done, *outputs, sums, totals,
         )  # fmt: skip
     dense(family, rows, w, shift, whiten, coef, base, narrow, radius, block, done, *outputs, sums, quad, totals)
     moments = None
     if not done.all():
-        from streamgmm.kernels.centred import centred
-
         if factor.ndim == 2:
             factor = factor[:, :, None]
         if statistics:

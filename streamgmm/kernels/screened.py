@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm._jit import bare_jit, inline
+from streamgmm.kernels._tiles import quadratic_tile
 from streamgmm.kernels._vector import (
     LANES,
     append_where,
@@ -32,39 +33,31 @@ from streamgmm.kernels._vector import (
     load,
     maximum,
     mul,
-    quadratic_tile,
     store,
     sub,
     total,
     transpose,
 )
 from streamgmm.kernels.feature import lengths
-from streamgmm.kernels.plan import Array, Family, Plan
-from streamgmm.kernels.scratch import rounded, zeros
-from streamgmm.kernels.vector import (
-    _NO_SQUARES,
-    PANEL,
-    _accurate,
-    _finish,
-    _frame,
-    _label,
-    _logits,
-    _m11,
-    _m12,
-    _m14,
-    _m41,
-    _m42,
-    _m44,
-    _quadratics,
-    _round,
-    _row_weights,
-    _softmax,
-    _weigh,
-    _write_resp,
+from streamgmm.kernels.panels import (
+    NO_SQUARES,
+    accurate,
+    finish,
+    frame,
+    label_rows,
+    largest_norm,
+    row_weights,
+    softmax,
+    weigh,
+    within,
+    write_resp,
 )
+from streamgmm.kernels.plan import Array, Family, Plan
+from streamgmm.kernels.products import PANEL, STRIP, logits, logits_of_products, symmetric_sums
+from streamgmm.kernels.scratch import rounded, zeros
 
 SPAN = 2048
-"""Rows that are screened together; a multiple of every block."""
+"""Rows that are screened together; a multiple of PANEL."""
 _BATCH = 128  # rows that are gathered together
 DROPPED = 1e-12
 """Largest part of a component's mass that may be dropped."""
@@ -135,11 +128,16 @@ def screen_of(plan: Plan) -> Screen:
 
 
 @inline
+def _round(n, unit):
+    return -(-n // unit) * unit
+
+
+@inline
 def _bounds(ways, z, const, slack, side, bound):
     """bound (K, 32): upper bounds of the logits of 32 rows, from projections side = ways z (K d, 32)."""
     K = const.shape[0]
     d = ways.shape[0] // K
-    _logits(ways, z, side)
+    logits(ways, z, side)
     half = broadcast(-0.5)
     for k in range(K):
         top = broadcast(const[k] + slack[k])
@@ -212,40 +210,16 @@ def _gather_moments(k, rows, chosen, count, D, R, z, resp, picked, out):
             r = load(resp, to + D * LANES)
             for i in range(0, D * LANES, LANES):
                 store(mul(r, load(z, i)), resp, to + i)
-        i = 0
-        while i <= D:
-            tall = i + 4 <= D
-            f = 0
-            end = _round(i + 4, LANES) if tall else D8
-            while f < end:
-                if f + 32 <= end:
-                    if tall:
-                        _m44(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
-                    else:
-                        _m14(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
-                    f += 32
-                elif f + 16 <= end:
-                    if tall:
-                        _m42(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
-                    else:
-                        _m12(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
-                    f += 16
-                else:
-                    if tall:
-                        _m41(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
-                    else:
-                        _m11(resp, i * LANES, LANES, step, LANES, picked, f, D8, m, out, i * D8 + f, D8)
-                    f += 8
-            i += 4 if tall else 1
+        symmetric_sums(resp, LANES, picked, m, D, out)
         done += m
 
 
 @bare_jit
 def _spans(
-    rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, block, done, logp, resp,
-    label, sums, totals,
-    until, x, z, flat, norm, side, bound, R, out, slack, common, best, floor, w, value, chosen, begin_of, spare, picked,
-    scaled, part, masses, local, taken,
+    rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp, label,
+    sums, totals,
+    until, x, z, flat, norm, side, bound, phi, R, out, slack, common, best, floor, w, value, chosen, begin_of, spare,
+    picked, scaled, part, masses, local, taken, good,
 ):  # fmt: skip
     """`screened`, with its scratch arrays."""
     n = rows.shape[0]
@@ -257,39 +231,43 @@ def _spans(
     capacity = chosen.shape[0] - K * LANES
     lengths(whiten, shift.shape[0], until)
     cut = math.exp(-reach)
+    exact = within(narrow, radius)
     farthest = 1.0
     loose = False  # the bounds exclude too little to be worth their time
     for first in range(0, n, span):
         count = min(span, n - first)
         used = (count + PANEL - 1) // PANEL
         largest = 0.0
+        usable = 0
         for u in range(used):
             at = u * D8 * PANEL
-            _frame(rows, first + u * PANEL, first + count - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
+            frame(rows, first + u * PANEL, first + count - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
+            here_largest = largest_norm(norm, u * PANEL, PANEL)
+            good[u] = here_largest < np.inf
+            if good[u]:
+                for k in range(K):
+                    good[u] &= narrow[k] * (math.sqrt(here_largest) + radius[k]) ** 2 < 1.0
+            if good[u]:
+                usable += 1
+                largest = max(largest, here_largest)
+            else:  # Left to the other forms; zeros take its place here.
+                z[u] = 0.0
+                norm[u * PANEL : (u + 1) * PANEL] = 0.0
             for i in range(0, D8, LANES):
                 for v in range(0, PANEL, LANES):
                     transpose(z, at + i * PANEL + v, PANEL, flat, (u * PANEL + v) * D8 + i, D8)
-        finite = True
-        for b in range(used * PANEL):
-            finite &= norm[b] < np.inf
-            largest = max(largest, norm[b])
-        if not finite:
+        if usable == 0:
             continue
         # Rounding of projections, of the columns' orthogonality, and of the exact logit itself: each is at most a small
         # multiple of D eps |P| (|z| + |mu|)^2, of which `narrow` holds eps |P|.
-        fits = True
         for k in range(K):
-            error = narrow[k] * (math.sqrt(largest) + radius[k]) ** 2
-            fits &= error < 1.0
-            slack[k] = 32.0 * (D + 8) * error
-        if not fits:
-            continue
+            slack[k] = 32.0 * (D + 8) * narrow[k] * (math.sqrt(largest) + radius[k]) ** 2
         if first == 0:  # Try on a few rows what the two halves of screening are worth.
             matter = 0
             excluded = 0
             probe = min(4, used)
             for u in range(probe):
-                _quadratics(coef, z, u * D8 * PANEL, D, R[u])
+                logits_of_products(coef, z, u * D8 * PANEL, D, phi, R[u])
                 _bounds(ways, z[u], const, slack, side, bound[u])
                 for v in range(0, PANEL, LANES):
                     top = broadcast(base)
@@ -306,7 +284,7 @@ def _spans(
         if not loose:
             for u in range(used):
                 _bounds(ways, z[u], const, slack, side, bound[u])
-                _label(bound, u * K * PANEL, K, -np.inf, common, best[u * PANEL :])
+                label_rows(bound, u * K * PANEL, K, -np.inf, common, best[u * PANEL :])
                 for v in range(0, K * PANEL, LANES):
                     store(broadcast(-1e300), R[u], v)
             # The exact logit of the most promising component of each row, component by component.
@@ -352,16 +330,20 @@ def _spans(
                     _evaluate(k, D, coef, flat, chosen[begin_of[k] :], begin_of[k + 1] - begin_of[k], x, value, R)
         if loose:
             for u in range(used):
-                _quadratics(coef, z, u * D8 * PANEL, D, R[u])
+                logits_of_products(coef, z, u * D8 * PANEL, D, phi, R[u])
         for u in range(used):
             if label.shape[0] > 0:
-                _label(R, u * K * PANEL, K, base, common, best)
+                label_rows(R, u * K * PANEL, K, base, common, best)
                 for b in range(min(PANEL, count - u * PANEL)):
                     label[first + u * PANEL + b] = int(best[b])
-            _softmax(R, u * K * PANEL, K, base, common, out[u])
-        _finish(used, common, out)
-        if not _accurate(R, out, norm, weight, first, count, narrow, radius):
-            continue
+            softmax(R, u * K * PANEL, K, base, common, out[u])
+        finish(used, common, out)
+        safe = math.sqrt(largest) < exact
+        for u in range(used):
+            here = min(PANEL, count - u * PANEL)
+            begin = first + u * PANEL
+            if good[u] and not safe:
+                good[u] = accurate(R[u], out[u], norm, u * PANEL, weight, begin, here, narrow, radius)
         if statistics and loose:
             kept = 0
             for u in range(used):
@@ -372,11 +354,15 @@ def _spans(
             if kept > crowd * K * used * PANEL:
                 break
         farthest = max(farthest, largest)
-        taken[first // block : (first + count + block - 1) // block] = 1
         for u in range(used):
+            if not good[u]:
+                R[u] = 0.0
+                w[u] = 0.0
+                continue
             begin = first + u * PANEL
             here = min(PANEL, count - u * PANEL)
-            local[4] += _row_weights(weight, begin, here, w[u])
+            taken[begin // PANEL] = 1
+            local[4] += row_weights(weight, begin, here, w[u])
             for b in range(here):
                 local[0] += w[u, b] * out[u, 2, b]
                 local[1] += w[u, b] * out[u, 3, b]
@@ -386,9 +372,9 @@ def _spans(
                 for b in range(here):
                     logp[begin + b] = out[u, 2, b]
             if resp.shape[0] > 0:
-                _write_resp(R, u * K * PANEL, K, out[u], here, x, resp, begin)
+                write_resp(R, u * K * PANEL, K, out[u], here, x, resp, begin)
             if statistics:
-                _weigh(R, u * K * PANEL, K, out[u], w[u], norm, 0, masses, _NO_SQUARES)
+                weigh(R, u * K * PANEL, K, out[u], w[u], norm, 0, masses, NO_SQUARES)
         if not statistics:
             continue
         for k in range(K):
@@ -422,20 +408,20 @@ def _spans(
 
 def screened(
     rows: Any, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array, radius: Array,
-    const: Array, ways: Array, always: Any, reach: float, crowd: float, block: int, done: Any, logp: Array, resp: Array,
-    label: Any, sums: Array, totals: Array,
+    const: Array, ways: Array, always: Any, reach: float, crowd: float, done: Any, logp: Array, resp: Array, label: Any,
+    sums: Array, totals: Array,
 ) -> None:  # fmt: skip
     """One E-step over the spans of `rows` where few components can matter; the others are left to `dense`.
 
     Parameters
     ----------
-    rows, weight, shift, whiten, coef, base, narrow, radius, block, logp, resp, label, sums, totals : as in `feature`
+    rows, weight, shift, whiten, coef, base, narrow, radius, logp, resp, label, sums, totals : as in `feature`
     const : (K,)                                        # IN  largest possible logit of each component
     ways : (K d, D + 1)                                 # IN  projections, see `Screen`
     always : (K,) uint8                                 # IN  components to be evaluated everywhere
     reach : float                                       # IN  nats below the best at which a component is dropped
     crowd : float                                       # IN  part of all terms above which the dense form is cheaper
-    done : (ceil(n / block),) uint8                     # INOUT set to 1 where the span was taken
+    done : (ceil(n / 32),) uint8                        # INOUT set to 1 where the panel was taken
     """
     n = rows.shape[0]
     D = whiten.shape[0]
@@ -443,7 +429,7 @@ def screened(
     until = np.zeros(D, np.int64)
     statistics = sums.shape[0] > 0
     D8 = rounded(D, LANES)
-    span = min(SPAN, rounded(n, block))
+    span = min(SPAN, rounded(n, PANEL))
     panels = span // PANEL
     capacity = int(crowd * K * span) + span + 2 * LANES
     chosen = np.zeros(capacity + K * LANES, np.int64)
@@ -451,13 +437,14 @@ def screened(
     spare = np.zeros(LANES, np.int64)
     local = np.zeros(5)
     taken = np.zeros(done.shape[0], np.uint8)
-    x, z, flat, norm, side, bound, R, out, slack, common, best, floor, w, value, picked, scaled, part, masses = zeros(
+    x, z, flat, norm, side, bound, phi, R, out, slack, common, best, floor, w, value, *rest = zeros(
         (rounded(shift.shape[0], LANES), PANEL),
         (panels, D8, PANEL),
         (span, D8),
         (span,),
         (ways.shape[0], PANEL),
         (panels, K, PANEL),
+        (STRIP + D8, PANEL),
         (panels, K, PANEL),
         (panels, 5, PANEL),
         (K,),
@@ -471,8 +458,9 @@ def screened(
         (K if statistics else 0, D + 1, D8),
         (K, LANES),
     )
+    picked, scaled, part, masses = rest
     _spans(
-        rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, block, done, logp,
-        resp, label, sums, totals, until, x, z, flat, norm, side, bound, R, out, slack, common, best, floor, w, value,
-        chosen, begin_of, spare, picked, scaled, part, masses, local, taken,
+        rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp,
+        label, sums, totals, until, x, z, flat, norm, side, bound, phi, R, out, slack, common, best, floor, w, value,
+        chosen, begin_of, spare, picked, scaled, part, masses, local, taken, np.zeros(panels, np.bool_),
     )  # fmt: skip

@@ -1,0 +1,188 @@
+"""Centred form, hand-tiled: what `centred` does, panel by panel with one lane per row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from streamgmm._jit import bare_jit, inline
+from streamgmm.kernels._tiles import quadratic_tile
+from streamgmm.kernels._vector import LANES, add, broadcast, fma, highest, load, maximum, mul, store, sub, transpose
+from streamgmm.kernels.feature import FULL, TIED, lengths
+from streamgmm.kernels.panels import NO_SQUARES, finish, frame, label_rows, row_weights, softmax, weigh, write_resp
+from streamgmm.kernels.plan import Array
+from streamgmm.kernels.products import PANEL, symmetric_sums
+from streamgmm.kernels.scratch import rounded, zeros
+
+_s44, _s14 = quadratic_tile(4, 4, square=True), quadratic_tile(1, 4, square=True)
+
+
+@inline
+def _centre(z, D, mean, delta):
+    """delta (D, 32) = z - mean."""
+    for i in range(D):
+        centre = broadcast(mean[i])
+        for v in range(i * PANEL, (i + 1) * PANEL, LANES):
+            store(sub(load(z, v), centre), delta, v)
+
+
+@inline
+def _distances(triangular, D, root, delta, out):
+    """out (32,) = squared lengths of root delta: root packed by rows of a triangle, or (D,) factors."""
+    for v in range(0, PANEL, LANES):
+        store(broadcast(0.0), out, v)
+    if triangular:
+        i = 0
+        while i + 4 <= D:
+            _s44(root, 0, 0, i, delta, 0, PANEL, out, 0)
+            i += 4
+        while i < D:
+            _s14(root, 0, 0, i, delta, 0, PANEL, out, 0)
+            i += 1
+    else:
+        for i in range(D):
+            u = broadcast(root[i])
+            for v in range(0, PANEL, LANES):
+                y = mul(u, load(delta, i * PANEL + v))
+                store(fma(y, y, load(out, v)), out, v)
+
+
+@inline
+def _add_moments(triangular, D, resp, delta, scaled, turned, out):
+    """Add the sums of r, r delta and r delta delta^T over 32 rows to `out`.
+
+    out : (D + 1, D8), the triangle, then r delta in row D; otherwise (2 D, 8), by lane, squares and then r delta.
+    """
+    if triangular:
+        for i in range(D):
+            for v in range(0, PANEL, LANES):
+                store(mul(load(resp, v), load(delta, i * PANEL + v)), scaled, i * PANEL + v)
+        for v in range(0, PANEL, LANES):
+            store(load(resp, v), scaled, D * PANEL + v)
+        D8 = turned.shape[1]
+        for i in range(0, D, LANES):
+            for v in range(0, PANEL, LANES):
+                transpose(delta, i * PANEL + v, PANEL, turned, v * D8 + i, D8)
+        symmetric_sums(scaled, PANEL, turned, PANEL, D, out)
+    else:
+        for i in range(D):
+            square = load(out, i * LANES)
+            first = load(out, (D + i) * LANES)
+            for v in range(0, PANEL, LANES):
+                d = load(delta, i * PANEL + v)
+                a = mul(load(resp, v), d)
+                first = add(first, a)
+                square = fma(a, d, square)
+            store(square, out, i * LANES)
+            store(first, out, (D + i) * LANES)
+
+
+@bare_jit
+def _panels(
+    family, rows, weight, shift, whiten, means, roots, const, base, done, logp, resp, label, totals, statistics,
+    until, x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, moments,
+):  # fmt: skip
+    """`centred_vector`, with its scratch arrays; the position of the first row that is not finite, or -1."""
+    n = rows.shape[0]
+    K, D = means.shape
+    triangular = family in (FULL, TIED)
+    lengths(whiten, shift.shape[0], until)
+    half = broadcast(-0.5)
+    for g in range(done.shape[0]):
+        if done[g] != 0:
+            continue
+        begin = g * PANEL
+        here = min(PANEL, n - begin)
+        frame(rows, begin, begin + here - 1, shift, whiten, until, x, z, 0, norm, 0)
+        for b in range(here):
+            if not norm[b] < np.inf:
+                for i in range(rows.shape[1]):
+                    if not np.isfinite(rows[begin + b, i]):
+                        return begin + b
+        done[g] = 1
+        for k in range(K):
+            _centre(z, D, means[k], delta)
+            _distances(triangular, D, roots[0 if family == TIED else k], delta, distance)
+            top = broadcast(const[k])
+            for v in range(0, PANEL, LANES):
+                store(fma(half, load(distance, v), top), R[0], k * PANEL + v)
+        if label.shape[0] > 0:
+            label_rows(R, 0, K, base, common, best)
+            for b in range(here):
+                label[begin + b] = int(best[b])
+        softmax(R, 0, K, base, common, out)
+        finish(1, common, out)
+        positive = row_weights(weight, begin, here, w)
+        totals[4] += positive
+        for b in range(here):
+            if w[b] > 0.0:
+                totals[0] += w[b] * out[2, b]
+                totals[1] += w[b] * out[3, b]
+                totals[2] += w[b] * out[4, b]
+                totals[3] += w[b]
+        if logp.shape[0] > 0:
+            for b in range(here):
+                logp[begin + b] = out[2, b]
+        if resp.shape[0] > 0:
+            write_resp(R, 0, K, out, here, x, resp, begin)
+        if not statistics:
+            continue
+        weigh(R, 0, K, out, w, norm, 0, masses, NO_SQUARES)
+        for k in range(K):
+            at = k * PANEL
+            top = maximum(maximum(load(R, at), load(R, at + 8)), maximum(load(R, at + 16), load(R, at + 24)))
+            if highest(top) > 0.0:
+                _centre(z, D, means[k], delta)
+                _add_moments(triangular, D, R[0, k], delta, scaled, turned, moments[k])
+    return -1
+
+
+def centred_vector(
+    family: int, rows: Any, weight: Array, shift: Array, whiten: Array, means: Array, factor: Array, const: Array,
+    base: float, block: int, done: Any, logp: Array, resp: Array, label: Any, mass: Array, first_moment: Array,
+    second_moment: Array, totals: Array,
+) -> int:  # fmt: skip
+    """What `centred` does, with the same arguments; `block` is `PANEL`."""
+    if block != PANEL:
+        raise ValueError(f"Expected blocks of {PANEL} rows, got {block}.")
+    K, D = means.shape
+    D8 = rounded(D, LANES)
+    triangular = family in (FULL, TIED)
+    statistics = len(mass) > 0
+    if triangular:
+        i, j = np.tril_indices(D)
+        roots = np.ascontiguousarray(factor[:, j, i])
+    else:
+        roots = np.ascontiguousarray(factor[:, :, 0])
+    x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, moments = zeros(
+        (rounded(shift.shape[0], LANES), PANEL),
+        (D8, PANEL),
+        (PANEL,),
+        (PANEL,),
+        (5, PANEL),
+        (PANEL,),
+        (PANEL,),
+        (1, K, PANEL),
+        (D8, PANEL),
+        (PANEL,),
+        (D + 1, PANEL),
+        (PANEL, D8),
+        (K if statistics else 0, LANES),
+        (K if statistics else 0, *((D + 1, D8) if triangular else (2 * D, LANES))),
+    )
+    bad = _panels(
+        family, rows, weight, shift, whiten, means, roots, const, base, done, logp, resp, label, totals, statistics,
+        np.zeros(D, np.int64), x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, moments,
+    )  # fmt: skip
+    if statistics and bad < 0:
+        mass += masses.sum(axis=1)
+        if triangular:
+            first_moment += moments[:, D, :D]
+            lower = np.tril(moments[:, :D, :D])
+            whole = lower + np.swapaxes(np.tril(lower, -1), 1, 2)
+            second_moment += whole.sum(axis=0) if family == TIED else whole
+        else:
+            second_moment += moments[:, :D].sum(axis=2)[:, :, None]
+            first_moment += moments[:, D:].sum(axis=2)
+    return int(bad)

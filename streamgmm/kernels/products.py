@@ -1,0 +1,248 @@
+"""The two matrix products of an iteration, in register tiles: logits = coef phi, and sums += R psi.
+
+phi holds features with one lane per row, psi the same features row by row. Of full covariances with many features
+neither is ever whole: products of features are made a strip at a time, which stays in the first-level cache, and used
+up by all components. In psi they stand in cyclic order (z_i z_{i+d mod D} for d = 0, 1, ...), which makes them runs of
+plain vector products.
+"""
+
+from __future__ import annotations
+
+from streamgmm._jit import inline
+from streamgmm.kernels._tiles import lane_tile, logit_tile, sum_tile
+from streamgmm.kernels._vector import LANES, broadcast, load, mul, store, transpose
+
+PANEL = 32
+"""Rows that the E-step takes at a time, in four vectors."""
+STRIP = 64
+"""Features that `logits_of_products` makes at a time, and up to one row of the triangle more."""
+WINDOW = 32
+"""Features that `accumulate_products` makes at a time."""
+SPILL = 40
+"""Row stride of the strip of psi: runs are written in whole vectors, and the last may reach beyond the strip."""
+
+_e4, _e2, _e1 = (logit_tile(m, 4) for m in (4, 2, 1))
+_a4, _a2, _a1 = (logit_tile(m, 4, onto=True) for m in (4, 2, 1))
+_m81 = sum_tile(8, 1)
+_m44, _m42, _m41 = (sum_tile(4, v) for v in (4, 2, 1))
+_m24, _m22, _m21 = (sum_tile(2, v) for v in (4, 2, 1))
+_m14, _m12, _m11 = (sum_tile(1, v) for v in (4, 2, 1))
+_l4, _l2, _l1 = (lane_tile(n) for n in (4, 2, 1))
+
+
+@inline
+def logits(coef, phi, out):
+    """out (K, 32) = coef phi; the last column of coef (K, q + 1) is the constant."""
+    K, p = coef.shape
+    k = 0
+    while k + 4 <= K:
+        _e4(coef, k * p, p, phi, 0, PANEL, p - 1, out, k * PANEL, PANEL)
+        k += 4
+    if k + 2 <= K:
+        _e2(coef, k * p, p, phi, 0, PANEL, p - 1, out, k * PANEL, PANEL)
+        k += 2
+    if k < K:
+        _e1(coef, k * p, p, phi, 0, PANEL, p - 1, out, k * PANEL, PANEL)
+
+
+@inline
+def _add_logits(coef, first, count, phi, out):
+    """out (K, 32) += coef[:, first : first + count] phi (count, 32)."""
+    K, p = coef.shape
+    k = 0
+    while k + 4 <= K:
+        _a4(coef, k * p + first, p, phi, 0, PANEL, count, out, k * PANEL, PANEL)
+        k += 4
+    if k + 2 <= K:
+        _a2(coef, k * p + first, p, phi, 0, PANEL, count, out, k * PANEL, PANEL)
+        k += 2
+    if k < K:
+        _a1(coef, k * p + first, p, phi, 0, PANEL, count, out, k * PANEL, PANEL)
+
+
+@inline
+def logits_of_products(coef, z, at, D, phi, out):
+    """out (K, 32) for full covariances, from z (D, 32) at `at`; phi (STRIP + D, 32) is scratch."""
+    K, p = coef.shape
+    for k in range(K):
+        constant = broadcast(coef[k, p - 1])
+        for v in range(0, PANEL, LANES):
+            store(constant, out, k * PANEL + v)
+    first = 0
+    count = 0
+    for i in range(D + 1):
+        to = count * PANEL
+        if i < D:
+            a0 = load(z, at + i * PANEL)
+            a1 = load(z, at + i * PANEL + 8)
+            a2 = load(z, at + i * PANEL + 16)
+            a3 = load(z, at + i * PANEL + 24)
+            for j in range(at, at + (i + 1) * PANEL, PANEL):
+                store(mul(a0, load(z, j)), phi, to)
+                store(mul(a1, load(z, j + 8)), phi, to + 8)
+                store(mul(a2, load(z, j + 16)), phi, to + 16)
+                store(mul(a3, load(z, j + 24)), phi, to + 24)
+                to += PANEL
+            count += i + 1
+        else:
+            for v in range(0, D * PANEL, LANES):
+                store(load(z, at + v), phi, to + v)
+            count += D
+        if count >= STRIP or i == D:
+            _add_logits(coef, first, count, phi, out)
+            first += count
+            count = 0
+
+
+@inline
+def _add_sums(resp, psi, psi_at, stride, B, K, step, sums, f, columns):
+    """sums (K, q8), columns f to f + columns, += R psi for psi (B, columns) at `psi_at`; `columns` a multiple of 8."""
+    q = sums.shape[1]
+    end = f + columns
+    while f < end:
+        k = 0
+        if f + 32 <= end:
+            while k + 4 <= K:
+                _m44(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
+                k += 4
+            if k + 2 <= K:
+                _m24(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
+                k += 2
+            if k < K:
+                _m14(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
+            f += 32
+            psi_at += 32
+        elif f + 16 <= end:
+            while k + 4 <= K:
+                _m42(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
+                k += 4
+            if k + 2 <= K:
+                _m22(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
+                k += 2
+            if k < K:
+                _m12(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
+            f += 16
+            psi_at += 16
+        else:
+            while k + 8 <= K:
+                _m81(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
+                k += 8
+            if k + 4 <= K:
+                _m41(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
+                k += 4
+            if k + 2 <= K:
+                _m21(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
+                k += 2
+            if k < K:
+                _m11(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
+            f += 8
+            psi_at += 8
+
+
+@inline
+def accumulate(resp, psi, B, K, step, sums):
+    """sums (K, q8) += R psi for R in panels (K, 32) that lie `step` apart, and psi (B, q8)."""
+    q = sums.shape[1]
+    _add_sums(resp, psi, 0, q, B, K, step, sums, 0, q)
+
+
+@inline
+def double_rows(z, at, D, twice, b):
+    """twice[b : b + 32] = the rows of z (D8, 32) at `at`, each written twice, one after the other."""
+    width = twice.shape[1]
+    for i in range(0, D, LANES):
+        for v in range(0, PANEL, LANES):
+            transpose(z, at + i * PANEL + v, PANEL, twice, (b + v) * width + i, width)
+    for row in range(b, b + PANEL):
+        for i in range(row * width, row * width + D, LANES):
+            store(load(twice, i), twice, i + D)
+
+
+@inline
+def accumulate_products(resp, twice, B, D, K, step, psi, sums):
+    """sums (K, q8) += R psi for full covariances, psi from rows (B, 2 D and more) as `double_rows` leaves them.
+
+    psi (B, SPILL) is scratch for WINDOW columns: products in cyclic order, and the features themselves at the end.
+    """
+    width = twice.shape[1]
+    q = sums.shape[1]
+    linear = D * (D + 1) // 2
+    f = 0
+    while f < linear + D:
+        columns = min(WINDOW, q - f)
+        filled = 0
+        while filled < columns and f + filled < linear + D:
+            at = f + filled
+            d = at // D
+            i = at - d * D
+            run = min((d + 1) * D, linear) - at
+            plain = at >= linear
+            if plain:
+                i = at - linear
+                run = D - i
+            run = min(run, columns - filled)
+            for j in range(0, run, LANES):
+                source = i + j
+                to = filled + j
+                if plain:
+                    for _ in range(B):
+                        store(load(twice, source), psi, to)
+                        source += width
+                        to += SPILL
+                else:
+                    for _ in range(B):
+                        store(mul(load(twice, source), load(twice, source + d)), psi, to)
+                        source += width
+                        to += SPILL
+            filled += run
+        _add_sums(resp, psi, 0, SPILL, B, K, step, sums, f, columns)
+        f += WINDOW
+
+
+@inline
+def accumulate_by_lane(resp, K, phi, q, sums):
+    """sums (K, q, 8) += the eight partial sums over rows of R (K, 32) phi (q, 32)."""
+    f = 0
+    while f + 4 <= q:
+        _l4(resp, 0, K, phi, f * PANEL, sums, f * LANES, q * LANES)
+        f += 4
+    if f + 2 <= q:
+        _l2(resp, 0, K, phi, f * PANEL, sums, f * LANES, q * LANES)
+        f += 2
+    if f < q:
+        _l1(resp, 0, K, phi, f * PANEL, sums, f * LANES, q * LANES)
+
+
+@inline
+def symmetric_sums(resp, unit, psi, B, D, sums):
+    """sums (D + 1, D8) += sum over b of resp[:, b] psi[b, :], columns up to the diagonal; row D whole.
+
+    resp : (B / unit, D + 1, unit), one lane per row. psi : (B, D8), the same rows.
+    """
+    D8 = sums.shape[1]
+    step = (D + 1) * unit
+    i = 0
+    while i <= D:
+        tall = i + 4 <= D
+        f = 0
+        end = -(-(i + 4) // LANES) * LANES if tall else D8
+        while f < end:
+            if f + 32 <= end:
+                if tall:
+                    _m44(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
+                else:
+                    _m14(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
+                f += 32
+            elif f + 16 <= end:
+                if tall:
+                    _m42(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
+                else:
+                    _m12(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
+                f += 16
+            else:
+                if tall:
+                    _m41(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
+                else:
+                    _m11(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
+                f += 8
+        i += 4 if tall else 1
