@@ -8,6 +8,7 @@ import pytest
 
 from streamgmm import kernels
 from streamgmm.kernels import screened as form
+from streamgmm.kernels.products import PANEL
 from streamgmm.mixture import Mixture
 
 
@@ -58,12 +59,13 @@ def spy(monkeypatch):
     real = form.screened
 
     def watched(rows, *arguments):
-        block, done = arguments[12], arguments[13]
+        done = arguments[12]
         before = done.copy()
-        real(rows, *arguments)
+        dropped = real(rows, *arguments)
         seen["calls"] += 1
         seen["rows"] += len(rows)
-        seen["taken"] += min(len(rows), int((done > before).sum()) * block)
+        seen["taken"] += min(len(rows), int((done > before).sum()) * PANEL)
+        return dropped
 
     monkeypatch.setattr(form, "screened", watched)
     return seen
@@ -158,7 +160,23 @@ def test_a_component_that_lost_its_rows_is_left_to_the_dense_form(monkeypatch):
     seen = spy(monkeypatch)
     found = both(monkeypatch, model, rows)
     assert seen["calls"] == 1
-    assert seen["taken"] == 0
+    assert not form.suffices(found[0][0].feature[:, -1], np.zeros(8, np.uint8), 4000 * np.exp(-form.reach_of(8)))
+    assert (found[0][0].feature == found[1][0].feature).all()  # done again: not only near
+
+
+def test_one_row_beyond_the_forms_accuracy_leaves_no_more_than_its_panel(monkeypatch):
+    """Such rows may even be all that a component has."""
+    model = wishart(8, 16, 3.0)
+    means, covariances = model.means.copy(), model.covariances.copy()
+    covariances[3] *= 1e-9
+    model = Mixture(model.weights, means, covariances, "full")
+    rows = model.sample(4000, 4)[0][np.random.default_rng(0).permutation(4000)]
+    rows = np.concatenate([rows[np.linalg.norm(rows - means[3], axis=1) > 1e-3], means[3:4] + 1e-7])
+    seen = spy(monkeypatch)
+    found = both(monkeypatch, model, rows)
+    assert seen["taken"] == len(rows) // PANEL * PANEL
+    assert found[1][0].centred is not None
+    assert found[1][0].centred[1][3] > 0.99
     assert_same(found)
 
 

@@ -172,11 +172,12 @@ def run(
     family, base = int(plan.family), plan.base
     outputs = logp, resp, label
     crowd = _crowd(plan) if crowd is None else crowd
+    dropped = 0.0
     if crowd > 0:
-        from streamgmm.kernels.screened import reach_of, screen_of, screened
+        from streamgmm.kernels.screened import reach_of, screen_of, screened, suffices
 
         screen = screen_of(plan)
-        screened(
+        dropped = screened(
             rows, w, shift, whiten, coef, base, narrow, radius, const, screen.ways, screen.always, reach_of(K), crowd,
             done, *outputs, sums, totals,
         )  # fmt: skip
@@ -194,4 +195,8 @@ def run(
         )  # fmt: skip
         if bad >= 0:
             raise NonFiniteRowError(bad)
+    if statistics and dropped > 0:
+        mass = sums[:, -1] + (moments[0] if moments else 0.0)
+        if not suffices(mass, screen.always, dropped):
+            return run(plan, rows, weight, statistics=True, logp=logp, resp=resp, label=label, crowd=0.0)
     return Sums(sums, quad, (plan.means, *moments) if moments else None, totals)

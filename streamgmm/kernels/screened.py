@@ -8,7 +8,8 @@ little, all logits are evaluated densely, and only the accumulation is sparse.
 
 What is dropped from a row is below e^-40 of it in all. A component lives on such terms only where its whole mass is
 tiny: those with little weight are evaluated everywhere, and should one turn out to have too little mass for what may
-have been dropped, the whole call is left to the dense form, as is every span of rows in which too many survive.
+have been dropped, the whole call is done again in the dense form. Spans of rows in which too many survive are left to
+it from the first.
 """
 
 from __future__ import annotations
@@ -279,7 +280,7 @@ def _spans(
                         excluded += LANES - append_where(load(bound, (u * K + k) * PANEL + v), top, 0, spare, 0)
             terms = probe * PANEL * K
             if matter > crowd * terms:
-                return
+                return 0.0
             loose = excluded < (1.0 - crowd) * terms
         if not loose:
             for u in range(used):
@@ -386,10 +387,6 @@ def _spans(
                     size = append_where(load(R, (u * K + k) * PANEL + v), lowest, u * PANEL + v, chosen, size)
             if size > 0:
                 _gather_moments(k, flat, chosen, size, D, R, x, scaled, picked, part[k])
-    if statistics:
-        for k in range(K):
-            if always[k] == 0 and total(load(masses, k * LANES)) * DROPPED < local[3] * cut * farthest:
-                return
     for g in range(done.shape[0]):
         done[g] |= taken[g]
     for i in range(5):
@@ -404,14 +401,17 @@ def _spans(
             for i in range(D):
                 sums[k, q + i] += part[k, D, i]
             sums[k, p - 1] += total(load(masses, k * LANES))
+    return local[3] * cut * farthest
 
 
 def screened(
     rows: Any, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array, radius: Array,
     const: Array, ways: Array, always: Any, reach: float, crowd: float, done: Any, logp: Array, resp: Array, label: Any,
     sums: Array, totals: Array,
-) -> None:  # fmt: skip
+) -> float:  # fmt: skip
     """One E-step over the spans of `rows` where few components can matter; the others are left to `dense`.
+
+    Returns a bound of what was dropped of any component's sums that is not in `always`: see `suffices`.
 
     Parameters
     ----------
@@ -459,8 +459,14 @@ def screened(
         (K, LANES),
     )
     picked, scaled, part, masses = rest
-    _spans(
+    dropped = _spans(
         rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp,
         label, sums, totals, until, x, z, flat, norm, side, bound, phi, R, out, slack, common, best, floor, w, value,
         chosen, begin_of, spare, picked, scaled, part, masses, local, taken, np.zeros(panels, np.bool_),
     )  # fmt: skip
+    return float(dropped)
+
+
+def suffices(mass: Array, always: Any, dropped: float) -> bool:
+    """Whether components of `mass` (K,) in all rows of a call bear that `dropped` of each was left out."""
+    return bool((mass[always == 0] * DROPPED >= dropped).all())

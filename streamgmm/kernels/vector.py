@@ -45,7 +45,7 @@ from streamgmm.kernels.scratch import rounded, zeros
 def batch_panels(family: int, D: int) -> int:
     """Panels whose statistics are added up together: the more, the less often the sums are read and written; what the
     rows need must stay in the second-level cache."""
-    return 8 if family == FULL and D > 32 else 4
+    return 4
 
 
 def by_lane_form(family: int, D: int) -> bool:
