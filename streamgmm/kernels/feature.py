@@ -155,7 +155,7 @@ condition 10 to 1e7), so that the error itself stays below 1e-9."""
 
 
 @inline
-def accurate(resp, first, count, weight, largest, narrow, radius):
+def accurate(resp, z, first, count, weight, largest, narrow, radius):
     """Whether the block is good to `TOLERANCE`, given its responsibilities (K, B), w included, and its largest |z|^2.
 
     A component too narrow for the block spoils it only where it is responsible for something: one that has collapsed
@@ -164,12 +164,17 @@ def accurate(resp, first, count, weight, largest, narrow, radius):
     """
     reach = math.sqrt(largest)
     for k in range(narrow.shape[0]):
-        error = narrow[k] * (reach + radius[k]) ** 2
-        if error <= TOLERANCE:
+        if narrow[k] * (reach + radius[k]) ** 2 <= TOLERANCE:
             continue
-        if not error < 1.0:
-            return False
         for b in range(count):
+            norm = 0.0
+            for i in range(z.shape[0]):
+                norm += z[i, b] * z[i, b]
+            error = narrow[k] * (math.sqrt(norm) + radius[k]) ** 2
+            if error <= TOLERANCE:
+                continue
+            if not error < 1.0:
+                return False
             if resp[k, b] > 4e-18 * (weight[first + b] if weight.shape[0] > 0 else 1.0):
                 return False
     return True
@@ -225,7 +230,7 @@ def feature(
                 common[b] = -0.5 * s
         before[:] = totals
         softmax(logits, first, count, weight, base, common, logp, resp, label, totals)
-        if not accurate(logits, first, count, weight, largest, narrow, radius):
+        if not accurate(logits, z, first, count, weight, largest, narrow, radius):
             totals[:] = before
             continue
         done[g] = 1

@@ -302,12 +302,14 @@ def accurate(R, out, norm, at, weight, first, count, narrow, radius):
         return False
     reach = np.sqrt(largest)
     for k in range(narrow.shape[0]):
-        error = narrow[k] * (reach + radius[k]) ** 2
-        if error <= TOLERANCE:
+        if narrow[k] * (reach + radius[k]) ** 2 <= TOLERANCE:
             continue
-        if not error < 1.0:
-            return False
         for b in range(count):
+            error = narrow[k] * (np.sqrt(norm[at + b]) + radius[k]) ** 2
+            if error <= TOLERANCE:
+                continue
+            if not error < 1.0:
+                return False
             absent = weight.shape[0] > 0 and weight[first + b] == 0.0
             if R[k, b] * out[0, b] > 4e-18 and not absent:
                 return False
