@@ -41,6 +41,19 @@ def test_rows_come_out_as_they_went_in(kind, dtype, n, tmp_path):
     assert again == [chunk.start for chunk in source.chunks()]
 
 
+@pytest.mark.parametrize("kind", ["npy", "zarr v3", "zarr v2", "hdf5", "parquet", "parquet folder", "feather", "csv"])
+def test_paths_hold_in_every_folder(kind, tmp_path, monkeypatch):
+    """A worker started somewhere else opens what the driver named by a relative path; messages keep that name."""
+    FORMATS[kind](tmp_path, X, 8)
+    given = next(path for path in sorted(tmp_path.iterdir()) if path.suffix != ".txt").name
+    monkeypatch.chdir(tmp_path)
+    source = open_source(given)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert source.name.startswith(given)
+    check_chunks(source, X)
+
+
 @pytest.mark.parametrize("chunk_rows", [1, 50, 64, 100_000])
 def test_chunk_rows(kind, chunk_rows, tmp_path):
     if kind in NO_CHUNK_ROWS:

@@ -101,6 +101,16 @@ def _open_path(path: str, choices: dict[str, Any], missing: str) -> Source:
         )
     if inner and kind not in ("hdf5", "zarr"):
         raise ValueError(f"{path}: '::' chooses an array inside an HDF5 file or a Zarr group; this is {kind}.")
+    if remote:
+        return _open_kind(file, inner, kind, choices, missing)
+    # Workers have folders of their own: they are sent where the file is; messages name it as it was given.
+    absolute = os.path.abspath(file)
+    source = _open_kind(absolute, inner, kind, choices, missing)
+    source.name = source.name.replace(absolute, file.rstrip("/") or file, 1)
+    return source
+
+
+def _open_kind(file: str, inner: str, kind: str, choices: dict[str, Any], missing: str) -> Source:
     if kind == "npy":
         from streamgmm.sources.npy import FileSource, npy_layout
 
