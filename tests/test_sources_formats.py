@@ -396,6 +396,12 @@ def test_filtered_dask_frame_has_empty_partitions():
     np.testing.assert_array_equal(read(open_source(table[table.a >= 900]))[0][:, 1:], X[900:])
 
 
+def test_classic_netcdf_is_named(tmp_path):
+    (tmp_path / "x.nc").write_bytes(b"CDF\x01" + bytes(60))
+    with pytest.raises(ValueError, match=r"classic NetCDF.*xarray.open_dataset"):
+        open_source(tmp_path / "x.nc")
+
+
 def test_xarray_labels_and_choices(tmp_path):
     table = xr.DataArray(X, dims=("row", "what"), coords={"what": list("pqrs")}, name="x")
     assert open_source(table).feature_names == ("p", "q", "r", "s")

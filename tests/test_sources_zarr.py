@@ -11,6 +11,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCode
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources import open_source
 from streamgmm.sources.scratch import LARGEST, scratch
+from streamgmm.sources.tools import describe
 from streamgmm.sources.zarr_decode import Layout, _zstd_size
 
 X = np.random.default_rng(5).integers(0, 50, (100, 3)) / 8
@@ -211,3 +212,13 @@ def test_rows_that_are_kept_stay_as_they_are(tmp_path):
     np.testing.assert_array_equal(np.concatenate(kept), X)
     pieces = [chunk.load()[0] for chunk in open_source(tmp_path / "x.zarr", chunk_rows=5).chunks()]
     assert all(piece.base is None or piece.base.nbytes == piece.nbytes for piece in pieces), "pieces hold whole chunks"
+
+
+@pytest.mark.parametrize("name", [*OURS, *SHARDS])
+def test_checksums_are_those_of_the_rows(name, tmp_path):
+    """The index of a shard always has one; that says nothing of the chunks inside."""
+    chosen = (OURS | SHARDS)[name]
+    zarr.create_array(tmp_path / "x.zarr", data=X, **{"chunks": (8, 3), **chosen})
+    assert describe(open_source(tmp_path / "x.zarr"))["checksums"] == (
+        "checked" in name or "crc32c" in name or name == "v2 zstd"
+    )

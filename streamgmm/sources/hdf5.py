@@ -115,6 +115,7 @@ class Hdf5Source(RunSource):
                 self.dtype = row_dtype(data.dtype)
                 self.unit = data.chunks[0] if data.chunks else None
                 self.decodes = data.compression is not None or bool(data.shuffle)
+                self.has_checksums = bool(data.fletcher32)
                 gone = _unwritten(data)
                 fill_value = data.fillvalue
         except OSError as error:

@@ -152,6 +152,11 @@ def _kind_of(file: str, remote: bool) -> str:
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
+    if head.startswith(b"CDF"):
+        raise ValueError(
+            f"{file}: this is classic NetCDF; of NetCDF only version 4 is read. Open it with xarray.open_dataset and "
+            "pass the dataset, or write it as NetCDF 4."
+        )
     if kind is None:
         raise ValueError(
             f"{file}: the format is not known; expected one of {', '.join(sorted(_SUFFIXES))}, or a folder. "

@@ -28,7 +28,6 @@ _MARK = "streamgmm"
 
 def describe(source: Source) -> dict[str, Any]:
     """What is known without reading the rows, as a JSON-able dictionary."""
-    codecs = getattr(source, "codecs", None)
     return {
         "path": source.name,
         "kind": source.kind,
@@ -41,8 +40,8 @@ def describe(source: Source) -> dict[str, Any]:
         "bytes": source.total_bytes,
         "feature_names": None if source.feature_names is None else list(source.feature_names),
         "weights": source.has_weights,
-        "codecs": codecs,
-        "checksums": None if codecs is None else bool({"crc32c", "fletcher32", "crc32", "adler32"} & set(codecs)),
+        "codecs": getattr(source, "codecs", None),
+        "checksums": getattr(source, "has_checksums", None),
         "missing_chunks": getattr(source, "n_missing", None),
     }
 

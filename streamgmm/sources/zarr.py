@@ -38,7 +38,7 @@ from streamgmm.sources.base import (
 from streamgmm.sources.npy import check_two_dimensional
 from streamgmm.sources.transient import retried
 from streamgmm.sources.zarr_decode import Layout
-from streamgmm.sources.zarr_metadata import check_size, checked_codecs, notes, regular
+from streamgmm.sources.zarr_metadata import check_size, checked_codecs, has_checksums, notes, regular
 from streamgmm.sources.zarr_stored import missing_units
 
 PEAK = 2.4
@@ -153,6 +153,7 @@ class ZarrSource(RunSource):
         self.stored_dtype = array.dtype
         self.dtype = row_dtype(array.dtype)
         self.codecs = checked_codecs(array, name)
+        self.has_checksums = has_checksums(array)
         self.decodes = bool(set(self.codecs) - {"bytes", "crc32c"})
         names, marked = notes(array, self.n_stored)
         weight = marked if weight is None else weight

@@ -79,3 +79,20 @@ def checked_codecs(array: Any, name: str) -> list[str]:
             "crc32c. Rewrite the array with one of them."
         )
     return found
+
+
+_CHECKSUMS = {"crc32c", "crc32", "adler32", "fletcher32"}
+
+
+def has_checksums(array: Any) -> bool:
+    """Whether what is stored of the rows carries a checksum (that of a shard's index covers the index only)."""
+
+    def found(described: Any) -> bool:
+        if not isinstance(described, dict):
+            return isinstance(described, (list, tuple)) and any(map(found, described))
+        label = str(described.get("name", described.get("id", "?"))).removeprefix("numcodecs.")
+        settings = described.get("configuration", described)
+        return label in _CHECKSUMS or bool(settings.get("checksum")) or found(settings.get("codecs"))
+
+    metadata = array.metadata.to_dict()
+    return any(found(metadata.get(key)) for key in ("codecs", "filters", "compressor"))
