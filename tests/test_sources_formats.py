@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dask.array as da
 import dask.dataframe as dd
-import h5py
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -239,58 +238,6 @@ def test_parquet_files_must_agree(tmp_path):
     pq.write_table(arrow(X[:, :3]), tmp_path / "1.parquet")
     with pytest.raises(ValueError, match="differ in d"):
         open_source(tmp_path)
-
-
-# HDF5 -----------------------------------------------------------------------------------------------------------------
-
-
-def test_unwritten_hdf5_chunks(tmp_path):
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        data = file.create_dataset("x", shape=(1000, 4), chunks=(100, 4), dtype="f8")
-        data[:300], data[500:] = X[:300], X[500:]
-    with pytest.raises(ChunkReadError, match="rows 300 to 399 were never written") as caught:
-        open_source(f"{tmp_path}/x.h5::x")
-    assert caught.value.index == 3
-    present = np.r_[0:300, 500:1000]
-    np.testing.assert_array_equal(read(open_source(tmp_path / "x.h5", missing_chunks="skip"))[0], X[present])
-    filled = np.where(np.isin(np.arange(1000), present)[:, None], X, 0.0)
-    np.testing.assert_array_equal(read(open_source(tmp_path / "x.h5", missing_chunks="fill"))[0], filled)
-
-
-def test_unwritten_contiguous_hdf5(tmp_path):
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        file.create_dataset("x", shape=(10, 2), dtype="f8")
-    with pytest.raises(ChunkReadError, match="never written"):
-        open_source(f"{tmp_path}/x.h5::x")
-    assert open_source(f"{tmp_path}/x.h5::x", missing_chunks="skip").n_chunks == 0
-
-
-def test_hdf5_choices(tmp_path):
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        file["a"], file["g/b"], file["text"] = X, X[:10], "words"
-    with pytest.raises(ValueError, match=r"2 tables.*::a, .*::g/b"):
-        open_source(tmp_path / "x.h5")
-    with pytest.raises(ValueError, match="no such dataset"):
-        open_source(f"{tmp_path}/x.h5::c")
-    with h5py.File(tmp_path / "x.h5", "r") as file:
-        check_chunks(open_source(file["g/b"]), X[:10])
-        with pytest.raises(ValueError, match="Expected a h5py"):
-            open_source(file["g"])
-    (tmp_path / "x.h5").write_bytes((tmp_path / "x.h5").read_bytes()[:3000])
-    with pytest.raises(ChunkReadError, match="cannot be opened"):
-        open_source(f"{tmp_path}/x.h5::a")
-
-
-def test_flipped_bit_under_fletcher32(tmp_path):
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        data = file.create_dataset("x", data=X, chunks=(100, 4), fletcher32=True)
-        offset = data.id.get_chunk_info(6).byte_offset
-    content = bytearray((tmp_path / "x.h5").read_bytes())
-    content[offset + 100] ^= 1
-    (tmp_path / "x.h5").write_bytes(content)
-    with pytest.raises(ChunkReadError, match="cannot be read") as caught:
-        read(open_source(tmp_path / "x.h5", chunk_rows=100))
-    assert caught.value.index == 6
 
 
 # CSV ------------------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from streamgmm.sources.base import (
     wanted_rows,
     weight_array,
 )
+from streamgmm.sources.hdf5_decode import Layout
 from streamgmm.sources.npy import check_two_dimensional
 from streamgmm.sources.transient import retried
 
@@ -66,6 +67,7 @@ class Hdf5Chunk(Chunk):
     out: np.dtype[Any]
     name: str
     weight: Weights = field(repr=False)
+    layout: Layout | None = field(repr=False)
 
     def check(self) -> None:
         check_stamp(self.path, self.stamp, self.name, self.index)
@@ -81,7 +83,11 @@ class Hdf5Chunk(Chunk):
 
     def _read(self) -> NDArray[Any]:
         with _opened(self.path, self.name) as file:
-            return np.asarray(file[self.dataset][self.start : self.stop])
+            data = file[self.dataset]
+            places = None if self.layout is None else self.layout.places(data, self.start, self.stop)
+            if self.layout is None or places is None:
+                return np.asarray(data[self.start : self.stop])
+        return self.layout.read(self.path, places, self.start, self.stop)
 
 
 class Hdf5Source(RunSource):
@@ -116,6 +122,7 @@ class Hdf5Source(RunSource):
                 self.unit = data.chunks[0] if data.chunks else None
                 self.decodes = data.compression is not None or bool(data.shuffle)
                 self.has_checksums = bool(data.fletcher32)
+                self.layout = Layout.of(data)
                 gone = _unwritten(data)
                 fill_value = data.fillvalue
         except OSError as error:
@@ -161,13 +168,15 @@ class Hdf5Source(RunSource):
             self.dtype,
             self.name,
             weight,
+            self.layout,
         )
 
     @property
     def chunk_bytes(self) -> int | None:
         rows = max(self.max_chunk_rows or 0, min(self.unit or 0, self.n_stored_rows))
-        # HDF5 decodes one stored chunk at a time beside the result.
-        stored = (rows + (self.unit or 0)) * self.n_stored * self.stored_dtype.itemsize
+        # One stored chunk at a time is decoded beside the result; by ourselves from memory of its own into a third.
+        beside = (self.unit or 0) * (1 if self.layout is None else 3)
+        stored = (rows + beside) * self.n_stored * self.stored_dtype.itemsize
         return stored + rows * self.row_bytes * (self.stored_dtype != self.dtype or self.pick.columns is not None)
 
     def limited(self, max_rows: int) -> Source:

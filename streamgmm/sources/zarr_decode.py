@@ -77,7 +77,7 @@ def _index(shards: Shards, path: str, stamp: Stamp) -> list[tuple[int, int]]:
     """Offset and length of the chunks of a local shard of whole rows."""
     size = stamp[0]
     first = size - shards.index_bytes if shards.at_end else 0
-    stored = _content(path, max(0, first), min(size, shards.index_bytes))
+    stored = content(path, max(0, first), min(size, shards.index_bytes))
     return [(int(offset), int(length)) for offset, length in shards.index(stored)[:, 0]]
 
 
@@ -149,7 +149,7 @@ class Layout:
         rows = scratch_array("rows", ((high - low) * height, self.shape[1]), self.dtype)
         out = rows.reshape(-1).view(np.uint8).reshape(high - low, -1)
         for (path, offset, length), part in zip(self._places(files, low, high), out, strict=True):
-            self._decode(_content(path, offset, length), part)
+            self._decode(content(path, offset, length), part)
         first, stop = first - low * height, stop - low * height
         # Part of a chunk is copied: whoever keeps it would hold on to the whole.
         return rows if (first, stop) == (0, len(rows)) else rows[first:stop].copy()
@@ -202,7 +202,7 @@ def _steps_v2(metadata: dict[str, Any]) -> list[str] | None:
     return [] if compressor is None else [compressor["id"]]
 
 
-def _content(path: str, offset: int, size: int) -> Bytes:
+def content(path: str, offset: int, size: int) -> Bytes:
     """`size` bytes of a file, read-only."""
     content = scratch("stored", size)
     with open(path, "rb", buffering=0) as file:
