@@ -155,11 +155,21 @@ _AHEAD = 4
 class Threads(Executor):
     """Threads of this process. Chunks are handed out ahead, and loaded when their turn comes.
 
-    Reading and decoding happen in the task, so one thread's read overlaps another's arithmetic.
+    Reading and decoding happen in the task, so one thread's read overlaps another's arithmetic. The threads are kept
+    from run to run, for as long as the executor is: to start them takes longer than a pass over a small table.
     """
 
     def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = resolve_n_jobs(n_jobs)
+        self._kept: tuple[int, ThreadPoolExecutor] | None = None  # with the process that has the threads
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._kept is None or self._kept[0] != os.getpid():
+            self._kept = os.getpid(), ThreadPoolExecutor(self.n_jobs, thread_name_prefix="streamgmm")
+        return self._kept[1]
 
     @property
     def threads_per_process(self) -> int:
@@ -189,7 +199,8 @@ class Threads(Executor):
     def _run_threads[T](
         self, task: Callable[[Any], T], chunks: Iterator[Any], tree: Fold[T], after: Callable[[], None] | None
     ) -> None:
-        with quick_switching(), ThreadPoolExecutor(self.n_jobs, thread_name_prefix="streamgmm") as pool:
+        pool = self._pool()
+        with quick_switching():
             waiting: dict[Future[T], Any] = {}
             try:
                 while True:
@@ -204,6 +215,7 @@ class Threads(Executor):
             finally:
                 for future in waiting:
                     future.cancel()
+                wait(waiting)  # what has begun may still read the data
 
     def _report(self, chunk: Any, after: Callable[[], None] | None) -> None:
         if self.on_chunk is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -120,6 +121,11 @@ def _maximum(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
+def _every_other(first: int, builder: Any, a: Any, b: Any) -> Any:
+    lanes = list(range(first, 2 * LANES, 2))
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_int32, LANES), lanes))
+
+
 def _integer_bits(builder: Any, a: Any) -> Any:
     return builder.bitcast(a, _integers)
 
@@ -163,6 +169,10 @@ mul = _elementwise(2, lambda builder, a, b: builder.fmul(a, b))
 div = _elementwise(2, lambda builder, a, b: builder.fdiv(a, b))
 maximum = _elementwise(2, _maximum)
 """Lane by lane a where a > b, else b: the second operand where one is NaN."""
+evens = _elementwise(2, partial(_every_other, 0))
+"""Lanes 0, 2, 4, 6 of a, then those of b."""
+odds = _elementwise(2, partial(_every_other, 1))
+"""Lanes 1, 3, 5, 7 of a, then those of b."""
 fma = _elementwise(3, _fma)
 """a b + c in one rounding."""
 sixteenth_power = _elementwise(1, _sixteenth_power)
@@ -193,6 +203,22 @@ def load(typingctx, array, at):
         return _load(builder, _pointer(context, builder, signature.args[0], *args))
 
     return vector(array, types.intp), codegen
+
+
+@intrinsic
+def load_rows(typingctx, rows, at):
+    """rows.flat[at : at + 8] of float64 or float32 rows."""
+    element = _double if rows.dtype == types.float64 else ir.FloatType()
+
+    def codegen(context, builder, signature, args):
+        place = _pointer(context, builder, signature.args[0], *args)
+        value = builder.load(
+            builder.bitcast(place, ir.VectorType(element, LANES).as_pointer()),
+            align=element.get_abi_size(context.target_data),
+        )
+        return value if element is _double else builder.fpext(value, _doubles)
+
+    return vector(rows, types.intp), codegen
 
 
 @intrinsic

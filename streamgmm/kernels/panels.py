@@ -10,12 +10,15 @@ from streamgmm.kernels._vector import (
     LANES,
     add,
     broadcast,
+    evens,
     fma,
     gather_columns,
     highest,
     load,
+    load_rows,
     maximum,
     mul,
+    odds,
     select_greater,
     store,
     sub,
@@ -49,6 +52,16 @@ def frame(rows, first, last, shift, whiten, until, x, z, at, norm, norm_at):
     """z (D8, 32) at `at`: frame coordinates of 32 rows from `first` on, beyond `last` it again; norm: their |z|^2."""
     F = shift.shape[0]
     column = 0
+    if F <= 2 and first + PANEL <= last + 1:
+        for v in range(0, PANEL, LANES):
+            a = load_rows(rows, (first + v) * F)
+            if F == 1:
+                store(a, x, v)
+            else:
+                b = load_rows(rows, (first + v) * F + LANES)
+                store(evens(a, b), x, v)
+                store(odds(a, b), x, PANEL + v)
+        column = F
     while column < F:
         for v in range(0, PANEL, LANES):
             gather_columns(rows, first + v, last, column, x, column * PANEL + v, PANEL)
@@ -124,74 +137,47 @@ def columns(family, z, at, D, phi):
 def softmax(R, at, K, base, common, out):
     """Logits (K, 32) at `at` of R, in place, to exponentials e^d, d the distance to the largest; then see `finish`.
 
+    Two vectors at a time: with four, the registers do not hold the constants of the exponential.
+
     out : (5, 32) sum of e^d; e^d of the background; largest logit; sum of d e^d; unused.
     """
     lowest = broadcast(SMALLEST)
-    b0 = sub(broadcast(base), load(common, 0))
-    b1 = sub(broadcast(base), load(common, 8))
-    b2 = sub(broadcast(base), load(common, 16))
-    b3 = sub(broadcast(base), load(common, 24))
-    t0 = b0
-    t1 = b1
-    t2 = b2
-    t3 = b3
-    for i in range(at, at + K * PANEL, PANEL):
-        t0 = maximum(load(R, i), t0)
-        t1 = maximum(load(R, i + 8), t1)
-        t2 = maximum(load(R, i + 16), t2)
-        t3 = maximum(load(R, i + 24), t3)
-    h0 = h1 = h2 = h3 = broadcast(0.0)
-    s0 = s1 = s2 = s3 = broadcast(0.0)
-    if base > -np.inf:
-        b0 = maximum(sub(b0, t0), lowest)
-        b1 = maximum(sub(b1, t1), lowest)
-        b2 = maximum(sub(b2, t2), lowest)
-        b3 = maximum(sub(b3, t3), lowest)
-        s0 = exp_clamped(b0)
-        s1 = exp_clamped(b1)
-        s2 = exp_clamped(b2)
-        s3 = exp_clamped(b3)
-        h0 = mul(s0, b0)
-        h1 = mul(s1, b1)
-        h2 = mul(s2, b2)
-        h3 = mul(s3, b3)
-    store(s0, out, PANEL)
-    store(s1, out, PANEL + 8)
-    store(s2, out, PANEL + 16)
-    store(s3, out, PANEL + 24)
-    for i in range(at, at + K * PANEL, PANEL):
-        b0 = maximum(sub(load(R, i), t0), lowest)
-        b1 = maximum(sub(load(R, i + 8), t1), lowest)
-        b2 = maximum(sub(load(R, i + 16), t2), lowest)
-        b3 = maximum(sub(load(R, i + 24), t3), lowest)
-        e0 = exp_clamped(b0)
-        e1 = exp_clamped(b1)
-        e2 = exp_clamped(b2)
-        e3 = exp_clamped(b3)
-        store(e0, R, i)
-        store(e1, R, i + 8)
-        store(e2, R, i + 16)
-        store(e3, R, i + 24)
-        s0 = add(s0, e0)
-        s1 = add(s1, e1)
-        s2 = add(s2, e2)
-        s3 = add(s3, e3)
-        h0 = fma(e0, b0, h0)
-        h1 = fma(e1, b1, h1)
-        h2 = fma(e2, b2, h2)
-        h3 = fma(e3, b3, h3)
-    store(s0, out, 0)
-    store(s1, out, 8)
-    store(s2, out, 16)
-    store(s3, out, 24)
-    store(t0, out, 2 * PANEL)
-    store(t1, out, 2 * PANEL + 8)
-    store(t2, out, 2 * PANEL + 16)
-    store(t3, out, 2 * PANEL + 24)
-    store(h0, out, 3 * PANEL)
-    store(h1, out, 3 * PANEL + 8)
-    store(h2, out, 3 * PANEL + 16)
-    store(h3, out, 3 * PANEL + 24)
+    for v in range(0, PANEL, 2 * LANES):
+        b0 = sub(broadcast(base), load(common, v))
+        b1 = sub(broadcast(base), load(common, v + 8))
+        t0 = b0
+        t1 = b1
+        for i in range(at + v, at + v + K * PANEL, PANEL):
+            t0 = maximum(load(R, i), t0)
+            t1 = maximum(load(R, i + 8), t1)
+        h0 = h1 = broadcast(0.0)
+        s0 = s1 = broadcast(0.0)
+        if base > -np.inf:
+            b0 = maximum(sub(b0, t0), lowest)
+            b1 = maximum(sub(b1, t1), lowest)
+            s0 = exp_clamped(b0)
+            s1 = exp_clamped(b1)
+            h0 = mul(s0, b0)
+            h1 = mul(s1, b1)
+        store(s0, out, PANEL + v)
+        store(s1, out, PANEL + v + 8)
+        for i in range(at + v, at + v + K * PANEL, PANEL):
+            b0 = maximum(sub(load(R, i), t0), lowest)
+            b1 = maximum(sub(load(R, i + 8), t1), lowest)
+            e0 = exp_clamped(b0)
+            e1 = exp_clamped(b1)
+            store(e0, R, i)
+            store(e1, R, i + 8)
+            s0 = add(s0, e0)
+            s1 = add(s1, e1)
+            h0 = fma(e0, b0, h0)
+            h1 = fma(e1, b1, h1)
+        store(s0, out, v)
+        store(s1, out, v + 8)
+        store(t0, out, 2 * PANEL + v)
+        store(t1, out, 2 * PANEL + v + 8)
+        store(h0, out, 3 * PANEL + v)
+        store(h1, out, 3 * PANEL + v + 8)
 
 
 @inline
