@@ -46,13 +46,14 @@ PIECE = 10
 TOLERANCE = 1e-6
 PATIENCE = 2
 """Pieces of `PIECE` steps without a gain on rows not seen after which a start has ended on the sample."""
-RICH = 50_000
+RICH = 100_000
 """Rows of a sample that many starts are followed on: its curvature has to stand for that of all rows."""
 
 
 def sample_rows(K: int, D: int, *, rich: bool) -> int:
-    """Rows of the sample."""
-    return sample_size(K, D, least=RICH if rich else 10_000)
+    """Rows of the sample: `RICH` where steps on so many are cheap."""
+    most = int(CHEAP / (K * D**2))
+    return sample_size(K, D, least=max(10_000, min(RICH, most)) if rich else 10_000)
 
 
 def few_rows(K: int, D: int) -> int:
