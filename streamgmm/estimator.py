@@ -84,6 +84,10 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         How the same optimum is reached; see `streamgmm.solvers`. "exact" is plain EM, step for step. "auto" looks for
         starts on a sample, and goes on in steps corrected by the sample, or extrapolated ones, until plain EM steps
         confirm that the limit is reached.
+    moves : int, default 0
+        Split-and-merge moves (Ueda et al. 2000) that each start may make on the sample to leave a poor optimum, where
+        ``solver="auto"`` looks for starts: two components that are nearly one are merged and a third is split, as long
+        as that raises the likelihood.
     stopping : {"aitken", "change"}, default "aitken"
     missing : {"error", "marginalize"}, default "error"
         "marginalize" takes NaN as not observed: exact EM under missing at random. Rows with nothing observed are left
@@ -163,6 +167,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "solver": [StrOptions(set(SOLVERS))],
+        "moves": [Interval(Integral, 0, None, closed="left")],
         "stopping": [StrOptions(set(RULES))],
         "missing": [StrOptions({"error", "marginalize"})],
         "on_collapse": [StrOptions({"repair", "raise"})],
@@ -194,6 +199,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         verbose: int = 0,
         verbose_interval: int = 10,
         solver: str = "auto",
+        moves: int = 0,
         stopping: str = "aitken",
         missing: str = "error",
         on_collapse: str = "repair",
@@ -221,6 +227,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.solver = solver
+        self.moves = moves
         self.stopping = stopping
         self.missing = missing
         self.on_collapse = on_collapse
@@ -459,7 +466,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
             explored = search(
                 sample, K, chosen, init=self.init_params, n_init=self.n_init, rng=rng, maximize=self._maximize(),
                 executor=executor, observe=lambda model: model.observing(observation, noise), watcher=watcher,
-                threads=memory_plan.starts,
+                threads=memory_plan.starts, moves=self.moves,
             )  # fmt: skip
             models = [one.model for one in explored]
             return Begin(tuple(models), self.prior_, sample.n_rows, 1, sample=kept, explored=tuple(explored))

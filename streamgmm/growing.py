@@ -24,6 +24,7 @@ from streamgmm.em import CollapsedError, Models, m_step
 from streamgmm.executors import Executor
 from streamgmm.fitting import Stage, readings
 from streamgmm.mixture import Mixture
+from streamgmm.queries import cheapest_pair, merge_components
 from streamgmm.repair import repairing_m_step
 from streamgmm.rules import Exact, Loaded
 from streamgmm.seeding import nearest, stats_from_responsibilities, weighted_moments
@@ -208,3 +209,27 @@ def divided(model: Mixture, chosen: Sequence[Split]) -> Mixture:
             covariances[k] = split.covariances[0]
     factors, _ = family.factor(covariances)
     return Mixture.trusted(weights, means, covariances, family, factors, model.noise_weight, model.observation)
+
+
+def rearranged(model: Mixture, soil: Soil, moves: int) -> Mixture:
+    """`model` after at most so many split-and-merge moves (Ueda et al. 2000), each kept only where it gains.
+
+    EM cannot carry a component through others to where it is missing. A move merges the two components that lose least
+    by it and splits a third, on the same number of components.
+    """
+    best = soil.follow((model,), STEPS)
+    for _ in range(moves if model.n_components > 2 else 0):
+        found = best_splits(best.accepted, soil, {})
+        ordered = sorted(found.values(), key=lambda split: (-split.gain, split.component))[:FOLLOWED]
+        proposals = tuple(
+            # The second half of a split comes last, so the numbers of the pair stay.
+            merge_components(divided(best.accepted, [split]), [cheapest_pair(best.accepted, but=split.component)])
+            for split in ordered
+        )
+        if not proposals:
+            break
+        after = soil.follow((soil.follow(proposals, FIRST_STEPS).accepted,), STEPS)
+        if not after.objective > best.objective + TOLERANCE:
+            break
+        best = after
+    return best.accepted

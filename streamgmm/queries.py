@@ -130,12 +130,15 @@ def reduced(model: Mixture, n_components: int) -> Mixture:
             f"got {n_components}."
         )
     while model.n_components > n_components:
-        model = merge_components(model, [_cheapest_pair(model)])
+        model = merge_components(model, [cheapest_pair(model)])
     return model
 
 
-def _cheapest_pair(model: Mixture) -> tuple[int, int]:
-    """The pair whose moment-preserving merge has the smallest bound ((wi+wj) log|S| - wi log|Si| - wj log|Sj|) / 2."""
+def cheapest_pair(model: Mixture, but: int | None = None) -> tuple[int, int]:
+    """The pair whose moment-preserving merge has the smallest bound ((wi+wj) log|S| - wi log|Si| - wj log|Sj|) / 2.
+
+    Component `but` is left alone.
+    """
     K, D = model.means.shape
     dense = model.family.dense(model.covariances, K, D)
     log_det = np.linalg.slogdet(dense)[1]
@@ -149,6 +152,7 @@ def _cheapest_pair(model: Mixture) -> tuple[int, int]:
         merged = (1 - share)[:, None, None] * dense[i] + share[:, None, None] * dense[others]
         merged = merged + ((1 - share) * share)[:, None, None] * delta[:, :, None] * delta[:, None, :]
         cost = both * np.linalg.slogdet(merged)[1] - w[i] * log_det[i] - w[others] * log_det[others]
+        cost[(others == but) | (i == but)] = np.inf
         j = int(np.argmin(cost))
         if cost[j] < best:
             best, pair = float(cost[j]), (i, int(others[j]))

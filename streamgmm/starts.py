@@ -16,7 +16,7 @@ from streamgmm.covariance import Covariance
 from streamgmm.em import Models
 from streamgmm.executors import Executor
 from streamgmm.fitting import Stage, readings
-from streamgmm.growing import Soil, chain
+from streamgmm.growing import Soil, chain, rearranged
 from streamgmm.mixture import Mixture
 from streamgmm.rules import Exact
 from streamgmm.seeding import DIVERSE, Survey, made, prepared, sample_size, uniform
@@ -186,6 +186,7 @@ def search(
     maximize: Maximize,
     executor: Executor,
     threads: int = 1,
+    moves: int = 0,
     watcher: Watcher | None = None,
 ) -> list[Start]:
     """The models that set out on full readings, the best first: drawn and grown ones after their way on the sample.
@@ -196,6 +197,8 @@ def search(
         Tells a model how it is observed: see `Mixture.observing`.
     threads : int
         Threads that make first models.
+    moves : int
+        Split-and-merge moves that each of them may make; see `growing.rearranged`.
     """
     ground = Ground.of(survey)
     n_grown = max(1, n_init // GROWN) if n_init > 1 and init in DIVERSE else 0
@@ -216,9 +219,16 @@ def search(
         survivors = min(survivors, 2)
         found = explore(first, part, maximize=maximize, executor=executor, survivors=survivors + 1, rounds=((15, 0.0),))
         first, rounds = [(one.init, one.model) for one in found], DEAR_ROUNDS
-    return explore(
+    found = explore(
         first, ground, maximize=maximize, executor=executor, survivors=survivors, rounds=rounds, watcher=watcher
     )
+    if moves == 0:
+        return found
+    soil = ground.soil(replace(maximize, repair=True), executor, int(rng.randint(2**31 - 1)))
+    models = tuple(rearranged(one.model, soil, moves) for one in found)
+    scores = mean_log_likelihoods(models, ground.judge, executor).tolist()
+    moved = [Start(model, one.init, score) for model, one, score in zip(models, found, scores, strict=True)]
+    return [max(pair, key=lambda one: one.score) for pair in zip(found, moved, strict=True)]
 
 
 def explore(

@@ -9,7 +9,7 @@ from conftest import FAMILIES, random_mixture
 import streamgmm as sg
 from streamgmm.covariance import family
 from streamgmm.executors import Threads
-from streamgmm.growing import Soil, best_splits, chain, divided, grow
+from streamgmm.growing import Soil, best_splits, chain, divided, grow, rearranged
 from streamgmm.updates import Maximize
 
 
@@ -81,3 +81,35 @@ def test_grown_starts_win_where_groups_are_many():
     assert gm.lower_bound_ >= alone.lower_bound_ - 1e-9
     truth = np.log(1 / 25 / (2 * np.pi)) - 1.0
     assert gm.lower_bound_ > truth - 0.02
+
+
+def stuck(n=2000):
+    """Four groups in two pairs far apart, and a start that gives three components to one pair and one to the other."""
+    rng = np.random.default_rng(0)
+    means = np.array([[0.0, 0], [6, 0], [60, 0], [66, 0]])
+    X = means[rng.integers(0, 4, n)] + rng.normal(size=(n, 2))
+    start = sg.Mixture(
+        [0.2, 0.1, 0.2, 0.5], [[0.0, 0], [3, 0], [6, 0], [63, 0]], np.stack([np.eye(2)] * 3 + [np.diag([10.0, 1])])
+    )
+    truth = sg.Mixture([0.25] * 4, means, np.stack([np.eye(2)] * 4))
+    return X, start, truth.log_prob(X).mean()
+
+
+def test_moves_leave_an_optimum_that_em_does_not():
+    X, start, truth = stuck()
+    ground = soil(X)
+    left = ground.follow((start,), 500)
+    assert left.objective < truth - 0.2
+    moved = rearranged(left.accepted, ground, 3)
+    assert moved.n_components == 4
+    assert moved.log_prob(X).mean() > truth - 0.01
+    # Where nothing is wrong nothing is moved.
+    again = rearranged(moved, ground, 3)
+    np.testing.assert_allclose(np.sort(again.means[:, 0]), np.sort(moved.means[:, 0]), atol=0.05)
+
+
+def test_moves_of_the_estimator_never_do_worse():
+    X = grid(5, 5000, separation=5.0)[0]
+    options = {"init_params": "random_from_data", "random_state": 3, "reg_covar": 1e-3}
+    still, moved = (sg.GaussianMixture(25, moves=moves, **options).fit(X) for moves in (0, 10))
+    assert moved.lower_bound_ > still.lower_bound_ + 1e-3
