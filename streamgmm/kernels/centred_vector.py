@@ -10,7 +10,7 @@ from streamgmm._jit import bare_jit, inline
 from streamgmm.kernels._tiles import quadratic_tile
 from streamgmm.kernels._vector import LANES, add, broadcast, fma, highest, load, maximum, mul, store, sub, transpose
 from streamgmm.kernels.feature import FULL, TIED, lengths
-from streamgmm.kernels.panels import NO_SQUARES, finish, frame, label_rows, row_weights, softmax, weigh, write_resp
+from streamgmm.kernels.panels import finish, frame, label_rows, row_weights, softmax, weigh, write_resp
 from streamgmm.kernels.plan import Array
 from streamgmm.kernels.products import PANEL, symmetric_sums
 from streamgmm.kernels.scratch import rounded, zeros
@@ -81,7 +81,7 @@ def _add_moments(triangular, D, resp, delta, scaled, turned, out):
 @bare_jit
 def _panels(
     family, rows, weight, shift, whiten, means, roots, const, base, done, logp, resp, label, totals, statistics,
-    until, x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, moments,
+    until, x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, squares, moments,
 ):  # fmt: skip
     """`centred_vector`, with its scratch arrays; the position of the first row that is not finite, or -1."""
     n = rows.shape[0]
@@ -128,7 +128,7 @@ def _panels(
             write_resp(R, 0, K, out, here, x, resp, begin)
         if not statistics:
             continue
-        weigh(R, 0, K, out, w, norm, 0, masses, NO_SQUARES)
+        weigh(R, 0, K, out, w, norm, 0, masses, squares)
         for k in range(K):
             at = k * PANEL
             top = maximum(maximum(load(R, at), load(R, at + 8)), maximum(load(R, at + 16), load(R, at + 24)))
@@ -155,7 +155,7 @@ def centred_vector(
         roots = np.ascontiguousarray(factor[:, j, i])
     else:
         roots = np.ascontiguousarray(factor[:, :, 0])
-    x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, moments = zeros(
+    x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, squares, moments = zeros(
         (rounded(shift.shape[0], LANES), PANEL),
         (D8, PANEL),
         (PANEL,),
@@ -169,11 +169,13 @@ def centred_vector(
         (D + 1, PANEL),
         (PANEL, D8),
         (K if statistics else 0, LANES),
+        (0, LANES),
         (K if statistics else 0, *((D + 1, D8) if triangular else (2 * D, LANES))),
     )
     bad = _panels(
         family, rows, weight, shift, whiten, means, roots, const, base, done, logp, resp, label, totals, statistics,
-        np.zeros(D, np.int64), x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, moments,
+        np.zeros(D, np.int64), x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, squares,
+        moments,
     )  # fmt: skip
     if statistics and bad < 0:
         mass += masses.sum(axis=1)

@@ -28,8 +28,6 @@ from streamgmm.kernels._vector import (
 from streamgmm.kernels.feature import DIAG, FULL, SPHERICAL, TOLERANCE
 from streamgmm.kernels.products import PANEL
 
-NO_SQUARES = np.empty((0, LANES))
-
 
 @inline
 def row_weights(weight, first, count, w):

@@ -8,6 +8,8 @@ plain vector products.
 
 from __future__ import annotations
 
+import numpy as np
+
 from streamgmm._jit import inline
 from streamgmm.kernels._tiles import lane_tile, logit_tile, sum_tile
 from streamgmm.kernels._vector import LANES, broadcast, load, mul, store, transpose
@@ -20,6 +22,10 @@ WINDOW = 32
 """Features that `accumulate_products` makes at a time."""
 SPILL = 40
 """Row stride of the strip of psi: runs are written in whole vectors, and the last may reach beyond the strip."""
+
+START = np.int64(0)
+"""Where counting starts in an argument of a helper. Numba takes a plain 0 for a type of its own, and compiles the
+helper once for it and once for other numbers."""
 
 _e4, _e2, _e1 = (logit_tile(m, 4) for m in (4, 2, 1))
 _a4, _a2, _a1 = (logit_tile(m, 4, onto=True) for m in (4, 2, 1))
@@ -68,8 +74,8 @@ def logits_of_products(coef, z, at, D, phi, out):
         constant = broadcast(coef[k, p - 1])
         for v in range(0, PANEL, LANES):
             store(constant, out, k * PANEL + v)
-    first = 0
-    count = 0
+    first = START
+    count = START
     for i in range(D + 1):
         to = count * PANEL
         if i < D:
@@ -95,9 +101,10 @@ def logits_of_products(coef, z, at, D, phi, out):
 
 
 @inline
-def _add_sums(resp, psi, psi_at, stride, B, K, step, sums, f, columns):
+def _add_sums(resp, psi, psi_at, B, K, step, sums, f, columns):
     """sums (K, q8), columns f to f + columns, += R psi for psi (B, columns) at `psi_at`; `columns` a multiple of 8."""
     q = sums.shape[1]
+    stride = psi.shape[1]
     end = f + columns
     while f < end:
         k = 0
@@ -142,8 +149,7 @@ def _add_sums(resp, psi, psi_at, stride, B, K, step, sums, f, columns):
 @inline
 def accumulate(resp, psi, B, K, step, sums):
     """sums (K, q8) += R psi for R in panels (K, 32) that lie `step` apart, and psi (B, q8)."""
-    q = sums.shape[1]
-    _add_sums(resp, psi, 0, q, B, K, step, sums, 0, q)
+    _add_sums(resp, psi, START, B, K, step, sums, START, sums.shape[1])
 
 
 @inline
@@ -167,8 +173,7 @@ def accumulate_products(resp, twice, B, D, K, step, psi, sums):
     width = twice.shape[1]
     q = sums.shape[1]
     linear = D * (D + 1) // 2
-    f = 0
-    while f < linear + D:
+    for f in range(0, linear + D, WINDOW):
         columns = min(WINDOW, q - f)
         filled = 0
         while filled < columns and f + filled < linear + D:
@@ -195,8 +200,7 @@ def accumulate_products(resp, twice, B, D, K, step, psi, sums):
                         source += width
                         to += SPILL
             filled += run
-        _add_sums(resp, psi, 0, SPILL, B, K, step, sums, f, columns)
-        f += WINDOW
+        _add_sums(resp, psi, START, B, K, step, sums, f, columns)
 
 
 @inline

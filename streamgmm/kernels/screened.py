@@ -41,7 +41,6 @@ from streamgmm.kernels._vector import (
 )
 from streamgmm.kernels.feature import lengths
 from streamgmm.kernels.panels import (
-    NO_SQUARES,
     accurate,
     finish,
     frame,
@@ -54,7 +53,7 @@ from streamgmm.kernels.panels import (
     write_resp,
 )
 from streamgmm.kernels.plan import Array, Family, Plan
-from streamgmm.kernels.products import PANEL, STRIP, logits, logits_of_products, symmetric_sums
+from streamgmm.kernels.products import PANEL, START, STRIP, logits, logits_of_products, symmetric_sums
 from streamgmm.kernels.scratch import rounded, zeros
 
 SPAN = 2048
@@ -220,7 +219,7 @@ def _spans(
     rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp, label,
     sums, totals,
     until, x, z, flat, norm, side, bound, phi, R, out, slack, common, best, floor, w, value, chosen, begin_of, spare,
-    picked, scaled, part, masses, local, taken, good,
+    picked, scaled, part, masses, squares, local, taken, good,
 ):  # fmt: skip
     """`screened`, with its scratch arrays."""
     n = rows.shape[0]
@@ -309,7 +308,7 @@ def _spans(
                 floor[b] = max(R[b // PANEL, k, b % PANEL], base) - reach
                 bound[b // PANEL, k, b % PANEL] = -np.inf
             # All others that can matter.
-            size = 0
+            size = START
             for k in range(K):
                 begin_of[k] = size
                 if size + span > capacity:
@@ -375,12 +374,12 @@ def _spans(
             if resp.shape[0] > 0:
                 write_resp(R, u * K * PANEL, K, out[u], here, x, resp, begin)
             if statistics:
-                weigh(R, u * K * PANEL, K, out[u], w[u], norm, 0, masses, NO_SQUARES)
+                weigh(R, u * K * PANEL, K, out[u], w[u], norm, u * PANEL, masses, squares)
         if not statistics:
             continue
         for k in range(K):
             least = broadcast(5e-324 if always[k] != 0 else cut)
-            size = 0
+            size = START
             for u in range(used):
                 for v in range(0, PANEL, LANES):
                     lowest = maximum(mul(least, load(w[u], v)), broadcast(5e-324))
@@ -457,12 +456,14 @@ def screened(
         (_BATCH // LANES, D + 1, LANES),
         (K if statistics else 0, D + 1, D8),
         (K, LANES),
+        (0, LANES),
     )
-    picked, scaled, part, masses = rest
+    picked, scaled, part, masses, squares = rest
     dropped = _spans(
         rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp,
         label, sums, totals, until, x, z, flat, norm, side, bound, phi, R, out, slack, common, best, floor, w, value,
-        chosen, begin_of, spare, picked, scaled, part, masses, local, taken, np.zeros(panels, np.bool_),
+        chosen, begin_of, spare, picked, scaled, part, masses, squares, local, taken,
+        np.zeros(panels, np.bool_),
     )  # fmt: skip
     return float(dropped)
 
