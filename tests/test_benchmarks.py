@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from benchmarks import costs, environments, peers
+import pytest
+
+from benchmarks import costs, environments, parts, peers
+from streamgmm import kernels
 
 
 def test_one_small_case_beside_scikit_learn(tmp_path, monkeypatch, capsys):
@@ -51,3 +54,14 @@ def test_costs_fill_their_page_and_draw(tmp_path):
     for words in ("two threads", "`predict_proba`", "Zarr store", "the process grew by", "| 2 components |"):
         assert words in text
     assert (tmp_path / "cost.png").stat().st_size > 10_000
+
+
+@pytest.mark.skipif(kernels.form() == "plain", reason="the hand-tiled kernels need 512-bit vectors")
+def test_parts_of_an_iteration_fill_their_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- begin:parts -->\n<!-- end:parts -->\n")
+    assert parts.main(["--tiny", "--write", str(page)]) == 0
+    rows = [line.split("|")[1:-1] for line in page.read_text().splitlines() if line.startswith("| 8, 16")]
+    ((_, frame, logits, responsibilities, statistics, whole),) = rows
+    assert all(float(cell.split()[0].replace(",", "")) > 0 for cell in (frame, logits, responsibilities, statistics))
+    assert float(whole.split()[0].replace(",", "")) > float(logits.split()[0].replace(",", ""))

@@ -44,8 +44,8 @@ from streamgmm.kernels.scratch import rounded, zeros
 
 def batch_panels(family: int, D: int) -> int:
     """Panels whose statistics are added up together: the more, the less often the sums are read and written; what the
-    rows need must stay in the second-level cache."""
-    return 4
+    rows need must stay near, of few features in the first-level cache."""
+    return 4 if cyclic_form(family, D) else 2
 
 
 def by_lane_form(family: int, D: int) -> bool:

@@ -1,0 +1,171 @@
+"""Where an iteration's time goes, part by part, on one thread; and what the processor could do.
+
+    python -m benchmarks.parts [--write docs/performance.md] [--tiny]
+
+Each part of the hand-tiled kernels runs alone on 32 rows that stay in the first-level cache, so the sum of the parts is
+what the kernel would need if nothing had to be brought nearer. Full covariances.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.readme import processor, write_section
+from streamgmm import kernels
+from streamgmm._jit import jit
+from streamgmm.kernels import panels, products, vector
+from streamgmm.kernels._vector import LANES, add, broadcast, fma, total
+from streamgmm.kernels.scratch import rounded, zeros
+from streamgmm.mixture import Mixture
+
+SHAPES = ((2, 8), (8, 16), (16, 64), (32, 32), (63, 200))
+PANEL = products.PANEL
+
+
+@jit
+def _peak(n, a):
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = broadcast(a)
+    x, y = broadcast(0.999999), broadcast(1e-9)
+    for _ in range(n):
+        s0, s1, s2, s3, s4 = fma(s0, x, y), fma(s1, x, y), fma(s2, x, y), fma(s3, x, y), fma(s4, x, y)
+        s5, s6, s7, s8, s9 = fma(s5, x, y), fma(s6, x, y), fma(s7, x, y), fma(s8, x, y), fma(s9, x, y)
+    return total(add(add(add(s0, s1), add(s2, s3)), add(add(add(s4, s5), add(s6, s7)), add(s8, s9))))
+
+
+@jit
+def _frame(n, rows, shift, whiten, until, x, z, norm):
+    for _ in range(n):
+        panels.frame(rows, 0, PANEL - 1, shift, whiten, until, x, z, 0, norm, 0)
+
+
+@jit
+def _logits(n, cyclic, coef, z, D, phi, R):
+    for _ in range(n):
+        if cyclic:
+            products.logits_of_products(coef, z, 0, D, phi, R)
+        else:
+            panels.columns(0, z, 0, D, phi)
+            products.logits(coef, phi, R)
+
+
+@jit
+def _responsibilities(n, R, K, common, out, w, norm, masses, squares):
+    for _ in range(n):
+        for u in range(R.shape[0]):
+            panels.softmax(R, u * K * PANEL, K, -np.inf, common, out[u])
+        panels.finish(R.shape[0], common, out)
+        for u in range(R.shape[0]):
+            panels.weigh(R, u * K * PANEL, K, out[u], w, norm, 0, masses, squares)
+
+
+@jit
+def _statistics(n, cyclic, lanes, R, z, D, K, phi, twice, psi, part, by_lane):
+    B = R.shape[0] * PANEL
+    for _ in range(n):
+        for u in range(R.shape[0]):
+            if lanes:
+                products.accumulate_by_lane(R[u], K, phi, by_lane.shape[1], by_lane)
+            elif cyclic:
+                products.double_rows(z, 0, D, twice, u * PANEL)
+            else:
+                vector._turn(0, z, 0, D, phi, psi, u * PANEL * psi.shape[1], psi.shape[1])
+        if cyclic:
+            products.accumulate_products(R, twice, B, D, K, K * PANEL, psi, part)
+        elif not lanes:
+            products.accumulate(R, psi, B, K, K * PANEL, part)
+
+
+def seconds(task: Any, n: int, *arguments: Any) -> float:
+    """Least time of one repetition, of five runs of `n`."""
+    task(1, *arguments)
+    best = np.inf
+    for _ in range(5):
+        begin = time.perf_counter()
+        task(n, *arguments)
+        best = min(best, time.perf_counter() - begin)
+    return best / n
+
+
+def parts(D: int, K: int, work: float) -> dict[str, float]:
+    """Seconds a row of each part, and of the kernel; `work` is about the flop of one measurement."""
+    q = D * (D + 1) // 2 + D
+    q8, D8, u = rounded(q, LANES), rounded(D, LANES), vector.batch_panels(0, D)
+    cyclic, lanes = vector.cyclic_form(0, D), vector.by_lane_form(0, D)
+    x, z, norm, common, out, w, masses, squares, phi, R, twice, psi, part, coef, by_lane, *frame = zeros(
+        (D8, PANEL), (D8, PANEL), (PANEL,), (u * PANEL,), (u, 5, PANEL), (PANEL,), (K, LANES), (0, LANES),
+        (products.STRIP + D8 if cyclic else rounded(q + 1, LANES), PANEL), (u, K, PANEL),
+        (u * PANEL, rounded(2 * D + D // 2 + LANES, LANES)), (u * PANEL + 1, products.SPILL if cyclic else q8),
+        (K, q8), (K, q + 1), (K, q, LANES), (D,), (D, D),
+    )  # fmt: skip
+    frame[1][:] = np.eye(D)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(PANEL, D))
+    n = max(1, int(work / (4 * K * q * PANEL * u)))
+    R[:] = -30 * rng.random(R.shape)
+    per_row = {
+        "rows into the frame": seconds(_frame, n * u, rows, *frame, np.arange(1, D + 1), x, z, norm) / PANEL,
+        "logits": seconds(_logits, n * u, cyclic, coef, z, D, phi, R[0]) / PANEL,
+        "responsibilities": seconds(_responsibilities, n, R, K, common, out, w, norm, masses, squares) / (u * PANEL),
+        "statistics": seconds(_statistics, n, cyclic, lanes, R, z, D, K, phi, twice, psi, part, by_lane) / (u * PANEL),
+    }
+    many = max(2048, min(65_536, int(work / (4 * K * q)) // 4))
+    half = rng.normal(size=(K, D, 2 * D))
+    model = Mixture(np.full(K, 1 / K), rng.normal(size=(K, D)), half @ half.transpose(0, 2, 1) / D, "full")
+    plan, data = model._prepare().plan, rng.normal(size=(many, D))
+
+    def whole(n: int) -> None:
+        for _ in range(n):
+            kernels.run(plan, data, None, statistics=True, crowd=0.0)
+
+    return {**per_row, "the whole kernel": seconds(whole, 1) / many}
+
+
+def table(shapes: tuple[tuple[int, int], ...], work: float) -> list[str]:
+    """What the parts need, as Markdown."""
+    n = int(work / 160)
+    peak = 160 / seconds(_peak, n, 1.0) / 1e9
+    names = ["rows into the frame", "logits", "responsibilities", "statistics", "the whole kernel"]
+    lines = [
+        f"ns a row on one thread, in brackets GFLOP/s. Multiply-adds on registers alone: {peak:.0f} GFLOP/s a core.",
+        "",
+        "| features, components | " + " | ".join(names) + " |",
+        "|---|" + "---|" * len(names),
+    ]
+    for D, K in shapes:
+        flop = 2.0 * K * (D * (D + 1) // 2 + D + 1)
+        flops = {"logits": flop, "statistics": flop, "the whole kernel": 2 * flop}
+        found = parts(D, K, work)
+        cells = [
+            f"{1e9 * found[name]:,.1f}" + (f" ({flops[name] / found[name] / 1e9:.0f})" if name in flops else "")
+            for name in names
+        ]
+        lines.append(f"| {D}, {K} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; 1 where the hand-tiled kernels do not run here."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", type=Path, help="write the table between the markers of this file")
+    parser.add_argument("--tiny", action="store_true", help="small, as the tests run it")
+    options = parser.parse_args(arguments)
+    if kernels.form() == "plain":
+        print("The hand-tiled kernels do not run on this processor: it has no 512-bit vectors.", file=sys.stderr)
+        return 1
+    lines = table(SHAPES[1:3] if options.tiny else SHAPES, 1e7 if options.tiny else 4e8)
+    lines += ["", f"Measured on one of {os.cpu_count()} cores of {processor()}."]
+    print("\n".join(lines))
+    if options.write:
+        write_section(options.write, "parts", "\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
