@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.estimator import GaussianMixture
 from streamgmm.mixture import Mixture
+from streamgmm.queries import cheapest_pair, merge_components
 from streamgmm.seeding import Survey, survey
 from streamgmm.shapes import Pieces, Shape, pieces_of, shape_of
 
@@ -360,6 +361,20 @@ def too_many(case: Case) -> Iterator[Finding]:
             "too-many-components",
             f"{share:.0%} of the rows belong to no component by more than 60 %.",
             {"share_below_0.6": share},
+            "n_components may be too large: compare BIC and ICL over a range, sg.select(X, n_components=range(1, 16)).",
+        )
+        return
+    pair = cheapest_pair(case.model)
+    merged = merge_components(case.model, [pair])
+    rows = np.asarray(case.sample.rows, np.float64)
+    lost = np.average(case.model.log_prob(rows) - merged.log_prob(rows), weights=case.sample.weight) * case.sample.count
+    saved = 0.5 * (case.model.n_parameters - merged.n_parameters) * np.log(case.sample.count)
+    if lost < saved:
+        yield Finding(
+            "too-many-components",
+            f"Components {pair[0]} and {pair[1]} as one would lose {lost:.0f} nats of log-likelihood, less than the "
+            f"{saved:.0f} that BIC counts for their parameters.",
+            {"pair": list(pair), "nats_lost": float(lost), "nats_of_bic": float(saved)},
             "n_components may be too large: compare BIC and ICL over a range, sg.select(X, n_components=range(1, 16)).",
         )
 
