@@ -176,7 +176,7 @@ def select(
         raise ValueError(f"n_components must name numbers >= 1, and covariance_types be given; got {Ks}.")
     if init_params == SPREAD:
         raise ValueError(
-            f"select starts from one sample; init_params={SPREAD!r} would read all rows six times for every K. "
+            f"select starts from one sample; init_params={SPREAD!r} would read all rows 7 times for every K. "
             "Use init_params='kmeans', or fit GaussianMixture for the K in question."
         )
     if criterion not in CRITERIA:

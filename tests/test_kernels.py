@@ -192,3 +192,17 @@ def test_warmup_compiles_every_form():
         from streamgmm.kernels.centred_vector import _panels as compiled
 
     assert len(compiled.signatures) >= 2
+
+
+@pytest.mark.parametrize("D", [1, 2, 3])
+def test_rows_in_single_precision_are_read_as_they_are(monkeypatch, D):
+    """Few features come in whole vectors, the last rows one by one; both types in the same way."""
+    plan = mixture("full", 3, D)._prepare().plan
+    rows = np.random.default_rng(D).normal(size=(77, D)).astype(np.float32)
+    plain, single, double = (
+        forced(monkeypatch, form, plan, r)
+        for form, r in (("plain", rows), ("vector", rows), ("vector", rows.astype(float)))
+    )
+    np.testing.assert_array_equal(single[0].feature, double[0].feature)
+    np.testing.assert_array_equal(single[1]["logp"], double[1]["logp"])
+    np.testing.assert_allclose(single[1]["logp"], plain[1]["logp"], rtol=1e-12)

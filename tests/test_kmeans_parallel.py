@@ -56,13 +56,16 @@ def test_a_checkpoint_keeps_what_was_drawn(tmp_path):
     stopped = sg.GaussianMixture(3, max_time=1e-9, **options)
     with pytest.warns(match="did not converge"):
         stopped.fit(X)
-    assert sg.GaussianMixture(3, **options).fit(X).converged_
+    resumed = sg.GaussianMixture(3, **options).fit(X)
+    whole = sg.GaussianMixture(3, init_params="kmeans||", random_state=0).fit(X)
+    assert resumed.converged_
+    np.testing.assert_array_equal(resumed.means_, whole.means_)
 
 
 def test_where_it_has_no_meaning_it_says_so():
     X = with_a_small_group(500, 20)
     with pytest.raises(ValueError, match="Use init_params='kmeans'"):
         sg.GaussianMixture(3, init_params="kmeans||", missing="marginalize").fit(X)
-    with pytest.raises(ValueError, match="six times for every K"):
+    with pytest.raises(ValueError, match="7 times for every K"):
         sg.select(X, range(1, 3), init_params="kmeans||")
     assert sg.GaussianMixture(3, init_params="kmeans||", random_state=0).partial_fit(X).means_.shape == (3, 2)

@@ -1,0 +1,65 @@
+"""Threads that are kept from run to run."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from dataclasses import dataclass
+
+import pytest
+
+from streamgmm.executors import Threads
+
+
+@dataclass(frozen=True)
+class Numbered:
+    index: int
+
+
+CHUNKS = [Numbered(i) for i in range(8)]
+
+
+def join(a, b):
+    return a + b
+
+
+def threads(executor):
+    return set(executor.run(lambda chunk: [threading.get_ident()], CHUNKS, join))
+
+
+def test_runs_share_their_threads():
+    executor = Threads(2)
+    first, second = threads(executor), threads(executor)
+    assert 1 <= len(first | second) <= 2
+
+
+def test_a_copy_has_threads_of_its_own():
+    executor = Threads(2)
+    before = threads(executor)
+    copy = pickle.loads(pickle.dumps(executor))
+    assert copy.n_jobs == 2
+    assert executor.run(lambda c: c.index, CHUNKS, join) == copy.run(lambda c: c.index, CHUNKS, join) == 28
+    assert not before & threads(copy)
+
+
+def test_an_error_is_not_raised_while_another_task_still_reads():
+    executor = Threads(2)
+    started, failed = threading.Event(), threading.Event()
+    finished = []
+
+    def task(chunk):
+        if chunk.index == 0:
+            assert started.wait(10)
+            failed.set()
+            raise ValueError("chunk 0")
+        started.set()
+        assert failed.wait(10)
+        finished.append(sum(range(200_000)))
+        return 1
+
+    with pytest.raises(ValueError, match="chunk 0"):
+        executor.run(task, CHUNKS, join)
+    done = len(finished)
+    assert done >= 1
+    assert executor.run(lambda c: c.index, CHUNKS, join) == 28  # and they serve again
+    assert len(finished) == done
