@@ -3,53 +3,42 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
-from numbers import Integral, Real
 from os import PathLike
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, DensityMixin, _fit_context
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import Interval, StrOptions
+from numpy.typing import ArrayLike
+from sklearn.base import DensityMixin, _fit_context
 
 from streamgmm import kernels
-from streamgmm.candidates import Begin, Candidate, Memory, best, candidates, running
+from streamgmm.beginnings import Beginning, begin, begin_again
+from streamgmm.candidates import Begin, Memory, best, candidates, running
 from streamgmm.checkpoint import Journal, open_journal
-from streamgmm.covariance import Covariance, check_covariances, family
+from streamgmm.covariance import family
 from streamgmm.em import Step
 from streamgmm.errors import ModelFileError
 from streamgmm.executors import Executor, Threads, single_threaded_blas
 from streamgmm.fitted import Fitted
 from streamgmm.fitting import Position, readings
-from streamgmm.kmeans_parallel import SPREAD, spread_out
 from streamgmm.memory import MemoryPlan, Shape, plan_memory
-from streamgmm.mixture import Mixture, observed
+from streamgmm.outcome import Clock, print_progress, report_of, warn_unless_converged
+from streamgmm.parameters import MixtureParameters
 from streamgmm.partial import Partial
 from streamgmm.persistence import load_model
 from streamgmm.prior import NormalInverseWishart
 from streamgmm.resident import Peak
 from streamgmm.rowcount import RowCount
-from streamgmm.seeding import INIT, background_box, made, prepared, survey
 from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
-from streamgmm.starts import Watcher, sample_rows, search
+from streamgmm.starts import Watcher, sample_rows
 from streamgmm.stopping import RULES
 from streamgmm.updates import Maximize
-
-Array = NDArray[np.float64]
 
 _WITHOUT_EFFECT = {"verbose", "verbose_interval", "executor", "n_jobs", "memory_limit", "checkpoint", "max_time"}
 """Parameters that a model does not depend on; the chunks that `memory_limit` may lead to are told by the source."""
 
-_NOISE_START = 0.5
-"""Weight of the background in the first model. Large, so that the components start from the dense parts only: from 0.1,
-with 19 % of background, EM was seen to end in a poor optimum; from 0.3 and 0.5 it found the right one."""
 
-
-class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
+class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
     """Gaussian mixture fitted by exact EM, one chunk of the data at a time.
 
     Parameters
@@ -151,95 +140,6 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
     [1.0, 10.0]
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"}), Covariance],
-        "tol": [Interval(Real, 0.0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(Integral, 0, None, closed="left")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [StrOptions({*INIT, SPREAD})],
-        "weights_init": ["array-like", None],
-        "means_init": ["array-like", None],
-        "precisions_init": ["array-like", None],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
-        "solver": [StrOptions(set(SOLVERS))],
-        "moves": [Interval(Integral, 0, None, closed="left")],
-        "stopping": [StrOptions(set(RULES))],
-        "missing": [StrOptions({"error", "marginalize"})],
-        "on_collapse": [StrOptions({"repair", "raise"})],
-        "prior": [StrOptions({"default"}), NormalInverseWishart, None],
-        "noise": [StrOptions({"uniform"}), None],
-        "executor": [StrOptions({"threads", "dask"}), Executor, None],
-        "n_jobs": [Integral, None],
-        "half_life": [Interval(Real, 0.0, None, closed="neither"), None],
-        "memory_limit": [str, Interval(Integral, 1, None, closed="left"), None],
-        "checkpoint": [str, PathLike, None],
-        "max_time": [Interval(Real, 0.0, None, closed="neither"), None],
-    }
-
-    def __init__(
-        self,
-        n_components: int = 1,
-        *,
-        covariance_type: str = "full",
-        tol: float = 1e-6,
-        reg_covar: float = 1e-6,
-        max_iter: int = 100,
-        n_init: int = 1,
-        init_params: str = "kmeans",
-        weights_init: ArrayLike | None = None,
-        means_init: ArrayLike | None = None,
-        precisions_init: ArrayLike | None = None,
-        random_state: Any = None,
-        warm_start: bool = False,
-        verbose: int = 0,
-        verbose_interval: int = 10,
-        solver: str = "auto",
-        moves: int = 0,
-        stopping: str = "aitken",
-        missing: str = "error",
-        on_collapse: str = "repair",
-        prior: str | NormalInverseWishart | None = None,
-        noise: str | None = None,
-        executor: Any = None,
-        n_jobs: int | None = None,
-        memory_limit: str | int | None = None,
-        checkpoint: str | PathLike[str] | None = None,
-        max_time: float | None = None,
-        half_life: float | None = None,
-    ) -> None:
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.means_init = means_init
-        self.precisions_init = precisions_init
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
-        self.solver = solver
-        self.moves = moves
-        self.stopping = stopping
-        self.missing = missing
-        self.on_collapse = on_collapse
-        self.prior = prior
-        self.noise = noise
-        self.executor = executor
-        self.n_jobs = n_jobs
-        self.memory_limit = memory_limit
-        self.checkpoint = checkpoint
-        self.max_time = max_time
-        self.half_life = half_life
-
     # Fitting ----------------------------------------------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -325,69 +225,6 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         """
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
-    def _steps(self, source: Source, executor: Executor, began: float, watcher: Watcher | None = None) -> Iterator[Any]:
-        """Fit `source`, yielding every `Step`; attributes are set when the last one is taken."""
-        if source.n_rows is not None and source.n_rows < self.n_components:
-            raise ValueError(
-                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
-                f"n_samples = {source.n_rows}. Lower n_components."
-            )
-        memory_plan, peak = self._memory_plan(source, executor)
-        source = memory_plan.source
-        journal = self._journal(source)
-        with journal.running():
-            executor = memory_plan.executor(executor)
-            reader = journal.executor(executor)
-            begin: Begin = journal.once(
-                "begin", lambda: self._starts(source, reader, executor, journal, memory_plan, watcher)
-            )
-            self.prior_ = begin.prior
-            started = time.perf_counter()
-            place = journal.get("em") or (candidates(begin.models, begin.traces), Position())
-            rows = journal.get("rows") or RowCount(begin.rows)
-            memory, position = place
-            settings = Settings(
-                self.n_components, source.n_features, self._maximize(), RULES[self.stopping](self.tol), self.tol,
-                self.max_iter, executor, begin.sample, source.n_rows,
-            )  # fmt: skip
-            if self.max_iter > 0 and running(memory):
-                for step in readings(source, memory, SOLVERS[self.solver](settings), reader, position=position):
-                    memory, position = place = step.memory, step.state
-                    rows = rows.after(step, source)
-                    journal.put("rows", rows)
-                    journal.put("em", place)
-                    self._print(memory, position.readings)
-                    yield step
-                    if self.max_time is not None and time.perf_counter() - began > self.max_time:
-                        break
-            self._finish(memory, begin, begin.passes + position.readings, began, started)
-            journal.put("em", place, last=True)
-            self.report_["checkpoint"] = journal.report()
-            self.report_["memory"] = {**memory_plan.numbers, **peak.report()}
-
-    def _sample_rows(self, n_features: int) -> int:
-        return sample_rows(self.n_components, n_features, rich=self.solver == "auto" and self.n_init > 1)
-
-    def _memory_plan(self, source: Source, executor: Executor) -> tuple[MemoryPlan, Peak]:
-        """What `memory_limit` allows, and a gauge that starts at the size of the process without data."""
-        K, D = self.n_components, source.n_features
-        given = all(value is not None for value in (self.weights_init, self.means_init, self.precisions_init))
-        sampled = 0 if given or (self.warm_start and hasattr(self, "mixture_")) else self._sample_rows(D)
-        chosen, saved = family(self.covariance_type), self.checkpoint is not None
-        shape = Shape(chosen, K, D, self.n_init, sampled, {"incremental": 32, "stepwise": 3}.get(self.solver, 0), saved)
-        n_jobs, elsewhere = executor.threads_per_process, not isinstance(executor, Threads)
-        plan = plan_memory(source, shape, limit=self.memory_limit, n_jobs=n_jobs, elsewhere=elsewhere)
-        if self.memory_limit is not None:
-            kernels.warmup((source.dtype,))
-        return plan, Peak()
-
-    def _journal(self, source: Source) -> Journal:
-        """Where the state of a fit of `source` is kept: see `checkpoint`."""
-        settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _WITHOUT_EFFECT}
-        if self.warm_start and hasattr(self, "mixture_"):
-            settings["warm_start"] = (self.mixture_, self.lower_bounds_)
-        return open_journal(self.checkpoint, source.fingerprint, {"estimator": type(self).__name__, **settings})
-
     def discard_checkpoint(self, X: Any, sample_weight: ArrayLike | None = None) -> int:
         """Delete the checkpoints of a fit to these data with these parameters; the number of files deleted.
 
@@ -401,10 +238,67 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         """
         return self._journal(self._source(X, sample_weight, reset=True)).discard()
 
-    def _maximize(self) -> Maximize:
-        return Maximize(self.reg_covar, self.on_collapse == "repair", self.prior_)
+    # The way of a fit -------------------------------------------------------------------------------------------
 
-    def _starts(
+    def _steps(
+        self, source: Source, executor: Executor, began: float, watcher: Watcher | None = None
+    ) -> Iterator[Step]:
+        """Fit `source`, yielding every `Step`; attributes are set when the last one is taken."""
+        if source.n_rows is not None and source.n_rows < self.n_components:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
+                f"n_samples = {source.n_rows}. Lower n_components."
+            )
+        memory_plan, peak = self._memory_plan(source, executor)
+        source = memory_plan.source
+        journal = self._journal(source)
+        with journal.running():
+            executor = memory_plan.executor(executor)
+            reader = journal.executor(executor)
+            begun: Begin = journal.once(
+                "begin", lambda: self._begin(source, reader, executor, journal, memory_plan, watcher)
+            )
+            self.prior_ = begun.prior
+            clock = Clock(began, time.perf_counter())
+            place = journal.get("em") or (candidates(begun.models, begun.traces), Position())
+            rows = journal.get("rows") or RowCount(begun.rows)
+            memory, position = place
+            settings = Settings(
+                self.n_components, source.n_features,
+                Maximize(self.reg_covar, self.on_collapse == "repair", begun.prior), RULES[self.stopping](self.tol),
+                self.tol, self.max_iter, executor, begun.sample, source.n_rows,
+            )  # fmt: skip
+            if self.max_iter > 0 and running(memory):
+                for step in readings(source, memory, SOLVERS[self.solver](settings), reader, position=position):
+                    memory, position = place = step.memory, step.state
+                    rows = rows.after(step, source)
+                    journal.put("rows", rows)
+                    journal.put("em", place)
+                    if self.verbose:
+                        print_progress(memory, position.readings, self.verbose_interval)
+                    yield step
+                    if self.max_time is not None and time.perf_counter() - began > self.max_time:
+                        break
+            self._finish(memory, begun, begun.passes + position.readings, clock)
+            journal.put("em", place, last=True)
+            self.report_["checkpoint"] = journal.report()
+            self.report_["memory"] = {**memory_plan.numbers, **peak.report()}
+
+    def _finish(self, memory: Memory, begun: Begin, n_passes: int, clock: Clock) -> None:
+        """Set what is known of a fit that has ended."""
+        winner = best(memory)
+        self.prior_ = begun.prior
+        self.mixture_ = winner.accepted
+        self.converged_ = winner.status == "converged"
+        self.n_iter_ = winner.n_iter
+        self.lower_bounds_ = list(winner.trace)
+        self.lower_bound_ = winner.objective
+        self.n_passes_ = n_passes
+        self.report_ = report_of(memory, begun, solver=self.solver, n_passes=n_passes, clock=clock)
+        if self.max_iter > 0:
+            warn_unless_converged(memory, self.tol, stacklevel=5)  # where fit was called, behind scikit-learn's wrapper
+
+    def _begin(
         self,
         source: Source,
         reader: Executor,
@@ -413,184 +307,46 @@ class GaussianMixture(Fitted, Partial, DensityMixin, BaseEstimator):
         memory_plan: MemoryPlan,
         watcher: Watcher | None,
     ) -> Begin:
-        """First models, and what is known before the first E-step. `reader` reads the data, `executor` the sample."""
+        """What the fit begins with; see `beginnings`. `reader` reads the data, `executor` the sample."""
         chosen = family(self.covariance_type)
         K, D = self.n_components, source.n_features
-        if self.warm_start and hasattr(self, "mixture_"):
-            if self.mixture_.means.shape != (K, D) or self.mixture_.family is not chosen:
-                raise ValueError(
-                    f"warm_start: the last fit has shape {self.mixture_.means.shape} and covariance_type "
-                    f"{self.mixture_.family.name!r}; expected {(K, D)} and {chosen.name!r}. Set warm_start=False."
-                )
-            self.prior_ = getattr(self, "prior_", None)
-            model = self.mixture_.observing(observed(self.mixture_.box, self.missing, D))
-            return Begin((model,), self.prior_, traces=(tuple(self.lower_bounds_),))
-        weights, means, covariances = self._given(chosen, K, D)
-        given: Mixture | None = None
-        if weights is not None and means is not None and covariances is not None:
-            given = Mixture(weights if self.noise is None else weights / weights.sum(), means, covariances, chosen)
-        prior = NormalInverseWishart() if isinstance(self.prior, str) else self.prior
-        self.prior_ = None
-        if given is not None and self.noise is None and (prior is None or not prior.needs_data):
-            self.prior_ = prior if prior is None else prior.resolve(chosen, K, D, None, None)
-            return Begin((given.observing(observed(None, self.missing, D)),), self.prior_)
-        rng = journal.generator(self.random_state)
-        seed = int(rng.randint(2**31 - 1))
-        size = memory_plan.sample_rows or self._sample_rows(D)
-        sample = survey(source, reader, size=size, seed=seed, missing=self.missing == "marginalize")
-        if sample.n_rows < K:
-            raise ValueError(
-                f"Expected n_samples >= n_components but got n_components = {K}, n_samples = {sample.n_rows} rows "
-                "of positive weight. Lower n_components."
-            )
-        kept = sample if self.solver == "auto" else None
-        if prior is not None:
-            covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
-            self.prior_ = prior.resolve(chosen, K, D, sample.mean, covariance)
-        box = None if self.noise is None else background_box(sample.box)
-        observation = observed(box, self.missing, D)
-        noise = None if weights is None else 1.0 - float(weights.sum())
-        if self.noise is not None:
-            noise = noise if noise is not None and noise > 1e-6 else _NOISE_START
-            weights = weights if weights is None else weights / weights.sum()
-        if given is not None:
-            return Begin((given.observing(observation, noise),), self.prior_, sample.n_rows, 1, sample=kept)
-        if self.init_params == SPREAD and weights is means is covariances is None and K > 1:
-            found, more = spread_out(
-                source, reader, sample, K, chosen, n_init=self.n_init, rng=rng, reg_covar=self.reg_covar,
-                missing=self.missing == "marginalize",
-            )  # fmt: skip
-            models = [model.observing(observation, noise) for model in found]
-            return Begin(tuple(models), self.prior_, sample.n_rows, 1 + more, sample=kept)
-        if self.solver == "auto" and K > 1 and weights is means is covariances is None:
-            explored = search(
-                sample, K, chosen, init=self.init_params, n_init=self.n_init, rng=rng, maximize=self._maximize(),
-                executor=executor, observe=lambda model: model.observing(observation, noise), watcher=watcher,
-                threads=memory_plan.starts, moves=self.moves,
-            )  # fmt: skip
-            models = [one.model for one in explored]
-            return Begin(tuple(models), self.prior_, sample.n_rows, 1, sample=kept, explored=tuple(explored))
-        models = []
-        starts = [
-            prepared(sample, K, chosen, init=self.init_params, rng=rng, reg_covar=self.reg_covar, centres=means)
-            for _ in range(self.n_init)
-        ]
-        for model in made(starts, threads=memory_plan.starts):
-            models.append(
-                Mixture(
-                    model.weights if weights is None else weights,
-                    model.means if means is None else means,
-                    model.covariances if covariances is None else covariances,
-                    chosen,
-                ).observing(observation, noise)
-            )
-        return Begin(tuple(models), self.prior_, sample.n_rows, 1, sample=kept)
+        if self._goes_on:
+            trace, prior = tuple(self.lower_bounds_), getattr(self, "prior_", None)
+            return begin_again(self.mixture_, trace, prior, chosen, (K, D), self.missing)
+        wanted = Beginning(
+            chosen, K, D, self._given(chosen, D), self.init_params, self.n_init, self.moves, self.missing,
+            NormalInverseWishart() if isinstance(self.prior, str) else self.prior, self.noise is not None,
+            self.reg_covar, self.on_collapse == "repair", self.solver == "auto",
+            memory_plan.sample_rows or self._sample_rows(D), memory_plan.starts,
+        )  # fmt: skip
+        return begin(wanted, source, reader, executor, lambda: journal.generator(self.random_state), watcher)
 
-    def _given(self, chosen: Covariance, K: int, D: int) -> tuple[Array | None, Array | None, Array | None]:
-        """Parameters given by the user, checked, precisions turned into covariances."""
-        weights = means = covariances = None
-        if self.weights_init is not None:
-            weights = np.array(self.weights_init, np.float64)
-            if weights.shape != (K,):
-                raise ValueError(f"The parameter 'weights' should have the shape of ({K},), but got {weights.shape}")
-            if not ((weights >= 0) & (weights <= 1)).all():
-                raise ValueError(
-                    "The parameter 'weights' should be in the range [0, 1], but got max value "
-                    f"{weights.max():.5f}, min value {weights.min():.5f}"
-                )
-            if weights.sum() > 1 + 1e-6 or (weights.sum() < 1 - 1e-6 and self.noise is None):
-                raise ValueError(
-                    f"The parameter 'weights' should be normalized, but got sum(weights) = {weights.sum():.5f}"
-                )
-        if self.means_init is not None:
-            means = np.array(self.means_init, np.float64)
-            if means.shape != (K, D):
-                raise ValueError(f"The parameter 'means' should have the shape of ({K}, {D}), but got {means.shape}")
-        if self.precisions_init is not None:
-            precisions = np.array(self.precisions_init, np.float64)
-            if precisions.shape != chosen.shape(K, D):
-                raise ValueError(
-                    f"The parameter '{chosen.name} precision' should have the shape of {chosen.shape(K, D)}, "
-                    f"but got {precisions.shape}"
-                )
-            checked = check_covariances(chosen, precisions, K, D)
-            _, good = chosen.factor(checked)
-            if not good.all():
-                kind = "positive" if chosen.name in ("diag", "spherical") else "symmetric, positive-definite"
-                raise ValueError(f"'{chosen.name} precision' should be {kind}")
-            covariances = chosen.covariances_from_precisions(checked)
-        return weights, means, covariances
+    @property
+    def _goes_on(self) -> bool:
+        return self.warm_start and hasattr(self, "mixture_")
 
-    def _finish(self, memory: Memory, begin: Begin, n_passes: int, began: float, started: float) -> None:
-        winner = best(memory)
-        self.mixture_ = winner.accepted
-        self.converged_ = winner.status == "converged"
-        self.n_iter_ = winner.n_iter
-        self.lower_bounds_ = list(winner.trace)
-        self.lower_bound_ = winner.objective
-        self.n_passes_ = n_passes
-        self.report_ = self._report(winner, memory, begin, n_passes, began, started)
-        if not self.converged_ and self.max_iter > 0:
-            warnings.warn(
-                f"Best performing initialization did not converge after {winner.n_iter} iterations: the estimated "
-                f"distance to the limit is {winner.distance:.2g} nats per row, tol is {self.tol:g}. "
-                "Raise max_iter or tol, change the init parameters, or check for degenerate data.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+    def _sample_rows(self, n_features: int) -> int:
+        return sample_rows(self.n_components, n_features, rich=self.solver == "auto" and self.n_init > 1)
 
-    def _report(
-        self, winner: Candidate, memory: Memory, begin: Begin, n_passes: int, began: float, started: float
-    ) -> dict[str, Any]:
-        now = time.perf_counter()
-        report: dict[str, Any] = {
-            "solver": self.solver,
-            "objective": "mean log-likelihood" if self.prior_ is None else "penalised mean log-likelihood",
-            "n_passes": n_passes,
-            "n_iter": winner.n_iter,
-            "converged": winner.status == "converged",
-            "starts": [
-                {
-                    "index": c.index,
-                    "lower_bound": c.objective,
-                    "n_iter": c.n_iter,
-                    "status": c.status,
-                    "rejected": c.rejected,
-                }
-                for c in memory
-            ],
-            "explored": [{"init": one.init, "score": one.score} for one in begin.explored],
-            "repairs": list(winner.repairs),
-            "seconds": {"total": now - began, "start": started - began, "em": now - started},
-        }
-        if winner.last is not None:
-            last = winner.last
-            df = winner.model.n_parameters
-            bic = float(-2.0 * last.loglik + df * np.log(last.count))
-            report |= {
-                "rows": last.rows,
-                "weight": last.count,
-                "dropped": last.dropped,
-                "loglik": last.loglik,
-                "n_parameters": df,
-                "bic": bic,
-                "aic": -2.0 * last.loglik + 2.0 * df,
-                "icl": bic - 2.0 * last.log_max,
-            }
-        return report
+    def _memory_plan(self, source: Source, executor: Executor) -> tuple[MemoryPlan, Peak]:
+        """What `memory_limit` allows, and a gauge that starts at the size of the process without data."""
+        K, D = self.n_components, source.n_features
+        given = all(value is not None for value in (self.weights_init, self.means_init, self.precisions_init))
+        sampled = 0 if given or self._goes_on else self._sample_rows(D)
+        chosen, saved = family(self.covariance_type), self.checkpoint is not None
+        shape = Shape(chosen, K, D, self.n_init, sampled, {"incremental": 32, "stepwise": 3}.get(self.solver, 0), saved)
+        n_jobs, elsewhere = executor.threads_per_process, not isinstance(executor, Threads)
+        plan = plan_memory(source, shape, limit=self.memory_limit, n_jobs=n_jobs, elsewhere=elsewhere)
+        if self.memory_limit is not None:
+            kernels.warmup((source.dtype,))
+        return plan, Peak()
 
-    def _print(self, memory: Memory, iteration: int) -> None:
-        if not self.verbose:
-            return
-        if iteration == 1:
-            print(f"Initialization: {len(memory)} start(s)")
-        if iteration % self.verbose_interval == 0 or all(c.status != "running" for c in memory):
-            leader = best(memory)
-            change = leader.trace[-1] - leader.trace[-2] if len(leader.trace) > 1 else np.inf
-            running = sum(c.status == "running" for c in memory)
-            print(
-                f"  Iteration {iteration}\t ll per row {leader.objective:.9g}\t change {change:.5g}\t running {running}"
-            )
+    def _journal(self, source: Source) -> Journal:
+        """Where the state of a fit of `source` is kept: see `checkpoint`."""
+        settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _WITHOUT_EFFECT}
+        if self._goes_on:
+            settings["warm_start"] = (self.mixture_, self.lower_bounds_)
+        return open_journal(self.checkpoint, source.fingerprint, {"estimator": type(self).__name__, **settings})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

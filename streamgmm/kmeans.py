@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from functools import partial
-from numbers import Integral, Real
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -14,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.cluster import kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.centres import Centres, LloydStats
@@ -22,6 +21,7 @@ from streamgmm.em import e_step, em, merge_all
 from streamgmm.executors import Executor, one_thread
 from streamgmm.kmeans_parallel import kmeans_parallel
 from streamgmm.lloyd import LloydUpdate, Run, Runs, relocate
+from streamgmm.parameters import EXECUTION, NOT_NEGATIVE, WHOLE
 from streamgmm.reading import Reader
 from streamgmm.rules import Exact
 from streamgmm.seeding import Survey, sample_size, survey
@@ -78,15 +78,14 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "n_clusters": [WHOLE],
         "init": [StrOptions({"k-means++", "k-means||", "random"}), "array-like"],
-        "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_init": [StrOptions({"auto"}), WHOLE],
+        "max_iter": [WHOLE],
+        "tol": [NOT_NEGATIVE],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
-        "executor": [StrOptions({"threads", "dask"}), Executor, None],
-        "n_jobs": [Integral, None],
+        **EXECUTION,
     }
 
     def __init__(

@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.covariance import TIED
 from streamgmm.estimator import GaussianMixture
-from streamgmm.executors import Executor
 from streamgmm.mixture import Mixture, check_weight
+from streamgmm.parameters import FAMILY, WHOLE, MixtureParameters
 from streamgmm.reading import Reader, map_chunks
 from streamgmm.seeding import INIT
 from streamgmm.selection import select
@@ -33,6 +33,12 @@ _SHARED = (
     "random_state", "executor", "n_jobs",
 )  # fmt: skip
 """Settings of a mixture under which `select` can fit several numbers of components together."""
+
+
+_MIXTURE = (
+    "covariance_type", "tol", "reg_covar", "max_iter", "n_init", "init_params", "random_state", "executor", "n_jobs",
+)  # fmt: skip
+"""Parameters of the detector that are those of its mixture."""
 
 
 class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
@@ -88,19 +94,15 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left"), "array-like", range],
+        "n_components": [WHOLE, "array-like", range],
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
         "light_components": [StrOptions({"drop", "keep"})],
-        "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
-        "tol": [Interval(Real, 0.0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        **{name: MixtureParameters._parameter_constraints[name] for name in _MIXTURE},
+        "covariance_type": [FAMILY],
+        "max_iter": [WHOLE],
+        "n_init": [StrOptions({"auto"}), WHOLE],
         "init_params": [StrOptions(set(INIT))],
-        "random_state": ["random_state"],
         "estimator": [GaussianMixture, None],
-        "executor": [StrOptions({"threads", "dask"}), Executor, None],
-        "n_jobs": [Integral, None],
     }
 
     def __init__(
@@ -203,18 +205,8 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
             return gm if isinstance(self.n_components, Integral) else gm.set_params(n_components=n_components)
         chosen = not isinstance(self.n_components, Integral)
         n_init = (4 if chosen else 1) if isinstance(self.n_init, str) else self.n_init
-        return GaussianMixture(
-            n_components,
-            covariance_type=self.covariance_type,
-            tol=self.tol,
-            reg_covar=self.reg_covar,
-            max_iter=self.max_iter,
-            n_init=n_init,
-            init_params=self.init_params,
-            random_state=self.random_state,
-            executor=self.executor,
-            n_jobs=self.n_jobs,
-        )
+        settings = {name: getattr(self, name) for name in _MIXTURE}
+        return GaussianMixture(n_components, **{**settings, "n_init": n_init})
 
     def _scoring_mixture(self) -> tuple[Mixture, tuple[int, ...]]:
         model = self.estimator_.mixture_

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -16,24 +15,17 @@ from streamgmm.covariance import family
 from streamgmm.em import non_finite
 from streamgmm.learner import Learner, StepReport
 from streamgmm.mixture import Mixture, check_weight
+from streamgmm.parameters import MixtureParameters
 from streamgmm.reading import Reader
 from streamgmm.sources import is_array_like
 
 Array = NDArray[np.float64]
 
 
-class Partial(Reader):
-    """Mixin for mixtures with the parameters of `streamgmm.GaussianMixture`."""
+class Partial(Reader, MixtureParameters):
+    """A mixture that learns from a stream."""
 
-    n_components: int
-    covariance_type: Any
-    reg_covar: float
-    init_params: str
-    n_init: int
-    random_state: Any
-    half_life: float | None
     mixture_: Mixture
-    _given: Callable[[Any, int, int], tuple[Array | None, Array | None, Array | None]]
     _learner: Learner | None = None
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
@@ -93,7 +85,7 @@ class Partial(Reader):
         )
 
     def _check_settings(self) -> None:
-        self._validate_params()  # type: ignore[attr-defined]
+        self._validate_params()
         if getattr(self, "projection_", None) is not None:
             raise ValueError(
                 "partial_fit: this model was fitted to principal components, which a stream cannot go on from. "
@@ -138,7 +130,7 @@ class Partial(Reader):
             init="kmeans" if self.init_params == "kmeans||" else self.init_params,
             n_init=self.n_init,
             seed=seed,
-            given=self._given(chosen, self.n_components, D),
+            given=self._given(chosen, D),
             **options,
         )
         if learner is not None:

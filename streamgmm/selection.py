@@ -22,6 +22,7 @@ from streamgmm.executors import single_threaded_blas
 from streamgmm.kmeans_parallel import SPREAD
 from streamgmm.memory import parse_bytes
 from streamgmm.mixture import Mixture
+from streamgmm.outcome import Clock
 from streamgmm.prior import NormalInverseWishart
 from streamgmm.starts import Watcher
 from streamgmm.stopping import RULES
@@ -304,12 +305,11 @@ def _estimator(
     gm.n_features_in_ = probe.n_features_in_
     if hasattr(probe, "feature_names_in_"):
         gm.feature_names_in_ = probe.feature_names_in_
-    gm.prior_ = race.priors.get(group)
     team = tuple(replace(c, index=i) for i, c in enumerate(team))
-    begin = Begin(tuple(c.model for c in team), gm.prior_, race.sample.n_rows, 1)
+    begin = Begin(tuple(c.model for c in team), race.priors.get(group), race.sample.n_rows, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the table has the status of every candidate
-        gm._finish(team, begin, race.n_passes, began, race.started)
+        gm._finish(team, begin, race.n_passes, Clock(began, race.started))
     return gm
 
 

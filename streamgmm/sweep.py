@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamgmm.candidates import Candidate, Memory, Start, candidates, hopeless
 from streamgmm.covariance import Covariance
+from streamgmm.criteria import criteria as criteria_of
 from streamgmm.em import Models, Step
 from streamgmm.errors import MemoryLimitError
 from streamgmm.executors import Executor
@@ -276,6 +277,4 @@ def criteria(candidate: Candidate, *, hope: bool = False) -> dict[str, float]:
     last = candidate.last
     assert last is not None
     loglik = last.loglik + (last.count * (candidate.reach - candidate.objective) if hope else 0.0)
-    df = candidate.model.n_parameters
-    bic = -2.0 * loglik + df * np.log(last.count)
-    return {"bic": float(bic), "aic": -2.0 * loglik + 2.0 * df, "icl": float(bic - 2.0 * last.log_max)}
+    return criteria_of(loglik, last.log_max, last.count, candidate.model.n_parameters)

@@ -19,8 +19,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.affine import Affine, Checked
-from streamgmm.executors import Executor
 from streamgmm.moments import Moments, moments_of
+from streamgmm.parameters import EXECUTION
 from streamgmm.reading import Reader
 from streamgmm.sources import is_array_like
 from streamgmm.sources.base import Source
@@ -165,8 +165,7 @@ class Scaler(OneToOneFeatureMixin, _Moving):
         "with_mean": ["boolean"],
         "with_std": ["boolean"],
         "missing": [StrOptions({"error", "ignore"})],
-        "executor": [StrOptions({"threads", "dask"}), Executor, None],
-        "n_jobs": [Integral, None],
+        **EXECUTION,
     }
 
     def __init__(
@@ -268,8 +267,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, _Moving):
             None,
         ],
         "whiten": ["boolean"],
-        "executor": [StrOptions({"threads", "dask"}), Executor, None],
-        "n_jobs": [Integral, None],
+        **EXECUTION,
     }
 
     def __init__(

@@ -10,16 +10,15 @@ from numpy.typing import NDArray
 
 from streamgmm.covariance import TIED, Covariance, spread_of
 from streamgmm.em import CollapsedError
+from streamgmm.given import NOTHING, Given
 from streamgmm.mixture import Mixture
 from streamgmm.repair import MAX_RESEEDS, overall_covariance, repairing_m_step
 from streamgmm.seeding import Survey, made, prepared
 from streamgmm.stats import Stats
 
-__all__ = ["Given", "begin", "e_step", "steady_m_step"]
+__all__ = ["begin", "e_step", "steady_m_step"]
 
 Array = NDArray[np.float64]
-Given = tuple[Array | None, Array | None, Array | None]
-"""Weights, means and covariances to begin with, each or None."""
 
 FLOOR = 1e-3
 """Least variance, in units of the overall one, of a component with fewer than 2 (D + 1) effective rows."""
@@ -62,7 +61,7 @@ def begin(
     polish: int,
     reg_covar: float,
     rng: np.random.RandomState,
-    given: Given = (None, None, None),
+    given: Given = NOTHING,
     fallback: Mixture | None = None,
 ) -> Mixture:
     """The best of `n_init` starts on these rows, each followed by `polish` EM steps on them.

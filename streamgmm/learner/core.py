@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from streamgmm.covariance import Covariance
 from streamgmm.executors import single_threaded_blas
-from streamgmm.learner.beginning import Given, begin, e_step, steady_m_step
+from streamgmm.given import NOTHING, Given
+from streamgmm.learner.beginning import begin, e_step, steady_m_step
 from streamgmm.learner.keeping import merge_into, restore_to, state_of
 from streamgmm.learner.schedule import RowDecay, Sizes, hold_rows
 from streamgmm.learner.trial import Trial, wait_for_challenge
@@ -109,7 +110,7 @@ class Learner:
         init: str = "kmeans",
         n_init: int = 1,
         seed: int = 0,
-        given: Given = (None, None, None),
+        given: Given = NOTHING,
         frozen: bool = False,
         restructure: bool = False,
         detector: Any = None,
@@ -328,7 +329,7 @@ class Learner:
         first = self.online.mean is None and not self.steps
         return begin(
             rows, weight, self.n_components, self.family, init=self.init, n_init=n_init, polish=polish,
-            reg_covar=self.reg_covar, rng=rng, given=self.given if first else (None, None, None), fallback=self.running,
+            reg_covar=self.reg_covar, rng=rng, given=self.given if first else NOTHING, fallback=self.running,
         )  # fmt: skip
 
     def _reseed_dead(self, rows: Array, weight: Array | None) -> list[dict[str, Any]]:

@@ -1,0 +1,181 @@
+"""Where a fit begins: at the end of the last one, at given parameters, or at models made of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from streamgmm.candidates import Begin
+from streamgmm.covariance import Covariance
+from streamgmm.em import Models
+from streamgmm.executors import Executor
+from streamgmm.given import Given
+from streamgmm.kmeans_parallel import SPREAD, spread_out
+from streamgmm.mixture import Mixture, observed
+from streamgmm.prior import Conjugate, NormalInverseWishart
+from streamgmm.seeding import Survey, background_box, made, prepared, survey
+from streamgmm.sources.base import Source
+from streamgmm.starts import Watcher, search
+from streamgmm.updates import Maximize
+
+__all__ = ["Beginning", "begin", "begin_again"]
+
+NOISE_START = 0.5
+"""Weight of the background in the first model. Large, so that the components start from the dense parts only: from 0.1,
+with 19 % of background, EM was seen to end in a poor optimum; from 0.3 and 0.5 it found the right one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beginning:
+    """The settings of a fit that decide where it begins; see `GaussianMixture` for most of them.
+
+    Attributes
+    ----------
+    family, n_components, n_features
+    given : Given
+    init : str
+        The way in which first models are drawn.
+    n_init, moves, missing : as there
+    prior : NormalInverseWishart or None
+    noise : bool
+        Whether there is a background.
+    reg_covar, repair : see `Maximize`
+    searches : bool
+        Whether starts are followed on the sample, and the sample serves the solver too.
+    sample_rows, threads : int
+        Rows of the sample, and threads that make models of it.
+    """
+
+    family: Covariance
+    n_components: int
+    n_features: int
+    given: Given
+    init: str
+    n_init: int
+    moves: int
+    missing: str
+    prior: NormalInverseWishart | None
+    noise: bool
+    reg_covar: float
+    repair: bool
+    searches: bool
+    sample_rows: int
+    threads: int
+
+
+def begin_again(
+    last: Mixture, trace: tuple[float, ...], prior: Conjugate | None, family: Covariance, shape: tuple[int, int],
+    missing: str,
+) -> Begin:  # fmt: skip
+    """From where the last fit ended, if it was of the same kind."""
+    if last.means.shape != shape or last.family is not family:
+        raise ValueError(
+            f"warm_start: the last fit has shape {last.means.shape} and covariance_type {last.family.name!r}; "
+            f"expected {shape} and {family.name!r}. Set warm_start=False."
+        )
+    return Begin((last.observing(observed(last.box, missing, shape[1])),), prior, traces=(trace,))
+
+
+def begin(
+    wanted: Beginning,
+    source: Source,
+    reader: Executor,
+    executor: Executor,
+    generator: Callable[[], np.random.RandomState],
+    watcher: Watcher | None,
+) -> Begin:
+    """First models, and what is known before the first E-step.
+
+    Parameters
+    ----------
+    reader, executor : what reads the data, and what works on the sample
+    generator : called where something is drawn
+    """
+    family, K, D, given = wanted.family, wanted.n_components, wanted.n_features, wanted.given
+    whole = _whole(wanted)
+    if whole is not None and not wanted.noise and (wanted.prior is None or not wanted.prior.needs_data):
+        prior = None if wanted.prior is None else wanted.prior.resolve(family, K, D, None, None)
+        return Begin((whole.observing(observed(None, wanted.missing, D)),), prior)
+    rng = generator()
+    seed = int(rng.randint(2**31 - 1))
+    gaps = wanted.missing == "marginalize"
+    sample = survey(source, reader, size=wanted.sample_rows, seed=seed, missing=gaps)
+    if sample.n_rows < K:
+        raise ValueError(
+            f"Expected n_samples >= n_components but got n_components = {K}, n_samples = {sample.n_rows} rows "
+            "of positive weight. Lower n_components."
+        )
+    prior = _resolved(wanted, sample)
+    observe = _observing(wanted, sample)
+    begun = partial(
+        Begin, prior=prior, rows=sample.n_rows, passes=1, sample=sample if wanted.searches else None
+    )  # fmt: skip
+    if whole is not None:
+        return begun((observe(whole),))
+    if K > 1 and all(part is None for part in given):
+        if wanted.init == SPREAD:
+            found, more = spread_out(
+                source, reader, sample, K, family, n_init=wanted.n_init, rng=rng, reg_covar=wanted.reg_covar,
+                missing=gaps,
+            )  # fmt: skip
+            return begun(tuple(observe(model) for model in found), passes=1 + more)
+        if wanted.searches:
+            explored = search(
+                sample, K, family, init=wanted.init, n_init=wanted.n_init, rng=rng, observe=observe,
+                maximize=Maximize(wanted.reg_covar, wanted.repair, prior), executor=executor, watcher=watcher,
+                threads=wanted.threads, moves=wanted.moves,
+            )  # fmt: skip
+            return begun(tuple(one.model for one in explored), explored=tuple(explored))
+    return begun(tuple(observe(model) for model in _drawn(wanted, sample, rng)))
+
+
+def _whole(wanted: Beginning) -> Mixture | None:
+    """The given model, where nothing of it is left to be drawn."""
+    weights, means, covariances = wanted.given
+    if weights is None or means is None or covariances is None:
+        return None
+    return Mixture(weights / weights.sum() if wanted.noise else weights, means, covariances, wanted.family)
+
+
+def _resolved(wanted: Beginning, sample: Survey) -> Conjugate | None:
+    """The prior with everything filled in that is taken from the data."""
+    if wanted.prior is None:
+        return None
+    covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
+    return wanted.prior.resolve(wanted.family, wanted.n_components, wanted.n_features, sample.mean, covariance)
+
+
+def _observing(wanted: Beginning, sample: Survey) -> Callable[[Mixture], Mixture]:
+    """Tells a model of its background, which has what given weights leave to 1, and how it takes missing entries."""
+    box = background_box(sample.box) if wanted.noise else None
+    observation = observed(box, wanted.missing, wanted.n_features)
+    weights = wanted.given.weights
+    left = 0.0 if weights is None else 1.0 - float(weights.sum())
+    noise = (left if left > 1e-6 else NOISE_START) if wanted.noise else left
+    return lambda model: model.observing(observation, noise)
+
+
+def _drawn(wanted: Beginning, sample: Survey, rng: np.random.RandomState) -> Models:
+    """`n_init` models drawn from the sample, with the parameters that are given."""
+    weights, means, covariances = wanted.given
+    if weights is not None and wanted.noise:
+        weights = weights / weights.sum()
+    starts = [
+        prepared(
+            sample, wanted.n_components, wanted.family, init=wanted.init, rng=rng, reg_covar=wanted.reg_covar,
+            centres=means,
+        )
+        for _ in range(wanted.n_init)
+    ]  # fmt: skip
+    return tuple(
+        Mixture(
+            model.weights if weights is None else weights,
+            model.means if means is None else means,
+            model.covariances if covariances is None else covariances,
+            wanted.family,
+        )
+        for model in made(starts, threads=wanted.threads)
+    )

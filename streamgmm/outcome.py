@@ -1,0 +1,83 @@
+"""What is said of a fit: its report, the lines of `verbose`, and a warning where it did not converge."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from streamgmm.candidates import Begin, Memory, best
+from streamgmm.criteria import criteria
+
+__all__ = ["Clock", "print_progress", "report_of", "warn_unless_converged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """When a fit began, and when its EM steps did, by `time.perf_counter`."""
+
+    began: float
+    started: float
+
+    def seconds(self) -> dict[str, float]:
+        now = perf_counter()
+        return {"total": now - self.began, "start": self.started - self.began, "em": now - self.started}
+
+
+def report_of(memory: Memory, begin: Begin, *, solver: str, n_passes: int, clock: Clock) -> dict[str, Any]:
+    """`report_` of an estimator: starts, repairs, seconds, and the criteria of the last E-step where there was one."""
+    winner = best(memory)
+    report: dict[str, Any] = {
+        "solver": solver,
+        "objective": "mean log-likelihood" if begin.prior is None else "penalised mean log-likelihood",
+        "n_passes": n_passes,
+        "n_iter": winner.n_iter,
+        "converged": winner.status == "converged",
+        "starts": [
+            {"index": c.index, "lower_bound": c.objective, "n_iter": c.n_iter, "status": c.status,
+             "rejected": c.rejected}
+            for c in memory
+        ],
+        "explored": [{"init": one.init, "score": one.score} for one in begin.explored],
+        "repairs": list(winner.repairs),
+        "seconds": clock.seconds(),
+    }  # fmt: skip
+    if winner.last is not None:
+        last, df = winner.last, winner.model.n_parameters
+        report |= {
+            "rows": last.rows,
+            "weight": last.count,
+            "dropped": last.dropped,
+            "loglik": last.loglik,
+            "n_parameters": df,
+            **criteria(last.loglik, last.log_max, last.count, df),
+        }
+    return report
+
+
+def warn_unless_converged(memory: Memory, tol: float, stacklevel: int) -> None:
+    """Say so where the best start was still on its way; `stacklevel` is that of the caller's caller, and so on."""
+    winner = best(memory)
+    if winner.status != "converged":
+        warnings.warn(
+            f"Best performing initialization did not converge after {winner.n_iter} iterations: the estimated "
+            f"distance to the limit is {winner.distance:.2g} nats per row, tol is {tol:g}. "
+            "Raise max_iter or tol, change the init parameters, or check for degenerate data.",
+            ConvergenceWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def print_progress(memory: Memory, iteration: int, every: int) -> None:
+    """A line for every so many readings and for the last one, as scikit-learn's `verbose` prints."""
+    if iteration == 1:
+        print(f"Initialization: {len(memory)} start(s)")
+    running = sum(c.status == "running" for c in memory)
+    if iteration % every == 0 or not running:
+        leader = best(memory)
+        change = leader.trace[-1] - leader.trace[-2] if len(leader.trace) > 1 else np.inf
+        print(f"  Iteration {iteration}\t ll per row {leader.objective:.9g}\t change {change:.5g}\t running {running}")
