@@ -58,6 +58,12 @@ def to_sklearn(gm: Any) -> SklearnMixture:
     return other
 
 
+def plain_parameters(gm: Any) -> dict[str, Any]:
+    """The parameters of an estimator that are no objects: what a file keeps of them."""
+    plain = (str, int, float, bool, type(None))
+    return {name: value for name, value in gm.get_params(deep=False).items() if isinstance(value, plain)}
+
+
 def from_sklearn(cls: Any, other: Any) -> Any:
     """A fitted estimator of class `cls` from a fitted ``sklearn.mixture.GaussianMixture``."""
     if isinstance(other, BayesianGaussianMixture) or not isinstance(other, SklearnMixture):
@@ -82,7 +88,7 @@ def from_sklearn(cls: Any, other: Any) -> Any:
     gm.lower_bound_ = float(other.lower_bound_)
     gm.lower_bounds_ = [float(value) for value in getattr(other, "lower_bounds_", [other.lower_bound_])]
     if hasattr(other, "feature_names_in_"):
-        gm.feature_names_in_ = np.array(other.feature_names_in_, dtype=object)
+        gm._name_features(other.feature_names_in_)
     return gm
 
 
@@ -112,8 +118,7 @@ def to_json(gm: Any) -> str:
     model: Mixture = gm.mixture_
     if gm.noise is not None or model.noise_weight > 0:
         raise ValueError("JSON holds no background component. Fit with noise=None, or write a file with save().")
-    plain = (str, int, float, bool, type(None))
-    parameters = {k: v for k, v in gm.get_params(deep=False).items() if isinstance(v, plain)}
+    parameters = plain_parameters(gm)
     document = {
         "format": JSON_FORMAT,
         "version": 1,
@@ -152,7 +157,5 @@ def from_json(cls: Any, text: str) -> Any:
     gm.lower_bound_ = np.nan if bound is None else float(bound)
     names = document.get("feature_names")
     if names is not None:
-        if len(names) != gm.n_features_in_:
-            raise ValueError(f"The JSON document names {len(names)} features; its means have {gm.n_features_in_}.")
-        gm.feature_names_in_ = np.array([str(name) for name in names], dtype=object)
+        gm._name_features(names)
     return gm

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Any
@@ -44,16 +44,22 @@ class Reader:
         source = X if isinstance(X, Source) else open_source(X, weight=sample_weight)
         if reset:
             self.n_features_in_ = source.n_features
-            if source.feature_names is not None:
-                self.feature_names_in_ = np.array(source.feature_names, dtype=object)
-            elif hasattr(self, "feature_names_in_"):
-                del self.feature_names_in_
+            self._name_features(source.feature_names)
         elif source.n_features != self.n_features_in_:
             raise ValueError(
                 f"X has {source.n_features} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input."
             )
         return source
+
+    def _name_features(self, names: Sequence[Any] | None) -> None:
+        """Remember what the features are called, or that nobody said."""
+        self.__dict__.pop("feature_names_in_", None)
+        if names is None:
+            return
+        if len(names) != self.n_features_in_:
+            raise ValueError(f"Expected a name for each of {self.n_features_in_} features; got {len(names)} names.")
+        self.feature_names_in_ = np.array([str(name) for name in names], dtype=object)
 
     def _seen(self, X: Any, sample_weight: ArrayLike | None = None) -> Source:
         """Anything readable, as the fitted model takes its rows."""

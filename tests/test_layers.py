@@ -19,6 +19,7 @@ HOUSE = [
     {"selection", "diagnostics", "shapes", "outlier", "scoring", "stream"},
     {"estimator", "kmeans", "transforms"},
     {"partial", "fitted"},
+    {"predicting", "storing", "values"},
     {"parameters", "outcome"},
     {"reading", "asking", "exchange"},
     {"projection"},

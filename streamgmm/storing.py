@@ -1,0 +1,146 @@
+"""Fitted models on their way in and out: files, bare parameters, scikit-learn, JSON."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from streamgmm import exchange
+from streamgmm.asking import Asking
+from streamgmm.covariance import Covariance
+from streamgmm.parameters import MixtureParameters
+from streamgmm.persistence import ModelFile, save_model
+from streamgmm.projection import Projection
+from streamgmm.reading import Reader
+
+__all__ = ["Stored"]
+
+_SAVED: dict[str, type] = {
+    "converged_": bool, "n_iter_": int, "lower_bound_": float, "lower_bounds_": list, "n_passes_": int, "report_": dict,
+}  # fmt: skip
+
+
+class Stored(Asking, Reader, MixtureParameters):
+    """A mixture that can be kept."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted model to one safetensors file, atomically; `streamgmm.load` reads it.
+
+        Parameters that are objects (a RandomState, an executor, arrays of initial values) are not kept.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture().fit([[0.0], [4.0]]).save("model.safetensors")
+        >>> sg.load("model.safetensors").means_
+        array([[2.]])
+        """
+        check_is_fitted(self)
+        header = {
+            "estimator": type(self).__name__,
+            "parameters": exchange.plain_parameters(self),
+            "fitted": {name: getattr(self, name) for name in _SAVED if hasattr(self, name)},
+            "feature_names": list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None,
+        }
+        arrays = None if self.projection_ is None else self.projection_.arrays()
+        save_model(path, self.mixture_, header=header, arrays=arrays)
+
+    @classmethod
+    def _from_file(cls, content: ModelFile) -> Self:
+        known = cls._get_param_names()
+        parameters = {k: v for k, v in dict(content.header["parameters"]).items() if k in known}
+        self = cls(**parameters)
+        self._validate_params()
+        for name, kind in _SAVED.items():
+            if name in content.header["fitted"]:
+                value = content.header["fitted"][name]
+                setattr(self, name, np.nan if value is None and kind is float else kind(value))
+        self.mixture_ = content.mixture
+        self.n_features_in_ = content.mixture.n_features
+        projection = Projection.read(content.arrays)
+        if projection is not None:
+            self.project(projection)
+        names = content.header["feature_names"]
+        if names is not None:
+            self._name_features(names)
+        return self
+
+    @classmethod
+    def from_parameters(
+        cls,
+        weights: ArrayLike,
+        means: ArrayLike,
+        covariances: ArrayLike,
+        covariance_type: str | Covariance = "full",
+        **settings: Any,
+    ) -> Self:
+        """An estimator that answers as if fitted, from (K,) weights, (K, D) means and covariances; see `Mixture`.
+
+        `settings` are parameters of the estimator. With ``warm_start=True`` a later `fit` goes on from here.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.predict([[-1.0], [5.0]])
+        array([0, 1])
+        """
+        return cast(Self, exchange.from_parameters(cls, weights, means, covariances, covariance_type, **settings))
+
+    @classmethod
+    def from_sklearn(cls, model: Any) -> Self:
+        """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``, with its settings.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> from sklearn.mixture import GaussianMixture
+        >>> sg.GaussianMixture.from_sklearn(GaussianMixture().fit([[0.0], [4.0]])).means_
+        array([[2.]])
+        """
+        return cast(Self, exchange.from_sklearn(cls, model))
+
+    def to_sklearn(self) -> Any:
+        """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``; refused with a background component.
+
+        Refused after a `project` too: scikit-learn's mixture has no projection.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.to_sklearn().predict([[-1.0], [5.0]])
+        array([0, 1])
+        """
+        self._fitted("to_sklearn")
+        return exchange.to_sklearn(self)
+
+    def to_json(self) -> str:
+        """The fitted model as JSON text, every number with all its digits.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> import json
+        >>> json.loads(sg.GaussianMixture().fit([[0.0], [4.0]]).to_json())["means"]
+        [[2.0]]
+        """
+        self._fitted("to_json")
+        return exchange.to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The estimator that `to_json` wrote.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> text = sg.GaussianMixture().fit([[0.0], [4.0]]).to_json()
+        >>> sg.GaussianMixture.from_json(text).means_
+        array([[2.]])
+        """
+        return cast(Self, exchange.from_json(cls, text))
