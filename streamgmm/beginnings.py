@@ -14,11 +14,12 @@ from streamgmm.em import Models
 from streamgmm.executors import Executor
 from streamgmm.given import Given
 from streamgmm.kmeans_parallel import SPREAD, spread_out
-from streamgmm.mixture import Mixture, observed
+from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate, NormalInverseWishart
 from streamgmm.seeding import Survey, background_box, made, prepared, survey
 from streamgmm.sources.base import Source
 from streamgmm.starts import Watcher, search
+from streamgmm.stats import observed
 from streamgmm.updates import Maximize
 
 __all__ = ["Beginning", "begin", "begin_again"]

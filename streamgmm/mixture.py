@@ -4,40 +4,27 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamgmm import kernels
 from streamgmm.affine import Affine
 from streamgmm.covariance import Covariance, check_covariances, family
-from streamgmm.kernels import Plan
-from streamgmm.missing import Answers, Patterns
+from streamgmm.missing import Answers
+from streamgmm.prepared import Prepared
 from streamgmm.questions import Questions
-from streamgmm.stats import Observation, Stats
+from streamgmm.stats import Observation, Stats, observed
+from streamgmm.weights import check_weight
 
 Array = NDArray[np.float64]
-
-_PIECE_ROWS = 131_072
-"""Rows whose statistics are summed in one go: no default chunk is larger."""
 
 
 def _frozen(array: Array) -> Array:
     array.flags.writeable = False
     return array
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    """What follows from the parameters and is wanted more than once; the frame is x = origin + spread z."""
-
-    plan: Plan
-    origin: Array
-    spread: Array
-    patterns: Patterns
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)
@@ -79,7 +66,7 @@ class Mixture(Questions):
     factors: Array = field(repr=False)
     noise_weight: float
     observation: Observation | None
-    _prepared: _Prepared | None = field(repr=False)
+    _prepared: Prepared | None = field(repr=False)
 
     def __init__(
         self,
@@ -287,13 +274,10 @@ class Mixture(Questions):
         """
         return self.family.precisions_cholesky(self.factors)
 
-    def _prepare(self) -> _Prepared:
+    def _prepare(self) -> Prepared:
         prepared = self._prepared
         if prepared is None:
-            base = -np.inf if self.noise_weight == 0.0 else float(np.log(self.noise_weight)) - self.log_volume
-            plan, spread = self.family.plan(self.weights, self.means, self.covariances, self.factors, base)
-            patterns = Patterns(copy(self), plan, spread)  # a copy, or it were a cycle
-            prepared = _Prepared(plan, plan.shift, spread, patterns)
+            prepared = Prepared.of(copy(self))
             object.__setattr__(self, "_prepared", prepared)
         return prepared
 
@@ -311,13 +295,11 @@ class Mixture(Questions):
         >>> doubled.log_prob([[1.0]]).round(4)  # log N(2 | 0, 1)
         array([-2.9189])
         """
-        prepared = self._prepare()
-        joined = None if self.missing else affine.before(prepared.plan.shift, prepared.plan.whiten)
-        if joined is None:
+        prepared = self._prepare().behind(affine)
+        if prepared is None:
             return None
         view = copy(self)
-        plan = prepared.plan._replace(shift=joined[0], whiten=joined[1])
-        object.__setattr__(view, "_prepared", replace(prepared, plan=plan))
+        object.__setattr__(view, "_prepared", prepared)
         return view
 
     @property
@@ -333,16 +315,14 @@ class Mixture(Questions):
         >>> shift, spread
         (array([7.]), array([2.]))
         """
-        prepared = self._prepare()
-        return prepared.origin, prepared.spread
+        return self._prepare().origin, self._prepare().spread
 
     # Statistics -------------------------------------------------------------------------------------------------
 
     def frame_stats(self, rows: NDArray[Any], weight: Array | None = None) -> Stats:
         """Statistics of `rows` in this mixture's own coordinates; see `restore`.
 
-        Kept there while chunks are merged, so that no offset of the data can cost a digit. Very large chunks are taken
-        in pieces: rounding in the sums of a kernel grows with the rows it is given.
+        Kept there while chunks are merged, so that no offset of the data can cost a digit.
 
         Examples
         --------
@@ -350,25 +330,7 @@ class Mixture(Questions):
         >>> sg.Mixture([1.0], [[7.0]], [4.0], "spherical").frame_stats(np.array([[11.0]])).mean
         array([[2.]])
         """
-        total: Stats | None = None
-        for start in range(0, max(len(rows), 1), _PIECE_ROWS):
-            part = slice(start, start + _PIECE_ROWS)
-            try:
-                stats = self._piece_stats(rows[part], None if weight is None else weight[part])
-            except kernels.NonFiniteRowError as error:
-                raise kernels.NonFiniteRowError(start + error.row) from None
-            total = stats if total is None else total.merge(stats)
-        assert total is not None
-        return total
-
-    def _piece_stats(self, rows: NDArray[Any], weight: Array | None) -> Stats:
-        prepared = self._prepare()
-        if self.missing:
-            stats, _, _ = prepared.patterns.run(rows, weight, statistics=True)
-            assert stats is not None
-        else:
-            stats = self.family.stats(kernels.run(prepared.plan, rows, weight, statistics=True))
-        return stats if self.observation is None else replace(stats, observation=self.observation)
+        return self._prepare().stats(rows, weight)
 
     def totals(self, rows: NDArray[Any], weight: Array | None = None) -> Array:
         """(5,) sums over `rows`: w log p, w entropy, w log max r, w, and rows of positive weight.
@@ -379,16 +341,10 @@ class Mixture(Questions):
         >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical").totals(np.array([[0.0]])).round(4)
         array([-0.9189,  0.    ,  0.    ,  1.    ,  1.    ])
         """
-        if self.missing:
-            return self._prepare().patterns.run(rows, weight, statistics=False)[1]
-        return kernels.run(self._prepare().plan, rows, weight, statistics=False).totals
+        return self._prepare().totals(rows, weight)
 
     def _answer(self, rows: NDArray[Any], answers: Answers) -> None:
-        if self.missing or answers.filled is not None:
-            self._prepare().patterns.run(rows, None, statistics=False, answers=answers)
-        else:
-            plan, logp, resp, label = self._prepare().plan, answers.logp, answers.resp, answers.label
-            kernels.run(plan, rows, None, statistics=False, logp=logp, resp=resp, label=label)
+        self._prepare().answer(rows, answers)
 
     def restore(self, stats: Stats) -> Stats:
         """The same statistics in the units of the data.
@@ -400,14 +356,7 @@ class Mixture(Questions):
         >>> one.restore(one.frame_stats(np.array([[11.0]]))).mean
         array([[11.]])
         """
-        prepared = self._prepare()
-        spread = prepared.spread
-        mean = stats.mean * spread if spread.ndim == 1 else stats.mean @ spread.T
-        return replace(
-            stats,
-            mean=mean + prepared.origin,
-            scatter=self.family.spread_scatter(stats.scatter, spread),
-        )
+        return self._prepare().restored(stats)
 
     def accumulate(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Stats:
         """E-step: the expected sufficient statistics of the rows of X.
@@ -443,40 +392,3 @@ class Mixture(Questions):
     @property
     def _itself(self) -> Mixture:
         return self
-
-
-def observed(box: ArrayLike | None, missing: str, D: int) -> Observation | None:
-    """The `Observation` behind the arguments of `Mixture`, checked; None where nothing is special."""
-    if missing not in ("error", "marginalize"):
-        raise ValueError(f"missing must be 'error' or 'marginalize'; got {missing!r}.")
-    if box is None:
-        return Observation(None, True) if missing == "marginalize" else None
-    corners = np.array(box, np.float64)
-    if corners.shape != (2, D) or not np.isfinite(corners).all() or not (corners[0] < corners[1]).all():
-        raise ValueError(
-            f"box must have shape (2, {D}): finite lower corners, and upper ones above them; got {corners.tolist()}."
-        )
-    return Observation(_frozen(corners), missing == "marginalize")
-
-
-def check_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
-    """Sample weights as (N,) float64, or None.
-
-    Raises
-    ------
-    ValueError
-        Where the length is wrong, or a weight is negative, NaN or infinite (the message names the row).
-    """
-    if sample_weight is None:
-        return None
-    weight = np.ascontiguousarray(sample_weight, np.float64)
-    if weight.shape != (n_rows,):
-        raise ValueError(f"sample_weight must have shape ({n_rows},), one weight a row; got {weight.shape}.")
-    bad = ~((weight >= 0) & (weight < np.inf))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(
-            f"sample_weight must be finite and >= 0 (0 leaves a row out); row {row} has {weight[row]}."
-            + (" Negative weights have no meaning in a likelihood." if weight[row] < 0 else "")
-        )
-    return weight

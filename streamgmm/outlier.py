@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.covariance import TIED
 from streamgmm.estimator import GaussianMixture
-from streamgmm.mixture import Mixture, check_weight
+from streamgmm.mixture import Mixture
 from streamgmm.parameters import FAMILY, WHOLE, MixtureParameters
 from streamgmm.reading import Reader, map_chunks
 from streamgmm.seeding import INIT
@@ -25,6 +25,7 @@ from streamgmm.selection import select
 from streamgmm.sketch import Scale, exact_threshold
 from streamgmm.sources import is_array_like
 from streamgmm.sources.base import Source
+from streamgmm.weights import check_weight
 
 Array = NDArray[np.float64]
 

@@ -14,10 +14,11 @@ from sklearn.utils.validation import validate_data
 from streamgmm.covariance import family
 from streamgmm.em import non_finite
 from streamgmm.learner import Learner, StepReport
-from streamgmm.mixture import Mixture, check_weight
+from streamgmm.mixture import Mixture
 from streamgmm.parameters import MixtureParameters
 from streamgmm.reading import Reader
 from streamgmm.sources import is_array_like
+from streamgmm.weights import check_weight
 
 Array = NDArray[np.float64]
 

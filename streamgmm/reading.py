@@ -15,9 +15,9 @@ from sklearn.utils.validation import validate_data
 from streamgmm.em import non_finite
 from streamgmm.executors import Executor, Threads, single_threaded_blas
 from streamgmm.kernels import NonFiniteRowError
-from streamgmm.mixture import check_weight
 from streamgmm.sources import array_source, is_array_like, open_source
 from streamgmm.sources.base import Chunk, Source
+from streamgmm.weights import check_weight
 
 
 class Reader:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     from streamgmm.covariance import Covariance
@@ -27,6 +27,21 @@ class Observation:
 
     box: Array | None = None
     missing: bool = False
+
+
+def observed(box: ArrayLike | None, missing: str, D: int) -> Observation | None:
+    """The `Observation` behind the arguments of `Mixture`, checked; None where nothing is special."""
+    if missing not in ("error", "marginalize"):
+        raise ValueError(f"missing must be 'error' or 'marginalize'; got {missing!r}.")
+    if box is None:
+        return Observation(None, True) if missing == "marginalize" else None
+    corners = np.array(box, np.float64)
+    if corners.shape != (2, D) or not np.isfinite(corners).all() or not (corners[0] < corners[1]).all():
+        raise ValueError(
+            f"box must have shape (2, {D}): finite lower corners, and upper ones above them; got {corners.tolist()}."
+        )
+    corners.flags.writeable = False
+    return Observation(corners, missing == "marginalize")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -45,14 +45,14 @@ HOUSE = [
     {"reduce", "sketch"},
     {"prior", "distances", "sampling"},
     {"mixture", "centres"},
-    {"questions"},
+    {"questions", "prepared"},
     {"missing", "queries"},
     {"given"},
     {"covariance"},
     {"stats"},
     {"affine"},
     {"kernels"},
-    {"_jit", "errors", "_atomic", "resident", "delimited"},
+    {"_jit", "errors", "_atomic", "resident", "delimited", "weights"},
 ]
 LATE = {
     ("stats", "em"),  # Stats.maximize
@@ -60,6 +60,7 @@ LATE = {
     ("missing", "mixture"),
     ("queries", "mixture"),
     ("questions", "mixture"),
+    ("prepared", "mixture"),
 }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.errors import ChunkReadError
+from streamgmm.weights import first_bad
 
 Rows = NDArray[Any]  # (n, D), C-contiguous, float32 or float64, possibly read-only
 Weights = NDArray[np.float64] | None  # (n,)
@@ -270,9 +271,8 @@ def check_weights(weights: Any, name: str, start: int | None, index: int) -> NDA
         Where one is negative, NaN or infinite, naming the row.
     """
     weights = np.ascontiguousarray(weights, np.float64)
-    bad = ~((weights >= 0) & (weights < np.inf))
-    if bad.any():
-        row = int(np.argmax(bad))
+    row = first_bad(weights)
+    if row is not None:
         where = f"row {start + row}" if start is not None else f"row {row} of chunk {index}"
         raise ValueError(
             f"{name}: sample weights must be finite and >= 0 (0 leaves a row out); {where} has {weights[row]}."

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
 from streamgmm.learner import Learner, StepReport
-from streamgmm.mixture import Mixture, check_weight
+from streamgmm.mixture import Mixture
 from streamgmm.stream import snapshots
 from streamgmm.stream.batch import Batch, Position, StreamPositionError, batches_of, compare
 from streamgmm.stream.drift import Cusum
 from streamgmm.stream.keeping import restore_to, state_of
 from streamgmm.stream.sketch import QuantileSketch
 from streamgmm.stream.update import Counts, StopStream, Update
+from streamgmm.weights import check_weight
 
 __all__ = ["StreamSession"]
 
