@@ -88,16 +88,21 @@ def _scalars(stats: Stats, old: Stats) -> Stats:
 
 def closest_pair(model: Mixture) -> tuple[int, int, float]:
     """The two components of smallest Bhattacharyya distance, and the distance."""
+    distance = bhattacharyya(model)
+    i, j = np.unravel_index(int(np.argmin(distance)), distance.shape)
+    return int(i), int(j), float(distance[i, j])
+
+
+def bhattacharyya(model: Mixture) -> Array:
+    """(K, K) distances above the diagonal: -log of the overlap of the square roots of two densities; else infinity."""
     K, D = model.means.shape
     covariances = model.family.dense(model.covariances, K, D)
     logdet = np.linalg.slogdet(covariances)[1]
-    best = (0, 0, math.inf)
+    distance = np.full((K, K), math.inf)
     for i in range(K):
         for j in range(i + 1, K):
             middle = 0.5 * (covariances[i] + covariances[j])
             delta = model.means[i] - model.means[j]
             apart = float(delta @ np.linalg.solve(middle, delta)) / 8
-            distance = apart + float(np.linalg.slogdet(middle)[1] - 0.5 * (logdet[i] + logdet[j])) / 2
-            if distance < best[2]:
-                best = (i, j, distance)
-    return best
+            distance[i, j] = apart + float(np.linalg.slogdet(middle)[1] - 0.5 * (logdet[i] + logdet[j])) / 2
+    return distance

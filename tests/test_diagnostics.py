@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import make_circles, make_moons
 
 import streamgmm as sg
-from streamgmm.shapes import connected, pieces_of, shape_of
+from streamgmm.diagnostics.shapes import connected, pieces_of, shape_of
 from streamgmm.sources import ArraySource
 
 RNG = np.random.default_rng

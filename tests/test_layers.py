@@ -16,7 +16,7 @@ HOUSE = [
     {"__main__", "cli"},
     {"report"},
     {"config"},
-    {"selection", "diagnostics", "shapes", "outlier", "scoring", "stream"},
+    {"selection", "diagnostics", "outlier", "scoring", "stream"},
     {"estimator", "kmeans", "transforms"},
     {"partial", "fitted"},
     {"predicting", "storing", "values"},

@@ -1,0 +1,41 @@
+"""`diagnose`: what an expert would say about a fitted mixture, each remark with its evidence and a remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from streamgmm.diagnostics import components, data, fit
+from streamgmm.diagnostics.case import Finding, examine
+from streamgmm.estimator import GaussianMixture
+
+__all__ = ["Finding", "diagnose"]
+
+
+def diagnose(gm: GaussianMixture, X: Any, sample_weight: ArrayLike | None = None) -> list[Finding]:
+    """What an expert would remark about `gm` and the data it was fitted to; empty where nothing is wrong.
+
+    One reading of X: overall moments from all rows, everything else from a sample of 20,000 of them.
+
+    Parameters
+    ----------
+    gm : fitted GaussianMixture
+    X : what it was fitted to
+    sample_weight : (N,), optional
+
+    Returns
+    -------
+    list of Finding
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.random.default_rng(0).normal(size=(500, 2)) * [1.0, 1000.0]
+    >>> [finding.code for finding in sg.diagnose(sg.GaussianMixture().fit(X), X)]
+    ['unscaled-features']
+    """
+    check_is_fitted(gm)
+    case = examine(gm, X, sample_weight)
+    return [finding for check in (*data.CHECKS, *fit.CHECKS, *components.CHECKS) for finding in check(case)]

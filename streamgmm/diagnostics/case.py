@@ -1,0 +1,110 @@
+"""What the checks look at, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamgmm.diagnostics.shapes import Pieces, Shape, pieces_of, shape_of
+from streamgmm.estimator import GaussianMixture
+from streamgmm.mixture import Mixture
+from streamgmm.seeding import Survey, survey
+
+__all__ = ["Case", "Check", "Finding", "examine"]
+
+Array = NDArray[np.float64]
+
+SAMPLE_ROWS = 20_000
+PIECE_ROWS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One remark.
+
+    Attributes
+    ----------
+    code : str
+        Short name, stable between releases.
+    message : str
+        What was found, in a sentence.
+    evidence : dict
+        The numbers behind it.
+    remedy : str
+        What to do.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.random.default_rng(0).normal(size=(500, 2)) * [1.0, 1000.0]
+    >>> print(sg.diagnose(sg.GaussianMixture().fit(X), X)[0].remedy[:12])
+    Scale first:
+    """
+
+    code: str
+    message: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message} {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """What the checks look at.
+
+    Attributes
+    ----------
+    gm, model : the fitted estimator and its mixture
+    sample : one reading's worth: rows, weights, overall moments
+    dtype : of the data
+    names : of the features
+    resp : (m, K) responsibilities of the sample
+    shapes : of each component's rows, None where it has too few of them in the sample
+    pieces : what each component's rows fall into, likewise
+    """
+
+    gm: GaussianMixture
+    model: Mixture
+    sample: Survey
+    dtype: np.dtype[Any]
+    names: list[str]
+    resp: Array
+    shapes: tuple[Shape | None, ...]
+    pieces: tuple[Pieces | None, ...]
+
+    def named(self, features: Any) -> list[str]:
+        """Names of the features in a mask."""
+        return [self.names[i] for i in np.flatnonzero(features)]
+
+
+Check = Callable[[Case], Iterator[Finding]]
+"""Looks at a case, and remarks on it or not."""
+
+
+def examine(gm: GaussianMixture, X: Any, sample_weight: ArrayLike | None) -> Case:
+    """One reading of X: a sample, what each component took of it, and how that is shaped."""
+    source = gm._seen(X, sample_weight)
+    sample = survey(source, gm._executor(), size=SAMPLE_ROWS, seed=0, missing=gm.missing == "marginalize")
+    model = gm.mixture_
+    rows = np.asarray(sample.rows, np.float64)
+    resp = model.responsibilities(rows)[:, : model.n_components]
+    shapes: list[Shape | None] = []
+    pieces: list[Pieces | None] = []
+    for k in range(model.n_components):
+        weight = resp[:, k] * sample.weight
+        here = np.flatnonzero(weight > 1e-3)
+        enough = weight.sum() >= max(100, 10 * (model.n_features + 1))
+        shapes.append(shape_of(rows[here], weight[here]) if enough else None)
+        few = here[np.sort(np.random.default_rng(k).permutation(len(here))[:PIECE_ROWS])]
+        pieces.append(pieces_of(rows[few], weight[few]) if enough and model.n_features <= 20 else None)
+    known = (
+        getattr(gm, "feature_names_in_", range(model.n_features)) if gm.projection_ is None else gm.projection_.names
+    )
+    names = [str(name) for name in known]
+    return Case(gm, model, sample, source.dtype, names, resp, tuple(shapes), tuple(pieces))
