@@ -26,7 +26,7 @@ def digest(session):
     for name in sorted(arrays):
         total.update(name.encode())
         total.update(np.ascontiguousarray(arrays[name]))
-    for array in (session.sketch.counts + session.sketch.fresh,):
+    for array in (session.judge.sketch.counts + session.judge.sketch.fresh,):
         total.update(array)
     total.update(repr((numbers, session.detector.state(), session.threshold, session.counts.rows)).encode())
     return total.hexdigest()

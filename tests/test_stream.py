@@ -39,8 +39,9 @@ def same(a, b):
     assert arrays.keys() == others.keys()
     for name in arrays:
         assert np.array_equal(arrays[name], others[name]), name
-    if a.sketch is not None:
-        assert np.array_equal(a.sketch.counts + a.sketch.fresh, b.sketch.counts + b.sketch.fresh)
+    if a.judge is not None:
+        one, other = a.judge.sketch, b.judge.sketch
+        assert np.array_equal(one.counts + one.fresh, other.counts + other.fresh)
         assert a.threshold == b.threshold or np.isnan([a.threshold, b.threshold]).all()
     if a.detector is not None:
         assert a.detector.state() == b.detector.state()

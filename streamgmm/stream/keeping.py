@@ -22,8 +22,8 @@ Arrays = dict[str, NDArray[Any]]
 def state_of(session: StreamSession) -> tuple[Arrays, dict[str, Any]]:
     """Model, statistics, rows that wait, sketch, detector, position and counts."""
     arrays, learnt = session.learner.state()
-    if session.sketch is not None:
-        arrays |= {f"sketch.{name}": array for name, array in session.sketch.state().items()}
+    if session.judge is not None:
+        arrays |= {f"sketch.{name}": array for name, array in session.judge.sketch.state().items()}
     return arrays, {
         "settings": _settings(session),
         "n_features": session.learner.n_features,
@@ -59,11 +59,12 @@ def restore_to(session: StreamSession, arrays: Arrays, header: dict[str, Any]) -
     model._stream(**session.options)
     session.learner.restore(arrays, header["learner"])
     model._publish([])
-    if session.sketch is not None and "sketch.counts" in arrays:
-        session.sketch.restore({name: arrays[f"sketch.{name}"] for name in ("counts", "fresh")})
+    if session.judge is not None:
+        if "sketch.counts" in arrays:
+            session.judge.sketch.restore({name: arrays[f"sketch.{name}"] for name in ("counts", "fresh")})
+        session.judge.threshold = math.nan if header["threshold"] is None else header["threshold"]
     if session.detector is not None and header["detector"] is not None:
         session.detector.restore(header["detector"])
-    session.threshold = math.nan if header["threshold"] is None else header["threshold"]
     session.position = header["position"]
     if header.get("layout") is not None:
         session._learn_layout(header["layout"])

@@ -18,12 +18,12 @@ from streamgmm.executors import single_threaded_blas
 from streamgmm.learner import Learner, StepReport
 from streamgmm.mixture import Mixture
 from streamgmm.stream import snapshots
-from streamgmm.stream.batch import Batch, Position, StreamPositionError, batches_of, compare
+from streamgmm.stream.batch import Batch, Position, batches_of
 from streamgmm.stream.drift import Cusum
+from streamgmm.stream.intake import Intake, Taken
+from streamgmm.stream.judging import Judge
 from streamgmm.stream.keeping import restore_to, state_of
-from streamgmm.stream.sketch import QuantileSketch
 from streamgmm.stream.update import Counts, StopStream, Update
-from streamgmm.weights import check_weight
 
 __all__ = ["StreamSession"]
 
@@ -104,10 +104,9 @@ class StreamSession:
         self.snapshot = None if snapshot is None else Path(snapshot)
         self.every_rows, self.every_seconds = every_rows, every_seconds
         self.anomaly_rate, self.score = anomaly_rate, score or anomaly_rate is not None
+        self.judge = Judge(anomaly_rate) if self.score else None
         self.on_bad, self.on_jump = on_bad, on_jump
         self.detector = None if false_alarms is None else Cusum(false_alarms)
-        self.sketch = QuantileSketch() if self.score else None
-        self.threshold = math.nan
         self.position: Position = None
         self.layout: dict[str, Any] | None = None
         self.counts = Counts()
@@ -158,6 +157,18 @@ class StreamSession:
         True
         """
         return None if self.model._learner is None else self.model._learner.model
+
+    @property
+    def threshold(self) -> float:
+        """Rows with a lower log p(x), in nats, are anomalies; NaN while there is no threshold.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.StreamSession(sg.GaussianMixture(), anomaly_rate=0.01).threshold
+        nan
+        """
+        return math.nan if self.judge is None else self.judge.threshold
 
     def stop(self) -> None:
         """End `run` after the batch at hand.
@@ -232,11 +243,8 @@ class StreamSession:
         self.layout = layout
         names = None if layout is None else layout["columns"]
         model = self.model
-        if (
-            names
-            and not hasattr(model, "feature_names_in_")
-            and getattr(model, "n_features_in_", len(names)) == len(names)
-        ):
+        known = hasattr(model, "feature_names_in_")
+        if names and not known and getattr(model, "n_features_in_", len(names)) == len(names):
             model.feature_names_in_ = np.array(names, dtype=object)
 
     def take(self, batch: Batch) -> Update | None:
@@ -250,77 +258,20 @@ class StreamSession:
         >>> session.take(Batch([[0.0], [1.0]], 2)).rows, session.take(Batch([[0.0], [1.0]], 2))
         (2, None)
         """
-        refused: list[str] = []
-        self.counts.rejected += batch.rejected
-        rows, weight = self._rows(batch, refused)
-        kept = np.arange(len(rows))
-        state, units = compare(batch, self.position, len(rows) if not refused else _length(batch.rows))
-        if state == "repeated":
-            self.counts.rejected -= batch.rejected
-            self.counts.repeated += len(rows)
+        width = getattr(self.model, "n_features_in_", None)
+        taken = Intake(self.counts, self.position, width, self.on_bad, self.on_jump).take(batch)
+        if taken is None:
             return None
-        if state == "torn" or (state == "jumps" and self.on_jump == "raise"):
-            raise StreamPositionError(
-                f"The stream stands at {self.position!r}; a batch from {batch.start!r} to {batch.end!r} with "
-                f"{len(rows)} row(s) came. Expected it to go on from there; "
-                + (
-                    f"{units} are missing: begin where the snapshot says, or accept the loss with on_jump='count'."
-                    if state == "jumps"
-                    else "it went back and cannot be cut. Send whole batches again, or from the snapshot's position."
-                )
-            )
-        if state == "jumps":
-            self.counts.skipped += units
-            log.warning("the stream jumped over %d from %r", units, self.position)
-        if state == "overlaps":
-            self.counts.repeated += units
-            kept = kept[units:]
-        if len(rows):
-            finite = np.isfinite(rows[kept]).all(axis=1)
-            if not finite.all():
-                self._refuse(f"{int((~finite).sum())} row(s) with NaN or infinity", refused)
-                self.counts.refused_rows += int((~finite).sum())
-                kept = kept[finite]
-        elif not refused:
-            self.counts.empty += 1
-        update = self._learn(rows[kept], None if weight is None else weight[kept], kept, batch.end, tuple(refused))
+        update = self._learn(taken, batch.end)
         # A batch may tell of some partitions only.
         both = isinstance(self.position, dict) and isinstance(batch.end, dict)
         self.position = {**self.position, **batch.end} if both else batch.end
         return update
 
-    def _rows(self, batch: Batch, refused: list[str]) -> tuple[Array, Array | None]:
-        """The rows of a batch as numbers, or none of them and the reason."""
-        D = getattr(self.model, "n_features_in_", None)
-        try:
-            given = np.asarray(batch.rows)
-            if given.size and given.dtype.kind not in "fiub":
-                raise TypeError(f"of type {given.dtype}")
-            rows = np.ascontiguousarray(given, np.float64)
-            weight = check_weight(batch.weight, len(rows)) if rows.ndim == 2 else None
-        except (TypeError, ValueError) as error:
-            problem = f"not numbers: {str(error)[:80]}"
-        else:
-            if rows.size == 0:
-                return np.empty((0, D or 1)), None
-            if rows.ndim == 2 and D in (None, rows.shape[1]):
-                return rows, weight
-            problem = f"shape {rows.shape}, expected (n, {D or 'D'})"
-        self.counts.refused_batches += 1
-        self._refuse(f"a batch of {problem}", refused)
-        return np.empty((0, D or 1)), None
-
-    def _refuse(self, why: str, refused: list[str]) -> None:
-        if self.on_bad == "raise":
-            raise ValueError(f"The stream brought {why}, after {self.position!r}. Set on_bad='set aside' to go on.")
-        refused.append(why)
-        log.warning("set aside after %r: %s", self.position, why)
-
-    def _learn(
-        self, rows: Array, weight: Array | None, kept: NDArray[np.int64], end: Position, refused: tuple[str, ...]
-    ) -> Update:
+    def _learn(self, taken: Taken, end: Position) -> Update:
+        rows, weight, judge = taken.rows, taken.weight, self.judge
         reports: list[StepReport] = []
-        scores = np.full(len(rows), math.nan) if self.score else None
+        scores = None if judge is None else np.full(len(rows), math.nan)
         low: list[NDArray[np.int64]] = []
         if len(rows):
             if not hasattr(self.model, "n_features_in_"):
@@ -329,13 +280,14 @@ class StreamSession:
             with single_threaded_blas():
                 first = 0
                 while first < len(rows):
-                    room = self.learner.room if self.score else len(rows)
+                    # Judged up to the next step only: it renews the threshold.
+                    room = len(rows) if judge is None else self.learner.room
                     part = slice(first, min(len(rows), first + max(1, room)))
-                    if scores is not None:
-                        low.append(self._judge(rows[part], scores[part]) + first)
+                    if judge is not None and scores is not None:
+                        low.append(judge.score(self.learner, rows[part], scores[part]) + first)
                     made = self.learner.push(rows[part], None if weight is None else weight[part])
-                    for report in made:
-                        self._renew(report)
+                    if judge is not None:
+                        judge.renew(self.learner, made)
                     reports += made
                     first = part.stop
             if reports:
@@ -345,7 +297,7 @@ class StreamSession:
         self.counts.alarms += sum(report.alarm for report in reports)
         anomalies = np.concatenate(low) if low else np.empty(0, np.int64)
         self.counts.anomalies += len(anomalies)
-        return Update(end, len(rows), kept, scores, anomalies, self.threshold, alarm, reports, refused)
+        return Update(end, len(rows), taken.kept, scores, anomalies, self.threshold, alarm, reports, taken.refused)
 
     def _ensure(self) -> None:
         """The learner, with the options of this session."""
@@ -355,28 +307,6 @@ class StreamSession:
         for name, value in self.options.items():
             if name != "step_rows":
                 setattr(learner, name, value)
-
-    def _judge(self, rows: Array, out: Array) -> NDArray[np.int64]:
-        """Score rows under the model of now; which are below the threshold."""
-        model = self.learner.model
-        if model is None:
-            return np.empty(0, np.int64)
-        out[:] = model.log_prob(rows)
-        assert self.sketch is not None
-        self.sketch.update(out)
-        return np.flatnonzero(out < self.threshold)
-
-    def _renew(self, report: StepReport) -> None:
-        """At a step: let old scores fade, and set the threshold anew."""
-        if self.sketch is None:
-            return
-        half_life = self.learner.half_life
-        self.sketch.fade(1.0 if half_life is None else 2.0 ** (-report.step_rows / half_life))
-        if report.alarm and self.learner.on_drift == "reset":
-            self.sketch.fade(0.0)
-        if self.anomaly_rate is not None:
-            enough = self.sketch.count >= 1.0 / self.anomaly_rate
-            self.threshold = self.sketch.quantile(self.anomaly_rate) if enough else math.nan
 
     # Keeping ----------------------------------------------------------------------------------------------------
 
@@ -439,13 +369,6 @@ class StreamSession:
         assert self.snapshot is not None
         restore_to(self, *snapshots.read(self.snapshot))
         self._saved_rows = self.counts.rows
-
-
-def _length(rows: Any) -> int:
-    try:
-        return len(rows)
-    except TypeError:
-        return 0
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
