@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -158,6 +158,7 @@ class RunSource(Source):
     """A source of which the row count of every chunk is known: `runs` holds (start, stop) of each."""
 
     runs: Sequence[tuple[int, int]]
+    weight: Weights = None
 
     @abstractmethod
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
@@ -170,6 +171,16 @@ class RunSource(Source):
         self.runs = runs
         self.n_chunks = len(runs)
         self.n_rows = sum(stop - start for start, stop in runs)
+
+    def in_runs(self, runs: Sequence[tuple[int, int]]) -> Self:
+        """The same rows, cut in another way."""
+        cut = copy(self)
+        cut.set_runs(runs)
+        return cut
+
+    def weights_of(self, start: int, stop: int) -> Weights:
+        """The weights of these rows, where they are not stored among the columns."""
+        return None if self.weight is None else self.weight[start:stop]
 
     @property
     def max_chunk_rows(self) -> int | None:
@@ -227,11 +238,6 @@ def check_chunk_rows(chunk_rows: int) -> int:
     if not isinstance(chunk_rows, (int, np.integer)) or chunk_rows < 1:
         raise ValueError(f"chunk_rows must be a whole number of at least 1; got {chunk_rows!r}.")
     return int(chunk_rows)
-
-
-def locate(runs: Sequence[tuple[int, int]], row: int) -> int:
-    """Index of the run that holds `row`."""
-    return bisect_right(runs, row, key=lambda run: run[0]) - 1
 
 
 # Values ---------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,8 +193,7 @@ class CsvSource(Source):
     def limited(self, max_rows: int) -> Source:
         if self.rows_at is not None and max_rows >= (self.max_chunk_rows or 0):
             return self
-        cut = object.__new__(CsvSource)
-        cut.__dict__.update(self.__dict__)
+        cut = copy(self)
         if self.rows_at is not None:
             cut.edges, cut.rows_at = _count_lines(self.path, self.first_byte, max_rows)
         else:

@@ -15,28 +15,20 @@ from numpy.typing import NDArray
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import (
     Chunk,
-    Pick,
-    Rows,
-    RunSource,
     Source,
     Stamp,
-    Weights,
-    check_shape,
     check_stamp,
-    check_weights,
     cut_runs,
     default_chunk_rows,
     digest,
     even_runs,
-    row_dtype,
     stamp,
     unit_runs,
     wanted_rows,
-    weight_array,
 )
 from streamgmm.sources.hdf5_decode import Layout
 from streamgmm.sources.npy import check_two_dimensional
-from streamgmm.sources.transient import retried
+from streamgmm.sources.stored import StoredChunk, StoredSource
 
 
 @contextmanager
@@ -53,33 +45,16 @@ def _opened(path: str, name: str) -> Iterator[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Hdf5Chunk(Chunk):
+class Hdf5Chunk(StoredChunk):
     """Rows `start` to `stop` of a dataset."""
 
-    index: int
-    start: int
-    stop: int
     path: str
     dataset: str
     stamp: Stamp
-    n_stored: int
-    pick: Pick
-    out: np.dtype[Any]
-    name: str
-    weight: Weights = field(repr=False)
     layout: Layout | None = field(repr=False)
 
     def check(self) -> None:
         check_stamp(self.path, self.stamp, self.name, self.index)
-
-    def load(self) -> tuple[Rows, Weights]:
-        self.check()
-        values = retried(self._read, self.name, self.index)
-        check_shape(values.shape, (self.stop - self.start, self.n_stored), self.name, self.index)
-        rows, weights = self.pick.split(values, self.out)
-        if weights is not None:
-            return rows, check_weights(weights, self.name, self.start, self.index)
-        return rows, self.weight
 
     def _read(self) -> NDArray[Any]:
         with _opened(self.path, self.name) as file:
@@ -90,7 +65,7 @@ class Hdf5Chunk(Chunk):
         return self.layout.read(self.path, places, self.start, self.stop)
 
 
-class Hdf5Source(RunSource):
+class Hdf5Source(StoredSource):
     """A two-dimensional dataset of an HDF5 file."""
 
     kind = "hdf5"
@@ -110,15 +85,13 @@ class Hdf5Source(RunSource):
         try:
             with _opened(path, path) as file:
                 self.dataset = dataset or _only_dataset(file, path)
-                self.name = f"{path}::{self.dataset}"
+                name = f"{path}::{self.dataset}"
                 if self.dataset not in file:
-                    raise ValueError(f"{self.name}: there is no such dataset. {_choices(file, path)}")
+                    raise ValueError(f"{name}: there is no such dataset. {_choices(file, path)}")
                 data = file[self.dataset]
                 if not hasattr(data, "shape"):
-                    raise ValueError(f"{self.name}: expected a dataset, found a group. {_choices(file, path)}")
-                n_rows, self.n_stored = check_two_dimensional(data.shape, self.name)
-                self.stored_dtype = data.dtype
-                self.dtype = row_dtype(data.dtype)
+                    raise ValueError(f"{name}: expected a dataset, found a group. {_choices(file, path)}")
+                shape, dtype = check_two_dimensional(data.shape, name), data.dtype
                 self.unit = data.chunks[0] if data.chunks else None
                 self.decodes = data.compression is not None or bool(data.shuffle)
                 self.has_checksums = bool(data.fletcher32)
@@ -129,10 +102,8 @@ class Hdf5Source(RunSource):
             raise ChunkReadError(
                 path, 0, f"the HDF5 file cannot be opened ({error}). Restore or rewrite it."
             ) from error
-        self.pick = Pick.of(self.name, self.n_stored, columns, weight)
-        self.n_features = self.pick.n_features(self.n_stored)
-        self.weight = weight_array(weight, self.name, n_rows)
-        self.has_weights = weight is not None
+        self._describe(name, shape, dtype, columns, weight)
+        n_rows = shape[0]
         self.missing_chunks = missing_chunks
         self.n_missing = len(gone)
         self.n_stored_rows = n_rows
@@ -155,21 +126,7 @@ class Hdf5Source(RunSource):
         self.set_runs(unit_runs(units, chunk_rows, default_chunk_rows(self.n_features)))
 
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
-        weight = None if self.weight is None else self.weight[start:stop]
-        return Hdf5Chunk(
-            index,
-            start,
-            stop,
-            self.path,
-            self.dataset,
-            self.stamp,
-            self.n_stored,
-            self.pick,
-            self.dtype,
-            self.name,
-            weight,
-            self.layout,
-        )
+        return Hdf5Chunk(*self._run(index, start, stop), self.path, self.dataset, self.stamp, self.layout)
 
     @property
     def chunk_bytes(self) -> int | None:
@@ -177,16 +134,13 @@ class Hdf5Source(RunSource):
         # One stored chunk at a time is decoded beside the result; by ourselves from memory of its own into a third.
         beside = (self.unit or 0) * (1 if self.layout is None else 3)
         stored = (rows + beside) * self.n_stored * self.stored_dtype.itemsize
-        return stored + rows * self.row_bytes * (self.stored_dtype != self.dtype or self.pick.columns is not None)
+        return stored + rows * self.row_bytes * self._converts
 
     def limited(self, max_rows: int) -> Source:
         if max_rows >= (self.max_chunk_rows or 0):
             return self
-        cut = object.__new__(Hdf5Source)
-        cut.__dict__.update(self.__dict__)
         least = self.unit or 1
-        cut.set_runs(cut_runs(self.runs, max(least, max_rows // least * least)))
-        return cut
+        return self.in_runs(cut_runs(self.runs, max(least, max_rows // least * least)))
 
     def fingerprint(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,17 @@ from numpy.typing import NDArray
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import (
     Chunk,
-    Pick,
-    Rows,
-    RunSource,
     Source,
     Stamp,
-    Weights,
     check_stamp,
-    check_weights,
     digest,
     even_runs,
     row_dtype,
     stamp,
     wanted_rows,
-    weight_array,
 )
 from streamgmm.sources.scratch import read_into, scratch_array
+from streamgmm.sources.stored import StoredChunk, StoredSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +58,16 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class FileChunk(Chunk):
+class FileChunk(StoredChunk):
     """Rows `start` to `stop` of a matrix in a file."""
 
-    index: int
-    start: int
-    stop: int
     layout: Layout
-    pick: Pick
-    out: np.dtype[Any]
-    name: str
-    weight: Weights = field(repr=False)
 
     def check(self) -> None:
         check_stamp(self.layout.path, self.layout.stamp, self.name, self.index)
 
-    def load(self) -> tuple[Rows, Weights]:
+    def _read(self) -> NDArray[Any]:
         layout = self.layout
-        self.check()
         n, D = self.stop - self.start, layout.shape[1]
         size = layout.dtype.itemsize
         try:
@@ -94,10 +81,7 @@ class FileChunk(Chunk):
                     self._fill(file, values, layout.offset + self.start * D * size)
         except OSError as error:
             raise ChunkReadError(self.name, self.index, f"cannot be read: {error.strerror or error}.") from error
-        rows, weights = self.pick.split(values, self.out)
-        if weights is not None:
-            return rows, check_weights(weights, self.name, self.start, self.index)
-        return rows, self.weight
+        return values
 
     def _fill(self, file: Any, into: NDArray[Any], offset: int) -> None:
         file.seek(offset)
@@ -106,7 +90,7 @@ class FileChunk(Chunk):
             raise ChunkReadError(self.name, self.index, f"the file ends {missing} bytes too early.")
 
 
-class FileSource(RunSource):
+class FileSource(StoredSource):
     """A matrix in a file, C or Fortran order."""
 
     kind = "npy"
@@ -114,14 +98,8 @@ class FileSource(RunSource):
     def __init__(
         self, layout: Layout, *, name: str, columns: Any = None, weight: Any = None, chunk_rows: int | None = None
     ) -> None:
-        self.name = name
         self.layout = layout
-        self.dtype = row_dtype(layout.dtype)
-        n_rows, n_stored = layout.shape
-        self.pick = Pick.of(name, n_stored, columns, weight)
-        self.n_features = self.pick.n_features(n_stored)
-        self.weight = weight_array(weight, name, n_rows)
-        self.has_weights = weight is not None
+        self._describe(name, layout.shape, layout.dtype, columns, weight)
         if layout.stamp[0] < layout.end:
             raise ChunkReadError(
                 name,
@@ -129,7 +107,7 @@ class FileSource(RunSource):
                 f"the file is truncated: {layout.shape[0]} x {layout.shape[1]} values of {layout.dtype} need "
                 f"{layout.end} bytes, it has {layout.stamp[0]}. Write it again.",
             )
-        self.set_runs(even_runs(n_rows, wanted_rows(chunk_rows, self.n_features)))
+        self.set_runs(even_runs(layout.shape[0], wanted_rows(chunk_rows, self.n_features)))
 
     def _first_missing(self, chunk_rows: int | None) -> int:
         if self.layout.fortran:
@@ -138,23 +116,20 @@ class FileSource(RunSource):
         return int(whole // (wanted_rows(chunk_rows, self.n_features)))
 
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
-        weight = None if self.weight is None else self.weight[start:stop]
-        return FileChunk(index, start, stop, self.layout, self.pick, self.dtype, self.name, weight)
+        return FileChunk(*self._run(index, start, stop), self.layout)
 
     @property
     def chunk_bytes(self) -> int | None:
         rows = self.max_chunk_rows or 0
-        stored = rows * self.layout.shape[1] * self.layout.dtype.itemsize
-        converted = self.pick.columns is not None or self.layout.dtype != self.dtype or self.layout.fortran
-        return stored + (rows * self.row_bytes if converted else 8 * rows * self.has_weights)
+        stored = rows * self.n_stored * self.stored_dtype.itemsize
+        return stored + (
+            rows * self.row_bytes if self._converts or self.layout.fortran else 8 * rows * self.has_weights
+        )
 
     def limited(self, max_rows: int) -> Source:
         if max_rows >= (self.max_chunk_rows or 0):
             return self
-        cut = object.__new__(FileSource)
-        cut.__dict__.update(self.__dict__)
-        cut.set_runs(even_runs(self.layout.shape[0], max_rows))
-        return cut
+        return self.in_runs(even_runs(self.layout.shape[0], max_rows))
 
     def fingerprint(self) -> dict[str, Any]:
         return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,11 +185,8 @@ class ParquetSource(RunSource):
 
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
         group = self.owners[index]
-        weight = None if self.weight is None else self.weight[start:stop]
-        skip = start - group.start
-        return ParquetChunk(
-            index, start, group, skip, stop - start, self.kind == "arrow", self.columns, self.name, weight
-        )
+        skip, n, weight = start - group.start, stop - start, self.weights_of(start, stop)
+        return ParquetChunk(index, start, group, skip, n, self.kind == "arrow", self.columns, self.name, weight)
 
     @property
     def chunk_bytes(self) -> int | None:
@@ -201,8 +199,7 @@ class ParquetSource(RunSource):
     def limited(self, max_rows: int) -> ParquetSource:
         if max_rows >= (self.max_chunk_rows or 0):
             return self
-        cut = object.__new__(ParquetSource)
-        cut.__dict__.update(self.__dict__)
+        cut = copy(self)
         cut._cut(max_rows)
         return cut
 

@@ -192,17 +192,12 @@ class TableSource(RunSource):
 
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
         part = self.table.iloc[start:stop] if hasattr(self.table, "iloc") else self.table.slice(start, stop - start)
-        return TableChunk(
-            index, start, part, self.columns, self.name, None if self.weight is None else self.weight[start:stop]
-        )
+        return TableChunk(index, start, part, self.columns, self.name, self.weights_of(start, stop))
 
     def limited(self, max_rows: int) -> Source:
         if max_rows >= (self.max_chunk_rows or 0):
             return self
-        cut = object.__new__(TableSource)
-        cut.__dict__.update(self.__dict__)
-        cut.set_runs(cut_runs(self.runs, max_rows))
-        return cut
+        return self.in_runs(cut_runs(self.runs, max_rows))
 
     def fingerprint(self) -> dict[str, Any]:
         return {

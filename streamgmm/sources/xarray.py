@@ -12,41 +12,22 @@ from streamgmm.sources.array import ArraySource
 from streamgmm.sources.base import (
     Chunk,
     Pick,
-    Rows,
-    RunSource,
     Source,
-    Weights,
-    check_weights,
     digest,
     even_runs,
     row_dtype,
     wanted_rows,
-    weight_array,
 )
 from streamgmm.sources.dask import open_dask
 from streamgmm.sources.npy import check_two_dimensional
-from streamgmm.sources.transient import retried
+from streamgmm.sources.stored import StoredChunk, StoredSource
 
 
 @dataclass(frozen=True, slots=True)
-class XarrayChunk(Chunk):
+class XarrayChunk(StoredChunk):
     """Rows `start` to `stop` of one table, or of columns side by side; lazy ones pickle as the file behind them."""
 
-    index: int
-    start: int
-    stop: int
     data: tuple[Any, ...] = field(repr=False)
-    pick: Pick
-    dtype: np.dtype[Any]
-    name: str
-    weight: Weights = field(repr=False)
-
-    def load(self) -> tuple[Rows, Weights]:
-        values = retried(self._read, self.name, self.index)
-        rows, weights = self.pick.split(values, self.dtype)
-        if weights is not None:
-            return rows, check_weights(weights, self.name, self.start, self.index)
-        return rows, self.weight
 
     def _read(self) -> NDArray[Any]:
         # Slices are new objects: what they load is not kept in `data`.
@@ -54,7 +35,7 @@ class XarrayChunk(Chunk):
         return np.asarray(parts[0]) if parts[0].ndim == 2 else np.column_stack(parts)
 
 
-class XarraySource(RunSource):
+class XarraySource(StoredSource):
     """DataArrays that xarray reads from a file when asked: one table, or columns of the same length."""
 
     kind = "xarray"
@@ -70,25 +51,19 @@ class XarraySource(RunSource):
         chunk_rows: int | None = None,
     ) -> None:
         first = data[0]
-        self.name = str(first.encoding.get("source") or f"xarray DataArray {first.name or ''}".strip())
-        n_rows, n_stored = first.shape if first.ndim == 2 else (len(first), len(data))
+        name = str(first.encoding.get("source") or f"xarray DataArray {first.name or ''}".strip())
+        shape = first.shape if first.ndim == 2 else (len(first), len(data))
         self.data = data
-        self.dtype = np.result_type(*(row_dtype(part.dtype) for part in data))
-        self.pick = Pick.of(self.name, n_stored, columns, weight, names)
-        self.n_features = self.pick.n_features(n_stored)
-        if names is not None:
-            self.feature_names = tuple(names[i] for i in (self.pick.columns or range(n_stored)))
-        self.weight = weight_array(weight, self.name, n_rows)
-        self.has_weights = weight is not None
+        dtype = np.result_type(*(row_dtype(part.dtype) for part in data))
+        self._describe(name, shape, dtype, columns, weight, names)
         stored = first.encoding.get("preferred_chunks", {}).get(first.dims[0])
         wanted = wanted_rows(chunk_rows, self.n_features)
         if isinstance(stored, int) and 0 < stored <= wanted:
             wanted = wanted // stored * stored  # part of a stored chunk costs as much as the whole
-        self.set_runs(even_runs(n_rows, wanted))
+        self.set_runs(even_runs(shape[0], wanted))
 
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
-        weight = None if self.weight is None else self.weight[start:stop]
-        return XarrayChunk(index, start, stop, self.data, self.pick, self.dtype, self.name, weight)
+        return XarrayChunk(*self._run(index, start, stop), self.data)
 
     @property
     def chunk_bytes(self) -> int | None:

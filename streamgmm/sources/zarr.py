@@ -19,24 +19,16 @@ from numpy.typing import NDArray
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import (
     Chunk,
-    Pick,
-    Rows,
-    RunSource,
     Source,
     Stamp,
-    Weights,
-    check_shape,
     check_stamp,
-    check_weights,
     cut_runs,
     default_chunk_rows,
     digest,
-    row_dtype,
     unit_runs,
-    weight_array,
 )
 from streamgmm.sources.npy import check_two_dimensional
-from streamgmm.sources.transient import retried
+from streamgmm.sources.stored import StoredChunk, StoredSource
 from streamgmm.sources.zarr_decode import Layout
 from streamgmm.sources.zarr_metadata import check_size, checked_codecs, has_checksums, notes, regular
 from streamgmm.sources.zarr_stored import missing_units
@@ -88,33 +80,16 @@ def _open_cached(store: str, path: str, fill: bool, token: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class ZarrChunk(Chunk):
+class ZarrChunk(StoredChunk):
     """Rows `start` to `stop` of a Zarr array; `files` are the stored chunks behind them, with stamps, where local."""
 
-    index: int
-    start: int
-    stop: int
     place: ZarrPlace
-    n_stored: int
-    pick: Pick
-    out: np.dtype[Any]
-    name: str
-    weight: Weights = field(repr=False)
     files: tuple[tuple[str, Stamp], ...] = field(repr=False)
     layout: Layout | None = field(repr=False)
 
     def check(self) -> None:
         for path, expected in self.files:
             check_stamp(path, expected, self.name, self.index)
-
-    def load(self) -> tuple[Rows, Weights]:
-        self.check()
-        values = retried(self._read, self.name, self.index)
-        check_shape(values.shape, (self.stop - self.start, self.n_stored), self.name, self.index)
-        rows, weights = self.pick.split(values, self.out)
-        if weights is not None:
-            return rows, check_weights(weights, self.name, self.start, self.index)
-        return rows, self.weight
 
     def _read(self) -> NDArray[Any]:
         if self.layout is not None:
@@ -131,7 +106,7 @@ class ZarrChunk(Chunk):
         return (self.stop - self.start) * self.n_stored * self.out.itemsize
 
 
-class ZarrSource(RunSource):
+class ZarrSource(StoredSource):
     """A two-dimensional Zarr array."""
 
     kind = "zarr"
@@ -147,23 +122,13 @@ class ZarrSource(RunSource):
         chunk_rows: int | None = None,
         missing_chunks: str = "error",
     ) -> None:
-        self.name = name
         self.place = place
-        n_rows, self.n_stored = check_two_dimensional(array.shape, name)
-        self.stored_dtype = array.dtype
-        self.dtype = row_dtype(array.dtype)
+        n_rows, n_stored = shape = check_two_dimensional(array.shape, name)
         self.codecs = checked_codecs(array, name)
         self.has_checksums = has_checksums(array)
         self.decodes = bool(set(self.codecs) - {"bytes", "crc32c"})
-        names, marked = notes(array, self.n_stored)
-        weight = marked if weight is None else weight
-        self.pick = Pick.of(name, self.n_stored, columns, weight, names)
-        self.n_features = self.pick.n_features(self.n_stored)
-        if names is not None:
-            chosen = range(self.n_stored) if self.pick.columns is None else self.pick.columns
-            self.feature_names = tuple(names[i] for i in chosen)
-        self.weight = weight_array(weight, name, n_rows)
-        self.has_weights = weight is not None
+        names, marked = notes(array, n_stored)
+        self._describe(name, shape, array.dtype, columns, marked if weight is None else weight, names)
         # What is read as a whole: an inner chunk of a shard, or a stored chunk.
         self.unit_shape = regular(array.chunks, name)
         self.stored_shape = regular(array.shards, name) if array.shards is not None else self.unit_shape
@@ -212,20 +177,8 @@ class ZarrSource(RunSource):
         return parts
 
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
-        weight = None if self.weight is None else self.weight[start:stop]
-        return ZarrChunk(
-            index,
-            start,
-            stop,
-            self.place,
-            self.n_stored,
-            self.pick,
-            self.dtype,
-            self.name,
-            weight,
-            tuple(self._files(start, stop)) if self.stamps else (),
-            self.layout,
-        )
+        files = tuple(self._files(start, stop)) if self.stamps else ()
+        return ZarrChunk(*self._run(index, start, stop), self.place, files, self.layout)
 
     def _files(self, start: int, stop: int) -> Iterable[tuple[str, Stamp]]:
         rows = range(start // self.stored_shape[0], -(-stop // self.stored_shape[0]))
@@ -237,8 +190,7 @@ class ZarrSource(RunSource):
     @property
     def chunk_bytes(self) -> int | None:
         rows = max(self.max_chunk_rows or 0, min(self.unit_shape[0], self.n_stored_rows))
-        converted = self.pick.columns is not None or self.stored_dtype != self.dtype
-        beside = rows * self.row_bytes if converted else 8 * rows * self.has_weights
+        beside = rows * self.row_bytes if self._converts else 8 * rows * self.has_weights
         if self.layout is not None and self.missing_chunks != "fill":
             stored = -(-rows // self.unit_shape[0]) * self.layout.chunk_bytes
             part = rows * self.n_stored * self.stored_dtype.itemsize * (rows % self.unit_shape[0] > 0)
@@ -250,12 +202,9 @@ class ZarrSource(RunSource):
     def limited(self, max_rows: int) -> Source:
         if max_rows >= (self.max_chunk_rows or 0):
             return self
-        cut = object.__new__(ZarrSource)
-        cut.__dict__.update(self.__dict__)
         unit = self.unit_shape[0]
         # Part of a stored chunk costs as much as the whole one: never below.
-        cut.set_runs(cut_runs(self.runs, max(unit, max_rows // unit * unit)))
-        return cut
+        return self.in_runs(cut_runs(self.runs, max(unit, max_rows // unit * unit)))
 
     def fingerprint(self) -> dict[str, Any]:
         store = self.place.store
