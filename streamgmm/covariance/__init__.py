@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from streamgmm.covariance.base import Array, Covariance, spread_of
+from streamgmm.covariance.base import Array, Covariance
+from streamgmm.covariance.linear import spread_of
 from streamgmm.covariance.scaled import Diag, Spherical
 from streamgmm.covariance.triangular import Full, Tied, Triangular
 

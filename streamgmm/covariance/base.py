@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dtrtri
 
 from streamgmm.kernels import Family, Plan, Sums
 from streamgmm.stats import Stats
@@ -26,94 +25,6 @@ Array = NDArray[np.float64]
 
 LOG_2PI = math.log(2 * math.pi)
 EPS = float(np.finfo(np.float64).eps)
-
-
-def cholesky_or_none(matrices: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Lower Cholesky factors of (K, D, D) and a mask of those that exist; the others are NaN."""
-    good = np.isfinite(matrices).all(axis=(1, 2))
-    if good.all():
-        try:
-            return np.linalg.cholesky(matrices), good
-        except np.linalg.LinAlgError:
-            pass
-    factors = np.full_like(matrices, np.nan)
-    for k in np.flatnonzero(good):
-        try:
-            factors[k] = np.linalg.cholesky(matrices[k])
-        except np.linalg.LinAlgError:
-            good[k] = False
-    return factors, good
-
-
-def refined(matrices: Array, lower: Array) -> Array:
-    """Cholesky factors (K, D, D), improved by one Newton step where they need it.
-
-    A factor is right for a matrix that differs by rounding, which moves log-densities by eps times the condition number
-    in every kernel alike. With the residual A - L L^T free of rounding errors (L cut into slices short enough for exact
-    products, after Ozaki et al. 2012), one step leaves eps times its root: 2e-12 nats instead of 6e-10 at 1e8.
-    """
-    diagonal = np.diagonal(lower, axis1=1, axis2=2) ** 2
-    ill = (diagonal < 0.01 * np.diagonal(matrices, axis1=1, axis2=2)).any(axis=1)
-    if not ill.any():
-        return lower
-    A, L = matrices[ill], lower[ill]
-    D = L.shape[1]
-    bits = (53 - max(1, (D - 1).bit_length())) // 2
-    one, rest = _slice(L, bits)
-    two, three = _slice(rest, bits)
-    small = one @ two.swapaxes(1, 2)
-    smaller = two @ two.swapaxes(1, 2) + one @ three.swapaxes(1, 2) + three @ one.swapaxes(1, 2)
-    residual = ((A - one @ one.swapaxes(1, 2)) - (small + small.swapaxes(1, 2))) - smaller
-    inverse = inverse_lower(L)
-    step = np.tril(inverse @ residual @ inverse.swapaxes(1, 2))
-    step[:, np.arange(D), np.arange(D)] *= 0.5
-    out = lower.copy()
-    # A step that is not small says that the matrix is singular to rounding; there is nothing to refine.
-    small_step = (np.abs(step) < 0.1).all(axis=(1, 2))
-    out[ill] = np.where(small_step[:, None, None], L + L @ step, L)
-    return out
-
-
-def _slice(matrices: Array, bits: int) -> tuple[Array, Array]:
-    """The leading `bits` of every entry, counted from the largest of its row, and what is left; their sum is exact."""
-    largest = np.abs(matrices).max(axis=2, keepdims=True)
-    shifter = np.ldexp(0.75, np.frexp(largest)[1] + 54 - bits)
-    head = (matrices + shifter) - shifter
-    return head, matrices - head
-
-
-def inverse_lower(lower: Array) -> Array:
-    """Inverses of lower triangular (..., D, D)."""
-    D = lower.shape[-1]
-    if lower.ndim > 2 and D <= 32:
-        # Forward substitution for all at once: a call of LAPACK for each costs more than its arithmetic.
-        inverse = np.zeros_like(lower)
-        for i in range(D):
-            inverse[..., i, :i] = -(lower[..., i, None, :i] @ inverse[..., :i, :i])[..., 0, :]
-            inverse[..., i, i] = 1.0
-            inverse[..., i, : i + 1] /= lower[..., i, i, None]
-        return inverse
-    if lower.ndim == 2:
-        return np.ascontiguousarray(dtrtri(lower, lower=1)[0])
-    return np.stack([dtrtri(one, lower=1)[0] for one in lower])
-
-
-def spread_of(covariance: Array) -> Array:
-    """A lower triangular factor of an overall covariance (D, D) that exists for every symmetric input.
-
-    Any invertible factor is exact as a change of coordinates; where the covariance is singular (a constant or a
-    collinear feature) a small ridge on the correlation scale, or scale 1, keeps it invertible.
-    """
-    scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    scale[~((scale > 0) & np.isfinite(scale))] = 1.0
-    correlation = covariance / np.outer(scale, scale)
-    D = len(scale)
-    np.fill_diagonal(correlation, 1.0)
-    for ridge in (0.0, 1e-14, 1e-12, 1e-10, 1e-8):
-        lower, good = cholesky_or_none((correlation + ridge * np.eye(D))[None])
-        if good[0] and np.diag(lower[0]).min() > 1e-7:
-            return np.ascontiguousarray(lower[0] * scale[:, None])
-    return np.diag(scale)
 
 
 def log_weights(weights: Array) -> Array:
@@ -136,6 +47,27 @@ def packed_indices(D: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def means_of(first: Array, weight: Array) -> Array:
     return np.divide(first, weight[:, None], out=np.zeros_like(first), where=weight[:, None] > 0)
+
+
+class Framed(NamedTuple):
+    """A mixture in its frame.
+
+    Attributes
+    ----------
+    spread, whiten : the way from the frame, and to it
+    mu : (K, D) means
+    inner : what whitens a row against a component: upper triangles of precisions, or reciprocal deviations
+    quadratic, linear : (K, ...) coefficients of the features of log p
+    size : (K,) norms of the precisions
+    """
+
+    spread: Array
+    whiten: Array
+    mu: Array
+    inner: Array
+    quadratic: Array
+    linear: Array
+    size: Array
 
 
 class Covariance(ABC):
@@ -370,6 +302,25 @@ class Covariance(ABC):
             covariances[k] = value
         return covariances
 
-    @abstractmethod
+    # Kernels ----------------------------------------------------------------------------------------------------
+
     def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
         """What the kernels need, and the `spread` that leads back from their frame."""
+        share = shares(weights)
+        shift = share @ means
+        at = self._framed(share, means - shift, covariances, factors)
+        const = log_weights(weights) - 0.5 * (self.log_det(factors, *means.shape) + means.shape[1] * LOG_2PI)
+        constant = const - 0.5 * np.einsum("ki,ki->k", at.linear, at.mu)
+        coef = np.concatenate([at.quadratic, at.linear, constant[:, None]], axis=1)
+        narrow, radius = EPS * at.size, np.linalg.norm(at.mu, axis=1)
+        return Plan(self.kernel, shift, at.whiten, coef, at.mu, at.inner, const, base, narrow, radius), at.spread
+
+    @abstractmethod
+    def _framed(self, share: Array, delta: Array, covariances: Array, factors: Array) -> Framed:
+        """The mixture in a frame in which its overall covariance is about the identity.
+
+        Parameters
+        ----------
+        share : (K,) weights that sum to 1
+        delta : (K, D) means less the overall mean
+        """

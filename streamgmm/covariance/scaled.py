@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.covariance.base import EPS, LOG_2PI, Array, Covariance, log_weights, shares
-from streamgmm.kernels import Family, Plan, Sums
+from streamgmm.covariance.base import Array, Covariance, Framed
+from streamgmm.kernels import Family, Sums
 
 
 class Scaled(Covariance):
@@ -78,23 +78,13 @@ class Scaled(Covariance):
     def dense(self, covariances: Array, K: int, D: int) -> Array:
         return np.asarray(self._per_feature(covariances, D)[:, :, None] * np.eye(D))
 
-    def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
-        K, D = means.shape
-        share = shares(weights)
-        shift = share @ means
-        delta = means - shift
+    def _framed(self, share: Array, delta: Array, covariances: Array, factors: Array) -> Framed:
         spread = self._scales(share, delta, covariances)
         mu = delta / spread
-        deviations = np.sqrt(self._per_feature(covariances, D))
-        reciprocal = np.ascontiguousarray(spread / deviations)
+        reciprocal = np.ascontiguousarray(spread / np.sqrt(self._per_feature(covariances, delta.shape[1])))
         precision = reciprocal**2
-        const = log_weights(weights) - 0.5 * (self.log_det(factors, K, D) + D * LOG_2PI)
-        linear = precision * mu
-        constant = const - 0.5 * np.einsum("ki,ki->k", linear, mu)
-        coef = np.concatenate([self._quadratic(precision), linear, constant[:, None]], axis=1)
-        narrow, radius = EPS * precision.max(axis=1), np.linalg.norm(mu, axis=1)
         whiten = np.ascontiguousarray(1.0 / spread[:, None])
-        return Plan(self.kernel, shift, whiten, coef, mu, reciprocal, const, base, narrow, radius), spread
+        return Framed(spread, whiten, mu, reciprocal, self._quadratic(precision), precision * mu, precision.max(axis=1))
 
 
 class Diag(Scaled):

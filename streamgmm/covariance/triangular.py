@@ -9,20 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.covariance.base import (
-    EPS,
-    LOG_2PI,
-    Array,
-    Covariance,
-    cholesky_or_none,
-    inverse_lower,
-    log_weights,
-    packed_indices,
-    refined,
-    shares,
-    spread_of,
-)
-from streamgmm.kernels import Family, Plan, Sums
+from streamgmm.covariance.base import Array, Covariance, Framed, packed_indices, shares
+from streamgmm.covariance.linear import cholesky_or_none, inverse_lower, refined, spread_of
+from streamgmm.kernels import Family, Sums
 
 
 class Triangular(Covariance):
@@ -186,24 +175,16 @@ class Full(Triangular):
     def log_det(self, factors: Array, K: int, D: int) -> Array:
         return 2.0 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
 
-    def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
-        D = means.shape[1]
-        share = shares(weights)
-        shift = share @ means
-        delta = means - shift
+    def _framed(self, share: Array, delta: Array, covariances: Array, factors: Array) -> Framed:
         spread = spread_of(np.tensordot(share, covariances, 1) + (share[:, None] * delta).T @ delta)
         whiten = inverse_lower(spread)
         mu = delta @ whiten.T
         upper = np.ascontiguousarray(np.swapaxes(inverse_lower(whiten @ factors), -1, -2))
         precision = self.precisions(upper)
-        const = log_weights(weights) - 0.5 * (self.log_det(factors, *means.shape) + D * LOG_2PI)
-        linear = np.einsum("kij,kj->ki", precision, mu)
-        i, j = packed_indices(D)
+        i, j = packed_indices(delta.shape[1])
         quadratic = np.where(i == j, -0.5, -1.0) * precision[:, i, j]
-        constant = const - 0.5 * np.einsum("ki,ki->k", linear, mu)
-        coef = np.concatenate([quadratic, linear, constant[:, None]], axis=1)
-        narrow, radius = EPS * np.linalg.norm(precision, axis=(1, 2)), np.linalg.norm(mu, axis=1)
-        return Plan(self.kernel, shift, whiten, coef, mu, upper, const, base, narrow, radius), spread
+        linear = np.einsum("kij,kj->ki", precision, mu)
+        return Framed(spread, whiten, mu, upper, quadratic, linear, np.linalg.norm(precision, axis=(1, 2)))
 
 
 class Tied(Triangular):
@@ -292,15 +273,8 @@ class Tied(Triangular):
     def log_det(self, factors: Array, K: int, D: int) -> Array:
         return np.full(K, 2.0 * np.log(np.diagonal(factors)).sum())
 
-    def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
-        K, D = means.shape
-        share = shares(weights)
-        shift = share @ means
+    def _framed(self, share: Array, delta: Array, covariances: Array, factors: Array) -> Framed:
+        K, D = delta.shape
         whiten = inverse_lower(factors)
-        mu = (means - shift) @ whiten.T
-        upper = np.eye(D)[None]
-        const = log_weights(weights) - 0.5 * (self.log_det(factors, K, D) + D * LOG_2PI)
-        constant = const - 0.5 * np.einsum("ki,ki->k", mu, mu)
-        coef = np.concatenate([mu, constant[:, None]], axis=1)
-        narrow, radius = EPS * np.ones(K), np.linalg.norm(mu, axis=1)
-        return Plan(self.kernel, shift, whiten, coef, mu, upper, const, base, narrow, radius), factors
+        mu = delta @ whiten.T
+        return Framed(factors, whiten, mu, np.eye(D)[None], np.empty((K, 0)), mu, np.ones(K))

@@ -1,0 +1,99 @@
+"""Triangular factors of symmetric matrices, as exact as they can be had."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dtrtri
+
+__all__ = ["cholesky_or_none", "inverse_lower", "refined", "spread_of"]
+
+Array = NDArray[np.float64]
+
+
+def cholesky_or_none(matrices: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Lower Cholesky factors of (K, D, D) and a mask of those that exist; the others are NaN."""
+    good = np.isfinite(matrices).all(axis=(1, 2))
+    if good.all():
+        try:
+            return np.linalg.cholesky(matrices), good
+        except np.linalg.LinAlgError:
+            pass
+    factors = np.full_like(matrices, np.nan)
+    for k in np.flatnonzero(good):
+        try:
+            factors[k] = np.linalg.cholesky(matrices[k])
+        except np.linalg.LinAlgError:
+            good[k] = False
+    return factors, good
+
+
+def refined(matrices: Array, lower: Array) -> Array:
+    """Cholesky factors (K, D, D), improved by one Newton step where they need it.
+
+    A factor is right for a matrix that differs by rounding, which moves log-densities by eps times the condition number
+    in every kernel alike. With the residual A - L L^T free of rounding errors (L cut into slices short enough for exact
+    products, after Ozaki et al. 2012), one step leaves eps times its root: 2e-12 nats instead of 6e-10 at 1e8.
+    """
+    diagonal = np.diagonal(lower, axis1=1, axis2=2) ** 2
+    ill = (diagonal < 0.01 * np.diagonal(matrices, axis1=1, axis2=2)).any(axis=1)
+    if not ill.any():
+        return lower
+    A, L = matrices[ill], lower[ill]
+    D = L.shape[1]
+    bits = (53 - max(1, (D - 1).bit_length())) // 2
+    one, rest = _slice(L, bits)
+    two, three = _slice(rest, bits)
+    small = one @ two.swapaxes(1, 2)
+    smaller = two @ two.swapaxes(1, 2) + one @ three.swapaxes(1, 2) + three @ one.swapaxes(1, 2)
+    residual = ((A - one @ one.swapaxes(1, 2)) - (small + small.swapaxes(1, 2))) - smaller
+    inverse = inverse_lower(L)
+    step = np.tril(inverse @ residual @ inverse.swapaxes(1, 2))
+    step[:, np.arange(D), np.arange(D)] *= 0.5
+    out = lower.copy()
+    # A step that is not small says that the matrix is singular to rounding; there is nothing to refine.
+    small_step = (np.abs(step) < 0.1).all(axis=(1, 2))
+    out[ill] = np.where(small_step[:, None, None], L + L @ step, L)
+    return out
+
+
+def _slice(matrices: Array, bits: int) -> tuple[Array, Array]:
+    """The leading `bits` of every entry, counted from the largest of its row, and what is left; their sum is exact."""
+    largest = np.abs(matrices).max(axis=2, keepdims=True)
+    shifter = np.ldexp(0.75, np.frexp(largest)[1] + 54 - bits)
+    head = (matrices + shifter) - shifter
+    return head, matrices - head
+
+
+def inverse_lower(lower: Array) -> Array:
+    """Inverses of lower triangular (..., D, D)."""
+    D = lower.shape[-1]
+    if lower.ndim > 2 and D <= 32:
+        # Forward substitution for all at once: a call of LAPACK for each costs more than its arithmetic.
+        inverse = np.zeros_like(lower)
+        for i in range(D):
+            inverse[..., i, :i] = -(lower[..., i, None, :i] @ inverse[..., :i, :i])[..., 0, :]
+            inverse[..., i, i] = 1.0
+            inverse[..., i, : i + 1] /= lower[..., i, i, None]
+        return inverse
+    if lower.ndim == 2:
+        return np.ascontiguousarray(dtrtri(lower, lower=1)[0])
+    return np.stack([dtrtri(one, lower=1)[0] for one in lower])
+
+
+def spread_of(covariance: Array) -> Array:
+    """A lower triangular factor of an overall covariance (D, D) that exists for every symmetric input.
+
+    Any invertible factor is exact as a change of coordinates; where the covariance is singular (a constant or a
+    collinear feature) a small ridge on the correlation scale, or scale 1, keeps it invertible.
+    """
+    scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    scale[~((scale > 0) & np.isfinite(scale))] = 1.0
+    correlation = covariance / np.outer(scale, scale)
+    D = len(scale)
+    np.fill_diagonal(correlation, 1.0)
+    for ridge in (0.0, 1e-14, 1e-12, 1e-10, 1e-8):
+        lower, good = cholesky_or_none((correlation + ridge * np.eye(D))[None])
+        if good[0] and np.diag(lower[0]).min() > 1e-7:
+            return np.ascontiguousarray(lower[0] * scale[:, None])
+    return np.diag(scale)
