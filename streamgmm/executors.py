@@ -7,10 +7,11 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from functools import cache, partial
 from itertools import chain, islice
+from queue import SimpleQueue
 from typing import Any
 
 from streamgmm.reduce import Fold
@@ -148,15 +149,49 @@ class Executor(ABC):
         """
 
 
-_AHEAD = 4
-"""Chunks handed out for each thread: it must not wait for the driver, which may have to wait for a core itself."""
+class _Shared[T]:
+    """A task and chunks that several threads take in turn."""
+
+    def __init__(self, task: Callable[[Any], T], chunks: Iterator[Any]) -> None:
+        self._task = task
+        self._chunks = chunks
+        self._lock = threading.Lock()
+        self._stopped = False
+        self.done: SimpleQueue[tuple[Any, T] | BaseException | None] = SimpleQueue()
+
+    def take(self) -> Any:
+        """The next chunk, or None where there is none, or nobody is to begin another one."""
+        with self._lock:
+            return None if self._stopped else next(self._chunks, None)
+
+    def one(self) -> bool:
+        """Work on the next chunk; False where there is none."""
+        chunk = self.take()
+        if chunk is not None:
+            self.done.put((chunk, self._task(chunk)))
+        return chunk is not None
+
+    def help(self) -> None:
+        """Work as long as there are chunks; the last word is what went wrong, or None."""
+        error = None
+        try:
+            while self.one():
+                pass
+        except BaseException as raised:
+            error = raised
+        self.done.put(error)
+
+    def stop(self) -> None:
+        self._stopped = True
 
 
 class Threads(Executor):
-    """Threads of this process. Chunks are handed out ahead, and loaded when their turn comes.
+    """Threads of this process, the caller's among them: each takes the next chunk when it is done with one.
 
-    Reading and decoding happen in the task, so one thread's read overlaps another's arithmetic. The threads are kept
-    from run to run, for as long as the executor is: to start them takes longer than a pass over a small table.
+    Reading and decoding happen in the task, so one thread's read overlaps another's arithmetic. The caller's thread
+    works too, as there is a core for it: if it only waited for the others, each chunk would wake it up and take a core
+    from one of them. The others are kept from run to run, for as long as the executor is: to start them takes longer
+    than a pass over a small table.
     """
 
     def __init__(self, n_jobs: int | None = None) -> None:
@@ -168,7 +203,7 @@ class Threads(Executor):
 
     def _pool(self) -> ThreadPoolExecutor:
         if self._kept is None or self._kept[0] != os.getpid():
-            self._kept = os.getpid(), ThreadPoolExecutor(self.n_jobs, thread_name_prefix="streamgmm")
+            self._kept = os.getpid(), ThreadPoolExecutor(self.n_jobs - 1, thread_name_prefix="streamgmm")
         return self._kept[1]
 
     @property
@@ -199,23 +234,31 @@ class Threads(Executor):
     def _run_threads[T](
         self, task: Callable[[Any], T], chunks: Iterator[Any], tree: Fold[T], after: Callable[[], None] | None
     ) -> None:
+        shared = _Shared(task, chunks)
         pool = self._pool()
         with quick_switching():
-            waiting: dict[Future[T], Any] = {}
+            helpers = [pool.submit(shared.help) for _ in range(self.n_jobs - 1)]
+            left = len(helpers)
             try:
-                while True:
-                    for chunk in islice(chunks, _AHEAD * self.n_jobs - len(waiting)):
-                        waiting[pool.submit(task, chunk)] = chunk
-                    if not waiting:
-                        return
-                    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                        chunk = waiting.pop(future)
-                        tree.add(chunk.index, future.result())
+                working = True
+                while working or left:
+                    if working and not (working := shared.one()):
+                        left -= sum(helper.cancel() for helper in helpers)  # those that had no occasion to begin
+                    while not shared.done.empty() or (left and not working):
+                        made = shared.done.get()
+                        if isinstance(made, BaseException):
+                            raise made
+                        if made is None:
+                            left -= 1
+                            continue
+                        chunk, value = made
+                        tree.add(chunk.index, value)
                         self._report(chunk, after)
             finally:
-                for future in waiting:
-                    future.cancel()
-                wait(waiting)  # what has begun may still read the data
+                shared.stop()
+                for helper in helpers:
+                    helper.cancel()
+                wait(helpers)  # what has begun may still read the data
 
     def _report(self, chunk: Any, after: Callable[[], None] | None) -> None:
         if self.on_chunk is not None:
