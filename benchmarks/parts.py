@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks.readme import processor, write_section
 from streamgmm import kernels
 from streamgmm._jit import jit
-from streamgmm.kernels import panels, products, vector
-from streamgmm.kernels._vector import LANES, add, broadcast, fma, total
+from streamgmm.kernels import lanes, panels, products, vector
+from streamgmm.kernels._vector import LANES, add, broadcast, fma, store, total
 from streamgmm.kernels.scratch import rounded, zeros
 from streamgmm.mixture import Mixture
 
@@ -49,36 +49,42 @@ def _frame(n, rows, shift, whiten, until, x, z, norm):
 def _logits(n, cyclic, coef, z, D, phi, R):
     for _ in range(n):
         if cyclic:
-            products.logits_of_products(coef, z, 0, D, phi, R)
+            products.logits_of_products(coef, z, 0, D, phi[0], R)
         else:
-            panels.columns(0, z, 0, D, phi)
-            products.logits(coef, phi, R)
+            panels.columns(0, z, 0, D, phi[0])
+            products.logits(coef, phi[0], R)
 
 
 @jit
-def _responsibilities(n, R, K, common, out, w, norm, masses, squares):
+def _responsibilities(n, few, R, K, common, out, w, norm, masses, squares, scales):
     for _ in range(n):
         for u in range(R.shape[0]):
             panels.softmax(R, u * K * PANEL, K, -np.inf, common, out[u])
+            if few:
+                value, entropy, log_max = lanes._scale(out[u])
+                store(add(value, add(entropy, log_max)), scales, 0)
+        if few:
+            continue
         panels.finish(R.shape[0], common, out)
         for u in range(R.shape[0]):
             panels.weigh(R, u * K * PANEL, K, out[u], w, norm, 0, masses, squares)
 
 
 @jit
-def _statistics(n, cyclic, lanes, R, z, D, K, phi, twice, psi, part, by_lane):
+def _statistics(n, cyclic, few, R, z, D, K, phi, twice, psi, part, by_lane):
     B = R.shape[0] * PANEL
     for _ in range(n):
+        if few:
+            products.accumulate_by_lane(R, K, phi, R.shape[0], by_lane)
+            continue
         for u in range(R.shape[0]):
-            if lanes:
-                products.accumulate_by_lane(R[u], K, phi, by_lane.shape[1], by_lane)
-            elif cyclic:
+            if cyclic:
                 products.double_rows(z, 0, D, twice, u * PANEL)
             else:
                 vector._turn(0, z, 0, D, phi, psi, u * PANEL * psi.shape[1], psi.shape[1])
         if cyclic:
             products.accumulate_products(R, twice, B, D, K, K * PANEL, psi, part)
-        elif not lanes:
+        else:
             products.accumulate(R, psi, B, K, K * PANEL, part)
 
 
@@ -96,13 +102,14 @@ def seconds(task: Any, n: int, *arguments: Any) -> float:
 def parts(D: int, K: int, work: float) -> dict[str, float]:
     """Seconds a row of each part, and of the kernel; `work` is about the flop of one measurement."""
     q = D * (D + 1) // 2 + D
-    q8, D8, u = rounded(q, LANES), rounded(D, LANES), vector.batch_panels(0, D)
-    cyclic, lanes = vector.cyclic_form(0, D), vector.by_lane_form(0, D)
-    x, z, norm, common, out, w, masses, squares, phi, R, twice, psi, part, coef, by_lane, *frame = zeros(
+    cyclic, few = vector.cyclic_form(0, D), lanes.suits(0, D)
+    q8, D8 = rounded(q, LANES), rounded(D, LANES)
+    u = lanes.batch_panels(K, q + 1) if few else vector.batch_panels(0, D)
+    x, z, norm, common, out, w, masses, squares, phi, R, twice, psi, part, coef, by_lane, scales, *frame = zeros(
         (D8, PANEL), (D8, PANEL), (PANEL,), (u * PANEL,), (u, 5, PANEL), (PANEL,), (K, LANES), (0, LANES),
-        (products.STRIP + D8 if cyclic else rounded(q + 1, LANES), PANEL), (u, K, PANEL),
+        (u if few else 1, products.STRIP + D8 if cyclic else q + 1, PANEL), (u, K, PANEL),
         (u * PANEL, rounded(2 * D + D // 2 + LANES, LANES)), (u * PANEL + 1, products.SPILL if cyclic else q8),
-        (K, q8), (K, q + 1), (K, q, LANES), (D,), (D, D),
+        (K, q8), (K, q + 1), (K, q + 1, LANES), (LANES,), (D,), (D, D),
     )  # fmt: skip
     frame[1][:] = np.eye(D)
     rng = np.random.default_rng(0)
@@ -112,8 +119,9 @@ def parts(D: int, K: int, work: float) -> dict[str, float]:
     per_row = {
         "rows into the frame": seconds(_frame, n * u, rows, *frame, np.arange(1, D + 1), x, z, norm) / PANEL,
         "logits": seconds(_logits, n * u, cyclic, coef, z, D, phi, R[0]) / PANEL,
-        "responsibilities": seconds(_responsibilities, n, R, K, common, out, w, norm, masses, squares) / (u * PANEL),
-        "statistics": seconds(_statistics, n, cyclic, lanes, R, z, D, K, phi, twice, psi, part, by_lane) / (u * PANEL),
+        "responsibilities": seconds(_responsibilities, n, few, R, K, common, out, w, norm, masses, squares, scales)
+        / (u * PANEL),
+        "statistics": seconds(_statistics, n, cyclic, few, R, z, D, K, phi, twice, psi, part, by_lane) / (u * PANEL),
     }
     many = max(2048, min(65_536, int(work / (4 * K * q)) // 4))
     half = rng.normal(size=(K, D, 2 * D))

@@ -46,10 +46,21 @@ def bare_jit(function: Callable[..., Any]) -> Any:
 
 
 def inline(function: Callable[..., Any]) -> Any:
-    """Compile a helper that is only called from kernels (cached with its caller), and makes no array.
+    """Compile a helper that is only called from kernels, makes no array, and becomes part of its caller.
 
-    It has no entry for Python to call: that would be compiled for every helper too.
+    It is cached with that. Passing some arrays, of many words each, takes as long as a helper needs for 32 rows of few
+    features.
     """
+    return _helper(function, forceinline=True)
+
+
+def helper(function: Callable[..., Any]) -> Any:
+    """`inline` for what is long, does much at a call, or is called from several places: it stays a function."""
+    return _helper(function)
+
+
+def _helper(function: Callable[..., Any], **options: Any) -> Any:
+    """A function without an entry for Python to call: that would be compiled for every helper too."""
     return numba.njit(
         nogil=True,
         error_model="numpy",
@@ -57,6 +68,7 @@ def inline(function: Callable[..., Any]) -> Any:
         _nrt=False,
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
+        **options,
     )(function)
 
 

@@ -192,6 +192,11 @@ def test_warmup_compiles_every_form():
         from streamgmm.kernels.centred_vector import _panels as compiled
 
     assert len(compiled.signatures) >= 2
+    if kernels.form() != "plain":
+        from streamgmm.kernels import lanes, screen, screened, vector
+
+        for kernel in (lanes._batches, vector._panels, screen._matter, screened._spans):
+            assert len(kernel.signatures) >= 2  # both types of rows
 
 
 @pytest.mark.parametrize("D", [1, 2, 3])

@@ -48,8 +48,8 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 @cache
-def _vectors_work() -> bool:
-    """Whether the hand-tiled form compiles here and is worth having: it wants 512-bit vectors."""
+def _vectors_work(few: bool) -> bool:
+    """Whether the hand-tiled form, that for few features or the other, compiles here: it wants 512-bit vectors."""
     try:
         import llvmlite.binding as llvm
 
@@ -62,27 +62,31 @@ def _vectors_work() -> bool:
         _log.info("This processor has no 512-bit vectors: using the plain kernels.")
         return False
     try:
-        _run_tiny(Family.SPHERICAL, vector.dense, PANEL, np.float64)
+        _run_tiny(Family.SPHERICAL if few else Family.TIED, vector.dense, PANEL, np.float64)
     except Exception as error:
         _log.info("Hand-tiled kernels do not compile here (%s): using the plain ones.", error)
         return False
     return True
 
 
-def form() -> str:
-    """The form in use; the environment variable STREAMGMM_KERNELS forces one of `FORMS`.
+def form(family: Family = Family.TIED, D: int = 1) -> str:
+    """The form in use for models of D features; the environment variable STREAMGMM_KERNELS forces one of `FORMS`.
 
     "plain" and "vector" take every row densely, "screened" screens wherever it can, "auto" where it pays.
     """
     asked = os.environ.get("STREAMGMM_KERNELS", "auto")
     if asked not in FORMS:
         raise ValueError(f"STREAMGMM_KERNELS must be one of {', '.join(FORMS)}; got {asked!r}.")
-    return asked if asked != "auto" or _vectors_work() else "plain"
+    if asked == "auto":
+        from streamgmm.kernels.lanes import suits
+
+        return asked if _vectors_work(suits(family, D)) else "plain"
+    return asked
 
 
-def _forms(n: int) -> tuple[Any, Any, int]:
-    """The dense form in use, the centred one, and their rows per block."""
-    if form() != "plain":
+def _forms(chosen: str, n: int) -> tuple[Any, Any, int]:
+    """The dense form, the centred one, and their rows per block."""
+    if chosen != "plain":
         from streamgmm.kernels.centred_vector import centred_vector
         from streamgmm.kernels.products import PANEL
         from streamgmm.kernels.vector import dense
@@ -94,13 +98,12 @@ def _forms(n: int) -> tuple[Any, Any, int]:
     return feature, centred, max(1, min(_PLAIN_BLOCK, n))
 
 
-def _crowd(plan: Plan) -> float:
+def _crowd(chosen: str, plan: Plan) -> float:
     """Part of all terms up to which the screened form is cheaper than the dense one; 0 where it is not to be tried."""
-    asked = form()
-    if asked == "screened":
+    if chosen == "screened":
         return 1.0 if plan.family == Family.FULL else 0.0
-    if asked == "auto":
-        from streamgmm.kernels.screened import suits
+    if chosen == "auto":
+        from streamgmm.kernels.screen import suits
 
         if suits(plan):
             return 0.3 if plan.whiten.shape[0] < 24 else 0.5
@@ -123,16 +126,19 @@ def _run_tiny(family: Family, dense: Any, block: int, dtype: Any) -> None:
 
 def warmup(dtypes: tuple[Any, ...] = (np.float64, np.float32)) -> None:
     """Compile every kernel for rows of the given types, or load it from the cache on disk."""
-    shift, one = np.zeros(1), np.ones((1, 1))
+    none, one = np.zeros(1), np.ones((1, 1))
+    D = 5
+    many = Plan(
+        Family.FULL, np.zeros(D), np.eye(D), np.zeros((1, 21)), np.zeros((1, D)), np.eye(D)[None], none, -np.inf, none,
+        none,
+    )  # fmt: skip
     for dtype in dtypes:
         rows = np.zeros((1, 1), dtype)
         for narrow in (0.0, np.inf):  # the feature form takes the block, the centred form takes it
-            plan = Plan(Family.DIAG, shift, one, np.zeros((1, 3)), one, one, shift, -np.inf, shift + narrow, shift)
-            run(plan, rows, None, statistics=True)
-        if form() != "plain":
-            cube = one[None]
-            plan = Plan(Family.FULL, shift, one, np.zeros((1, 3)), one, cube, shift, -np.inf, shift, shift)
-            run(plan, rows, None, statistics=True, crowd=1.0)
+            few = Plan(Family.DIAG, none, one, np.zeros((1, 3)), one, one, none, -np.inf, none + narrow, none)
+            run(few, rows, None, statistics=True)
+        for crowd in (0.0, 0.5, 1.0) if form() != "plain" else ():  # dense; asked first; screened
+            run(many, np.zeros((1, D), dtype), None, statistics=True, crowd=crowd)
 
 
 def run(
@@ -159,7 +165,8 @@ def run(
     K, p = plan.coef.shape
     rows = _read_only(rows)
     w = _read_only(_NONE if weight is None else weight)
-    dense, centred, block = _forms(n)
+    chosen = form(plan.family, D)
+    dense, centred, block = _forms(chosen, n)
     done = np.zeros(-(-n // block), np.uint8)
     sums = np.zeros((K, p)) if statistics else _NONE_2D
     quad = np.zeros(D * (D + 1) // 2) if statistics and plan.family == Family.TIED else _NONE
@@ -171,16 +178,19 @@ def run(
     shift, whiten, coef, narrow, radius, means, factor, const = map(_read_only, arrays)
     family, base = int(plan.family), plan.base
     outputs = logp, resp, label
-    crowd = _crowd(plan) if crowd is None else crowd
+    crowd = _crowd(chosen, plan) if crowd is None else crowd
     dropped = 0.0
     if crowd > 0:
-        from streamgmm.kernels.screened import reach_of, screen_of, screened, suffices
+        from streamgmm.kernels.screen import crowded, reach_of, screen_of, suffices
+        from streamgmm.kernels.screened import screened
 
-        screen = screen_of(plan)
-        dropped = screened(
-            rows, w, shift, whiten, coef, base, narrow, radius, const, screen.ways, screen.always, reach_of(K), crowd,
-            done, *outputs, sums, totals,
-        )  # fmt: skip
+        reach = reach_of(K)
+        if crowd >= 1 or not crowded(rows, shift, whiten, coef, base, reach, crowd):
+            screen = screen_of(plan)
+            dropped = screened(
+                rows, w, shift, whiten, coef, base, narrow, radius, const, screen.ways, screen.always, reach, crowd,
+                done, *outputs, sums, totals,
+            )  # fmt: skip
     dense(family, rows, w, shift, whiten, coef, base, narrow, radius, block, done, *outputs, sums, quad, totals)
     moments = None
     if not done.all():

@@ -167,40 +167,49 @@ def quadratic_tile(m_rows: int, n_vectors: int, *, square: bool = False) -> Any:
     return tile
 
 
-def lane_tile(n_features: int) -> Any:
-    """out[k, f, :] += sum over v < 4 of resp[k, v, :] phi[f, v, :] for `n_features` values of f and all k < K.
+def lane_tile(m_rows: int, n_features: int) -> Any:
+    """out[m, f, :] += sum over panels and v < 4 of resp[m, v, :] phi[f, v, :], for `m_rows` rows, `n_features` values
+    of f.
 
-    A lane is a row: what comes out are eight partial sums each. Arguments: resp (K, 32) and its place; K; phi (f, 32)
-    and its place; out, its place and the stride of k.
+    A lane is a row of the data: what comes out are eight partial sums each. Arguments: resp, its place and the stride
+    of a panel; phi, its place and the stride of a panel; panels; out, its place and row stride. Rows of resp and phi
+    are 32 long.
     """
 
     @intrinsic
-    def tile(typingctx, resp, resp_at, K, phi, phi_at, out, out_at, out_stride):
+    def tile(typingctx, resp, resp_at, resp_stride, phi, phi_at, phi_stride, panels, out, out_at, out_stride):
         def codegen(context, builder, signature, args):
-            resp, resp_at, K, phi, phi_at, out, out_at, out_stride = args
-            vectors = range(_PANEL_VECTORS)
+            resp, resp_at, resp_stride, phi, phi_at, phi_stride, panels, out, out_at, out_stride = args
             left = _pointer(context, builder, signature.args[0], resp, resp_at)
             right = _pointer(context, builder, signature.args[3], phi, phi_at)
-            target = _pointer(context, builder, signature.args[5], out, out_at)
-
-            def part(base: Any, vector: int) -> Any:
-                return builder.gep(base, [ir.Constant(_int64, vector * LANES)])
-
-            features = [
-                [_load(builder, part(right, f * _PANEL_VECTORS + v)) for v in vectors] for f in range(n_features)
-            ]
-            with cgutils.for_range(builder, K) as loop:
-                row = builder.gep(left, [builder.mul(loop.index, ir.Constant(_int64, _PANEL_VECTORS * LANES))])
-                weights = [_load(builder, part(row, v)) for v in vectors]
-                place = builder.gep(target, [builder.mul(loop.index, out_stride)])
+            target = _pointer(context, builder, signature.args[7], out, out_at)
+            sums = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_features)] for _ in range(m_rows)]
+            places = []
+            for m in range(m_rows):
+                row = builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))])
+                places.append([builder.gep(row, [ir.Constant(_int64, f * LANES)]) for f in range(n_features)])
                 for f in range(n_features):
-                    value = _load(builder, part(place, f))
-                    for v in vectors:
-                        value = _fma(builder, weights[v], features[f][v], value)
-                    _store(builder, value, part(place, f))
+                    builder.store(_load(builder, places[m][f]), sums[m][f])
+            with cgutils.for_range(builder, panels) as loop:
+                left_panel = builder.gep(left, [builder.mul(loop.index, resp_stride)])
+                right_panel = builder.gep(right, [builder.mul(loop.index, phi_stride)])
+
+                def part(base: Any, row: int, vector: int) -> Any:
+                    at = (row * _PANEL_VECTORS + vector) * LANES
+                    return _load(builder, builder.gep(base, [ir.Constant(_int64, at)]))
+
+                for v in range(_PANEL_VECTORS):
+                    loaded = [part(right_panel, f, v) for f in range(n_features)]
+                    for m in range(m_rows):
+                        factor = part(left_panel, m, v)
+                        for f, value in enumerate(loaded):
+                            builder.store(_fma(builder, factor, value, builder.load(sums[m][f])), sums[m][f])
+            for m in range(m_rows):
+                for f in range(n_features):
+                    _store(builder, builder.load(sums[m][f]), places[m][f])
             return context.get_dummy_value()
 
         i = types.intp
-        return types.void(resp, i, i, phi, i, out, i, i), codegen
+        return types.void(resp, i, i, phi, i, i, i, out, i, i), codegen
 
     return tile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgmm._jit import inline
+from streamgmm._jit import helper, inline
 from streamgmm.kernels._elementary import SMALLEST, exp_clamped, log_and_inverse
 from streamgmm.kernels._vector import (
     LANES,
@@ -221,7 +221,7 @@ def weigh(R, at, K, scale, weight, norm, norm_at, masses, squares):
         at += PANEL
 
 
-@inline
+@helper
 def write_resp(R, at, K, out, count, spare, resp, first):
     """resp[first : first + count]: exponentials (K, 32) at `at` of R times their scale, and the background's share."""
     width = resp.shape[1]
@@ -239,7 +239,7 @@ def write_resp(R, at, K, out, count, spare, resp, first):
             resp[first + b, K] = 1.0 - out[1, b]
 
 
-@inline
+@helper
 def label_rows(R, at, K, base, common, best):
     """best (32,): the component with the largest logit, the first of equals; -1 where the background is larger."""
     for v in range(0, PANEL, LANES):
@@ -275,7 +275,7 @@ def within(narrow, radius):
     return reach
 
 
-@inline
+@helper
 def accurate(R, out, norm, at, weight, first, count, narrow, radius):
     """As `feature.accurate`, for `count` rows of one panel: exponentials R (K, 32), what `finish` left, norms at `at`.
 

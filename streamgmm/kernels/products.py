@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgmm._jit import inline
+from streamgmm._jit import helper, inline
 from streamgmm.kernels._tiles import lane_tile, logit_tile, sum_tile
 from streamgmm.kernels._vector import LANES, broadcast, load, mul, store, transpose
 
@@ -33,7 +33,8 @@ _m81 = sum_tile(8, 1)
 _m44, _m42, _m41 = (sum_tile(4, v) for v in (4, 2, 1))
 _m24, _m22, _m21 = (sum_tile(2, v) for v in (4, 2, 1))
 _m14, _m12, _m11 = (sum_tile(1, v) for v in (4, 2, 1))
-_l4, _l2, _l1 = (lane_tile(n) for n in (4, 2, 1))
+_l45, _l43, _l41 = (lane_tile(4, n) for n in (5, 3, 1))
+_l15, _l13, _l11 = (lane_tile(1, n) for n in (5, 3, 1))
 
 
 @inline
@@ -51,7 +52,7 @@ def logits(coef, phi, out):
         _e1(coef, k * p, p, phi, 0, PANEL, p - 1, out, k * PANEL, PANEL)
 
 
-@inline
+@helper
 def _add_logits(coef, first, count, phi, out):
     """out (K, 32) += coef[:, first : first + count] phi (count, 32)."""
     K, p = coef.shape
@@ -66,7 +67,7 @@ def _add_logits(coef, first, count, phi, out):
         _a1(coef, k * p + first, p, phi, 0, PANEL, count, out, k * PANEL, PANEL)
 
 
-@inline
+@helper
 def logits_of_products(coef, z, at, D, phi, out):
     """out (K, 32) for full covariances, from z (D, 32) at `at`; phi (STRIP + D, 32) is scratch."""
     K, p = coef.shape
@@ -100,7 +101,7 @@ def logits_of_products(coef, z, at, D, phi, out):
             count = 0
 
 
-@inline
+@helper
 def _add_sums(resp, psi, psi_at, B, K, step, sums, f, columns):
     """sums (K, q8), columns f to f + columns, += R psi for psi (B, columns) at `psi_at`; `columns` a multiple of 8."""
     q = sums.shape[1]
@@ -164,7 +165,7 @@ def double_rows(z, at, D, twice, b):
             store(load(twice, i), twice, i + D)
 
 
-@inline
+@helper
 def accumulate_products(resp, twice, B, D, K, step, psi, sums):
     """sums (K, q8) += R psi for full covariances, psi from rows (B, 2 D and more) as `double_rows` leaves them.
 
@@ -204,20 +205,37 @@ def accumulate_products(resp, twice, B, D, K, step, psi, sums):
 
 
 @inline
-def accumulate_by_lane(resp, K, phi, q, sums):
-    """sums (K, q, 8) += the eight partial sums over rows of R (K, 32) phi (q, 32)."""
+def accumulate_by_lane(resp, K, phi, panels, sums):
+    """sums (K, q, 8) += the eight partial sums over rows of R (panels, K, 32) phi (panels, q, 32)."""
+    q = sums.shape[1]
+    wide = q * LANES
+    step = q * PANEL
     f = 0
-    while f + 4 <= q:
-        _l4(resp, 0, K, phi, f * PANEL, sums, f * LANES, q * LANES)
-        f += 4
-    if f + 2 <= q:
-        _l2(resp, 0, K, phi, f * PANEL, sums, f * LANES, q * LANES)
-        f += 2
-    if f < q:
-        _l1(resp, 0, K, phi, f * PANEL, sums, f * LANES, q * LANES)
+    while f < q:
+        # 6 = 3 + 3, and else as many fives as there are: 10 and 15 are the full covariances of three and four features.
+        n = 5 if f + 5 <= q and q != 6 else (3 if f + 3 <= q else 1)
+        k = 0
+        while k < K:
+            m = 4 if k + 4 <= K else 1
+            left = k * PANEL
+            to = (k * q + f) * LANES
+            if m == 4 and n == 5:
+                _l45(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
+            elif m == 4 and n == 3:
+                _l43(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
+            elif m == 4:
+                _l41(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
+            elif n == 5:
+                _l15(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
+            elif n == 3:
+                _l13(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
+            else:
+                _l11(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
+            k += m
+        f += n
 
 
-@inline
+@helper
 def symmetric_sums(resp, unit, psi, B, D, sums):
     """sums (D + 1, D8) += sum over b of resp[:, b] psi[b, :], columns up to the diagonal; row D whole.
 

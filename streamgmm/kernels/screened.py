@@ -15,14 +15,11 @@ it from the first.
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from streamgmm._jit import bare_jit, inline
+from streamgmm._jit import bare_jit, helper, inline
 from streamgmm.kernels._tiles import quadratic_tile
 from streamgmm.kernels._vector import (
     LANES,
@@ -52,79 +49,15 @@ from streamgmm.kernels.panels import (
     within,
     write_resp,
 )
-from streamgmm.kernels.plan import Array, Family, Plan
+from streamgmm.kernels.plan import Array
 from streamgmm.kernels.products import PANEL, START, STRIP, logits, logits_of_products, symmetric_sums
 from streamgmm.kernels.scratch import rounded, zeros
 
 SPAN = 2048
 """Rows that are screened together; a multiple of PANEL."""
 _BATCH = 128  # rows that are gathered together
-DROPPED = 1e-12
-"""Largest part of a component's mass that may be dropped."""
 _q44, _q41 = quadratic_tile(4, 4), quadratic_tile(4, 1)
 _q14, _q11 = quadratic_tile(1, 4), quadratic_tile(1, 1)
-
-
-def suits(plan: Plan) -> bool:
-    """Whether the form exists for the plan and can be worth having."""
-    K, D = plan.means.shape
-    return plan.family == Family.FULL and D >= 12 and K >= 6
-
-
-def reach_of(K: int) -> float:
-    """Nats below a row's best beyond which a component is dropped."""
-    return 40.0 + math.log(K)
-
-
-class Screen:
-    """What the screened form needs beside the plan."""
-
-    def __init__(self, plan: Plan) -> None:
-        K, D = plan.means.shape
-        d = min(D, 4 if D < 48 else 8)
-        upper = plan.factor
-        seen = np.einsum("kij,ki->kj", upper, plan.means)
-        # Where rows of the whole mixture, of mean 0 and covariance 1 in the frame, lie farthest from the component.
-        scatter = np.swapaxes(upper, 1, 2) @ upper + seen[:, :, None] * seen[:, None, :]
-        ways = upper @ _leading(scatter, d)  # (K, D, d)
-        offset = np.einsum("kd,kdj->kj", plan.means, ways)
-        self.ways = np.concatenate([np.swapaxes(ways, 1, 2), -offset[:, :, None]], axis=2).reshape(K * d, D + 1)
-        log_det = np.log(np.diagonal(upper, axis1=1, axis2=2)).sum(axis=1)
-        log_weight = plan.const - log_det  # up to a constant, which `whiten` may not tell: see `Mixture.through`
-        log_weight -= np.logaddexp.reduce(log_weight)
-        self.always = (log_weight < math.log(1e-3 / K)).astype(np.uint8)
-        for array in (self.ways, self.always):
-            array.flags.writeable = False
-
-
-def _leading(matrices: Array, d: int) -> Array:
-    """(K, D, d) orthonormal columns near the leading eigenvectors of symmetric (K, D, D): subspace iteration.
-
-    How near matters for speed only: any orthonormal columns give a valid bound.
-    """
-    D = matrices.shape[1]
-    start = np.argsort(-np.diagonal(matrices, axis1=1, axis2=2), axis=1, kind="stable")[:, :d]
-    columns = np.take_along_axis(matrices, start[:, None, :].repeat(D, axis=1), axis=2)
-    for _ in range(4):
-        columns = matrices @ (matrices @ np.linalg.qr(columns)[0])
-    return np.asarray(np.linalg.qr(columns)[0])
-
-
-_screens: OrderedDict[int, tuple[NDArray[np.float64], Screen]] = OrderedDict()
-_lock = threading.Lock()
-
-
-def screen_of(plan: Plan) -> Screen:
-    """The screen of a plan, made once for all its chunks."""
-    with _lock:
-        key = id(plan.coef)
-        found = _screens.get(key)
-        if found is None or found[0] is not plan.coef:
-            found = plan.coef, Screen(plan)
-            _screens[key] = found
-            if len(_screens) > 64:
-                _screens.popitem(last=False)
-        return found[1]
 
 
 @inline
@@ -132,7 +65,7 @@ def _round(n, unit):
     return -(-n // unit) * unit
 
 
-@inline
+@helper
 def _bounds(ways, z, const, slack, side, bound):
     """bound (K, 32): upper bounds of the logits of 32 rows, from projections side = ways z (K d, 32)."""
     K = const.shape[0]
@@ -149,7 +82,7 @@ def _bounds(ways, z, const, slack, side, bound):
             store(fma(half, s, top), bound, k * PANEL + v)
 
 
-@inline
+@helper
 def _evaluate(k, D, coef, rows, chosen, count, z, value, R):
     """Write the exact logit of component k to R (C / 32, K, 32) for `count` listed rows; pads the list to eights."""
     p = coef.shape[1]
@@ -186,7 +119,7 @@ def _evaluate(k, D, coef, rows, chosen, count, z, value, R):
         done += width
 
 
-@inline
+@helper
 def _gather_moments(k, rows, chosen, count, D, R, z, resp, picked, out):
     """out (D + 1, D8) += sum over listed rows of r z z^T (columns up to the diagonal), and of r z in row D."""
     D8 = rows.shape[1]
@@ -262,8 +195,7 @@ def _spans(
         # multiple of D eps |P| (|z| + |mu|)^2, of which `narrow` holds eps |P|.
         for k in range(K):
             slack[k] = 32.0 * (D + 8) * narrow[k] * (math.sqrt(largest) + radius[k]) ** 2
-        if first == 0:  # Try on a few rows what the two halves of screening are worth.
-            matter = 0
+        if first == 0:  # Try on a few rows what the bounds are worth.
             excluded = 0
             probe = min(4, used)
             for u in range(probe):
@@ -275,12 +207,8 @@ def _spans(
                         top = maximum(load(R, (u * K + k) * PANEL + v), top)
                     top = sub(top, broadcast(reach))
                     for k in range(K):
-                        matter += append_where(load(R, (u * K + k) * PANEL + v), top, 0, spare, 0)
                         excluded += LANES - append_where(load(bound, (u * K + k) * PANEL + v), top, 0, spare, 0)
-            terms = probe * PANEL * K
-            if matter > crowd * terms:
-                return 0.0
-            loose = excluded < (1.0 - crowd) * terms
+            loose = excluded < (1.0 - crowd) * probe * PANEL * K
         if not loose:
             for u in range(used):
                 _bounds(ways, z[u], const, slack, side, bound[u])
@@ -466,8 +394,3 @@ def screened(
         np.zeros(panels, np.bool_),
     )  # fmt: skip
     return float(dropped)
-
-
-def suffices(mass: Array, always: Any, dropped: float) -> bool:
-    """Whether components of `mass` (K,) in all rows of a call bear that `dropped` of each was left out."""
-    return bool((mass[always == 0] * DROPPED >= dropped).all())

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from streamgmm._jit import bare_jit, inline
+from streamgmm._jit import bare_jit, helper, inline
+from streamgmm.kernels import lanes
 from streamgmm.kernels._vector import LANES, add, broadcast, fma, load, mul, store, total, transpose
 from streamgmm.kernels.feature import DIAG, FULL, SPHERICAL, TIED, lengths
 from streamgmm.kernels.panels import (
@@ -33,7 +34,6 @@ from streamgmm.kernels.products import (
     SPILL,
     STRIP,
     accumulate,
-    accumulate_by_lane,
     accumulate_products,
     double_rows,
     logits,
@@ -46,11 +46,6 @@ def batch_panels(family: int, D: int) -> int:
     """Panels whose statistics are added up together: the more, the less often the sums are read and written; what the
     rows need must stay near, of few features in the first-level cache."""
     return 4 if cyclic_form(family, D) else 2
-
-
-def by_lane_form(family: int, D: int) -> bool:
-    """Whether statistics are added up with a row in each lane: for few features, nothing has to be turned round."""
-    return D <= 4 and family != TIED
 
 
 def cyclic_form(family: int, D: int) -> bool:
@@ -71,7 +66,7 @@ def _turn(family, z, at, D, phi, psi, psi_at, q):
                 transpose(z, at + i * PANEL + v, PANEL, psi, psi_at + v * q + i, q)
 
 
-@inline
+@helper
 def _unpack(family, cyclic, D, sums, masses, squares, out):
     """Add `sums` (K, q8), whose products stand in cyclic order, to `out` (K, p) in the order of `Family`."""
     K, p = out.shape
@@ -106,7 +101,6 @@ def _unpack(family, cyclic, D, sums, masses, squares, out):
 def _panels(
     family, cyclic, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, quad,
     totals, until, todo, x, z, norm, common, out, best, w, phi, R, twice, psi, part, masses, squares, scaled, scatter,
-    by_lane,
 ):  # fmt: skip
     """`dense`, with its scratch arrays."""
     n = rows.shape[0]
@@ -116,7 +110,6 @@ def _panels(
     q8 = part.shape[1]
     statistics = sums.shape[0] > 0
     outer = scatter.shape[0] > 0
-    lanes = by_lane.shape[0] > 0
     lengths(whiten, shift.shape[0], until)
     reach = within(narrow, radius)
     total_value = broadcast(0.0)
@@ -136,13 +129,12 @@ def _panels(
             at = u * D8 * PANEL
             frame(rows, begin, n - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
             if cyclic:
-                logits_of_products(coef, z, at, D, phi[0], R[u])
+                logits_of_products(coef, z, at, D, phi, R[u])
             else:
-                kept = u if lanes else 0
-                columns(family, z, at, D, phi[kept])
-                logits(coef, phi[kept], R[u])
-                if statistics and not lanes:
-                    _turn(family, z, at, D, phi[0], psi, u * PANEL * q8, q8)
+                columns(family, z, at, D, phi)
+                logits(coef, phi, R[u])
+                if statistics:
+                    _turn(family, z, at, D, phi, psi, u * PANEL * q8, q8)
             if family == TIED:
                 for v in range(0, PANEL, LANES):
                     store(mul(broadcast(-0.5), load(norm, u * PANEL + v)), common, u * PANEL + v)
@@ -161,7 +153,7 @@ def _panels(
                 # Left to the centred form: no trace of it may stay in what is added up, NaN least of all.
                 R[u] = 0.0
                 z[u] = 0.0
-                if statistics and not (lanes or cyclic):
+                if statistics and not cyclic:
                     psi[u * PANEL : (u + 1) * PANEL] = 0.0
                 if outer:
                     scaled[u] = 0.0
@@ -181,8 +173,6 @@ def _panels(
                 write_resp(R, u * K * PANEL, K, out[u], here, x, resp, begin)
             if statistics:
                 weigh(R, u * K * PANEL, K, out[u], w, norm, u * PANEL, masses, squares)
-                if lanes:
-                    accumulate_by_lane(R[u], K, phi[u], by_lane.shape[1], by_lane)
                 if outer:
                     for i in range(0, D * PANEL, PANEL):
                         for v in range(0, PANEL, LANES):
@@ -192,7 +182,7 @@ def _panels(
             for u in range(used):
                 double_rows(z, u * D8 * PANEL, D, twice, u * PANEL)
             accumulate_products(R, twice, used * PANEL, D, K, K * PANEL, psi, part)
-        elif statistics and not lanes:
+        elif statistics:
             accumulate(R, psi, used * PANEL, K, K * PANEL, part)
             if outer:
                 accumulate(scaled, psi, used * PANEL, D, D8 * PANEL, scatter)
@@ -200,12 +190,7 @@ def _panels(
     totals[1] += total(total_entropy)
     totals[2] += total(total_log_max)
     totals[3] += total(total_weight)
-    if lanes:
-        for k in range(K):
-            for f in range(by_lane.shape[1]):
-                sums[k, f] += total(load(by_lane[k], f * LANES))
-            sums[k, by_lane.shape[1]] += total(load(masses, k * LANES))
-    elif statistics:
+    if statistics:
         _unpack(family, cyclic, D, part, masses, squares, sums)
         if outer:
             for i in range(D):
@@ -221,6 +206,11 @@ def dense(
     if block != PANEL:
         raise ValueError(f"Expected blocks of {PANEL} rows, got {block}.")
     D = whiten.shape[0]
+    if lanes.suits(family, D):
+        lanes.dense(
+            family, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, totals
+        )
+        return
     K, p = coef.shape
     statistics = sums.shape[0] > 0
     outer = statistics and family == TIED
@@ -228,10 +218,8 @@ def dense(
     q = p - 1  # rows of phi: all features but the constant
     q8 = rounded(D if family == SPHERICAL else q, LANES)
     panels = min(batch_panels(family, D), len(done))
-    lanes = statistics and by_lane_form(family, D)
-    turned = statistics and not lanes
     cyclic = cyclic_form(family, D)
-    x, z, norm, common, out, best, w, phi, by_lane, R, twice, psi, part, masses, squares, scaled, scatter = zeros(
+    x, z, norm, common, out, best, w, phi, R, twice, psi, part, masses, squares, scaled, scatter = zeros(
         (rounded(shift.shape[0], LANES), PANEL),
         (panels, D8, PANEL),
         (panels * PANEL,),
@@ -239,19 +227,18 @@ def dense(
         (panels, 5, PANEL),
         (PANEL,),
         (PANEL,),
-        (panels if lanes else 1, STRIP + D8 if cyclic else rounded(q + 1, LANES), PANEL),
-        (K if lanes else 0, q, LANES),
+        (STRIP + D8 if cyclic else rounded(q + 1, LANES), PANEL),
         (panels, K, PANEL),
-        (panels * PANEL if turned and cyclic else 0, rounded(2 * D + D // 2 + LANES, LANES)),
-        (panels * PANEL if turned else 0, SPILL if cyclic else q8),
-        (K if turned else 0, q8),
+        (panels * PANEL if statistics and cyclic else 0, rounded(2 * D + D // 2 + LANES, LANES)),
+        (panels * PANEL if statistics else 0, SPILL if cyclic else q8),
+        (K if statistics else 0, q8),
         (K if statistics else 0, LANES),
-        (K if turned and family == SPHERICAL else 0, LANES),
+        (K if statistics and family == SPHERICAL else 0, LANES),
         (panels if outer else 0, D8, PANEL),
         (D if outer else 0, q8),
     )
     _panels(
         family, cyclic, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, quad,
         totals, np.zeros(D, np.int64), np.zeros(panels, np.int64), x, z, norm, common, out, best, w, phi, R, twice, psi,
-        part, masses, squares, scaled, scatter, by_lane,
+        part, masses, squares, scaled, scatter,
     )  # fmt: skip
