@@ -326,7 +326,9 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         return self.warm_start and hasattr(self, "mixture_")
 
     def _sample_rows(self, n_features: int) -> int:
-        return sample_rows(self.n_components, n_features, rich=self.solver == "auto" and self.n_init > 1)
+        many = self.solver == "auto" and self.n_init > 1
+        P = family(self.covariance_type).n_parameters(self.n_components, n_features)
+        return sample_rows(self.n_components, n_features, rich=many, parameters=P)
 
     def _memory_plan(self, source: Source, executor: Executor) -> tuple[MemoryPlan, Peak]:
         """What `memory_limit` allows, and a gauge that starts at the size of the process without data."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from streamgmm.accelerate import Squarem
 from streamgmm.candidates import Candidate, candidates
 from streamgmm.covariance import TIED, Covariance, spread_of
+from streamgmm.dealing import in_memory
 from streamgmm.em import CollapsedError, Models, m_step
 from streamgmm.executors import Executor
 from streamgmm.fitting import Stage, readings
@@ -28,7 +29,6 @@ from streamgmm.queries import cheapest_pair, merge_components
 from streamgmm.repair import repairing_m_step
 from streamgmm.rules import Exact, Loaded
 from streamgmm.seeding import nearest, stats_from_responsibilities, weighted_moments
-from streamgmm.sources import array_source
 from streamgmm.stopping import aitken
 from streamgmm.updates import Maximize, Update
 
@@ -95,7 +95,7 @@ class Soil:
 
     def follow(self, models: Models, steps: int) -> Candidate:
         """The best of these after so many EM steps."""
-        source = array_source(self.rows, self.weight, chunk_rows=4096)
+        source = in_memory(self.rows, self.weight)
         update = Update(self.maximize, aitken(TOLERANCE), 10**9, Squarem(TOLERANCE))
         memory = candidates(models)
         for step in readings(source, memory, (Stage(Exact(), update, steps),), self.executor):

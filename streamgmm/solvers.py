@@ -11,14 +11,16 @@ import numpy as np
 
 from streamgmm.accelerate import Accelerator, Corrected, Squarem
 from streamgmm.candidates import Retire, hopeless, nobody
+from streamgmm.dealing import cheap, in_memory
 from streamgmm.em import e_step, m_step, merge_all
 from streamgmm.executors import Executor
 from streamgmm.fitting import Stage
+from streamgmm.local import Local
 from streamgmm.mixture import Mixture
 from streamgmm.rules import Exact, Incremental, Stepwise
 from streamgmm.schedules import Decay
 from streamgmm.seeding import Survey
-from streamgmm.sources import Source, array_source
+from streamgmm.sources import Source
 from streamgmm.updates import IncrementalUpdate, Maximize, StepwiseUpdate, Update
 
 SAMPLE_WORK = 16
@@ -71,7 +73,7 @@ class SampleStep:
     @classmethod
     def of(cls, survey: Survey, maximize: Maximize, executor: Executor) -> SampleStep:
         weight = survey.weight if survey.complete else None
-        source = array_source(survey.rows, weight, chunk_rows=4096)
+        source = in_memory(survey.rows, weight)
         return cls(source, 1.0 if survey.complete else survey.count / len(survey.rows), maximize, executor)
 
     def __call__(self, model: Mixture) -> Mixture:
@@ -117,7 +119,10 @@ def stepwise(settings: Settings) -> tuple[Stage, ...]:
 
 
 def auto(settings: Settings) -> tuple[Stage, ...]:
-    """Steps corrected by the sample where there is one, extrapolated ones otherwise; plain ones at the end."""
+    """Steps corrected by the sample where there is one, extrapolated ones otherwise; plain ones at the end.
+
+    Where the sample is all there is and steps on it are dear, those components are carried on that move (see `local`).
+    """
     accelerator: Accelerator = Squarem(settings.tol)
     if settings.retire is nobody:
         settings = replace(settings, retire=hopeless)
@@ -126,6 +131,10 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
         work = SAMPLE_WORK * min(1.0, DEAR / (settings.n_components * settings.n_features**2))
         inner = int(np.clip(work * settings.survey.n_rows // len(settings.survey.rows), *INNER))
         accelerator = Corrected(step, settings.tol, accelerator, inner)
+        if settings.survey.complete and not cheap(
+            len(settings.survey.rows), settings.n_components, settings.n_features
+        ):
+            accelerator = Local(step.source, settings.executor, settings.maximize, settings.tol)
     return (Stage(Exact(), update(settings, accelerator=accelerator)),)
 
 

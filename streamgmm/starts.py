@@ -10,17 +10,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.accelerate import Squarem
+from streamgmm.accelerate import Accelerator, Squarem
 from streamgmm.candidates import Memory, Retire, Start, candidates, nobody
 from streamgmm.covariance import Covariance
+from streamgmm.dealing import CHEAP, cheap, in_memory
 from streamgmm.em import Models
 from streamgmm.executors import Executor
 from streamgmm.fitting import Stage, readings
 from streamgmm.growing import Soil, chain, rearranged
+from streamgmm.local import Local
 from streamgmm.mixture import Mixture
 from streamgmm.rules import Exact
 from streamgmm.seeding import DIVERSE, Survey, made, prepared, sample_size, uniform
-from streamgmm.sources import Source, array_source
+from streamgmm.sources import Source
 from streamgmm.stopping import aitken
 from streamgmm.updates import Maximize, Update
 
@@ -36,24 +38,32 @@ GROWN = 3
 """One of so many starts is grown (see `growing`), where there is more than one."""
 HOLD = 5
 """One of so many rows of a sample is held out."""
-CHEAP = 2e9
-"""Rows x components x features^2 of a sample up to which a step on it counts for nothing. Above it only as many first
-models are made as were asked for, `DEAR_GROWN` of them grown, the first round is on a part of it, and the others are
-`DEAR_ROUNDS`: the rest is left to the full readings."""
-DEAR_GROWN = 2
-DEAR_ROUNDS = ((15, 0.0), (25, 0.0))
+DEAR_GROWN = 1
+"""Of a sample on which steps are not cheap (see `dealing.CHEAP`) only as many first models are made as were asked for,
+and so many of them grown; they take `LADDER` to it, and one is left there, for `DEAR_ROUNDS` of `local` steps."""
+LADDER = ((1, 15, 3), (5, 20, 1))
+"""Steps on parts of a dear sample: so many times `few_rows`, so many steps, and so many models that are left then."""
+DEAR_ROUNDS = ((200, 0.0),)
 PIECE = 10
 TOLERANCE = 1e-6
 PATIENCE = 2
 """Pieces of `PIECE` steps without a gain on rows not seen after which a start has ended on the sample."""
+JUDGES = 50_000
+"""Rows that models on a part of a sample are judged on, about."""
 RICH = 100_000
 """Rows of a sample that many starts are followed on: its curvature has to stand for that of all rows."""
+KNOWN, KNOWN_BYTES = 8, 2**29
+"""Rows for each parameter from which a sample is as good as the data, and what they may take. In n rows the optimum
+of a model of P parameters lies P / (2 n) nats per row above what it is worth on others: with 8, a sixteenth."""
 
 
-def sample_rows(K: int, D: int, *, rich: bool) -> int:
-    """Rows of the sample: `RICH` where steps on so many are cheap."""
-    most = int(CHEAP / (K * D**2))
-    return sample_size(K, D, least=max(10_000, min(RICH, most)) if rich else 10_000)
+def sample_rows(K: int, D: int, *, rich: bool, parameters: int = 0) -> int:
+    """Rows of the sample: `RICH` where steps on so many are cheap, `KNOWN` times `parameters` where that is more."""
+    if not rich:
+        return sample_size(K, D)
+    many = min(RICH, int(CHEAP / (K * D**2)))
+    known = min(KNOWN * parameters, KNOWN_BYTES // (8 * D))
+    return sample_size(K, D, least=max(10_000, many, known))
 
 
 def few_rows(K: int, D: int) -> int:
@@ -94,7 +104,7 @@ class Ground:
         if n < 2 * size:
             return self
         mine = np.sort(np.argpartition(uniform(which, np.arange(n, dtype=np.uint64)), size)[:size])
-        judge = slice(None, None, HOLD if self.complete else 1)
+        judge = slice(None, None, max(HOLD if self.complete else 1, len(self.held) // JUDGES))
         return Ground(self.rows[mine], self.weight[mine], self.held[judge], self.held_weight[judge], False)
 
     @property
@@ -110,7 +120,7 @@ class Ground:
 
 
 def _source(rows: NDArray[Any], weight: NDArray[np.float64]) -> Source:
-    return array_source(np.ascontiguousarray(rows), None if (weight == 1.0).all() else weight, chunk_rows=4096)
+    return in_memory(rows, None if (weight == 1.0).all() else weight)
 
 
 class Watcher(Protocol):
@@ -141,7 +151,7 @@ def draw(
     """
     kinds = DIVERSE.get(init, (init,))
     if oversampling is None:
-        oversampling = OVERSAMPLING if cheap(survey, K) else 1
+        oversampling = OVERSAMPLING if cheap(len(survey.rows), K, survey.rows.shape[1]) else 1
     if n_init == 1:
         oversampling *= len(kinds)
     chosen = [kinds[i % len(kinds)] for i in range(oversampling * n_init)]
@@ -166,12 +176,6 @@ def chains(
         soil = ground.part(size, i).soil(replace(maximize, repair=True), executor, int(rng.randint(2**31 - 1)))
         found.append(chain(soil.one(family), numbers, soil))
     return found
-
-
-def cheap(survey: Survey, K: int) -> bool:
-    """Whether steps on this sample are cheap; see `CHEAP`."""
-    m, D = survey.rows.shape
-    return m * K * D**2 <= CHEAP
 
 
 def search(
@@ -202,8 +206,9 @@ def search(
     """
     ground = Ground.of(survey)
     n_grown = max(1, n_init // GROWN) if n_init > 1 and init in DIVERSE else 0
-    dear = not cheap(survey, K)
-    part = ground.part(few_rows(K, survey.rows.shape[1])) if dear else ground
+    dear = not cheap(len(survey.rows), K, survey.rows.shape[1])
+    few = few_rows(K, survey.rows.shape[1])
+    part = ground.part(few) if dear else ground
     n_grown = min(n_grown, DEAR_GROWN) if dear else n_grown
     first = draw(
         replace(survey, rows=part.rows, weight=part.weight) if dear else survey, K, family, init=init,
@@ -216,12 +221,17 @@ def search(
     survivors = 1 if n_init == 1 else max(2, n_init // 3)
     rounds: Sequence[tuple[int, float]] = ROUNDS
     if dear:
-        survivors = min(survivors, 2)
-        found = explore(first, part, maximize=maximize, executor=executor, survivors=survivors + 1, rounds=((15, 0.0),))
-        first, rounds = [(one.init, one.model) for one in found], DEAR_ROUNDS
+        survivors, rounds = 1, DEAR_ROUNDS
+        for times, steps, left in LADDER:
+            found = explore(
+                first, ground.part(times * few), maximize=maximize, executor=executor, survivors=left,
+                rounds=((steps, 0.0),),
+            )  # fmt: skip
+            first = [(one.init, one.model) for one in found]
     found = explore(
-        first, ground, maximize=maximize, executor=executor, survivors=survivors, rounds=rounds, watcher=watcher
-    )
+        first, ground, maximize=maximize, executor=executor, survivors=survivors, rounds=rounds, watcher=watcher,
+        local=dear,
+    )  # fmt: skip
     if moves == 0:
         return found
     soil = ground.soil(replace(maximize, repair=True), executor, int(rng.randint(2**31 - 1)))
@@ -241,12 +251,14 @@ def explore(
     rounds: Sequence[tuple[int, float]],
     watcher: Watcher | None = None,
     at: int = 0,
+    local: bool = False,
 ) -> list[Start]:
     """Short EM on the sample for every first model, worse ones dropped between rounds; the best come first.
 
     Models are ranked on rows that their EM did not see, or by the likelihood itself where the sample is all there is.
+    With `local` each step may be followed by many of the components that move most (see `local`).
     """
-    walk = Walk(tuple(model for _, model in first), ground, maximize, executor, watcher, at)
+    walk = Walk(tuple(model for _, model in first), ground, maximize, executor, watcher, at, local=local)
     for steps, share in rounds:
         walk.go(steps)
         walk.leave(max(survivors, round(share * len(walk.alive))))
@@ -276,10 +288,16 @@ class Walk:
         watcher: Watcher | None = None,
         at: int = 0,
         retire: Retire = nobody,
+        *,
+        local: bool = False,
     ) -> None:
         maximize = replace(maximize, repair=True)  # of a start on the sample nobody needs to hear that it collapsed
-        self._update = Update(maximize, aitken(TOLERANCE), 10**9, Squarem(TOLERANCE), retire)
         self._learn, self._judge, self._complete = ground.learn, ground.judge, ground.complete
+        accelerator: Accelerator = Squarem(TOLERANCE)
+        if local:
+            accelerator = Local(self._learn, executor, maximize, TOLERANCE)
+        slack = 0.1 * TOLERANCE if local and maximize.reg_covar > 0 else 0.0
+        self._update = Update(maximize, aitken(TOLERANCE), 10**9, accelerator, retire, slack)
         self._executor, self._watcher, self._at = executor, watcher, at
         self._memory: Memory = candidates(models)
         self._stale = [0] * len(models)

@@ -1,0 +1,119 @@
+"""Components that still move are carried on while the others are held: the same limit in fewer whole steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import streamgmm as sg
+from streamgmm import starts
+from streamgmm.candidates import candidates
+from streamgmm.covariance import family
+from streamgmm.dealing import in_memory
+from streamgmm.executors import Threads
+from streamgmm.fitting import Stage, readings
+from streamgmm.local import Local, moves, some
+from streamgmm.mixture import Mixture
+from streamgmm.prior import NormalInverseWishart
+from streamgmm.rules import Exact
+from streamgmm.stopping import aitken
+from streamgmm.updates import Maximize, Update
+
+K, D = 12, 3
+
+
+def slow(kind="full", n=6000, seed=0):
+    """Rows of ten components apart from each other and a pair that EM takes long to tell apart; where it begins."""
+    rng = np.random.default_rng(seed)
+    means = np.concatenate([40.0 * rng.normal(size=(K - 2, D)), [[0.0, 0.0, 0.0], [1.6, 0.0, 0.0]]])
+    X = means[rng.integers(0, K, n)] + rng.normal(size=(n, D))
+    unit = {"full": np.tile(np.eye(D), (K, 1, 1)), "diag": np.ones((K, D)), "spherical": np.ones(K), "tied": np.eye(D)}
+    return X, Mixture(np.full(K, 1 / K), means + 0.1 * rng.normal(size=(K, D)), unit[kind], kind)
+
+
+def followed(X, model, *, local, jobs=1, reg_covar=0.0, tol=1e-9, weight=None):
+    source, executor, maximize = in_memory(X, weight), Threads(jobs), Maximize(reg_covar)
+    accelerator = Local(source, executor, maximize, tol) if local else None
+    memory = candidates((model,))
+    stage = Stage(Exact(), Update(maximize, aitken(tol), 2000, accelerator))
+    for step in readings(source, memory, (stage,), executor):
+        memory = step.memory
+    return memory[0]
+
+
+@pytest.mark.parametrize("kind", ["full", "diag", "spherical"])
+def test_the_same_limit_in_a_third_of_the_whole_steps(kind):
+    X, model = slow(kind)
+    plain, ours = (followed(X, model, local=local) for local in (False, True))
+    assert plain.status == ours.status == "converged"
+    assert ours.objective == pytest.approx(plain.objective, abs=3e-9)
+    assert 3 * ours.n_iter < plain.n_iter
+    assert (np.diff(ours.trace) > -1e-12).all()
+    np.testing.assert_allclose(ours.accepted.means, plain.accepted.means, atol=5e-3)
+
+
+def test_bits_do_not_depend_on_threads():
+    X, model = slow(n=30_000)
+    one, two = (followed(X, model, local=True, jobs=jobs, tol=1e-7) for jobs in (1, 2))
+    assert one.trace == two.trace
+    assert (one.accepted.covariances == two.accepted.covariances).all()
+
+
+def test_weight_two_is_the_row_twice():
+    X, model = slow(n=2000)
+    twice = followed(np.concatenate([X, X]), model, local=True)
+    heavy = followed(X, model, local=True, weight=np.full(len(X), 2.0))
+    assert heavy.objective == pytest.approx(twice.objective, abs=1e-9)
+
+
+def test_only_those_that_moved_most_are_carried_on_and_their_share_is_kept():
+    X, model = slow()
+    local = Local(in_memory(X), Threads(1), Maximize(), 1e-9)
+    image = followed(X, model, local=False, tol=1e-4).accepted
+    image, after = image, image.accumulate(X).maximize()
+    proposal = local.propose(image, after)
+    assert set(np.argsort(moves(image, after))[-2:]) == {K - 2, K - 1}
+    assert (proposal.means[: K - 2] == after.means[: K - 2]).all()
+    assert (proposal.weights[: K - 2] == after.weights[: K - 2]).all()
+    assert (proposal.means[K - 2 :] != after.means[K - 2 :]).all()
+    assert proposal.weights.sum() == pytest.approx(1.0, abs=1e-12)
+    assert proposal.log_prob(X).mean() > after.log_prob(X).mean() + 1e-6
+
+
+def test_where_all_move_none_is_singled_out():
+    X, model = slow()
+    local = Local(in_memory(X), Threads(1), Maximize(), 1e-9)
+    moved = Mixture(model.weights, model.means + 1.0, model.covariances, "full")
+    assert local.propose(model, moved) is None
+    assert local.propose(model, model) is None
+
+
+def test_it_stands_back_where_components_hang_together():
+    _, model = slow()
+    tied = slow("tied")[1]
+    prior = NormalInverseWishart().resolve(family("full"), K, D, np.zeros(D), np.eye(D))
+    assert Local.suits(model, Maximize())
+    assert not Local.suits(tied, Maximize())
+    assert not Local.suits(model, Maximize(prior=prior))
+    part, share = some(model, np.array([3, 5]))
+    assert part.weights.tolist() == [0.5, 0.5] and share == pytest.approx(np.log(2 / K))
+
+
+def test_a_dear_fit_ends_where_plain_em_stays(monkeypatch):
+    """Rows that are all in the sample, on which steps count: few readings, and a fixed point of EM on all of them."""
+    X, _ = slow()
+    for module in ("streamgmm.dealing.CHEAP", "streamgmm.starts.CHEAP"):
+        monkeypatch.setattr(module, 1e3)
+    monkeypatch.setattr(starts, "LADDER", ((1, 3, 3), (5, 3, 1)))  # so few rows are done before anything else
+    seen = []
+    real = Local.propose
+    monkeypatch.setattr(Local, "propose", lambda *a: seen.append(real(*a)) or seen[-1])
+    fits = [sg.GaussianMixture(K, n_init=4, n_jobs=jobs, random_state=0).fit(X) for jobs in (1, 2)]
+    assert any(found is not None for found in seen)
+    assert fits[0].converged_ and fits[0].n_passes_ <= 15
+    assert fits[0].lower_bounds_ == fits[1].lower_bounds_
+    assert (fits[0].means_ == fits[1].means_).all()
+    mixture = fits[0].mixture_
+    for _ in range(20):
+        mixture = mixture.accumulate(X).maximize(reg_covar=1e-6)
+    assert mixture.log_prob(X).mean() == pytest.approx(fits[0].score(X), abs=2e-6)
