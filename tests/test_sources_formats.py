@@ -243,6 +243,19 @@ def test_parquet_files_must_agree(tmp_path):
 # CSV ------------------------------------------------------------------------------------------------------------------
 
 
+def test_csv_numbers_are_those_of_python_to_the_bit(tmp_path):
+    rng = np.random.default_rng(1)
+    bits = rng.integers(0, 2**64, 4000, dtype=np.uint64).view(np.float64)
+    doubles = bits[np.isfinite(bits)]
+    texts = [form % x for form in ("%r", "%.18e", "%.5g") for x in doubles.tolist()]
+    # Ties and near ties of rounding, the smallest and the largest, and more digits than count.
+    texts += ["9007199254740993", "1e23", "8.5e-324", "2.4703282292062328e-324", "1.7976931348623158e308", "-0.0", "+5"]
+    texts += ["0." + "0" * 30 + "1" * 40, "1" * 30 + ".5", "123456789012345678901234567890e-20"]
+    (tmp_path / "x.csv").write_text("value\n" + "\n".join(texts) + "\n")
+    found = read(open_source(tmp_path / "x.csv"))[0].ravel()
+    assert found.tobytes() == np.array([float(text) for text in texts]).tobytes()
+
+
 def test_csv_is_cut_at_line_ends(tmp_path, monkeypatch):
     monkeypatch.setattr("streamgmm.sources.csv.CHUNK_BYTES", 1000)
     path = FORMATS["csv"](tmp_path, X, 64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamgmm.delimited import delimiter_of, fields_of
 from streamgmm.errors import ChunkReadError
@@ -28,10 +28,14 @@ from streamgmm.sources.base import (
     stamp,
     weight_array,
 )
+from streamgmm.sources.scratch import read_into, scratch
 from streamgmm.sources.tables import Columns, arrow_rows, choose_columns, import_pyarrow
 
 CHUNK_BYTES = 4 * 2**20
 """Bytes of text in a chunk: about 2 MiB of numbers."""
+
+Text = NDArray[np.uint8]
+"""Lines of a file, as bytes."""
 
 _EMPTY = {"", "na", "n/a", "nan", "null", "none", "-nan", "#n/a"}
 
@@ -61,7 +65,7 @@ class CsvChunk(Chunk):
             text = _lines(self.path, self.low, self.high, exact=self.index == 0)
         except OSError as error:
             raise ChunkReadError(self.path, self.index, f"cannot be read: {error.strerror or error}.") from error
-        if not text.strip():
+        if _blank(text):
             return np.empty(
                 (0, len(self.columns.names)), self.columns.dtype
             ), None if self.weight is None else self.weight[:0]
@@ -72,13 +76,13 @@ class CsvChunk(Chunk):
             raise ChunkReadError(self.path, self.index, f"expected {len(self.weight)} rows, read {len(rows)}.")
         return rows, self.weight
 
-    def _parse(self, text: bytes) -> tuple[Rows, Any]:
+    def _parse(self, text: Text) -> tuple[Rows, Any]:
         pa = import_pyarrow(self.path)
         import pyarrow.csv as pc
 
         try:
             table = pc.read_csv(
-                io.BytesIO(text),
+                pa.BufferReader(pa.py_buffer(text)),
                 read_options=pc.ReadOptions(
                     use_threads=False, column_names=list(self.stored), block_size=max(2**20, len(text) + 1)
                 ),
@@ -94,10 +98,10 @@ class CsvChunk(Chunk):
             raise self._explained(text, str(error)) from error
         return arrow_rows(table, self.columns)
 
-    def _explained(self, text: bytes, message: str) -> ChunkReadError:
+    def _explained(self, text: Text, message: str) -> ChunkReadError:
         """The same complaint with the number of the line and the name of the column."""
         found = re.search(r"CSV column #(\d+).*?invalid value '(.*)'", message, re.DOTALL)
-        lines = [_fields(line, self.delimiter) for line in text.decode("utf-8", "replace").splitlines()]
+        lines = [_fields(line, self.delimiter) for line in str(text, "utf-8", "replace").splitlines()]
         if found:
             column, value = int(found[1]), found[2]
             for i, fields in enumerate(lines):
@@ -290,12 +294,18 @@ def _line_start(file: Any, at: int) -> int:
     return int(file.tell())
 
 
-def _lines(path: str, low: int, high: int, *, exact: bool) -> bytes:
+def _lines(path: str, low: int, high: int, *, exact: bool) -> Text:
     """The lines that begin in bytes `low` to `high`; `exact` where one is known to begin at `low`."""
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
         begin, end = low if exact else _line_start(file, low), _line_start(file, high)
         file.seek(begin)
-        return file.read(end - begin)
+        text = scratch("text", end - begin)
+        return text[: len(text) - read_into(file, text)]
+
+
+def _blank(text: Text) -> bool:
+    """Whether there is nothing but white space; a glance where there is more."""
+    return all(not bytes(text[first : first + 4096]).strip() for first in range(0, len(text), 4096))
 
 
 def _count_lines(path: str, first_byte: int, chunk_rows: int) -> tuple[list[int], list[int]]:
