@@ -213,11 +213,8 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         model = self.estimator_.mixture_
         if self.light_components == "keep" or model.noise_weight > 0:
             return model, ()
-        order = np.argsort(model.weights, kind="stable")
-        light = np.cumsum(model.weights[order]) < self.contamination
-        if not light.any():
-            return model, ()
-        return without(model, order[light]), tuple(sorted(order[light].tolist()))
+        light = lightest(model, self.contamination)
+        return (without(model, light), tuple(sorted(light.tolist()))) if len(light) else (model, ())
 
     def _threshold(self, source: Source, in_memory: bool, sample_weight: ArrayLike | None) -> tuple[float, float]:
         model, share = self.mixture_, self.contamination
@@ -287,6 +284,12 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.estimator is not None and self.estimator.missing == "marginalize"
         return tags
+
+
+def lightest(model: Mixture, share: float) -> NDArray[np.intp]:
+    """The lightest components, as many as together weigh less than `share`; ascending by weight."""
+    order = np.argsort(model.weights, kind="stable")
+    return order[np.cumsum(model.weights[order]) < share]
 
 
 def without(model: Mixture, components: NDArray[np.intp]) -> Mixture:

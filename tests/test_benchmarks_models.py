@@ -25,6 +25,18 @@ def test_a_small_table_is_written(tmp_path):
         write_section(readme, "other", "")
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_settings_of_the_detector_beside_each_other():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(380, 2)), rng.normal(size=(20, 2)) * 6])
+    y = np.repeat([0, 1], [380, 20])
+    runs = [outliers.ways(*outliers.some(X, y, 300, seed), seed, range(1, 6)) for seed in outliers.SEEDS]
+    lines = outliers.ways_table({"0_two normals": runs}).splitlines()
+    assert len(lines) == 4 + len(runs[0]) and "| two normals |" in lines[2]
+    ranks = [float(line.split("|")[2]) for line in lines[4:]]
+    assert ranks == sorted(ranks) and all(0.7 < auc <= 1 for run in runs for auc in run.values())
+
+
 def test_k_means_beside_scikit_learn():
     found = kmeans.measure(5_000, 3, 4, runs=1, steps=3)
     assert found["gap"] < 1e-12
