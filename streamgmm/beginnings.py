@@ -164,9 +164,11 @@ def _drawn(wanted: Beginning, sample: Survey, rng: np.random.RandomState) -> Mod
     weights, means, covariances = wanted.given
     if weights is not None and wanted.noise:
         weights = weights / weights.sum()
+    # k-means|| chooses all means among all rows: where some are given, or there is one only, the sample will do.
+    init = "kmeans" if wanted.init == SPREAD else wanted.init
     starts = [
         prepared(
-            sample, wanted.n_components, wanted.family, init=wanted.init, rng=rng, reg_covar=wanted.reg_covar,
+            sample, wanted.n_components, wanted.family, init=init, rng=rng, reg_covar=wanted.reg_covar,
             centres=means,
         )
         for _ in range(wanted.n_init)

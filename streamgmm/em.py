@@ -191,5 +191,11 @@ def non_finite(rows: Any, row: int, chunk: Any) -> ValueError:
     start = getattr(chunk, "start", None)
     where = f"row {start + row}" if start is not None else f"row {row} of chunk {getattr(chunk, 'index', 0)}"
     kind = "NaN" if np.isnan(value) else "infinity"
-    remedy = "drop or impute such rows, or set missing='marginalize'" if kind == "NaN" else "drop or clip such rows"
-    return ValueError(f"Input X contains {kind}: {where}, column {column}. Expected finite numbers; {remedy}.")
+    remedy = (
+        "drop or impute such rows, or set missing='marginalize' of a GaussianMixture"
+        if kind == "NaN"
+        else "drop or clip such rows"
+    )
+    names = getattr(getattr(chunk, "columns", None), "names", None)
+    name = f"column {column}" if names is None else f"column {names[column]!r}"
+    return ValueError(f"Input X contains {kind}: {where}, {name}. Expected finite numbers; {remedy}.")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from streamgmm.centres import Centres, LloydStats
 from streamgmm.executors import Executor
 from streamgmm.sources.base import Source
+from streamgmm.weights import no_rows
 
 Array = NDArray[np.float64]
 
@@ -62,7 +63,7 @@ class LloydUpdate:
 
     def _advance(self, run: Run, stats: LloydStats) -> Run:
         if stats.count <= 0:
-            raise ValueError("sample_weight: at least one weight must be positive; all weights are zero.")
+            raise no_rows()
         inertias = (*run.inertias, stats.inertia)
         tolerance = self.tol * stats.variance if np.isnan(run.tolerance) else run.tolerance
         empty = int((stats.mass == 0).sum())

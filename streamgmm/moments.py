@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from streamgmm.affine import Affine
 from streamgmm.em import non_finite
+from streamgmm.weights import no_rows
 
 Array = NDArray[np.float64]
 
@@ -116,5 +117,5 @@ def moments_of(source: Any, executor: Any, *, full: bool, skip_nan: bool = False
         return known
     total: Moments = executor.run(partial(_chunk_moments, full, skip_nan), source.chunks(), Moments.merge)
     if total.rows == 0:
-        raise ValueError("sample_weight: at least one weight must be positive; all weights are zero.")
+        raise no_rows()
     return total

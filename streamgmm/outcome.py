@@ -63,9 +63,10 @@ def warn_unless_converged(memory: Memory, tol: float, stacklevel: int) -> None:
     """Say so where the best start was still on its way; `stacklevel` is that of the caller's caller, and so on."""
     winner = best(memory)
     if winner.status != "converged":
+        far = f"{winner.distance:.2g} nats per row" if np.isfinite(winner.distance) else "not known yet"
         warnings.warn(
             f"Best performing initialization did not converge after {winner.n_iter} iterations: the estimated "
-            f"distance to the limit is {winner.distance:.2g} nats per row, tol is {tol:g}. "
+            f"distance to the limit is {far}, tol is {tol:g}. "
             "Raise max_iter or tol, change the init parameters, or check for degenerate data.",
             ConvergenceWarning,
             stacklevel=stacklevel + 1,

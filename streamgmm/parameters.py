@@ -123,6 +123,9 @@ class MixtureParameters(BaseEstimator):
         self.max_time = max_time
         self.half_life = half_life
 
+    # Python names the function where an argument is not known; this is the one that the user called.
+    __init__.__qualname__ = "GaussianMixture.__init__"
+
     def _given(self, family: Covariance, D: int) -> Given:
         """`weights_init`, `means_init` and `precisions_init`, checked."""
         return given_parameters(

@@ -17,6 +17,7 @@ from streamgmm.executors import Executor, Threads, single_threaded_blas
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.sources import array_source, is_array_like, open_source
 from streamgmm.sources.base import Chunk, Source
+from streamgmm.sources.tables import without_numbers
 from streamgmm.weights import check_weight
 
 
@@ -32,15 +33,8 @@ class Reader:
     def _source(self, X: Any, sample_weight: ArrayLike | None, *, reset: bool) -> Source:
         """Anything readable as a source. What is in memory passes scikit-learn's checks, without a pass over it."""
         if is_array_like(X):
-            X = validate_data(
-                self,
-                X,
-                reset=reset,
-                dtype="numeric",
-                ensure_all_finite=False,
-                ensure_min_samples=self._fewest_rows if reset else 1,
-            )
-            return array_source(X, check_weight(sample_weight, len(X)))
+            rows = self._checked(X, reset)
+            return array_source(rows, check_weight(sample_weight, len(rows)))
         source = X if isinstance(X, Source) else open_source(X, weight=sample_weight)
         if reset:
             self.n_features_in_ = source.n_features
@@ -51,6 +45,24 @@ class Reader:
                 f"{self.n_features_in_} features as input."
             )
         return source
+
+    def _checked(self, X: Any, reset: bool) -> NDArray[Any]:
+        """An array of numbers by scikit-learn's rules."""
+        fewest = self._fewest_rows if reset else 1
+        try:
+            rows: NDArray[Any] = validate_data(
+                self, X, reset=reset, dtype="numeric", ensure_all_finite=False, ensure_min_samples=fewest
+            )
+        except ValueError as error:
+            other = without_numbers(X)
+            if not other or "could not convert" not in str(error):
+                raise
+            listed = ", ".join(f"{name!r} ({what})" for name, what in other.items())
+            raise ValueError(
+                f"X: expected numbers; these columns hold none: {listed}. Leave them out with "
+                f"X.drop(columns={list(other)}), or encode them as numbers."
+            ) from None
+        return rows
 
     def _name_features(self, names: Sequence[Any] | None) -> None:
         """Remember what the features are called, or that nobody said."""

@@ -22,6 +22,7 @@ from streamgmm.imputing import complete
 from streamgmm.mixture import Mixture
 from streamgmm.repair import repairing_m_step
 from streamgmm.stats import Stats
+from streamgmm.weights import no_rows
 
 Array = NDArray[np.float64]
 
@@ -217,7 +218,7 @@ def survey(source: Any, executor: Any, *, size: int, seed: int, missing: bool = 
             "missing='marginalize': every row has zero weight, or nothing is observed in it. Expected some numbers."
         )
     if part.count <= 0:
-        raise ValueError("sample_weight: at least one weight must be positive; all weights are zero.")
+        raise no_rows()
     whole = part.n_rows <= size
     order = np.argsort(part.numbers)
     rows, weight = part.rows[order], part.weight[order] if whole else np.ones(len(order))

@@ -147,6 +147,11 @@ def race(
     D = source.n_features
     gaps = plan.missing == "marginalize"
     sample = survey(source, runner, size=sample_rows, seed=int(rng.randint(2**31 - 1)), missing=gaps)
+    if sample.n_rows < plan.largest:
+        raise ValueError(
+            f"Expected n_samples >= n_components but got n_components up to {plan.largest}, n_samples = "
+            f"{sample.n_rows} rows of positive weight. Lower the largest number of components."
+        )
     priors: dict[Kind, Conjugate] = {}
     if plan.prior is not None:
         covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))

@@ -18,6 +18,7 @@ from streamgmm.prior import Conjugate
 from streamgmm.repair import DEAD_SHARE, Repaired, repairing_m_step
 from streamgmm.stats import Stats
 from streamgmm.stopping import Stopping
+from streamgmm.weights import no_rows
 
 Array = NDArray[np.float64]
 
@@ -48,7 +49,7 @@ class Maximize:
     ) -> tuple[Mixture, tuple[int, ...], tuple[dict[str, Any], ...]]:
         prior = self.prior_of(candidate.model)
         if stats.count <= 0:
-            raise ValueError("sample_weight: at least one weight must be positive; all weights are zero.")
+            raise no_rows()
         if self.repair:
             return repairing_m_step(stats, reg_covar=self.reg_covar, reseeds=candidate.reseeds, prior=prior)
         model = m_step(stats, reg_covar=self.reg_covar, prior=prior)

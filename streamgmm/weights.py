@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_weight", "first_bad"]
+__all__ = ["check_weight", "first_bad", "no_rows"]
 
 Array = NDArray[np.float64]
 
@@ -36,3 +36,8 @@ def check_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
             + (" Negative weights have no meaning in a likelihood." if weight[row] < 0 else "")
         )
     return weight
+
+
+def no_rows() -> ValueError:
+    """The error for data without a row of positive weight."""
+    return ValueError("There is nothing to fit: no rows, or all of their weights are zero. Expected a positive weight.")

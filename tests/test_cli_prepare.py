@@ -203,6 +203,23 @@ def test_check_says_what_to_add(cli, table):
     assert f"streamgmm select {table[0]} --columns a,b,c --scale --set missing=marginalize --report" in err
 
 
+def test_a_table_of_a_few_rows(cli, tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a\n" + "".join(f"{i * i}\n" for i in range(40)))
+    assert f"select {path} --k-max 4 --report   or   streamgmm fit {path} -k 4 --out" in cli("data", "check", path)[2]
+    path.write_text("a\n1\n")
+    assert "nothing to fit: 1 row(s)" in cli("data", "check", path)[2]
+
+
+def test_remedies_are_in_the_words_of_the_terminal(cli, tmp_path):
+    (tmp_path / "x.csv").write_text("a,b c,city\n1,2,Rom\n3,,Bern\n")
+    assert "Leave it out, --columns 'a,b c', or" in cli("fit", tmp_path / "x.csv", "-k1", "--columns", "a,city")[2]
+    assert (
+        "row 1 of chunk 0, column 'b c'. Expected finite numbers; drop or impute such rows, or --set missing="
+        in (cli("fit", tmp_path / "x.csv", "-k1")[2])
+    )
+
+
 def test_check_leaves_out_what_is_the_same_everywhere(cli, tmp_path):
     lines = [f'"Zürich, City";{i},5;1;{i * i}' for i in range(50)]
     (tmp_path / "my table.csv").write_text("\n".join(["Ort;Länge in m;eins;b", *lines]), encoding="utf-8")

@@ -82,6 +82,36 @@ def test_the_start_does_not_depend_on_threads_or_chunks():
         np.testing.assert_allclose(other.means_, fits[0].means_, rtol=1e-9)
 
 
+def test_a_frame_with_words_names_its_columns_and_the_remedy():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"speed": [1.0, 2.0, 4.0], "city": ["Bern", "Rom", "Wien"]})
+    with pytest.raises(
+        ValueError, match=r"hold none: 'city' \(.*\)\. Leave them out with X\.drop\(columns=\['city'\]\)"
+    ):
+        sg.GaussianMixture().fit(frame)
+
+
+def test_an_unknown_parameter_is_refused_in_the_name_of_the_class():
+    with pytest.raises(TypeError, match=r"GaussianMixture\.__init__\(\) got an unexpected keyword argument 'n_inits'"):
+        sg.GaussianMixture(2, n_inits=3)
+
+
+@pytest.mark.parametrize("settings", [{"n_components": 1}, {"n_components": 2, "means_init": [[0.0], [9.0]]}])
+def test_nothing_is_left_to_spread_out(settings):
+    """k-means‖ draws all means: with one component, or given ones, the sample will do."""
+    X = np.r_[np.random.default_rng(0).normal(0, 1, (50, 1)), np.random.default_rng(1).normal(9, 1, (50, 1))]
+    found, plain = (
+        sg.GaussianMixture(init_params=init, random_state=0, **settings).fit(X) for init in ("kmeans||", "kmeans")
+    )
+    assert (found.means_ == plain.means_).all()
+
+
+def test_a_warning_about_convergence_points_at_the_call():
+    with pytest.warns(ConvergenceWarning, match="the limit is not known yet") as caught:
+        sg.GaussianMixture(3, max_iter=1, random_state=0).fit(np.random.default_rng(0).normal(size=(100, 2)))
+    assert caught[0].filename == __file__
+
+
 def test_weights_from_a_given_start():
     rng = np.random.default_rng(0)
     X, _ = random_mixture("full", 3, 2).sample(400, 0)

@@ -157,3 +157,9 @@ def test_missing_values_are_marginalised_for_every_candidate(criterion):
     alone = sg.GaussianMixture(4, n_init=3, missing="marginalize", random_state=0).fit(X)
     assert result.best.report_["rows"] == rows.sum()
     assert result.best.score(X[rows]) == pytest.approx(alone.score(X[rows]), abs=1e-4)
+
+
+def test_a_table_of_a_few_rows_is_too_short_for_many_components(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n3,4\n5,7\n")
+    with pytest.raises(ValueError, match=r"n_components up to 15, n_samples = 3 rows of positive weight\. Lower"):
+        sg.select(tmp_path / "x.csv")

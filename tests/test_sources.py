@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pickle
@@ -245,6 +246,10 @@ def test_paths_that_are_not_there(tmp_path):
     np.save(tmp_path / "points.npy", X)
     with pytest.raises(FileNotFoundError, match=r"did you mean .*points\.npy"):
         open_source(tmp_path / "point.npy")
+    for name in ("x.csv.gz", "x.csv"):
+        (tmp_path / name).write_bytes(gzip.compress(b"a,b\n1,2\n"))
+        with pytest.raises(ValueError, match=r"compressed file can only be read from its beginning.*Unpack it"):
+            open_source(tmp_path / name)
     (tmp_path / "x.dat").write_bytes(b"1 2 3")
     with pytest.raises(ValueError, match="format is not known"):
         open_source(tmp_path / "x.dat")

@@ -317,6 +317,12 @@ def test_csv_complaints_name_line_and_column(tmp_path):
     (tmp_path / "x.csv").write_text("\n".join(lines))
     with pytest.raises(ChunkReadError, match="line 150004: expected 2 fields, found 3"):
         read(open_source(tmp_path / "x.csv"))
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n3\n4,5\n")
+    with pytest.raises(ChunkReadError, match="line 3: expected 2 fields, found 1"):
+        read(open_source(tmp_path / "x.csv"))
+    (tmp_path / "x.csv").write_text("a,b\nx,y\n")
+    with pytest.raises(NotNumbersError, match=r"column 'a' holds text .* No other column holds numbers"):
+        open_source(tmp_path / "x.csv")
     (tmp_path / "x.csv").write_text("")
     with pytest.raises(ValueError, match="empty"):
         open_source(tmp_path / "x.csv")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -116,8 +118,16 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename}: permission denied. Choose another place or change its permissions."
     if isinstance(error, MemoryError):
         return f"out of memory ({error}). Set compute.memory_limit, for instance --set memory_limit=1GB."
-    text = " ".join(str(error).split()).replace("set missing='marginalize'", "--set missing=marginalize")
+    text = " ".join(str(error).split())
+    # What is said for Python, in the words of the terminal.
+    text = text.replace("set missing='marginalize' of a GaussianMixture", "--set missing=marginalize")
+    text = re.sub(r"open_source\(\.\.\., columns=\[(.*?)\](\.\.\.)?\)", _columns_option, text)
     return text if text else f"{type(error).__name__} (run again with --debug for the traceback)"
+
+
+def _columns_option(found: re.Match[str]) -> str:
+    names = re.findall(r"'([^']*)'", found[1])
+    return f"--columns {shlex.quote(','.join(names) or 'A,B')}{found[2] or ''}"
 
 
 def _show_warning(text: Any, category: type[Warning], *_: Any, **__: Any) -> None:

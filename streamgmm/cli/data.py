@@ -17,7 +17,9 @@ from streamgmm.cli.terminal import Data, Json, emit, facts, message, stderr_cons
 app = typer.Typer(help="Look at, verify and convert data.", no_args_is_help=True)
 Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use of a table.")]
 Weight = Annotated[str | None, typer.Option("--weight", metavar="NAME", help="Column of sample weights.")]
-NEXT = "next: streamgmm select {0}{1} --report   or   streamgmm fit {0}{1} -k 5 --out out/model"
+NEXT = "next: streamgmm select {0}{1} --report   or   streamgmm fit {0}{2} -k {3} --out out/model"
+FEW = 150
+"""Rows below which fewer numbers of components are proposed than usual: one for each ten."""
 
 
 def _open(data: str, columns: str | None, weight: str | None = None) -> Any:
@@ -114,7 +116,14 @@ def check(
             f"{found.nan:,} values are missing: add --set missing=marginalize, and every row is used for what it has"
         )
         options += " --set missing=marginalize"
-    message(NEXT.format(shlex.quote(data), options))
+    if found.rows < 2:
+        message(
+            f"nothing to fit: {found.rows} row(s), where a mixture needs two, and ten for each component to be of use"
+        )
+        return
+    most = max(1, found.rows // 10)
+    choice = options if found.rows >= FEW else f"{options} --k-max {most}"
+    message(NEXT.format(shlex.quote(data), choice, options, min(5, most)))
 
 
 @app.command(epilog="Example:  streamgmm data convert table.csv table.zarr")
@@ -140,4 +149,4 @@ def convert(
         emit(asdict(done))
     else:
         print(facts(asdict(done).items()))
-        message(NEXT.format(out, ""))
+        message(NEXT.format(shlex.quote(out), "", "", 5))

@@ -143,7 +143,7 @@ def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any
 def rows_of(source: Any) -> str:
     """Size of a source in words."""
     rows = "rows unknown before reading" if source.n_rows is None else f"{source.n_rows:,} rows"
-    chunks = "" if source.n_chunks is None else f", {source.n_chunks:,} chunks"
+    chunks = "" if source.n_chunks is None else f", {source.n_chunks:,} chunk{'s' * (source.n_chunks != 1)}"
     return f"{rows} x {source.n_features} {source.dtype}{chunks}"
 
 

@@ -6,6 +6,7 @@ cannot be: such a model carries its projection, and answers for the rows of the 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +33,14 @@ def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
             raise
         message(
             f"note: left out, because they hold no numbers: {_listed(error.other)}. Used: {_listed(error.numeric)}. "
-            f"To choose yourself: --columns {','.join(error.numeric[:3])}{',...' * (len(error.numeric) > 3)}"
+            f"To choose yourself: --columns {_option(error.numeric)}"
         )
         return open_source(path, columns=error.numeric, **options)
+
+
+def _option(names: list[str]) -> str:
+    """Some names as --columns takes them."""
+    return shlex.quote(",".join(names[:3])) + ",..." * (len(names) > 3)
 
 
 def _listed(names: list[str]) -> str:

@@ -110,7 +110,7 @@ class CsvChunk(Chunk):
                         self.path,
                         self.index,
                         f"line {self._first_line() + i}, column {self.stored[column]!r}: expected a number, found "
-                        f"{value!r}. Mend the line, or leave the column out with columns=.",
+                        f"{value!r}. Mend the line, or leave the column out: open_source(..., columns=[]).",
                     )
         for i, fields in enumerate(lines):
             got = len(fields)
@@ -125,7 +125,9 @@ class CsvChunk(Chunk):
     def _first_line(self) -> int:
         """Number of the first line of the chunk in the file, from 1, as editors count."""
         with open(self.path, "rb") as file:
-            before = file.read(_line_start(file, self.low))
+            begin = _line_start(file, self.low)
+            file.seek(0)
+            before = file.read(begin)
         return before.count(b"\n") + 1
 
 

@@ -31,6 +31,7 @@ _SUFFIXES = {
     ".nc": "hdf5",
 }
 _MAGIC = {b"\x93NUMPY": "npy", b"PAR1": "parquet", b"ARROW1": "arrow", b"\x89HDF": "hdf5"}
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, Zstandard
 
 
 def open_source(
@@ -157,10 +158,15 @@ def _kind_of(file: str, remote: bool) -> str:
             f"{file}: this is classic NetCDF; of NetCDF only version 4 is read. Open it with xarray.open_dataset and "
             "pass the dataset, or write it as NetCDF 4."
         )
+    if head.startswith(_COMPRESSED):
+        raise ValueError(
+            f"{file}: a compressed file can only be read from its beginning, not in parts. Unpack it, or write it as "
+            "Parquet, which compresses and can."
+        )
     if kind is None:
         raise ValueError(
             f"{file}: the format is not known; expected one of {', '.join(sorted(_SUFFIXES))}, or a folder. "
-            "Open it yourself and pass the array."
+            "Write it as one of these, or open it in Python and pass the array or table."
         )
     return kind
 

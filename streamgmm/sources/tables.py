@@ -93,11 +93,14 @@ def choose_columns(name: str, stored: Sequence[tuple[str, str | None, bool]], co
         column, what, _ = stored[i]
         if what is not None:
             others = [column for column, what, _ in stored if what is not None]
+            remedy = (
+                f"Leave it out, open_source(..., columns={numeric[:20]!r}{'...' * (len(numeric) > 20)}), or encode it "
+                "as numbers."
+                if numeric
+                else "No other column holds numbers either: encode them as numbers first."
+            )
             raise NotNumbersError(
-                f"{name}: column {column!r} holds {what}; expected numbers. "
-                f"Leave it out with columns={numeric[:20]!r}{'...' * (len(numeric) > 20)}, or encode it as numbers.",
-                numeric,
-                others,
+                f"{name}: column {column!r} holds {what}; expected numbers. {remedy}", numeric, others
             )
     single = all(stored[i][2] for i in chosen)
     return Columns(
@@ -222,6 +225,13 @@ def frame_schema(table: Any) -> list[tuple[str, str | None, bool]]:
         (str(name), _pandas_kind(kind), str(kind).lower() == "float32")
         for name, kind in zip(table.columns, table.dtypes, strict=True)
     ]
+
+
+def without_numbers(table: Any) -> dict[str, str]:
+    """Columns of a frame that hold no numbers, and what they hold; nothing for what is no frame."""
+    if type(table).__module__.partition(".")[0] not in ("pandas", "polars", "pyarrow") or not hasattr(table, "columns"):
+        return {}
+    return {name: what for name, what, _ in frame_schema(table) if what is not None}
 
 
 def _polars_kind(kind: Any) -> str:
