@@ -37,7 +37,8 @@ MOST = 0.7
 """Of a step they must make that much, or the whole mixture goes on; as few as do."""
 SHARE = 1e-9
 """Share of a row that all of them must have together for it to be looked at."""
-STEPS = 100
+WORTH, STEPS = 6, (10, 200)
+"""Rows that the steps of a proposal pass over, in units of all rows, and how many steps they may be."""
 PIECE = 4096
 PATIENCE = 3
 """Rejections in a row after which the whole mixture goes on for good."""
@@ -176,7 +177,8 @@ class Local(Accelerator):
         moving, held = some(image, which), some(image, others)
         found = self.executor.run(partial(_theirs, moving, held), self.source.chunks(), lambda a, b: a + b)
         rows, weight, density = (np.concatenate(column) for column in zip(*found, strict=True))
-        after = self._carried(moving, rows, weight, density)
+        steps = int(np.clip(WORTH * (self.source.n_rows or 0) // max(1, len(rows)), *STEPS))
+        after = self._carried(moving, rows, weight, density, steps)
         if after is None:
             return None
         weights, means = image.weights.copy(), image.means.copy()
@@ -185,7 +187,9 @@ class Local(Accelerator):
         means[which], covariances[which], factors[which] = after.means, after.covariances, after.factors
         return Mixture.trusted(weights, means, covariances, image.family, factors)
 
-    def _carried(self, moving: tuple[Mixture, float], rows: Any, weight: Array, held: Array) -> Mixture | None:
+    def _carried(
+        self, moving: tuple[Mixture, float], rows: Any, weight: Array, held: Array, steps: int
+    ) -> Mixture | None:
         model, share = moving
         cuts = [slice(i, i + PIECE) for i in range(0, len(rows), PIECE)]
         parts = Parts(tuple(Part(i, rows[cut], weight[cut], held[cut]) for i, cut in enumerate(cuts)))
@@ -197,7 +201,7 @@ class Local(Accelerator):
             for step in readings(
                 parts,
                 memory,
-                (Stage(Exact(), update, STEPS),),
+                (Stage(Exact(), update, steps),),
                 self.executor,
                 task_of=lambda _: partial(_e_step, share),
             ):
