@@ -61,6 +61,7 @@ class FitSection(_Section):
     max_iter: int = Field(default=100, ge=0)
     n_init: int = Field(default=1, ge=1, description="starts; all share every reading")
     init_params: Literal["kmeans", "k-means++", "kmeans||", "random", "random_from_data"] = "kmeans"
+    moves: int = Field(default=0, ge=0, description="split-and-merge moves of each start on the sample; fit only")
     random_state: int | None = Field(default=0, ge=0)
     half_life: float | None = Field(default=None, gt=0)
     max_time: float | None = Field(default=None, gt=0, description="seconds")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from streamgmm.cli.fit import estimator
 from streamgmm.config import Config, ConfigError, dump_toml, load_config
+from streamgmm.estimator import GaussianMixture
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 
@@ -19,6 +21,7 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
         ("model.n_component=3", "did you mean 'n_components'"),
         ("fitt.tol=2", "did you mean 'fit'"),
         ("model.tol=3", "belongs in [fit]"),
+        ("moves=-1", "fit.moves = -1: input should be greater than or equal to 0"),
         ("fit.tol=-1", "fit.tol = -1: input should be greater than or equal to 0"),
         ("covariance_type=ful", "'full', 'tied', 'diag' or 'spherical'"),
         ("n_components=two", "valid integer"),
@@ -79,3 +82,8 @@ def test_keys_are_unique_so_that_a_section_can_be_left_out():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_configs_in_the_repository_are_understood(path):
     assert load_config(path) and tomllib.loads(path.read_text())
+
+
+def test_moves_reach_the_estimator():
+    assert estimator(load_config(None, ["moves=2", "n_components=3"])).moves == 2
+    assert estimator(load_config(None, [])).moves == GaussianMixture().moves == 0
