@@ -105,6 +105,8 @@ def _explain(error: Exception) -> int:
     text = _one_line(error)
     if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # wrong options and arguments
         where = getattr(getattr(error, "ctx", None), "command_path", "streamgmm")
+        if not error.format_message():  # no command was given, and help was printed
+            return USAGE
         message(f"error: {error.format_message().rstrip('.')}. See: {where} --help")
         return USAGE
     message(f"error: {text}")
@@ -120,7 +122,7 @@ def _one_line(error: Exception) -> str:
         return f"out of memory ({error}). Set compute.memory_limit, for instance --set memory_limit=1GB."
     text = " ".join(str(error).split())
     # What is said for Python, in the words of the terminal.
-    text = text.replace("set missing='marginalize' of a GaussianMixture", "--set missing=marginalize")
+    text = text.replace("set missing='marginalize' of a GaussianMixture", "fit with --set missing=marginalize")
     text = re.sub(r"open_source\(\.\.\., columns=\[(.*?)\](\.\.\.)?\)", _columns_option, text)
     return text if text else f"{type(error).__name__} (run again with --debug for the traceback)"
 

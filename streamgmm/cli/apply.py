@@ -13,6 +13,7 @@ from streamgmm.cli.folder import feature_names, load
 from streamgmm.cli.prepare import open_rows
 from streamgmm.cli.terminal import Data, Json, Model, Out, emit, facts, message
 from streamgmm.cli.writers import check_out, write_rows
+from streamgmm.criteria import criteria
 
 Columns = Annotated[
     str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use; by default those of the fit.")
@@ -24,7 +25,18 @@ def fitted(model: str) -> tuple[Any, Callable[[str, str | None], Any]]:
     gm = load(model)
     known = getattr(gm, "feature_names_in_", None)
     names = None if known is None else [str(name) for name in known]
-    return gm, lambda data, columns: _open(names, data, columns)
+
+    def opened(data: str, columns: str | None) -> Any:
+        source = _open(names, data, columns)
+        if source.n_features != gm.n_features_in_:
+            raise ValueError(
+                f"{data} has {source.n_features} feature(s), the model was fitted to {gm.n_features_in_}"
+                f"{'' if names is None else f' ({", ".join(names[:10])})'}. Give it rows of the same columns; "
+                "--columns A,B,... chooses them by name or number."
+            )
+        return source
+
+    return gm, opened
 
 
 def _open(names: list[str] | None, data: str, columns: str | None) -> Any:
@@ -95,14 +107,10 @@ def score(
     check_out(out)
     source = opened(data, columns)
     loglik, _, log_max, count, rows = (float(v) for v in gm._totals(source))
-    df = gm.mixture_.n_parameters
-    bic = -2 * loglik + df * np.log(count)
     result = {
         "rows": int(rows),
         "log_likelihood_per_row": loglik / count,
-        "bic": bic,
-        "aic": -2 * loglik + 2 * df,
-        "icl": bic - 2 * log_max,
+        **criteria(loglik, log_max, count, gm.mixture_.n_parameters),
     }
     if out is not None:
         write_rows(out, ["log_density"], iter(gm.score_samples(source)))

@@ -306,6 +306,8 @@ class Pick:
         def position(column: Any) -> int:
             if isinstance(column, str) and names is not None and column in names:
                 return list(names).index(column)
+            if isinstance(column, str) and names is None and column.isdecimal():
+                column = int(column)  # as a terminal gives it
             if isinstance(column, (int, np.integer)) and -n_stored <= column < n_stored:
                 return int(column) % n_stored
             known = (
