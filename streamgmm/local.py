@@ -32,16 +32,16 @@ from streamgmm.updates import Maximize, Update
 Array = NDArray[np.float64]
 
 FEW = 5
-"""One of so many components is let move at most."""
+"""One of so many components is let move, and two at least: a component creeps whose partner is held."""
 MOST = 0.7
-"""Of a step they must make that much, or the whole mixture goes on; as few as do."""
+"""Of a step they must make that much, or the whole mixture goes on."""
 SHARE = 1e-9
 """Share of a row that all of them must have together for it to be looked at."""
 WORTH, STEPS = 6, (10, 200)
 """Rows that the steps of a proposal pass over, in units of all rows, and how many steps they may be."""
 PIECE = 4096
 PATIENCE = 3
-"""Rejections in a row after which the whole mixture goes on for good."""
+"""Rejections after which the whole mixture goes on, until one of its own proposals is accepted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +140,8 @@ class Local(Accelerator):
 
     def next(self, model: Mixture, image: Mixture, gains: Sequence[float], pace: Pace) -> tuple[Mixture, Pace]:
         if pace.misses >= PATIENCE or not self.suits(model, self.maximize):
-            return self.then.next(model, image, gains, pace)
+            misses = max(0, pace.misses - (pace.fallback is not None))
+            return self.then.next(model, image, gains, replace(pace, misses=misses))
         if pace.finishing > 0:
             return image, replace(pace, path=(), finishing=pace.finishing - 1)
         if gains and abs(gains[-1]) < self.tol:
@@ -150,34 +151,32 @@ class Local(Accelerator):
         if not gains:
             return image, replace(pace, path=())
         if pace.fallback is not None:
-            pace = replace(pace, path=(), fallback=None, misses=0)
+            pace = replace(pace, path=(), fallback=None, misses=max(0, pace.misses - 1))
         # Inside a cycle of `then` there is a path: it is gone to its end.
-        proposal = None if pace.path else self.propose(model, image)
+        proposal = None if pace.path else self.propose(model, image, pace.misses)
         if proposal is None:
             return self.then.next(model, image, gains, pace)
         return proposal, replace(pace, fallback=image)
 
     def rejected(self, pace: Pace) -> Pace:
-        """A proposal of `then` is none of ours, but to count it does no harm."""
-        return replace(self.then.rejected(pace), misses=pace.misses + 1)
+        """The next one goes less far. A proposal of `then` is none of ours, but to count it does no harm."""
+        return replace(self.then.rejected(pace), misses=min(pace.misses + 1, PATIENCE))
 
-    def propose(self, model: Mixture, image: Mixture) -> Mixture | None:
+    def propose(self, model: Mixture, image: Mixture, misses: int = 0) -> Mixture | None:
         """`image` with those of its components that moved most carried on; None where too many move."""
         K = image.n_components
         moved = moves(model, image)
         total = moved.sum()
-        if K < 2 or not 0.0 < total < np.inf:
+        if K < 3 or not 0.0 < total < np.inf:
             return None
-        order = np.argsort(-moved, kind="stable")
-        n = int(np.searchsorted(np.cumsum(moved[order]), MOST * total)) + 1
-        if n > max(1, K // FEW):
+        which = np.sort(np.argsort(-moved, kind="stable")[: max(2, K // FEW)])
+        if moved[which].sum() < MOST * total:
             return None
-        which = np.sort(order[:n])
         others = np.setdiff1d(np.arange(K), which)
         moving, held = some(image, which), some(image, others)
         found = self.executor.run(partial(_theirs, moving, held), self.source.chunks(), lambda a, b: a + b)
         rows, weight, density = (np.concatenate(column) for column in zip(*found, strict=True))
-        steps = int(np.clip(WORTH * (self.source.n_rows or 0) // max(1, len(rows)), *STEPS))
+        steps = int(np.clip(WORTH * (self.source.n_rows or 0) // max(1, len(rows)), *STEPS)) // 3**misses
         after = self._carried(moving, rows, weight, density, steps)
         if after is None:
             return None
