@@ -23,7 +23,7 @@ from streamgmm.em import e_step, merge_all
 from streamgmm.executors import Threads, available_cores
 from streamgmm.mixture import Mixture
 from streamgmm.sources import open_source
-from streamgmm.sources.base import default_chunk_rows
+from streamgmm.sources.runs import default_chunk_rows
 
 Array = NDArray[np.float64]
 

@@ -9,21 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.sources.base import (
-    Chunk,
-    Pick,
-    Rows,
-    RunSource,
-    Source,
-    Weights,
-    as_rows,
-    check_chunk_rows,
-    check_weights,
-    default_chunk_rows,
-    even_runs,
-    row_dtype,
-    weight_array,
-)
+from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
+from streamgmm.sources.picking import Pick, as_rows, check_weights, row_dtype, weight_array
+from streamgmm.sources.runs import check_chunk_rows, default_chunk_rows, even_runs
 
 _LARGEST = 131_072
 _MULTIPLE = 128

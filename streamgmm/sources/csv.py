@@ -15,20 +15,11 @@ from numpy.typing import NDArray
 
 from streamgmm.delimited import delimiter_of, fields_of
 from streamgmm.errors import ChunkReadError
-from streamgmm.sources.base import (
-    Chunk,
-    Rows,
-    Source,
-    Stamp,
-    Weights,
-    check_chunk_rows,
-    check_stamp,
-    check_weights,
-    digest,
-    stamp,
-    weight_array,
-)
+from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.sources.picking import check_weights, digest, weight_array
+from streamgmm.sources.runs import check_chunk_rows
 from streamgmm.sources.scratch import read_into, scratch
+from streamgmm.sources.stamps import Stamp, check_stamp, stamp
 from streamgmm.sources.tables import Columns, arrow_rows, choose_columns, import_pyarrow
 
 CHUNK_BYTES = 4 * 2**20

@@ -9,17 +9,9 @@ from typing import Any
 import numpy as np
 
 from streamgmm.errors import ChunkReadError
-from streamgmm.sources.base import (
-    Chunk,
-    Pick,
-    Rows,
-    Source,
-    Weights,
-    check_weights,
-    row_dtype,
-    weight_array,
-)
+from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.npy import check_two_dimensional
+from streamgmm.sources.picking import Pick, check_weights, row_dtype, weight_array
 from streamgmm.sources.tables import Columns, choose_columns, frame_rows, frame_schema
 
 
@@ -134,7 +126,7 @@ class DaskSource(Source):
         return None if rows is None else int(2.4 * rows * self.row_bytes)
 
     def fingerprint(self) -> dict[str, Any]:
-        from streamgmm.sources.base import digest
+        from streamgmm.sources.picking import digest
 
         return {
             "kind": "dask",

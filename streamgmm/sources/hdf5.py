@@ -13,21 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.errors import ChunkReadError
-from streamgmm.sources.base import (
-    Chunk,
-    Source,
-    Stamp,
-    check_stamp,
-    cut_runs,
-    default_chunk_rows,
-    digest,
-    even_runs,
-    stamp,
-    unit_runs,
-    wanted_rows,
-)
+from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.hdf5_decode import Layout
 from streamgmm.sources.npy import check_two_dimensional
+from streamgmm.sources.picking import digest
+from streamgmm.sources.runs import cut_runs, default_chunk_rows, even_runs, unit_runs, wanted_rows
+from streamgmm.sources.stamps import Stamp, check_stamp, stamp
 from streamgmm.sources.stored import StoredChunk, StoredSource
 
 

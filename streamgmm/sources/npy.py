@@ -17,18 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.errors import ChunkReadError
-from streamgmm.sources.base import (
-    Chunk,
-    Source,
-    Stamp,
-    check_stamp,
-    digest,
-    even_runs,
-    row_dtype,
-    stamp,
-    wanted_rows,
-)
+from streamgmm.sources.base import Chunk, Source
+from streamgmm.sources.picking import digest, row_dtype
+from streamgmm.sources.runs import even_runs, wanted_rows
 from streamgmm.sources.scratch import read_into, scratch_array
+from streamgmm.sources.stamps import Stamp, check_stamp, stamp
 from streamgmm.sources.stored import StoredChunk, StoredSource
 
 

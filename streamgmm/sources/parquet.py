@@ -13,21 +13,10 @@ from typing import Any
 import numpy as np
 
 from streamgmm.errors import ChunkReadError
-from streamgmm.sources.base import (
-    Chunk,
-    Rows,
-    RunSource,
-    Stamp,
-    Weights,
-    check_chunk_rows,
-    check_shape,
-    check_stamp,
-    check_weights,
-    default_chunk_rows,
-    digest,
-    stamp,
-    weight_array,
-)
+from streamgmm.sources.base import Chunk, Rows, RunSource, Weights
+from streamgmm.sources.picking import check_weights, digest, weight_array
+from streamgmm.sources.runs import check_chunk_rows, default_chunk_rows
+from streamgmm.sources.stamps import Stamp, check_shape, check_stamp, stamp
 from streamgmm.sources.tables import Columns, arrow_rows, arrow_schema, choose_columns, import_pyarrow
 from streamgmm.sources.transient import retried
 

@@ -10,17 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.sources.base import (
-    Chunk,
-    Pick,
-    Rows,
-    RunSource,
-    Weights,
-    check_shape,
-    check_weights,
-    row_dtype,
-    weight_array,
-)
+from streamgmm.sources.base import Chunk, Rows, RunSource, Weights
+from streamgmm.sources.picking import Pick, check_weights, row_dtype, weight_array
+from streamgmm.sources.stamps import check_shape
 from streamgmm.sources.transient import retried
 
 __all__ = ["StoredChunk", "StoredSource"]

@@ -9,20 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.sources.base import (
-    Chunk,
-    Pick,
-    Rows,
-    RunSource,
-    Source,
-    Weights,
-    check_weights,
-    cut_runs,
-    digest,
-    even_runs,
-    wanted_rows,
-    weight_array,
-)
+from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
+from streamgmm.sources.picking import Pick, check_weights, digest, weight_array
+from streamgmm.sources.runs import cut_runs, even_runs, wanted_rows
 
 
 class NotNumbersError(ValueError):

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from streamgmm.errors import ChunkReadError
-from streamgmm.sources.base import Chunk, Rows, Source, Weights, wanted_rows
+from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.sources.runs import wanted_rows
 
 Progress = Callable[[int, int], None]
 """Called with the chunks and rows done so far."""

@@ -9,17 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.sources.array import ArraySource
-from streamgmm.sources.base import (
-    Chunk,
-    Pick,
-    Source,
-    digest,
-    even_runs,
-    row_dtype,
-    wanted_rows,
-)
+from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.dask import open_dask
 from streamgmm.sources.npy import check_two_dimensional
+from streamgmm.sources.picking import Pick, digest, row_dtype
+from streamgmm.sources.runs import even_runs, wanted_rows
 from streamgmm.sources.stored import StoredChunk, StoredSource
 
 

@@ -17,17 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.errors import ChunkReadError
-from streamgmm.sources.base import (
-    Chunk,
-    Source,
-    Stamp,
-    check_stamp,
-    cut_runs,
-    default_chunk_rows,
-    digest,
-    unit_runs,
-)
+from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.npy import check_two_dimensional
+from streamgmm.sources.picking import digest
+from streamgmm.sources.runs import cut_runs, default_chunk_rows, unit_runs
+from streamgmm.sources.stamps import Stamp, check_stamp
 from streamgmm.sources.stored import StoredChunk, StoredSource
 from streamgmm.sources.zarr_decode import Layout
 from streamgmm.sources.zarr_metadata import check_size, checked_codecs, has_checksums, notes, regular

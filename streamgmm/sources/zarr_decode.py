@@ -18,8 +18,8 @@ import numpy as np
 from numcodecs import blosc, zstd
 from numpy.typing import NDArray
 
-from streamgmm.sources.base import Stamp
 from streamgmm.sources.scratch import read_into, scratch, scratch_array
+from streamgmm.sources.stamps import Stamp
 
 Bytes = NDArray[np.uint8]
 
