@@ -63,8 +63,6 @@ def em(
     """
     state = rule.init(models, source) if state is None else state
     for block in rule.blocks(source):
-        for model in models:
-            model._prepare()  # once, before threads ask for it at the same time
         framed = executor.run(partial(task or e_step, models), block.chunks, merge_all)
         stats = tuple(model.restore(part) for model, part in zip(models, framed, strict=True))
         state, totals = rule.absorb(state, block, stats)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,9 @@ from streamgmm.stats import Observation, Stats, observed
 from streamgmm.weights import check_weight
 
 Array = NDArray[np.float64]
+
+_preparing = threading.Lock()
+"""Held while a mixture is made ready: all threads of a pass ask for it when they begin, and one of them makes it."""
 
 
 def _frozen(array: Array) -> Array:
@@ -275,11 +279,12 @@ class Mixture(Questions):
         return self.family.precisions_cholesky(self.factors)
 
     def _prepare(self) -> Prepared:
-        prepared = self._prepared
-        if prepared is None:
-            prepared = Prepared.of(copy(self))
-            object.__setattr__(self, "_prepared", prepared)
-        return prepared
+        if self._prepared is None:
+            with _preparing:
+                if self._prepared is None:
+                    object.__setattr__(self, "_prepared", Prepared.of(copy(self)))
+        assert self._prepared is not None
+        return self._prepared
 
     def through(self, affine: Affine) -> Mixture | None:
         """This mixture, to be asked about rows that `affine` has still to move: the map becomes part of its whitening.

@@ -40,10 +40,11 @@ HOLD = 5
 """One of so many rows of a sample is held out."""
 DEAR_GROWN = 1
 """Of a sample on which steps are not cheap (see `dealing.CHEAP`) only as many first models are made as were asked for,
-and so many of them grown; they take `LADDER` to it, and one is left there, for `DEAR_ROUNDS` of `local` steps."""
+and so many of them grown; they take `LADDER` to it, and one is left there, for `DEAR_ROUNDS` of `local` steps: full
+readings, which show their progress and are kept in checkpoints, do the rest."""
 LADDER = ((1, 15, 3), (5, 20, 1))
 """Steps on parts of a dear sample: so many times `few_rows`, so many steps, and so many models that are left then."""
-DEAR_ROUNDS = ((200, 0.0),)
+DEAR_ROUNDS = ((60, 0.0),)
 PIECE = 10
 TOLERANCE = 1e-6
 PATIENCE = 2
@@ -302,6 +303,9 @@ class Walk:
         self._memory: Memory = candidates(models)
         self._stale = [0] * len(models)
         self._settled: set[int] = set()
+        # Rows that are their own judge show no gain where regularisation lets the likelihood fall, on the way to where
+        # EM rests: worth to be seen through where steps are cheap.
+        self._patient = self._complete and not local
         self.alive = list(range(len(models)))
         self.kept, self.score, self.taken = list(models), [-np.inf] * len(models), [0] * len(models)
 
@@ -324,7 +328,7 @@ class Walk:
                 self._stale[i] = 0 if better else self._stale[i] + 1
                 if better or self._complete:
                     self.score[i], self.kept[i], self.taken[i] = value, model, len(self._memory[i].trace)
-                if self._memory[i].status != "running" or (self._stale[i] >= PATIENCE and not self._complete):
+                if self._memory[i].status != "running" or (self._stale[i] >= PATIENCE and not self._patient):
                     self._settled.add(i)
 
     def leave(self, n: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import threading
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 import pytest
 
 from streamgmm.executors import Threads
+from streamgmm.mixture import Mixture
+from streamgmm.prepared import Prepared
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,28 @@ def test_an_error_is_not_raised_while_another_task_still_reads():
     assert done >= 1
     assert executor.run(lambda c: c.index, CHUNKS, join) == 28  # and they serve again
     assert len(finished) == done
+
+
+def test_threads_that_begin_at_once_share_what_is_made_of_a_model(monkeypatch):
+    model = Mixture([1.0], [[0.0]], [1.0], "spherical")
+    made, both, makers = [], threading.Barrier(2), threading.Barrier(2)
+    real = Prepared.of
+
+    def together(copy):
+        made.append(copy)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            makers.wait(0.5)  # until the other one makes its own, which it is not to do
+        return real(copy)
+
+    monkeypatch.setattr(Prepared, "of", together)
+
+    def ask():
+        both.wait(10)
+        model._prepare()
+
+    others = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        thread.join()
+    assert len(made) == 1

@@ -119,3 +119,15 @@ def test_a_dear_fit_ends_where_plain_em_stays(monkeypatch):
     for _ in range(20):
         mixture = mixture.accumulate(X).maximize(reg_covar=1e-6)
     assert mixture.log_prob(X).mean() == pytest.approx(fits[0].score(X), abs=2e-6)
+
+
+def test_a_dear_start_ends_where_its_rows_show_no_gain(monkeypatch):
+    """With regularisation the likelihood may fall for as long as anybody looks; cheap starts are seen through."""
+    X, model = slow()
+    ground = starts.Ground(X, np.ones(len(X)), X, np.ones(len(X)), True)
+    monkeypatch.setattr(starts, "TOLERANCE", 0.0)
+    monkeypatch.setattr(starts, "mean_log_likelihoods", lambda models, *_: np.zeros(len(models)))
+    walks = [starts.Walk((model,), ground, Maximize(0.1), Threads(1), local=local) for local in (False, True)]
+    for walk in walks:
+        walk.go(6 * starts.PIECE)
+    assert [walk.taken[0] for walk in walks] == [6 * starts.PIECE, (1 + starts.PATIENCE) * starts.PIECE]

@@ -19,11 +19,15 @@ few = settings(max_examples=25, deadline=None)
 
 
 def close(a, b, rtol=1e-12):
-    """Agreement relative to the largest entry: entries that cancel to nothing have no digits of their own."""
+    """Agreement relative to the largest entry: entries that cancel to nothing have no digits of their own.
+
+    Entropy and log max r are sums of logarithms of 1 + u over the rows, where 1 + u is rounded before u can be seen.
+    """
     for field in FIELDS:
         x, y = np.asarray(getattr(a, field)), np.asarray(getattr(b, field))
         scale = max(1e-300, float(np.abs(y).max()))
-        assert np.abs(x - y).max() <= rtol * scale, field
+        rounding = np.finfo(float).eps * b.count if field in ("entropy", "log_max") else 0.0
+        assert np.abs(x - y).max() <= rtol * scale + rounding, field
 
 
 def parameters(mixture):

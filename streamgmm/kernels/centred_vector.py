@@ -111,24 +111,24 @@ def _panels(
             label_rows(R, 0, K, base, common, best)
             for b in range(here):
                 label[begin + b] = int(best[b])
-        softmax(R, 0, K, base, common, out)
+        softmax(R, 0, K, base, common, out[0])
         finish(1, common, out)
         positive = row_weights(weight, begin, here, w)
         totals[4] += positive
         for b in range(here):
             if w[b] > 0.0:
-                totals[0] += w[b] * out[2, b]
-                totals[1] += w[b] * out[3, b]
-                totals[2] += w[b] * out[4, b]
+                totals[0] += w[b] * out[0, 2, b]
+                totals[1] += w[b] * out[0, 3, b]
+                totals[2] += w[b] * out[0, 4, b]
                 totals[3] += w[b]
         if logp.shape[0] > 0:
             for b in range(here):
-                logp[begin + b] = out[2, b]
+                logp[begin + b] = out[0, 2, b]
         if resp.shape[0] > 0:
-            write_resp(R, 0, K, out, here, x, resp, begin)
+            write_resp(R, 0, K, out[0], here, x, resp, begin)
         if not statistics:
             continue
-        weigh(R, 0, K, out, w, norm, 0, masses, squares)
+        weigh(R, 0, K, out[0], w, norm, 0, masses, squares)
         for k in range(K):
             at = k * PANEL
             top = maximum(maximum(load(R, at), load(R, at + 8)), maximum(load(R, at + 16), load(R, at + 24)))
@@ -157,10 +157,10 @@ def centred_vector(
         roots = np.ascontiguousarray(factor[:, :, 0])
     x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, squares, moments = zeros(
         (rounded(shift.shape[0], LANES), PANEL),
-        (D8, PANEL),
+        (1, D8, PANEL),  # of as many dimensions as in the other forms: what they share is compiled once
         (PANEL,),
         (PANEL,),
-        (5, PANEL),
+        (1, 5, PANEL),
         (PANEL,),
         (PANEL,),
         (1, K, PANEL),

@@ -115,7 +115,7 @@ def _batches(
             if whole:
                 value, entropy, log_max = _scale(out[u])
             else:
-                finish(1, common, out[u])
+                finish(1, common, out[u : u + 1])
             if not (safe or accurate(R[u], out[u], norm, u * PANEL, weight, begin, here, narrow, radius)):
                 # Left to the centred form: no trace of it may stay in what is added up, NaN least of all.
                 R[u] = 0.0
@@ -171,7 +171,7 @@ def dense(
     D8 = rounded(D, LANES)
     x, z, norm, common, out, best, w, phi, R, by_lane = zeros(
         (rounded(shift.shape[0], LANES), PANEL),
-        (D8, PANEL),
+        (1, D8, PANEL),
         (panels * PANEL,),
         (PANEL,),
         (panels, 5, PANEL),
