@@ -137,10 +137,10 @@ class Executor(ABC):
         Parameters
         ----------
         tree : Fold, optional
-            What is known already of other chunks; the new ones are added to it, in the driver's thread.
+            What is known already of other chunks; the new ones are added to it.
         after : callable, optional
-            Called whenever something was added to `tree`, which is complete at that moment: to look, to save, to stop
-            by raising.
+            Called in the driver's thread after something was added to `tree`, which is complete at that moment: to
+            look, to save, to stop by raising.
 
         Raises
         ------
@@ -150,29 +150,36 @@ class Executor(ABC):
 
 
 class _Shared[T]:
-    """A task and chunks that several threads take in turn."""
+    """A task, the chunks that several threads take in turn, and the tree that all of them add to."""
 
-    def __init__(self, task: Callable[[Any], T], chunks: Iterator[Any]) -> None:
+    def __init__(self, task: Callable[[Any], T], chunks: Iterator[Any], tree: Fold[T]) -> None:
         self._task = task
         self._chunks = chunks
-        self._lock = threading.Lock()
+        self._tree = tree
+        self._taking = threading.Lock()
         self._stopped = False
-        self.done: SimpleQueue[tuple[Any, T] | BaseException | None] = SimpleQueue()
+        self.adding = threading.Lock()
+        """Held while something is added to the tree; who holds it sees a complete one."""
+        self.done: SimpleQueue[Any] = SimpleQueue()
+        """Chunks whose values the tree has; the last word of a helper is what went wrong, or None."""
 
     def take(self) -> Any:
         """The next chunk, or None where there is none, or nobody is to begin another one."""
-        with self._lock:
+        with self._taking:
             return None if self._stopped else next(self._chunks, None)
 
     def one(self) -> bool:
         """Work on the next chunk; False where there is none."""
         chunk = self.take()
         if chunk is not None:
-            self.done.put((chunk, self._task(chunk)))
+            value = self._task(chunk)
+            with self.adding:
+                self._tree.add(chunk.index, value)
+            self.done.put(chunk)
         return chunk is not None
 
     def help(self) -> None:
-        """Work as long as there are chunks; the last word is what went wrong, or None."""
+        """Work as long as there are chunks."""
         error = None
         try:
             while self.one():
@@ -190,8 +197,9 @@ class Threads(Executor):
 
     Reading and decoding happen in the task, so one thread's read overlaps another's arithmetic. The caller's thread
     works too, as there is a core for it: if it only waited for the others, each chunk would wake it up and take a core
-    from one of them. The others are kept from run to run, for as long as the executor is: to start them takes longer
-    than a pass over a small table.
+    from one of them. Values are added to the tree by who made them: they must not pile up while the caller's thread is
+    busy with a long chunk. The others are kept from run to run, for as long as the executor is: to start them takes
+    longer than a pass over a small table.
     """
 
     def __init__(self, n_jobs: int | None = None) -> None:
@@ -234,7 +242,7 @@ class Threads(Executor):
     def _run_threads[T](
         self, task: Callable[[Any], T], chunks: Iterator[Any], tree: Fold[T], after: Callable[[], None] | None
     ) -> None:
-        shared = _Shared(task, chunks)
+        shared = _Shared(task, chunks, tree)
         pool = self._pool()
         with quick_switching():
             helpers = [pool.submit(shared.help) for _ in range(self.n_jobs - 1)]
@@ -245,15 +253,14 @@ class Threads(Executor):
                     if working and not (working := shared.one()):
                         left -= sum(helper.cancel() for helper in helpers)  # those that had no occasion to begin
                     while not shared.done.empty() or (left and not working):
-                        made = shared.done.get()
-                        if isinstance(made, BaseException):
-                            raise made
-                        if made is None:
+                        word = shared.done.get()
+                        if isinstance(word, BaseException):
+                            raise word
+                        if word is None:
                             left -= 1
                             continue
-                        chunk, value = made
-                        tree.add(chunk.index, value)
-                        self._report(chunk, after)
+                        with shared.adding:
+                            self._report(word, after)
             finally:
                 shared.stop()
                 for helper in helpers:

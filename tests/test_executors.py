@@ -12,6 +12,7 @@ import pytest
 from streamgmm.executors import Threads
 from streamgmm.mixture import Mixture
 from streamgmm.prepared import Prepared
+from streamgmm.reduce import Fold
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,21 @@ def test_threads_that_begin_at_once_share_what_is_made_of_a_model(monkeypatch):
     for thread in others:
         thread.join()
     assert len(made) == 1
+
+
+def test_values_do_not_pile_up_while_the_caller_is_busy():
+    caller, others, tree, finished, seen = threading.get_ident(), threading.Event(), Fold(join), [], []
+
+    def task(chunk):
+        if threading.get_ident() == caller and not seen:
+            assert others.wait(10)
+            seen.append(tree.nodes)
+        else:
+            finished.append(chunk)
+            if len(finished) == len(CHUNKS) - 1:
+                others.set()
+        return 1
+
+    assert Threads(2).run(task, CHUNKS, join, tree=tree) == len(CHUNKS)
+    assert sum(seen[0].values()) >= len(CHUNKS) - 2  # the last of the others may not be added yet
+    assert len(seen[0]) <= 4
