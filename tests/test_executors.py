@@ -95,13 +95,16 @@ def test_threads_that_begin_at_once_share_what_is_made_of_a_model(monkeypatch):
 
 
 def test_values_do_not_pile_up_while_the_caller_is_busy():
-    caller, others, tree, finished, seen = threading.get_ident(), threading.Event(), Fold(join), [], []
+    caller, begun, others = threading.get_ident(), threading.Event(), threading.Event()
+    tree, finished, seen = Fold(join), [], []
 
     def task(chunk):
         if threading.get_ident() == caller and not seen:
+            begun.set()
             assert others.wait(10)
             seen.append(tree.nodes)
         else:
+            assert begun.wait(10)
             finished.append(chunk)
             if len(finished) == len(CHUNKS) - 1:
                 others.set()
