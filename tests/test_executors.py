@@ -1,4 +1,4 @@
-"""Threads that are kept from run to run."""
+"""Threads: kept from run to run, the caller's among them, and what they share."""
 
 from __future__ import annotations
 
@@ -27,23 +27,32 @@ def join(a, b):
     return a + b
 
 
-def threads(executor):
-    return set(executor.run(lambda chunk: [threading.get_ident()], CHUNKS, join))
+def helpers(executor):
+    """The threads beside the caller's that had a part in a run in which both must have one."""
+    both = threading.Barrier(2)
+
+    def task(chunk):
+        both.wait(10)
+        return [threading.get_ident()]
+
+    found = set(executor.run(task, CHUNKS, join))
+    assert threading.get_ident() in found
+    return found - {threading.get_ident()}
 
 
 def test_runs_share_their_threads():
     executor = Threads(2)
-    first, second = threads(executor), threads(executor)
-    assert 1 <= len(first | second) <= 2
+    first = helpers(executor)
+    assert len(first) == 1 and helpers(executor) == first
 
 
 def test_a_copy_has_threads_of_its_own():
     executor = Threads(2)
-    before = threads(executor)
+    before = helpers(executor)
     copy = pickle.loads(pickle.dumps(executor))
     assert copy.n_jobs == 2
     assert executor.run(lambda c: c.index, CHUNKS, join) == copy.run(lambda c: c.index, CHUNKS, join) == 28
-    assert not before & threads(copy)
+    assert not before & helpers(copy)
 
 
 def test_an_error_is_not_raised_while_another_task_still_reads():
