@@ -293,7 +293,9 @@ class Walk:
         local: bool = False,
     ) -> None:
         maximize = replace(maximize, repair=True)  # of a start on the sample nobody needs to hear that it collapsed
-        self._learn, self._judge, self._complete = ground.learn, ground.judge, ground.complete
+        self._learn, self._complete = ground.learn, ground.complete
+        # Rows that are their own judge are dealt out, which copies them, but once.
+        self._judge = self._learn if ground.held is ground.rows else ground.judge
         accelerator: Accelerator = Squarem(TOLERANCE)
         if local:
             accelerator = Local(self._learn, executor, maximize, TOLERANCE)
