@@ -296,7 +296,8 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         self.n_passes_ = n_passes
         self.report_ = report_of(memory, begun, solver=self.solver, n_passes=n_passes, clock=clock)
         if self.max_iter > 0:
-            warn_unless_converged(memory, self.tol, stacklevel=5)  # where fit was called, behind scikit-learn's wrapper
+            # Where fit was called, behind scikit-learn's wrapper.
+            warn_unless_converged(memory, self.tol, self.max_iter, stacklevel=5)
 
     def _begin(
         self,

@@ -59,15 +59,18 @@ def report_of(memory: Memory, begin: Begin, *, solver: str, n_passes: int, clock
     return report
 
 
-def warn_unless_converged(memory: Memory, tol: float, stacklevel: int) -> None:
+def warn_unless_converged(memory: Memory, tol: float, max_iter: int, stacklevel: int) -> None:
     """Say so where the best start was still on its way; `stacklevel` is that of the caller's caller, and so on."""
     winner = best(memory)
     if winner.status != "converged":
+        remedy = "Raise max_iter or tol"
+        if winner.status == "stopped" and winner.n_iter < max_iter:  # it gave up
+            remedy = "Its last readings gained nothing: accept it, go on with solver='exact' and warm_start"
         far = f"{winner.distance:.2g} nats per row" if np.isfinite(winner.distance) else "not known yet"
         warnings.warn(
             f"Best performing initialization did not converge after {winner.n_iter} iterations: the estimated "
             f"distance to the limit is {far}, tol is {tol:g}. "
-            "Raise max_iter or tol, change the init parameters, or check for degenerate data.",
+            f"{remedy}, change the init parameters, or check for degenerate data.",
             ConvergenceWarning,
             stacklevel=stacklevel + 1,
         )

@@ -21,12 +21,15 @@ from streamgmm.rules import Exact, Incremental, Stepwise
 from streamgmm.schedules import Decay
 from streamgmm.seeding import Survey
 from streamgmm.sources import Source
+from streamgmm.stopping import Stopping, fruitless, never
 from streamgmm.updates import IncrementalUpdate, Maximize, StepwiseUpdate, Update
 
 SAMPLE_WORK = 16
 """Rows of the sample worked on between two readings, in units of the rows of the data."""
 DEAR = 2e4
 """Components x features^2 above which that is less, in proportion: arithmetic costs more than reading then."""
+FRUITLESS = 6
+"""Readings in a row, worth hundreds of plain steps, without a gain after which a fit of dear steps gives up."""
 INNER = (20, 180)
 """Steps on the sample between two readings, at least and at most."""
 
@@ -121,9 +124,11 @@ def stepwise(settings: Settings) -> tuple[Stage, ...]:
 def auto(settings: Settings) -> tuple[Stage, ...]:
     """Steps corrected by the sample where there is one, extrapolated ones otherwise; plain ones at the end.
 
-    Where the sample is all there is and steps on it are dear, those components are carried on that move (see `local`).
+    Where the sample is all there is and steps on it are dear, those components are carried on that move (see `local`),
+    and a fit ends that gains nothing.
     """
     accelerator: Accelerator = Squarem(settings.tol)
+    giving_up: Stopping = never
     if settings.retire is nobody:
         settings = replace(settings, retire=hopeless)
     if settings.survey is not None:
@@ -135,7 +140,8 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
             len(settings.survey.rows), settings.n_components, settings.n_features
         ):
             accelerator = Local(step.source, settings.executor, settings.maximize, settings.tol)
-    return (Stage(Exact(), update(settings, accelerator=accelerator)),)
+            giving_up = fruitless(FRUITLESS, settings.tol)
+    return (Stage(Exact(), replace(update(settings, accelerator=accelerator), giving_up=giving_up)),)
 
 
 SOLVERS: dict[str, Callable[[Settings], tuple[Stage, ...]]] = {

@@ -53,4 +53,17 @@ def aitken(tol: float) -> Stopping:
     return converged
 
 
+def fruitless(readings: int, tol: float) -> Stopping:
+    """Give up when so many readings in a row have raised the best value by less than `tol` in all."""
+
+    def given_up(trace: Sequence[float]) -> bool:
+        return len(trace) > readings and max(trace[-readings:]) < max(trace[:-readings]) + tol
+
+    return given_up
+
+
+def never(trace: Sequence[float]) -> bool:
+    return False
+
+
 RULES: dict[str, Callable[[float], Stopping]] = {"aitken": aitken, "change": last_change}

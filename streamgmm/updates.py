@@ -17,7 +17,7 @@ from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate
 from streamgmm.repair import DEAD_SHARE, Repaired, repairing_m_step
 from streamgmm.stats import Stats
-from streamgmm.stopping import Stopping
+from streamgmm.stopping import Stopping, never
 from streamgmm.weights import no_rows
 
 Array = NDArray[np.float64]
@@ -89,6 +89,8 @@ class Update:
     slack : float
         Nats per row by which a proposal may miss what it has to reach; 0 keeps the trace monotone. With `reg_covar` the
         limit is a fixed point, not a maximum, and steps towards it need not raise anything.
+    giving_up : callable (trace) -> bool
+        Whether a candidate that has not converged goes no further.
     """
 
     maximize: Maximize
@@ -97,6 +99,7 @@ class Update:
     accelerator: Accelerator | None = None
     retire: Retire = nobody
     slack: float = 0.0
+    giving_up: Stopping = never
 
     def __call__(self, models: Models, totals: tuple[Stats, ...], memory: Memory) -> tuple[Models, Memory]:
         parts = iter(totals)
@@ -106,7 +109,6 @@ class Update:
     def _advance(self, candidate: Candidate, stats: Stats) -> Candidate:
         pace, trace = candidate.pace, candidate.trace
         n_iter = candidate.n_iter + 1
-        over = n_iter >= self.max_iter
         value = (
             objective(candidate.model, stats, self.maximize.prior_of(candidate.model)) if stats.count > 0 else -np.inf
         )
@@ -114,13 +116,14 @@ class Update:
         if proposed and self.accelerator is not None:
             assert pace.fallback is not None and pace.share is not None
             if not self.maximize.merit(candidate.model, value, pace.share) >= pace.merit - self.slack:
+                plain_from, trace = len(trace), (*trace, trace[-1])
                 return replace(
                     candidate,
                     model=pace.fallback,
-                    trace=(*trace, trace[-1]),
+                    trace=trace,
                     n_iter=n_iter,
-                    status="stopped" if over else "running",
-                    plain_from=len(trace),
+                    status="stopped" if self._over(n_iter, trace) else "running",
+                    plain_from=plain_from,
                     pace=self.accelerator.rejected(pace),
                     rejected=candidate.rejected + 1,
                 )
@@ -136,7 +139,7 @@ class Update:
         arrived = self.accelerator is not None and self.accelerator.arrived(gains, pace)
         if (arrived or self.stopping(trace[plain_from:])) and not reseeded:
             status = "converged"
-        elif over:
+        elif self._over(n_iter, trace):
             status = "stopped"
         model = image
         if self.accelerator is None or status != "running" or reseeded:
@@ -158,6 +161,9 @@ class Update:
             plain_from=plain_from,
             pace=pace,
         )
+
+    def _over(self, n_iter: int, trace: tuple[float, ...]) -> bool:
+        return n_iter >= self.max_iter or self.giving_up(trace)
 
     def lap(self, step: Step) -> Memory:
         """The memory after a whole reading."""

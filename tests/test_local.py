@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
 from streamgmm import starts
@@ -16,6 +17,7 @@ from streamgmm.local import Local, moves, some
 from streamgmm.mixture import Mixture
 from streamgmm.prior import NormalInverseWishart
 from streamgmm.rules import Exact
+from streamgmm.solvers import FRUITLESS
 from streamgmm.stopping import aitken
 from streamgmm.updates import Maximize, Update
 
@@ -119,6 +121,19 @@ def test_a_dear_fit_ends_where_plain_em_stays(monkeypatch):
     for _ in range(20):
         mixture = mixture.accumulate(X).maximize(reg_covar=1e-6)
     assert mixture.log_prob(X).mean() == pytest.approx(fits[0].score(X), abs=2e-6)
+
+
+def test_a_dear_fit_gives_up_where_readings_raise_nothing_and_says_what_to_do(monkeypatch):
+    X, _ = slow()
+    for module in ("streamgmm.dealing.CHEAP", "streamgmm.starts.CHEAP"):
+        monkeypatch.setattr(module, 1e3)
+    gm = sg.GaussianMixture(K, n_init=2, tol=0.0, reg_covar=0.1, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="gained nothing: accept it, go on with solver='exact'"):
+        gm.fit(X)
+    assert not gm.converged_ and gm.n_iter_ < gm.max_iter
+    seen = gm.lower_bounds_
+    assert max(seen[-FRUITLESS:]) <= max(seen[:-FRUITLESS])
+    assert gm.set_params(warm_start=True, solver="exact", tol=1e-4).fit(X).converged_
 
 
 def test_a_dear_start_ends_where_its_rows_show_no_gain(monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgmm.stopping import FLUTTER, aitken, distance_to_limit, last_change
+from streamgmm.stopping import FLUTTER, aitken, distance_to_limit, fruitless, last_change, never
 
 
 def geometric(rate, n, *, limit=-3.0, first=1.0):
@@ -80,3 +80,12 @@ def test_shifts_do_not_matter_and_scales_carry_over():
     trace = geometric(0.7, 8, limit=0.0)
     assert distance_to_limit(trace + 64.0) == pytest.approx(distance_to_limit(trace), rel=1e-9)
     assert distance_to_limit(8.0 * trace) == pytest.approx(8.0 * distance_to_limit(trace), rel=1e-9)
+
+
+def test_readings_are_fruitless_when_all_of_them_together_raise_nothing():
+    rising, falling = [1.0, 2.0, 3.0], [3.0 + 9e-7, 2.9, 2.8]
+    given_up = fruitless(3, 1e-6)
+    assert given_up(rising + falling)
+    assert not given_up(rising + falling[:-1]), "a reading less is not enough"
+    assert not given_up([*rising, 3.0 + 2e-6, 2.9, 2.8]), "one of them has gained"
+    assert not given_up([]) and not never(rising + falling)
