@@ -111,6 +111,46 @@ def sum_tile(m_rows: int, n_vectors: int) -> Any:
     return tile
 
 
+def outer_tile(m_rows: int, n_vectors: int) -> Any:
+    """out[m, :] += sum over b < n of left[b, m] right[b, :], for `m_rows` values of m, 8 `n_vectors` columns.
+
+    Arguments: left, its place and row stride; right, its place and row stride; n; out, its place and row stride.
+    """
+
+    @intrinsic
+    def tile(typingctx, left, left_at, left_stride, right, right_at, right_stride, n, out, out_at, out_stride):
+        def codegen(context, builder, signature, args):
+            left, left_at, left_stride, right, right_at, right_stride, n, out, out_at, out_stride = args
+            scalars = _pointer(context, builder, signature.args[0], left, left_at)
+            vectors = _pointer(context, builder, signature.args[3], right, right_at)
+            target = _pointer(context, builder, signature.args[7], out, out_at)
+            sums = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_vectors)] for _ in range(m_rows)]
+            places = []
+            for m in range(m_rows):
+                row = builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))])
+                places.append([builder.gep(row, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)])
+                for v in range(n_vectors):
+                    builder.store(_load(builder, places[m][v]), sums[m][v])
+            with cgutils.for_range(builder, n) as loop:
+                row = builder.gep(scalars, [builder.mul(loop.index, left_stride)])
+                column = builder.gep(vectors, [builder.mul(loop.index, right_stride)])
+                _accumulate(
+                    builder,
+                    sums,
+                    [builder.gep(row, [ir.Constant(_int64, m)]) for m in range(m_rows)],
+                    lambda v: builder.gep(column, [ir.Constant(_int64, v * LANES)]),
+                )
+            for m in range(m_rows):
+                for v in range(n_vectors):
+                    _store(builder, builder.load(sums[m][v]), places[m][v])
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(left, i, i, right, i, i, i, out, i, i), codegen
+
+    return tile
+
+
 def quadratic_tile(m_rows: int, n_vectors: int, *, square: bool = False) -> Any:
     """out[:] += sum over i of z_i (b_i + sum over j <= i of A_ij z_j), for `m_rows` values of i, 8 `n_vectors` lanes.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamgmm._jit import helper, inline
-from streamgmm.kernels._tiles import lane_tile, logit_tile, sum_tile
+from streamgmm.kernels._tiles import lane_tile, logit_tile, outer_tile, sum_tile
 from streamgmm.kernels._vector import LANES, broadcast, load, mul, store, transpose
 
 PANEL = 32
@@ -33,6 +33,7 @@ _m81 = sum_tile(8, 1)
 _m44, _m42, _m41 = (sum_tile(4, v) for v in (4, 2, 1))
 _m24, _m22, _m21 = (sum_tile(2, v) for v in (4, 2, 1))
 _m14, _m12, _m11 = (sum_tile(1, v) for v in (4, 2, 1))
+_o83, _o82, _o81 = (outer_tile(8, v) for v in (3, 2, 1))
 _l45, _l43, _l41 = (lane_tile(4, n) for n in (5, 3, 1))
 _l15, _l13, _l11 = (lane_tile(1, n) for n in (5, 3, 1))
 
@@ -268,3 +269,26 @@ def symmetric_sums(resp, unit, psi, B, D, sums):
                     _m11(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
                 f += 8
         i += 4 if tall else 1
+
+
+@helper
+def outer_sums(scaled, rows, B, sums):
+    """sums (W, D8) += scaled^T rows, by blocks of 8 x 8 up to the diagonal; scaled (B, W), rows (B, D8), W >= D8."""
+    W = scaled.shape[1]
+    D8 = rows.shape[1]
+    for i in range(0, W, LANES):
+        end = min(i + LANES, D8)
+        f = 0
+        while f < end:
+            # Three vectors at a time, but rather two and two than three and one.
+            left = end - f
+            at = i * D8 + f
+            if left == 3 * LANES or left > 4 * LANES:
+                _o83(scaled, i, W, rows, f, D8, B, sums, at, D8)
+                f += 3 * LANES
+            elif left > LANES:
+                _o82(scaled, i, W, rows, f, D8, B, sums, at, D8)
+                f += 2 * LANES
+            else:
+                _o81(scaled, i, W, rows, f, D8, B, sums, at, D8)
+                f += LANES

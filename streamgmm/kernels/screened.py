@@ -50,12 +50,14 @@ from streamgmm.kernels.panels import (
     write_resp,
 )
 from streamgmm.kernels.plan import Array
-from streamgmm.kernels.products import PANEL, START, STRIP, logits, logits_of_products, symmetric_sums
+from streamgmm.kernels.products import PANEL, START, STRIP, logits, logits_of_products, outer_sums
 from streamgmm.kernels.scratch import rounded, zeros
 
 SPAN = 2048
 """Rows that are screened together; a multiple of PANEL."""
-_BATCH = 128  # rows that are gathered together
+SHIFTED = 72
+"""What rows of responsibilities are apart beyond a span: at a power of two they would share sets of the cache."""
+_BATCH = 64  # rows that are gathered together
 _q44, _q41 = quadratic_tile(4, 4), quadratic_tile(4, 1)
 _q14, _q11 = quadratic_tile(1, 4), quadratic_tile(1, 1)
 
@@ -83,8 +85,8 @@ def _bounds(ways, z, const, slack, side, bound):
 
 
 @helper
-def _evaluate(k, D, coef, rows, chosen, count, z, value, R):
-    """Write the exact logit of component k to R (C / 32, K, 32) for `count` listed rows; pads the list to eights."""
+def _evaluate(k, D, coef, rows, chosen, count, z, value, found):
+    """found[b] = the exact logit of component k for `count` listed rows b; pads the list to eights."""
     p = coef.shape[1]
     D8 = rows.shape[1]
     for i in range(count, _round(count, LANES)):
@@ -114,45 +116,44 @@ def _evaluate(k, D, coef, rows, chosen, count, z, value, R):
                 _q11(coef, at, linear, i, z, 0, PANEL, value, 0)
             i += 1
         for i in range(min(width, count - done)):
-            b = chosen[done + i]
-            R[b // PANEL, k, b % PANEL] = value[i]
+            found[chosen[done + i]] = value[i]
         done += width
 
 
 @helper
-def _gather_moments(k, rows, chosen, count, D, R, z, resp, picked, out):
-    """out (D + 1, D8) += sum over listed rows of r z z^T (columns up to the diagonal), and of r z in row D."""
+def _moments(rows, chosen, count, D, resp, picked, scaled, sums):
+    """sums (W, D8) += sum over listed rows of r z z^T (blocks up to the diagonal), and of r z in row D."""
     D8 = rows.shape[1]
-    batch = picked.shape[0]
-    for i in range(count, _round(count, LANES)):
-        chosen[i] = chosen[count - 1]
-    step = (D + 1) * LANES
+    batch, W = scaled.shape
     done = 0
     while done < count:
-        m = min(batch, _round(count - done, LANES))
-        for v in range(0, m, LANES):
+        m = min(batch, count - done)
+        for i in range(m):
+            b = chosen[done + i]
+            r = broadcast(resp[b])
             for column in range(0, D8, LANES):
-                gather_listed(rows, chosen, done + v, column, z, column * LANES, LANES)
-            to = (v // LANES) * step
-            for i in range(LANES):
-                b = chosen[done + v + i]
-                r = R[b // PANEL, k, b % PANEL]
-                resp[v // LANES, D, i] = r if done + v + i < count else 0.0
-                for column in range(0, D8, LANES):
-                    store(load(rows, b * D8 + column), picked, (v + i) * D8 + column)
-            r = load(resp, to + D * LANES)
-            for i in range(0, D * LANES, LANES):
-                store(mul(r, load(z, i)), resp, to + i)
-        symmetric_sums(resp, LANES, picked, m, D, out)
+                z = load(rows, b * D8 + column)
+                store(z, picked, i * D8 + column)
+                store(mul(r, z), scaled, i * W + column)
+            scaled[i, D] = resp[b]
+        outer_sums(scaled, picked, m, sums)
         done += m
+
+
+@inline
+def _copy(source, at, stride, K, to, to_at, to_stride):
+    """K rows of 32 numbers from `source` to `to`."""
+    for k in range(K):
+        for v in range(0, PANEL, LANES):
+            store(load(source, at + k * stride + v), to, to_at + k * to_stride + v)
 
 
 @bare_jit
 def _spans(
     rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp, label,
     sums, totals,
-    until, x, z, flat, norm, side, bound, phi, R, out, slack, common, best, floor, w, value, chosen, begin_of, spare,
-    picked, scaled, part, masses, squares, local, taken, good,
+    until, x, z, flat, norm, side, bound, phi, panel, R, out, slack, common, best, floor, exact, w, value, chosen,
+    begin_of, spare, picked, scaled, part, masses, squares, local, taken, good,
 ):  # fmt: skip
     """`screened`, with its scratch arrays."""
     n = rows.shape[0]
@@ -161,10 +162,10 @@ def _spans(
     panels, D8 = z.shape[:2]
     span = panels * PANEL
     statistics = sums.shape[0] > 0
-    capacity = chosen.shape[0] - K * LANES
+    stride = R.shape[1]
     lengths(whiten, shift.shape[0], until)
     cut = math.exp(-reach)
-    exact = within(narrow, radius)
+    good_to = within(narrow, radius)
     farthest = 1.0
     loose = False  # the bounds exclude too little to be worth their time
     for first in range(0, n, span):
@@ -199,22 +200,21 @@ def _spans(
             excluded = 0
             probe = min(4, used)
             for u in range(probe):
-                logits_of_products(coef, z, u * D8 * PANEL, D, phi, R[u])
-                _bounds(ways, z[u], const, slack, side, bound[u])
+                logits_of_products(coef, z, u * D8 * PANEL, D, phi, panel[0])
+                _bounds(ways, z[u], const, slack, side, bound)
                 for v in range(0, PANEL, LANES):
                     top = broadcast(base)
                     for k in range(K):
-                        top = maximum(load(R, (u * K + k) * PANEL + v), top)
+                        top = maximum(load(panel, k * PANEL + v), top)
                     top = sub(top, broadcast(reach))
                     for k in range(K):
-                        excluded += LANES - append_where(load(bound, (u * K + k) * PANEL + v), top, 0, spare, 0)
+                        excluded += LANES - append_where(load(bound, k * PANEL + v), top, 0, spare, 0)
             loose = excluded < (1.0 - crowd) * probe * PANEL * K
         if not loose:
             for u in range(used):
-                _bounds(ways, z[u], const, slack, side, bound[u])
-                label_rows(bound, u * K * PANEL, K, -np.inf, common, best[u * PANEL :])
-                for v in range(0, K * PANEL, LANES):
-                    store(broadcast(-1e300), R[u], v)
+                _bounds(ways, z[u], const, slack, side, bound)
+                label_rows(bound, 0, K, -np.inf, common, best[u * PANEL :])
+                _copy(bound, 0, PANEL, K, R, u * PANEL, stride)
             # The exact logit of the most promising component of each row, component by component.
             begin_of[:] = 0
             for b in range(used * PANEL):
@@ -225,70 +225,65 @@ def _spans(
                 k = int(best[b])
                 chosen[begin_of[k]] = b
                 begin_of[k] += 1
+                R[k, b] = -np.inf
             start = 0
             for k in range(K):
                 stop = begin_of[k]
                 if stop > start:
-                    _evaluate(k, D, coef, flat, chosen[start:], stop - start, x, value, R)
+                    _evaluate(k, D, coef, flat, chosen[start:], stop - start, x, value, exact)
                 start = _round(stop, LANES)
             for b in range(used * PANEL):
-                k = int(best[b])
-                floor[b] = max(R[b // PANEL, k, b % PANEL], base) - reach
-                bound[b // PANEL, k, b % PANEL] = -np.inf
+                floor[b] = max(exact[b], base) - reach
             # All others that can matter.
-            size = START
+            kept = 0
             for k in range(K):
-                begin_of[k] = size
-                if size + span > capacity:
+                size = START
+                for v in range(0, used * PANEL, LANES):
+                    least = load(floor, v) if always[k] == 0 else broadcast(-1e300)
+                    size = append_where(load(R, k * stride + v), least, v, chosen, size)
+                    store(broadcast(-1e300), R, k * stride + v)
+                kept += size
+                if kept > crowd * K * span:
                     loose = True
                     break
-                if always[k] != 0:
-                    for b in range(used * PANEL):
-                        if bound[b // PANEL, k, b % PANEL] > -np.inf:
-                            chosen[size] = b
-                            size += 1
-                else:
-                    for u in range(used):
-                        for v in range(0, PANEL, LANES):
-                            b = u * PANEL + v
-                            size = append_where(load(bound, (u * K + k) * PANEL + v), load(floor, b), b, chosen, size)
-                begin_of[k + 1] = size
-                size = _round(size, LANES)
-                if size > begin_of[k]:
-                    _evaluate(k, D, coef, flat, chosen[begin_of[k] :], begin_of[k + 1] - begin_of[k], x, value, R)
-        if loose:
-            for u in range(used):
-                logits_of_products(coef, z, u * D8 * PANEL, D, phi, R[u])
+                if size > 0:
+                    _evaluate(k, D, coef, flat, chosen, size, x, value, R[k])
+            for b in range(used * PANEL):
+                R[int(best[b]), b] = exact[b]
         for u in range(used):
+            if loose:
+                logits_of_products(coef, z, u * D8 * PANEL, D, phi, panel[0])
+            else:
+                _copy(R, u * PANEL, stride, K, panel, 0, PANEL)
             if label.shape[0] > 0:
-                label_rows(R, u * K * PANEL, K, base, common, best)
+                label_rows(panel, 0, K, base, common, best)
                 for b in range(min(PANEL, count - u * PANEL)):
                     label[first + u * PANEL + b] = int(best[b])
-            softmax(R, u * K * PANEL, K, base, common, out[u])
+            softmax(panel, 0, K, base, common, out[u])
+            _copy(panel, 0, PANEL, K, R, u * PANEL, stride)
         finish(used, common, out)
-        safe = math.sqrt(largest) < exact
-        for u in range(used):
-            here = min(PANEL, count - u * PANEL)
-            begin = first + u * PANEL
-            if good[u] and not safe:
-                good[u] = accurate(R[u], out[u], norm, u * PANEL, weight, begin, here, narrow, radius)
+        safe = math.sqrt(largest) < good_to
         if statistics and loose:
             kept = 0
             for u in range(used):
                 for v in range(0, PANEL, LANES):
                     least = div(broadcast(cut), load(out[u], v))
                     for k in range(K):
-                        kept = append_where(load(R, (u * K + k) * PANEL + v), least, 0, spare, 0) + kept
+                        kept = append_where(load(R, k * stride + u * PANEL + v), least, 0, spare, 0) + kept
             if kept > crowd * K * used * PANEL:
                 break
         farthest = max(farthest, largest)
         for u in range(used):
+            here = min(PANEL, count - u * PANEL)
+            begin = first + u * PANEL
+            _copy(R, u * PANEL, stride, K, panel, 0, PANEL)
+            if good[u] and not safe:
+                good[u] = accurate(panel[0], out[u], norm, u * PANEL, weight, begin, here, narrow, radius)
             if not good[u]:
-                R[u] = 0.0
+                panel[0] = 0.0
+                _copy(panel, 0, PANEL, K, R, u * PANEL, stride)
                 w[u] = 0.0
                 continue
-            begin = first + u * PANEL
-            here = min(PANEL, count - u * PANEL)
             taken[begin // PANEL] = 1
             local[4] += row_weights(weight, begin, here, w[u])
             for b in range(here):
@@ -300,20 +295,20 @@ def _spans(
                 for b in range(here):
                     logp[begin + b] = out[u, 2, b]
             if resp.shape[0] > 0:
-                write_resp(R, u * K * PANEL, K, out[u], here, x, resp, begin)
+                write_resp(panel, 0, K, out[u], here, x, resp, begin)
             if statistics:
-                weigh(R, u * K * PANEL, K, out[u], w[u], norm, u * PANEL, masses, squares)
+                weigh(panel, 0, K, out[u], w[u], norm, u * PANEL, masses, squares)
+                _copy(panel, 0, PANEL, K, R, u * PANEL, stride)
         if not statistics:
             continue
         for k in range(K):
             least = broadcast(5e-324 if always[k] != 0 else cut)
             size = START
-            for u in range(used):
-                for v in range(0, PANEL, LANES):
-                    lowest = maximum(mul(least, load(w[u], v)), broadcast(5e-324))
-                    size = append_where(load(R, (u * K + k) * PANEL + v), lowest, u * PANEL + v, chosen, size)
+            for v in range(0, used * PANEL, LANES):
+                lowest = maximum(mul(least, load(w, v)), broadcast(5e-324))
+                size = append_where(load(R, k * stride + v), lowest, v, chosen, size)
             if size > 0:
-                _gather_moments(k, flat, chosen, size, D, R, x, scaled, picked, part[k])
+                _moments(flat, chosen, size, D, R[k], picked, scaled, part[k])
     for g in range(done.shape[0]):
         done[g] |= taken[g]
     for i in range(5):
@@ -358,39 +353,40 @@ def screened(
     D8 = rounded(D, LANES)
     span = min(SPAN, rounded(n, PANEL))
     panels = span // PANEL
-    capacity = int(crowd * K * span) + span + 2 * LANES
-    chosen = np.zeros(capacity + K * LANES, np.int64)
+    chosen = np.zeros(span + (K + 1) * LANES, np.int64)
     begin_of = np.zeros(K + 1, np.int64)
     spare = np.zeros(LANES, np.int64)
     local = np.zeros(5)
     taken = np.zeros(done.shape[0], np.uint8)
-    x, z, flat, norm, side, bound, phi, R, out, slack, common, best, floor, w, value, *rest = zeros(
+    x, z, flat, norm, side, bound, phi, panel, R, out, slack, common, best, floor, exact, w, value, *rest = zeros(
         (rounded(shift.shape[0], LANES), PANEL),
         (panels, D8, PANEL),
         (span, D8),
         (span,),
         (ways.shape[0], PANEL),
-        (panels, K, PANEL),
+        (K, PANEL),
         (STRIP + D8, PANEL),
-        (panels, K, PANEL),
+        (1, K, PANEL),
+        (K, span + SHIFTED),
         (panels, 5, PANEL),
         (K,),
+        (span,),
         (span,),
         (span,),
         (span,),
         (panels, PANEL),
         (PANEL,),
         (_BATCH, D8),
-        (_BATCH // LANES, D + 1, LANES),
-        (K if statistics else 0, D + 1, D8),
+        (_BATCH, rounded(D + 1, LANES)),
+        (K if statistics else 0, rounded(D + 1, LANES), D8),
         (K, LANES),
         (0, LANES),
     )
     picked, scaled, part, masses, squares = rest
     dropped = _spans(
         rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp,
-        label, sums, totals, until, x, z, flat, norm, side, bound, phi, R, out, slack, common, best, floor, w, value,
-        chosen, begin_of, spare, picked, scaled, part, masses, squares, local, taken,
+        label, sums, totals, until, x, z, flat, norm, side, bound, phi, panel, R, out, slack, common, best, floor,
+        exact, w, value, chosen, begin_of, spare, picked, scaled, part, masses, squares, local, taken,
         np.zeros(panels, np.bool_),
     )  # fmt: skip
     return float(dropped)
