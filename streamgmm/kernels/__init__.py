@@ -179,7 +179,7 @@ def run(
     family, base = int(plan.family), plan.base
     outputs = logp, resp, label
     crowd = _crowd(chosen, plan) if crowd is None else crowd
-    dropped = 0.0
+    dropped, left = 0.0, True
     if crowd > 0:
         from streamgmm.kernels.screen import crowded, reach_of, screen_of, suffices
         from streamgmm.kernels.screened import screened
@@ -191,7 +191,9 @@ def run(
                 rows, w, shift, whiten, coef, base, narrow, radius, const, screen.ways, screen.always, reach, crowd,
                 done, *outputs, sums, totals,
             )  # fmt: skip
-    dense(family, rows, w, shift, whiten, coef, base, narrow, radius, block, done, *outputs, sums, quad, totals)
+            left = not done.all()
+    if left:  # the form has scratch of its own to fill
+        dense(family, rows, w, shift, whiten, coef, base, narrow, radius, block, done, *outputs, sums, quad, totals)
     moments = None
     if not done.all():
         if factor.ndim == 2:

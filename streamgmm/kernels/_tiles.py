@@ -112,18 +112,22 @@ def sum_tile(m_rows: int, n_vectors: int) -> Any:
 
 
 def outer_tile(m_rows: int, n_vectors: int) -> Any:
-    """out[m, :] += sum over b < n of left[b, m] right[b, :], for `m_rows` values of m, 8 `n_vectors` columns.
+    """out[m, :] += sum over b < n of left[b, m] right[chosen[b], :], for `m_rows` values of m, 8 `n_vectors` columns.
 
-    Arguments: left, its place and row stride; right, its place and row stride; n; out, its place and row stride.
+    Arguments: left, its place and row stride; right, its column and row stride; chosen and the place of its first; n;
+    out, its place and row stride.
     """
 
     @intrinsic
-    def tile(typingctx, left, left_at, left_stride, right, right_at, right_stride, n, out, out_at, out_stride):
+    def tile(
+        typingctx, left, left_at, left_stride, right, column, right_stride, chosen, first, n, out, out_at, out_stride
+    ):
         def codegen(context, builder, signature, args):
-            left, left_at, left_stride, right, right_at, right_stride, n, out, out_at, out_stride = args
+            left, left_at, left_stride, right, column, right_stride, chosen, first, n, out, out_at, out_stride = args
             scalars = _pointer(context, builder, signature.args[0], left, left_at)
-            vectors = _pointer(context, builder, signature.args[3], right, right_at)
-            target = _pointer(context, builder, signature.args[7], out, out_at)
+            vectors = _pointer(context, builder, signature.args[3], right, column)
+            listed = _pointer(context, builder, signature.args[6], chosen, first)
+            target = _pointer(context, builder, signature.args[9], out, out_at)
             sums = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_vectors)] for _ in range(m_rows)]
             places = []
             for m in range(m_rows):
@@ -133,12 +137,13 @@ def outer_tile(m_rows: int, n_vectors: int) -> Any:
                     builder.store(_load(builder, places[m][v]), sums[m][v])
             with cgutils.for_range(builder, n) as loop:
                 row = builder.gep(scalars, [builder.mul(loop.index, left_stride)])
-                column = builder.gep(vectors, [builder.mul(loop.index, right_stride)])
+                b = builder.load(builder.gep(listed, [loop.index]))
+                other = builder.gep(vectors, [builder.mul(b, right_stride)])
                 _accumulate(
                     builder,
                     sums,
                     [builder.gep(row, [ir.Constant(_int64, m)]) for m in range(m_rows)],
-                    lambda v: builder.gep(column, [ir.Constant(_int64, v * LANES)]),
+                    lambda v: builder.gep(other, [ir.Constant(_int64, v * LANES)]),
                 )
             for m in range(m_rows):
                 for v in range(n_vectors):
@@ -146,7 +151,7 @@ def outer_tile(m_rows: int, n_vectors: int) -> Any:
             return context.get_dummy_value()
 
         i = types.intp
-        return types.void(left, i, i, right, i, i, i, out, i, i), codegen
+        return types.void(left, i, i, right, i, i, chosen, i, i, out, i, i), codegen
 
     return tile
 

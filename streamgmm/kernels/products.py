@@ -272,8 +272,11 @@ def symmetric_sums(resp, unit, psi, B, D, sums):
 
 
 @helper
-def outer_sums(scaled, rows, B, sums):
-    """sums (W, D8) += scaled^T rows, by blocks of 8 x 8 up to the diagonal; scaled (B, W), rows (B, D8), W >= D8."""
+def outer_sums(scaled, rows, chosen, first, B, sums):
+    """sums (W, D8) += scaled^T rows[chosen[first : first + B]], by blocks of 8 x 8 up to the diagonal.
+
+    scaled (B, W), rows (n, D8), W >= D8.
+    """
     W = scaled.shape[1]
     D8 = rows.shape[1]
     for i in range(0, W, LANES):
@@ -284,11 +287,11 @@ def outer_sums(scaled, rows, B, sums):
             left = end - f
             at = i * D8 + f
             if left == 3 * LANES or left > 4 * LANES:
-                _o83(scaled, i, W, rows, f, D8, B, sums, at, D8)
+                _o83(scaled, i, W, rows, f, D8, chosen, first, B, sums, at, D8)
                 f += 3 * LANES
             elif left > LANES:
-                _o82(scaled, i, W, rows, f, D8, B, sums, at, D8)
+                _o82(scaled, i, W, rows, f, D8, chosen, first, B, sums, at, D8)
                 f += 2 * LANES
             else:
-                _o81(scaled, i, W, rows, f, D8, B, sums, at, D8)
+                _o81(scaled, i, W, rows, f, D8, chosen, first, B, sums, at, D8)
                 f += LANES

@@ -57,7 +57,7 @@ SPAN = 2048
 """Rows that are screened together; a multiple of PANEL."""
 SHIFTED = 72
 """What rows of responsibilities are apart beyond a span: at a power of two they would share sets of the cache."""
-_BATCH = 64  # rows that are gathered together
+_BATCH = 32  # rows whose outer products are added together: twice as many numbers stay in the first-level cache
 _q44, _q41 = quadratic_tile(4, 4), quadratic_tile(4, 1)
 _q14, _q11 = quadratic_tile(1, 4), quadratic_tile(1, 1)
 
@@ -121,22 +121,20 @@ def _evaluate(k, D, coef, rows, chosen, count, z, value, found):
 
 
 @helper
-def _moments(rows, chosen, count, D, resp, picked, scaled, sums):
+def _moments(rows, chosen, count, D, resp, scaled, sums):
     """sums (W, D8) += sum over listed rows of r z z^T (blocks up to the diagonal), and of r z in row D."""
     D8 = rows.shape[1]
     batch, W = scaled.shape
-    done = 0
+    done = START
     while done < count:
         m = min(batch, count - done)
         for i in range(m):
             b = chosen[done + i]
             r = broadcast(resp[b])
             for column in range(0, D8, LANES):
-                z = load(rows, b * D8 + column)
-                store(z, picked, i * D8 + column)
-                store(mul(r, z), scaled, i * W + column)
+                store(mul(r, load(rows, b * D8 + column)), scaled, i * W + column)
             scaled[i, D] = resp[b]
-        outer_sums(scaled, picked, m, sums)
+        outer_sums(scaled, rows, chosen, done, m, sums)
         done += m
 
 
@@ -153,7 +151,7 @@ def _spans(
     rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp, label,
     sums, totals,
     until, x, z, flat, norm, side, bound, phi, panel, R, out, slack, common, best, floor, exact, w, value, chosen,
-    begin_of, spare, picked, scaled, part, masses, squares, local, taken, good,
+    begin_of, spare, scaled, part, masses, squares, local, taken, good,
 ):  # fmt: skip
     """`screened`, with its scratch arrays."""
     n = rows.shape[0]
@@ -308,7 +306,7 @@ def _spans(
                 lowest = maximum(mul(least, load(w, v)), broadcast(5e-324))
                 size = append_where(load(R, k * stride + v), lowest, v, chosen, size)
             if size > 0:
-                _moments(flat, chosen, size, D, R[k], picked, scaled, part[k])
+                _moments(flat, chosen, size, D, R[k], scaled, part[k])
     for g in range(done.shape[0]):
         done[g] |= taken[g]
     for i in range(5):
@@ -376,17 +374,16 @@ def screened(
         (span,),
         (panels, PANEL),
         (PANEL,),
-        (_BATCH, D8),
         (_BATCH, rounded(D + 1, LANES)),
         (K if statistics else 0, rounded(D + 1, LANES), D8),
         (K, LANES),
         (0, LANES),
     )
-    picked, scaled, part, masses, squares = rest
+    scaled, part, masses, squares = rest
     dropped = _spans(
         rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp,
         label, sums, totals, until, x, z, flat, norm, side, bound, phi, panel, R, out, slack, common, best, floor,
-        exact, w, value, chosen, begin_of, spare, picked, scaled, part, masses, squares, local, taken,
+        exact, w, value, chosen, begin_of, spare, scaled, part, masses, squares, local, taken,
         np.zeros(panels, np.bool_),
     )  # fmt: skip
     return float(dropped)
