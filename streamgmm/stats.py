@@ -117,10 +117,12 @@ class Stats:
         share = np.divide(other.weight, weight, out=np.zeros_like(weight), where=weight > 0)[:, None]
         delta = other.mean - self.mean
         mean = np.where(self.weight[:, None] > 0, self.mean + share * delta, other.mean)
+        scatter = self.scatter + other.scatter
+        scatter += self.family.between(self.weight * share[:, 0], delta)
         return Stats(
             weight,
             mean,
-            self.scatter + other.scatter + self.family.between(self.weight * share[:, 0], delta),
+            scatter,
             self.loglik + other.loglik,
             self.entropy + other.entropy,
             self.log_max + other.log_max,

@@ -45,6 +45,15 @@ def packed_indices(D: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.tril_indices(D)
 
 
+@cache
+def square_indices(D: int) -> NDArray[np.intp]:
+    """(D^2,) where in a packed lower triangle each entry of the whole symmetric matrix stands."""
+    i, j = packed_indices(D)
+    found = np.empty((D, D), np.intp)
+    found[i, j] = found[j, i] = np.arange(len(i))
+    return found.ravel()
+
+
 def means_of(first: Array, weight: Array) -> Array:
     return np.divide(first, weight[:, None], out=np.zeros_like(first), where=weight[:, None] > 0)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.covariance.base import Array, Covariance, Framed, packed_indices, shares
+from streamgmm.covariance.base import Array, Covariance, Framed, packed_indices, shares, square_indices
 from streamgmm.covariance.linear import cholesky_or_none, inverse_lower, refined, spread_of
 from streamgmm.kernels import Family, Sums
 
@@ -126,12 +126,9 @@ class Full(Triangular):
 
     def scatter_from_features(self, sums: Sums, weight: Array, mean: Array) -> Array:
         K, D = mean.shape
-        i, j = packed_indices(D)
-        scatter = np.empty((K, D, D))
-        packed = sums.feature[:, : len(i)]
-        scatter[:, i, j] = packed
-        scatter[:, j, i] = packed
-        return scatter - self.between(weight, mean)
+        scatter = np.take(sums.feature, square_indices(D), axis=1).reshape(K, D, D)
+        scatter -= self.between(weight, mean)
+        return scatter
 
     def divisor(self, weight: Array, D: int) -> Array:
         return weight[:, None, None]
