@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import costs, environments, parts, peers
+from benchmarks import costs, environments, parts, peers, startup
 from streamgmm import kernels
 
 
@@ -65,3 +65,10 @@ def test_parts_of_an_iteration_fill_their_page(tmp_path):
     ((_, frame, logits, responsibilities, statistics, whole),) = rows
     assert all(float(cell.split()[0].replace(",", "")) > 0 for cell in (frame, logits, responsibilities, statistics))
     assert float(whole.split()[0].replace(",", "")) > float(logits.split()[0].replace(",", ""))
+
+
+def test_what_a_fresh_process_waits_for_is_in_order_and_less_the_second_time(tmp_path):
+    cold, warm = (startup.waited(2, 2, str(tmp_path), rows=500) for _ in range(2))
+    for imported, first, fitted in (cold, warm):
+        assert 0.0 < imported < first <= fitted
+    assert warm[1] < cold[1], "what was compiled was not found again"
