@@ -49,8 +49,8 @@ def waited(D: int, K: int, cache: str, *, rows: int = ROWS) -> list[float]:
 
 def table(runs: int, *, shapes: tuple[tuple[int, int], ...] = SHAPES, rows: int = ROWS) -> str:
     lines = [
-        f"Seconds from the start of a process, on {processor()}, {rows:,} rows, default settings but max_iter=5; median "
-        f"of {runs} cold and {runs} warm processes.",
+        f"Seconds from the start of a process on {processor()}: {rows:,} rows, all defaults but max_iter=5; medians of "
+        f"{runs} cold and {runs} warm processes.",
         "",
         "| features, components | imports | first reading, warm | first fit, warm | first fit, cold | compiling |",
         "|" + "---|" * 6,
@@ -59,7 +59,7 @@ def table(runs: int, *, shapes: tuple[tuple[int, int], ...] = SHAPES, rows: int 
         seen: dict[str, list[list[float]]] = {"cold": [], "warm": []}
         for _ in range(runs):
             with tempfile.TemporaryDirectory() as cache:
-                for kind, found in seen.items():
+                for found in seen.values():
                     found.append(waited(D, K, cache, rows=rows))
         cold, warm = ([statistics.median(column) for column in zip(*found, strict=True)] for found in seen.values())
         numbers = [*warm, cold[2], cold[2] - warm[2]]
