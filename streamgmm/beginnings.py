@@ -10,6 +10,7 @@ import numpy as np
 
 from streamgmm.candidates import Begin
 from streamgmm.covariance import Covariance
+from streamgmm.dealing import cheap
 from streamgmm.em import Models
 from streamgmm.executors import Executor
 from streamgmm.given import Given
@@ -18,7 +19,7 @@ from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate, NormalInverseWishart
 from streamgmm.seeding import Survey, background_box, made, prepared, survey
 from streamgmm.sources.base import Source
-from streamgmm.starts import Watcher, search
+from streamgmm.starts import NOWHERE, Keeper, Watcher, search
 from streamgmm.stats import observed
 from streamgmm.updates import Maximize
 
@@ -87,6 +88,7 @@ def begin(
     executor: Executor,
     generator: Callable[[], np.random.RandomState],
     watcher: Watcher | None,
+    keeper: Keeper = NOWHERE,
 ) -> Begin:
     """First models, and what is known before the first E-step.
 
@@ -94,6 +96,7 @@ def begin(
     ----------
     reader, executor : what reads the data, and what works on the sample
     generator : called where something is drawn
+    keeper : holds how far a dear search has come, its sample included
     """
     family, K, D, given = wanted.family, wanted.n_components, wanted.n_features, wanted.given
     whole = _whole(wanted)
@@ -103,7 +106,11 @@ def begin(
     rng = generator()
     seed = int(rng.randint(2**31 - 1))
     gaps = wanted.missing == "marginalize"
-    sample = survey(source, reader, size=wanted.sample_rows, seed=seed, missing=gaps)
+    sample: Survey | None = keeper.get("sample")
+    if sample is None:
+        sample = survey(source, reader, size=wanted.sample_rows, seed=seed, missing=gaps)
+        if wanted.searches and not cheap(len(sample.rows), K, D):
+            keeper.put("sample", sample)
     if sample.n_rows < K:
         raise ValueError(
             f"Expected n_samples >= n_components but got n_components = {K}, n_samples = {sample.n_rows} rows "
@@ -127,7 +134,7 @@ def begin(
             explored = search(
                 sample, K, family, init=wanted.init, n_init=wanted.n_init, rng=rng, observe=observe,
                 maximize=Maximize(wanted.reg_covar, wanted.repair, prior), executor=executor, watcher=watcher,
-                threads=wanted.threads, moves=wanted.moves,
+                threads=wanted.threads, moves=wanted.moves, keeper=keeper,
             )  # fmt: skip
             return begun(tuple(one.model for one in explored), explored=tuple(explored))
     return begun(tuple(observe(model) for model in _drawn(wanted, sample, rng)))

@@ -60,6 +60,9 @@ class Journal:
     def put(self, name: str, value: Any, *, last: bool = False) -> None:
         """Set an entry; finished readings before it are forgotten. `last`: the fit is done, write at once."""
 
+    def forget(self, *names: str) -> None:
+        """Drop entries that nothing goes on from any more."""
+
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """The entry called `name`, made if it is not there yet."""
         value = self.get(name)
@@ -201,6 +204,10 @@ class FileJournal(Journal):
             self._write()
         else:
             self._look()
+
+    def forget(self, *names: str) -> None:
+        for name in names:
+            self._entries.pop(name, None)
 
     # Readings ---------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from streamgmm.resident import Peak
 from streamgmm.rowcount import RowCount
 from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
-from streamgmm.starts import Watcher, sample_rows
+from streamgmm.starts import KEPT, Watcher, sample_rows
 from streamgmm.stopping import RULES
 from streamgmm.updates import Maximize
 
@@ -104,7 +104,8 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         settings, to the same bits; a finished one gives its model at once. A first Ctrl-C or SIGTERM then ends the fit
         after a chunk, with everything written. A file in such a folder may be named; it then has to fit.
     max_time : float or None
-        Seconds after which the fit ends with the pass it is in, as if `max_iter` had been reached.
+        Seconds after which the fit ends with the pass it is in, as if `max_iter` had been reached. Steps on the sample
+        before the first of these are not cut short.
 
     Attributes
     ----------
@@ -320,7 +321,11 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
             self.reg_covar, self.on_collapse == "repair", self.solver == "auto",
             memory_plan.sample_rows or self._sample_rows(D), memory_plan.starts,
         )  # fmt: skip
-        return begin(wanted, source, reader, executor, lambda: journal.generator(self.random_state), watcher)
+        begun = begin(
+            wanted, source, reader, executor, lambda: journal.generator(self.random_state), watcher, journal
+        )  # fmt: skip
+        journal.forget("sample", *KEPT)
+        return begun
 
     @property
     def _goes_on(self) -> bool:

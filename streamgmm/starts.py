@@ -134,6 +134,29 @@ class Watcher(Protocol):
         """At the end, best first: which starts go on to full readings, and after how many of their steps."""
 
 
+class Keeper(Protocol):
+    """Where a dear search is kept on its way: `streamgmm.checkpoint.Journal`."""
+
+    def get(self, name: str) -> Any: ...
+
+    def put(self, name: str, value: Any) -> None: ...
+
+
+class Nowhere:
+    """Keeps nothing."""
+
+    def get(self, name: str) -> None:
+        return None
+
+    def put(self, name: str, value: Any) -> None:
+        pass
+
+
+NOWHERE = Nowhere()
+KEPT = ("ladder", "walk")
+"""Entries of a search in its `Keeper`."""
+
+
 def draw(
     survey: Survey,
     K: int,
@@ -193,6 +216,7 @@ def search(
     threads: int = 1,
     moves: int = 0,
     watcher: Watcher | None = None,
+    keeper: Keeper = NOWHERE,
 ) -> list[Start]:
     """The models that set out on full readings, the best first: drawn and grown ones after their way on the sample.
 
@@ -204,38 +228,45 @@ def search(
         Threads that make first models.
     moves : int
         Split-and-merge moves that each of them may make; see `growing.rearranged`.
+    keeper : Keeper
+        Holds how far a dear search has come, and is asked where to go on.
     """
     ground = Ground.of(survey)
-    n_grown = max(1, n_init // GROWN) if n_init > 1 and init in DIVERSE else 0
     dear = not cheap(len(survey.rows), K, survey.rows.shape[1])
     few = few_rows(K, survey.rows.shape[1])
-    part = ground.part(few) if dear else ground
-    n_grown = min(n_grown, DEAR_GROWN) if dear else n_grown
-    first = draw(
-        replace(survey, rows=part.rows, weight=part.weight) if dear else survey, K, family, init=init,
-        n_init=n_init - n_grown if dear else n_init, rng=rng, reg_covar=maximize.reg_covar,
-        oversampling=1 if dear else None, threads=threads,
-    )  # fmt: skip
-    grown = chains(ground, (K,), family, n=n_grown, rng=rng, maximize=maximize, executor=executor)
-    first = [("grown", found[K]) for found in grown if K in found] + first
-    first = [(kind, observe(model)) for kind, model in first]
+    keeper = keeper if dear else NOWHERE
+    seed = int(rng.randint(2**31 - 1)) if moves else 0
+    rung, first = keeper.get("ladder") or (0, [])
+    if rung == 0:
+        n_grown = max(1, n_init // GROWN) if n_init > 1 and init in DIVERSE else 0
+        n_grown = min(n_grown, DEAR_GROWN) if dear else n_grown
+        part = ground.part(few) if dear else ground
+        drawn = draw(
+            replace(survey, rows=part.rows, weight=part.weight) if dear else survey, K, family, init=init,
+            n_init=n_init - n_grown if dear else n_init, rng=rng, reg_covar=maximize.reg_covar,
+            oversampling=1 if dear else None, threads=threads,
+        )  # fmt: skip
+        grown = chains(ground, (K,), family, n=n_grown, rng=rng, maximize=maximize, executor=executor)
+        first = [("grown", found[K]) for found in grown if K in found] + drawn
+        first = [(kind, observe(model)) for kind, model in first]
     survivors = 1 if n_init == 1 else max(2, n_init // 3)
     rounds: Sequence[tuple[int, float]] = ROUNDS
     if dear:
         survivors, rounds = 1, DEAR_ROUNDS
-        for times, steps, left in LADDER:
+        for i, (times, steps, left) in enumerate(LADDER[rung:], rung + 1):
             found = explore(
                 first, ground.part(times * few), maximize=maximize, executor=executor, survivors=left,
                 rounds=((steps, 0.0),),
             )  # fmt: skip
             first = [(one.init, one.model) for one in found]
+            keeper.put("ladder", (i, first))
     found = explore(
         first, ground, maximize=maximize, executor=executor, survivors=survivors, rounds=rounds, watcher=watcher,
-        local=dear,
+        local=dear, keeper=keeper,
     )  # fmt: skip
     if moves == 0:
         return found
-    soil = ground.soil(replace(maximize, repair=True), executor, int(rng.randint(2**31 - 1)))
+    soil = ground.soil(replace(maximize, repair=True), executor, seed)
     models = tuple(rearranged(one.model, soil, moves) for one in found)
     scores = mean_log_likelihoods(models, ground.judge, executor).tolist()
     moved = [Start(model, one.init, score) for model, one, score in zip(models, found, scores, strict=True)]
@@ -253,13 +284,14 @@ def explore(
     watcher: Watcher | None = None,
     at: int = 0,
     local: bool = False,
+    keeper: Keeper = NOWHERE,
 ) -> list[Start]:
     """Short EM on the sample for every first model, worse ones dropped between rounds; the best come first.
 
     Models are ranked on rows that their EM did not see, or by the likelihood itself where the sample is all there is.
     With `local` each step may be followed by many of the components that move most (see `local`).
     """
-    walk = Walk(tuple(model for _, model in first), ground, maximize, executor, watcher, at, local=local)
+    walk = Walk(tuple(model for _, model in first), ground, maximize, executor, watcher, at, local=local, keeper=keeper)
     for steps, share in rounds:
         walk.go(steps)
         walk.leave(max(survivors, round(share * len(walk.alive))))
@@ -291,6 +323,7 @@ class Walk:
         retire: Retire = nobody,
         *,
         local: bool = False,
+        keeper: Keeper = NOWHERE,
     ) -> None:
         maximize = replace(maximize, repair=True)  # of a start on the sample nobody needs to hear that it collapsed
         self._learn, self._complete = ground.learn, ground.complete
@@ -310,11 +343,26 @@ class Walk:
         self._patient = self._complete and not local
         self.alive = list(range(len(models)))
         self.kept, self.score, self.taken = list(models), [-np.inf] * len(models), [0] * len(models)
+        self._keeper, self._pieces, self._walked = keeper, 0, 0
+        if (before := keeper.get("walk")) is not None:
+            self._walked, self._memory, self._stale, settled, self.alive, *rest = before
+            self._settled = set(settled)
+            self.kept, self.score, self.taken = rest
+
+    def _keep(self) -> None:
+        state = (
+            self._pieces, self._memory, list(self._stale), sorted(self._settled), list(self.alive), list(self.kept),
+            list(self.score), list(self.taken),
+        )  # fmt: skip
+        self._keeper.put("walk", state)
 
     def go(self, steps: int) -> None:
         """So many EM steps for everybody; fewer for those that have converged, or get worse on rows not seen."""
         for piece in range(0, steps, PIECE):
+            self._pieces += 1
             moving = [i for i in self.alive if i not in self._settled]
+            if self._pieces <= self._walked:
+                continue  # before the fit was interrupted
             if not moving:
                 return
             self._memory = tuple(replace(c, status="running" if c.index in moving else "dropped") for c in self._memory)
@@ -332,6 +380,7 @@ class Walk:
                     self.score[i], self.kept[i], self.taken[i] = value, model, len(self._memory[i].trace)
                 if self._memory[i].status != "running" or (self._stale[i] >= PATIENCE and not self._patient):
                     self._settled.add(i)
+            self._keep()
 
     def leave(self, n: int) -> None:
         """The best `n` go on."""
