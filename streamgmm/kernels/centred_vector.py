@@ -12,7 +12,7 @@ from streamgmm.kernels._vector import LANES, add, broadcast, fma, highest, load,
 from streamgmm.kernels.feature import FULL, TIED, lengths
 from streamgmm.kernels.panels import finish, frame, label_rows, row_weights, softmax, weigh, write_resp
 from streamgmm.kernels.plan import Array
-from streamgmm.kernels.products import PANEL, symmetric_sums
+from streamgmm.kernels.products import PANEL, START, symmetric_sums
 from streamgmm.kernels.scratch import rounded, zeros
 
 _s44, _s14 = quadratic_tile(4, 4, square=True), quadratic_tile(1, 4, square=True)
@@ -64,7 +64,7 @@ def _add_moments(triangular, D, resp, delta, scaled, turned, out):
         for i in range(0, D, LANES):
             for v in range(0, PANEL, LANES):
                 transpose(delta, i * PANEL + v, PANEL, turned, v * D8 + i, D8)
-        symmetric_sums(scaled, PANEL, turned, PANEL, D, out)
+        symmetric_sums(scaled, turned, out)
     else:
         for i in range(D):
             square = load(out, i * LANES)
@@ -94,7 +94,7 @@ def _panels(
             continue
         begin = g * PANEL
         here = min(PANEL, n - begin)
-        frame(rows, begin, begin + here - 1, shift, whiten, until, x, z, 0, norm, 0)
+        frame(rows, begin, begin + here - 1, shift, whiten, until, x, z, START, norm, START)
         for b in range(here):
             if not norm[b] < np.inf:
                 for i in range(rows.shape[1]):
@@ -108,11 +108,11 @@ def _panels(
             for v in range(0, PANEL, LANES):
                 store(fma(half, load(distance, v), top), R[0], k * PANEL + v)
         if label.shape[0] > 0:
-            label_rows(R, 0, K, base, common, best)
+            label_rows(R, START, K, base, common, best)
             for b in range(here):
                 label[begin + b] = int(best[b])
-        softmax(R, 0, K, base, common, out[0])
-        finish(1, common, out)
+        softmax(R, START, K, base, common, out[0])
+        finish(START + 1, common, out)
         positive = row_weights(weight, begin, here, w)
         totals[4] += positive
         for b in range(here):
@@ -125,10 +125,10 @@ def _panels(
             for b in range(here):
                 logp[begin + b] = out[0, 2, b]
         if resp.shape[0] > 0:
-            write_resp(R, 0, K, out[0], here, x, resp, begin)
+            write_resp(R, START, K, out[0], here, x, resp, begin)
         if not statistics:
             continue
-        weigh(R, 0, K, out[0], w, norm, 0, masses, squares)
+        weigh(R, START, K, out[0], w, norm, START, masses, squares)
         for k in range(K):
             at = k * PANEL
             top = maximum(maximum(load(R, at), load(R, at + 8)), maximum(load(R, at + 16), load(R, at + 24)))
@@ -166,11 +166,11 @@ def centred_vector(
         (1, K, PANEL),
         (D8, PANEL),
         (PANEL,),
-        (D + 1, PANEL),
+        (rounded(D + 1, 4), PANEL),
         (PANEL, D8),
         (K if statistics else 0, LANES),
         (0, LANES),
-        (K if statistics else 0, *((D + 1, D8) if triangular else (2 * D, LANES))),
+        (K if statistics else 0, *((rounded(D + 1, 4), D8) if triangular else (2 * D, LANES))),
     )
     bad = _panels(
         family, rows, weight, shift, whiten, means, roots, const, base, done, logp, resp, label, totals, statistics,

@@ -28,7 +28,7 @@ from streamgmm.kernels.panels import (
     write_resp,
 )
 from streamgmm.kernels.plan import Array
-from streamgmm.kernels.products import PANEL, accumulate_by_lane, logits
+from streamgmm.kernels.products import PANEL, START, accumulate_by_lane, logits
 from streamgmm.kernels.scratch import rounded, zeros
 
 _BATCH = 96
@@ -98,15 +98,15 @@ def _batches(
             g += 1
         for u in range(used):
             begin = todo[u] * PANEL
-            frame(rows, begin, n - 1, shift, whiten, until, x, z, 0, norm, u * PANEL)
-            columns(family, z, 0, D, phi[u])
+            frame(rows, begin, n - 1, shift, whiten, until, x, z, START, norm, u * PANEL)
+            columns(family, z, START, D, phi[u])
             logits(coef, phi[u], R[u])
             if label.shape[0] > 0:
                 label_rows(R, u * K * PANEL, K, base, common, best)
                 for b in range(min(PANEL, n - begin)):
                     label[begin + b] = int(best[b])
             softmax(R, u * K * PANEL, K, base, common, out[u])
-        safe = np.sqrt(largest_norm(norm, 0, used * PANEL)) < reach
+        safe = np.sqrt(largest_norm(norm, START, used * PANEL)) < reach
         for u in range(used):
             begin = todo[u] * PANEL
             here = min(PANEL, n - begin)
@@ -115,7 +115,7 @@ def _batches(
             if whole:
                 value, entropy, log_max = _scale(out[u])
             else:
-                finish(1, common, out[u : u + 1])
+                finish(START + 1, common, out[u : u + 1])
             if not (safe or accurate(R[u], out[u], norm, u * PANEL, weight, begin, here, narrow, radius)):
                 # Left to the centred form: no trace of it may stay in what is added up, NaN least of all.
                 R[u] = 0.0

@@ -237,38 +237,26 @@ def accumulate_by_lane(resp, K, phi, panels, sums):
 
 
 @helper
-def symmetric_sums(resp, unit, psi, B, D, sums):
-    """sums (D + 1, D8) += sum over b of resp[:, b] psi[b, :], columns up to the diagonal; row D whole.
+def symmetric_sums(resp, psi, sums):
+    """sums (W, D8) += resp psi for resp (W, 32), one lane per row, and psi (32, D8), the same rows.
 
-    resp : (B / unit, D + 1, unit), one lane per row. psi : (B, D8), the same rows.
+    Columns up to the diagonal, in blocks; W is a multiple of four.
     """
-    D8 = sums.shape[1]
-    step = (D + 1) * unit
-    i = 0
-    while i <= D:
-        tall = i + 4 <= D
+    W, D8 = sums.shape
+    for i in range(0, W, 4):
         f = 0
-        end = -(-(i + 4) // LANES) * LANES if tall else D8
+        end = min(-(-(i + 4) // LANES) * LANES, D8)
         while f < end:
+            left, at = i * PANEL, i * D8 + f
             if f + 32 <= end:
-                if tall:
-                    _m44(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
-                else:
-                    _m14(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
+                _m44(resp, left, PANEL, 0, PANEL, psi, f, D8, PANEL, sums, at, D8)
                 f += 32
             elif f + 16 <= end:
-                if tall:
-                    _m42(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
-                else:
-                    _m12(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
+                _m42(resp, left, PANEL, 0, PANEL, psi, f, D8, PANEL, sums, at, D8)
                 f += 16
             else:
-                if tall:
-                    _m41(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
-                else:
-                    _m11(resp, i * unit, unit, step, unit, psi, f, D8, B, sums, i * D8 + f, D8)
+                _m41(resp, left, PANEL, 0, PANEL, psi, f, D8, PANEL, sums, at, D8)
                 f += 8
-        i += 4 if tall else 1
 
 
 @helper

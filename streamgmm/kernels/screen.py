@@ -15,7 +15,7 @@ from streamgmm.kernels._vector import LANES, append_where, broadcast, load, maxi
 from streamgmm.kernels.feature import lengths
 from streamgmm.kernels.panels import frame
 from streamgmm.kernels.plan import Array, Family, Plan
-from streamgmm.kernels.products import PANEL, STRIP, logits_of_products
+from streamgmm.kernels.products import PANEL, START, STRIP, logits_of_products
 from streamgmm.kernels.scratch import rounded, zeros
 
 _PROBE = 4
@@ -100,8 +100,8 @@ def _matter(rows, shift, whiten, coef, base, reach, until, x, z, norm, phi, R, s
     lengths(whiten, shift.shape[0], until)
     found = 0
     for u in range(R.shape[0]):
-        frame(rows, u * PANEL, n - 1, shift, whiten, until, x, z, 0, norm, 0)
-        logits_of_products(coef, z, 0, D, phi, R[u])
+        frame(rows, u * PANEL, n - 1, shift, whiten, until, x, z, START, norm, START)
+        logits_of_products(coef, z, START, D, phi, R[u])
         for v in range(u * K * PANEL, u * K * PANEL + PANEL, LANES):
             top = broadcast(base)
             for i in range(v, v + K * PANEL, PANEL):
@@ -120,7 +120,7 @@ def crowded(rows: Any, shift: Array, whiten: Array, coef: Array, base: float, re
     D, K = len(whiten), len(coef)
     D8, panels = rounded(D, LANES), min(_PROBE, rounded(len(rows), PANEL) // PANEL)
     x, z, norm, phi, R = zeros(
-        (rounded(len(shift), LANES), PANEL), (D8, PANEL), (PANEL,), (STRIP + D8, PANEL), (panels, K, PANEL)
+        (rounded(len(shift), LANES), PANEL), (1, D8, PANEL), (PANEL,), (STRIP + D8, PANEL), (panels, K, PANEL)
     )
     until, spare = np.zeros(D, np.int64), np.zeros(LANES, np.int64)
     found = _matter(rows, shift, whiten, coef, base, reach, until, x, z, norm, phi, R, spare)

@@ -211,8 +211,8 @@ def _spans(
         if not loose:
             for u in range(used):
                 _bounds(ways, z[u], const, slack, side, bound)
-                label_rows(bound, 0, K, -np.inf, common, best[u * PANEL :])
-                _copy(bound, 0, PANEL, K, R, u * PANEL, stride)
+                label_rows(bound, START, K, -np.inf, common, best[u * PANEL :])
+                _copy(bound, START, PANEL, K, R, u * PANEL, stride)
             # The exact logit of the most promising component of each row, component by component.
             begin_of[:] = 0
             for b in range(used * PANEL):
@@ -252,13 +252,13 @@ def _spans(
             if loose:
                 logits_of_products(coef, z, u * D8 * PANEL, D, phi, panel[0])
             else:
-                _copy(R, u * PANEL, stride, K, panel, 0, PANEL)
+                _copy(R, u * PANEL, stride, K, panel, START, PANEL)
             if label.shape[0] > 0:
-                label_rows(panel, 0, K, base, common, best)
+                label_rows(panel, START, K, base, common, best)
                 for b in range(min(PANEL, count - u * PANEL)):
                     label[first + u * PANEL + b] = int(best[b])
-            softmax(panel, 0, K, base, common, out[u])
-            _copy(panel, 0, PANEL, K, R, u * PANEL, stride)
+            softmax(panel, START, K, base, common, out[u])
+            _copy(panel, START, PANEL, K, R, u * PANEL, stride)
         finish(used, common, out)
         safe = math.sqrt(largest) < good_to
         if statistics and loose:
@@ -274,12 +274,12 @@ def _spans(
         for u in range(used):
             here = min(PANEL, count - u * PANEL)
             begin = first + u * PANEL
-            _copy(R, u * PANEL, stride, K, panel, 0, PANEL)
+            _copy(R, u * PANEL, stride, K, panel, START, PANEL)
             if good[u] and not safe:
                 good[u] = accurate(panel[0], out[u], norm, u * PANEL, weight, begin, here, narrow, radius)
             if not good[u]:
                 panel[0] = 0.0
-                _copy(panel, 0, PANEL, K, R, u * PANEL, stride)
+                _copy(panel, START, PANEL, K, R, u * PANEL, stride)
                 w[u] = 0.0
                 continue
             taken[begin // PANEL] = 1
@@ -293,10 +293,10 @@ def _spans(
                 for b in range(here):
                     logp[begin + b] = out[u, 2, b]
             if resp.shape[0] > 0:
-                write_resp(panel, 0, K, out[u], here, x, resp, begin)
+                write_resp(panel, START, K, out[u], here, x, resp, begin)
             if statistics:
-                weigh(panel, 0, K, out[u], w[u], norm, u * PANEL, masses, squares)
-                _copy(panel, 0, PANEL, K, R, u * PANEL, stride)
+                weigh(panel, START, K, out[u], w[u], norm, u * PANEL, masses, squares)
+                _copy(panel, START, PANEL, K, R, u * PANEL, stride)
         if not statistics:
             continue
         for k in range(K):

@@ -32,6 +32,7 @@ from streamgmm.kernels.plan import Array
 from streamgmm.kernels.products import (
     PANEL,
     SPILL,
+    START,
     STRIP,
     accumulate,
     accumulate_products,
@@ -144,7 +145,7 @@ def _panels(
                     label[begin + b] = int(best[b])
             softmax(R, u * K * PANEL, K, base, common[u * PANEL :], out[u])
         finish(used, common, out)
-        safe = np.sqrt(largest_norm(norm, 0, used * PANEL)) < reach
+        safe = np.sqrt(largest_norm(norm, START, used * PANEL)) < reach
         for u in range(used):
             begin = todo[u] * PANEL
             here = min(PANEL, n - begin)
