@@ -41,7 +41,7 @@ HOLD = 5
 DEAR_GROWN = 1
 """Of a sample on which steps are not cheap (see `dealing.CHEAP`) only as many first models are made as were asked for,
 and so many of them grown; they take `LADDER` to it, and one is left there, for `DEAR_ROUNDS` of `local` steps: full
-readings, which show their progress and are kept in checkpoints, do the rest."""
+readings, which show their progress, do the rest."""
 LADDER = ((1, 15, 3), (5, 20, 1))
 """Steps on parts of a dear sample: so many times `few_rows`, so many steps, and so many models that are left then."""
 DEAR_ROUNDS = ((60, 0.0),)
