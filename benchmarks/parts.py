@@ -108,7 +108,7 @@ def parts(D: int, K: int, work: float) -> dict[str, float]:
     x, z, norm, common, out, w, masses, squares, phi, R, twice, psi, part, coef, by_lane, scales, *frame = zeros(
         (D8, PANEL), (D8, PANEL), (PANEL,), (u * PANEL,), (u, 5, PANEL), (PANEL,), (K, LANES), (0, LANES),
         (u if few else 1, products.STRIP + D8 if cyclic else q + 1, PANEL), (u, K, PANEL),
-        (u * PANEL, rounded(2 * D + D // 2 + LANES, LANES)), (u * PANEL + 1, products.SPILL if cyclic else q8),
+        (u * PANEL, products.twice_width(D)), (u * PANEL + 1, products.SPILL if cyclic else q8),
         (K, q8), (K, q + 1), (K, q + 1, LANES), (LANES,), (D,), (D, D),
     )  # fmt: skip
     frame[1][:] = np.eye(D)

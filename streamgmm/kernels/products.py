@@ -13,6 +13,7 @@ import numpy as np
 from streamgmm._jit import helper, inline
 from streamgmm.kernels._tiles import lane_tile, logit_tile, outer_tile, sum_tile
 from streamgmm.kernels._vector import LANES, broadcast, load, mul, store, transpose
+from streamgmm.kernels.scratch import rounded
 
 PANEL = 32
 """Rows that the E-step takes at a time, in four vectors."""
@@ -156,14 +157,19 @@ def accumulate(resp, psi, B, K, step, sums):
 
 @inline
 def double_rows(z, at, D, twice, b):
-    """twice[b : b + 32] = the rows of z (D8, 32) at `at`, each written twice, one after the other."""
+    """twice[b : b + 32] = the rows of z (D8, 32) at `at`, each followed by its own beginning, as far as is read."""
     width = twice.shape[1]
     for i in range(0, D, LANES):
         for v in range(0, PANEL, LANES):
             transpose(z, at + i * PANEL + v, PANEL, twice, (b + v) * width + i, width)
     for row in range(b, b + PANEL):
-        for i in range(row * width, row * width + D, LANES):
+        for i in range(row * width, row * width + D // 2 + LANES, LANES):
             store(load(twice, i), twice, i + D)
+
+
+def twice_width(D: int) -> int:
+    """Numbers in a row of `twice`: the last product of the longest cyclic distance, in a whole vector."""
+    return rounded(D + rounded(D // 2 + LANES, LANES), LANES)
 
 
 @helper

@@ -39,6 +39,7 @@ from streamgmm.kernels.products import (
     double_rows,
     logits,
     logits_of_products,
+    twice_width,
 )
 from streamgmm.kernels.scratch import rounded, zeros
 
@@ -46,7 +47,7 @@ from streamgmm.kernels.scratch import rounded, zeros
 def batch_panels(family: int, D: int) -> int:
     """Panels whose statistics are added up together: the more, the less often the sums are read and written; what the
     rows need must stay near, of few features in the first-level cache."""
-    return 4 if cyclic_form(family, D) else 2
+    return 2 if cyclic_form(family, D) else 2
 
 
 def cyclic_form(family: int, D: int) -> bool:
@@ -230,7 +231,7 @@ def dense(
         (PANEL,),
         (STRIP + D8 if cyclic else rounded(q + 1, LANES), PANEL),
         (panels, K, PANEL),
-        (panels * PANEL if statistics and cyclic else 0, rounded(2 * D + D // 2 + LANES, LANES)),
+        (panels * PANEL if statistics and cyclic else 0, twice_width(D)),
         (panels * PANEL if statistics else 0, SPILL if cyclic else q8),
         (K if statistics else 0, q8),
         (K if statistics else 0, LANES),
