@@ -182,7 +182,7 @@ def run(
     dropped, left = 0.0, True
     if crowd > 0:
         from streamgmm.kernels.screen import crowded, reach_of, screen_of, suffices
-        from streamgmm.kernels.screened import screened
+        from streamgmm.kernels.screened import FAR, screened
 
         reach = reach_of(K)
         if crowd >= 1 or not crowded(rows, shift, whiten, coef, base, reach, crowd):
@@ -194,6 +194,8 @@ def run(
             left = not done.all()
     if left:  # the form has scratch of its own to fill
         dense(family, rows, w, shift, whiten, coef, base, narrow, radius, block, done, *outputs, sums, quad, totals)
+    if crowd > 0:
+        done[done == FAR] = 0
     moments = None
     if not done.all():
         if factor.ndim == 2:

@@ -10,14 +10,13 @@ from streamgmm.kernels._vector import (
     exponent,
     fma,
     mantissa,
-    maximum,
     mul,
     positive_above,
     sixteenth_power,
     sub,
 )
 
-SMALLEST = -708.0
+_SMALLEST = -708.0
 _LOG2_E = 1.4426950408889634
 _ROUND = 1.5 * 2.0**48  # adding it leaves 16 times the number, as the nearest integer, in the low bits
 _LN2 = 0.6931471805599453
@@ -31,14 +30,9 @@ _EXP = (0.0013889034494096299, 0.008333449817651228, 0.04166666666495703, 0.1666
 def exp(x):
     """e^x for x <= 709 in every lane; exactly 0 from -708 down (and for NaN).
 
+    2^(i/16) from a table, times a short series of what is left; where x is out of range both are nonsense, and dropped.
     Relative error below 3e-16 + 4e-17 |x|: what the rounding of x itself does is three times the second term.
     """
-    return exp_clamped(maximum(x, broadcast(SMALLEST)))
-
-
-@inline
-def exp_clamped(x):
-    """`exp` for x >= SMALLEST: 2^(i/16) from a table, times a short series of what is left."""
     shifted = fma(x, broadcast(_LOG2_E), broadcast(_ROUND))
     power = sixteenth_power(shifted)
     r = fma(sub(shifted, broadcast(_ROUND)), broadcast(-_LN2), x)
@@ -47,7 +41,7 @@ def exp_clamped(x):
     p = fma(p, r, broadcast(_EXP[3]))
     p = fma(p, r, broadcast(_EXP[4]))
     p = fma(mul(r, r), p, r)
-    return positive_above(fma(power, p, power), x, broadcast(SMALLEST))
+    return positive_above(fma(power, p, power), x, broadcast(_SMALLEST))
 
 
 @inline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamgmm._jit import helper, inline
-from streamgmm.kernels._elementary import SMALLEST, exp_clamped, log_and_inverse
+from streamgmm.kernels._elementary import exp, log_and_inverse
 from streamgmm.kernels._vector import (
     LANES,
     add,
@@ -139,7 +139,6 @@ def softmax(R, at, K, base, common, out):
 
     out : (5, 32) sum of e^d; e^d of the background; largest logit; sum of d e^d; unused.
     """
-    lowest = broadcast(SMALLEST)
     for v in range(0, PANEL, 2 * LANES):
         b0 = sub(broadcast(base), load(common, v))
         b1 = sub(broadcast(base), load(common, v + 8))
@@ -151,19 +150,19 @@ def softmax(R, at, K, base, common, out):
         h0 = h1 = broadcast(0.0)
         s0 = s1 = broadcast(0.0)
         if base > -np.inf:
-            b0 = maximum(sub(b0, t0), lowest)
-            b1 = maximum(sub(b1, t1), lowest)
-            s0 = exp_clamped(b0)
-            s1 = exp_clamped(b1)
+            b0 = sub(b0, t0)
+            b1 = sub(b1, t1)
+            s0 = exp(b0)
+            s1 = exp(b1)
             h0 = mul(s0, b0)
             h1 = mul(s1, b1)
         store(s0, out, PANEL + v)
         store(s1, out, PANEL + v + 8)
         for i in range(at + v, at + v + K * PANEL, PANEL):
-            b0 = maximum(sub(load(R, i), t0), lowest)
-            b1 = maximum(sub(load(R, i + 8), t1), lowest)
-            e0 = exp_clamped(b0)
-            e1 = exp_clamped(b1)
+            b0 = sub(load(R, i), t0)
+            b1 = sub(load(R, i + 8), t1)
+            e0 = exp(b0)
+            e1 = exp(b1)
             store(e0, R, i)
             store(e1, R, i + 8)
             s0 = add(s0, e0)

@@ -53,6 +53,8 @@ from streamgmm.kernels.plan import Array
 from streamgmm.kernels.products import PANEL, START, STRIP, logits, logits_of_products, outer_sums
 from streamgmm.kernels.scratch import rounded, zeros
 
+FAR = 2
+"""In `done`: rows so far away that no form but the centred one is accurate, or not finite."""
 SPAN = 2048
 """Rows that are screened together; a multiple of PANEL."""
 SHIFTED = 72
@@ -102,19 +104,17 @@ def _evaluate(k, D, coef, rows, chosen, count, z, value, found):
             for column in range(0, D8, LANES):
                 gather_listed(rows, chosen, done + v, column, z, column * PANEL + v, PANEL)
             store(constant, value, v)
-        i = 0
-        while i + 4 <= D:
-            if wide:
-                _q44(coef, at, linear, i, z, 0, PANEL, value, 0)
-            else:
-                _q41(coef, at, linear, i, z, 0, PANEL, value, 0)
-            i += 4
-        while i < D:
+        # One by one where the triangle's rows are short: a tile of one row waits for its own sums.
+        for i in range(D % 4):
             if wide:
                 _q14(coef, at, linear, i, z, 0, PANEL, value, 0)
             else:
                 _q11(coef, at, linear, i, z, 0, PANEL, value, 0)
-            i += 1
+        for i in range(D % 4, D, 4):
+            if wide:
+                _q44(coef, at, linear, i, z, 0, PANEL, value, 0)
+            else:
+                _q41(coef, at, linear, i, z, 0, PANEL, value, 0)
         for i in range(min(width, count - done)):
             found[chosen[done + i]] = value[i]
         done += width
@@ -182,7 +182,8 @@ def _spans(
             if good[u]:
                 usable += 1
                 largest = max(largest, here_largest)
-            else:  # Left to the other forms; zeros take its place here.
+            else:  # Left to the centred form; zeros take its place here.
+                taken[first // PANEL + u] = FAR
                 z[u] = 0.0
                 norm[u * PANEL : (u + 1) * PANEL] = 0.0
             for i in range(0, D8, LANES):
@@ -278,11 +279,12 @@ def _spans(
             if good[u] and not safe:
                 good[u] = accurate(panel[0], out[u], norm, u * PANEL, weight, begin, here, narrow, radius)
             if not good[u]:
+                taken[first // PANEL + u] = FAR
                 panel[0] = 0.0
                 _copy(panel, START, PANEL, K, R, u * PANEL, stride)
                 w[u] = 0.0
                 continue
-            taken[begin // PANEL] = 1
+            taken[first // PANEL + u] = 1
             local[4] += row_weights(weight, begin, here, w[u])
             for b in range(here):
                 local[0] += w[u, b] * out[u, 2, b]
@@ -341,7 +343,8 @@ def screened(
     always : (K,) uint8                                 # IN  components to be evaluated everywhere
     reach : float                                       # IN  nats below the best at which a component is dropped
     crowd : float                                       # IN  part of all terms above which the dense form is cheaper
-    done : (ceil(n / 32),) uint8                        # INOUT set to 1 where the panel was taken
+    done : (ceil(n / 32),) uint8                        # INOUT set to 1 where the panel was taken, to `FAR` where no
+                                                              other form but the centred one can
     """
     n = rows.shape[0]
     D = whiten.shape[0]
