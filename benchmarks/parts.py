@@ -104,7 +104,7 @@ def parts(D: int, K: int, work: float) -> dict[str, float]:
     q = D * (D + 1) // 2 + D
     cyclic, few = vector.cyclic_form(0, D), lanes.suits(0, D)
     q8, D8 = rounded(q, LANES), rounded(D, LANES)
-    u = lanes.batch_panels(K, q + 1) if few else vector.batch_panels(0, D)
+    u = lanes.batch_panels(K, q + 1) if few else vector.BATCH
     x, z, norm, common, out, w, masses, squares, phi, R, twice, psi, part, coef, by_lane, scales, *frame = zeros(
         (D8, PANEL), (D8, PANEL), (PANEL,), (u * PANEL,), (u, 5, PANEL), (PANEL,), (K, LANES), (0, LANES),
         (u if few else 1, products.STRIP + D8 if cyclic else q + 1, PANEL), (u, K, PANEL),

@@ -106,7 +106,7 @@ def _crowd(chosen: str, plan: Plan) -> float:
         from streamgmm.kernels.screen import suits
 
         if suits(plan):
-            return 0.3 if plan.whiten.shape[0] < 24 else 0.5
+            return 0.3 if plan.whiten.shape[0] < 24 else 0.7
     return 0.0
 
 

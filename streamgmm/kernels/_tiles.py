@@ -14,13 +14,38 @@ from streamgmm.kernels._vector import LANES, _doubles, _fma, _int64, _load, _poi
 _PANEL_VECTORS = 4
 
 
-def _accumulate(builder: Any, sums: list[list[Any]], scalars: list[Any], vectors: Callable[[int], Any]) -> None:
-    """sums[m][v] += scalars[m] * vectors[v] for one step; the sums are stack slots that LLVM turns into registers."""
-    loaded = [_load(builder, vectors(v)) for v in range(len(sums[0]))]
-    for m, pointer in enumerate(scalars):
-        factor = _splat(builder, builder.load(pointer))
-        for v, value in enumerate(loaded):
-            builder.store(_fma(builder, factor, value, builder.load(sums[m][v])), sums[m][v])
+class _Sums:
+    """A tile of sums in stack slots, which LLVM turns into registers: rows of vectors, begun from memory."""
+
+    def __init__(
+        self, builder: Any, rows: list[Any], n_vectors: int, start: Callable[[int], Any] | None = None
+    ) -> None:
+        self._builder = builder
+        self._places = [[builder.gep(row, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)] for row in rows]
+        self.slots = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_vectors)] for _ in rows]
+        for m, places in enumerate(self._places):
+            begin = None if start is None else start(m)
+            for slot, place in zip(self.slots[m], places, strict=True):
+                builder.store(_load(builder, place) if begin is None else begin, slot)
+
+    def add(self, m: int, scalar: Any, vectors: list[Any]) -> None:
+        """sums[m] += scalar * vectors."""
+        factor = _splat(self._builder, scalar)
+        for slot, value in zip(self.slots[m], vectors, strict=True):
+            self._builder.store(_fma(self._builder, factor, value, self._builder.load(slot)), slot)
+
+    def step(self, scalars: list[Any], row: Any) -> None:
+        """sums[m] += scalars[m] * row for all m, the scalars and the row given by where they stand."""
+        builder = self._builder
+        places = [builder.gep(row, [ir.Constant(_int64, v * LANES)]) for v in range(len(self.slots[0]))]
+        vectors = [_load(builder, place) for place in places]
+        for m, pointer in enumerate(scalars):
+            self.add(m, builder.load(pointer), vectors)
+
+    def put_back(self) -> None:
+        for slots, places in zip(self.slots, self._places, strict=True):
+            for slot, place in zip(slots, places, strict=True):
+                _store(self._builder, self._builder.load(slot), place)
 
 
 def logit_tile(m_rows: int, n_vectors: int, *, onto: bool = False) -> Any:
@@ -38,25 +63,13 @@ def logit_tile(m_rows: int, n_vectors: int, *, onto: bool = False) -> Any:
             left = [builder.gep(left, [builder.mul(coef_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
             right = _pointer(context, builder, signature.args[3], phi, phi_at)
             target = _pointer(context, builder, signature.args[7], out, out_at)
-            sums = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_vectors)] for _ in range(m_rows)]
-            places = []
-            for m in range(m_rows):
-                row = builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))])
-                places.append([builder.gep(row, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)])
-                start = None if onto else _splat(builder, builder.load(builder.gep(left[m], [q])))
-                for v in range(n_vectors):
-                    builder.store(_load(builder, places[m][v]) if onto else start, sums[m][v])
+            rows = [builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
+            constants = None if onto else lambda m: _splat(builder, builder.load(builder.gep(left[m], [q])))
+            sums = _Sums(builder, rows, n_vectors, constants)
             with cgutils.for_range(builder, q) as loop:
                 row = builder.gep(right, [builder.mul(loop.index, phi_stride)])
-                _accumulate(
-                    builder,
-                    sums,
-                    [builder.gep(pointer, [loop.index]) for pointer in left],
-                    lambda v: builder.gep(row, [ir.Constant(_int64, v * LANES)]),
-                )
-            for m in range(m_rows):
-                for v in range(n_vectors):
-                    _store(builder, builder.load(sums[m][v]), places[m][v])
+                sums.step([builder.gep(pointer, [loop.index]) for pointer in left], row)
+            sums.put_back()
             return context.get_dummy_value()
 
         i = types.intp
@@ -82,27 +95,15 @@ def sum_tile(m_rows: int, n_vectors: int) -> Any:
             left = [builder.gep(left, [builder.mul(resp_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
             right = _pointer(context, builder, signature.args[5], psi, psi_at)
             target = _pointer(context, builder, signature.args[9], out, out_at)
-            sums = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_vectors)] for _ in range(m_rows)]
-            places = []
-            for m in range(m_rows):
-                row = builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))])
-                places.append([builder.gep(row, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)])
-                for v in range(n_vectors):
-                    builder.store(_load(builder, places[m][v]), sums[m][v])
+            rows = [builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
+            sums = _Sums(builder, rows, n_vectors)
             with cgutils.for_range(builder, builder.udiv(n, panel)) as outer:
                 left_panel = [builder.gep(pointer, [builder.mul(outer.index, panel_stride)]) for pointer in left]
                 right_panel = builder.gep(right, [builder.mul(builder.mul(outer.index, panel), psi_stride)])
                 with cgutils.for_range(builder, panel) as loop:
                     row = builder.gep(right_panel, [builder.mul(loop.index, psi_stride)])
-                    _accumulate(
-                        builder,
-                        sums,
-                        [builder.gep(pointer, [loop.index]) for pointer in left_panel],
-                        lambda v: builder.gep(row, [ir.Constant(_int64, v * LANES)]),
-                    )
-            for m in range(m_rows):
-                for v in range(n_vectors):
-                    _store(builder, builder.load(sums[m][v]), places[m][v])
+                    sums.step([builder.gep(pointer, [loop.index]) for pointer in left_panel], row)
+            sums.put_back()
             return context.get_dummy_value()
 
         i = types.intp
@@ -111,47 +112,45 @@ def sum_tile(m_rows: int, n_vectors: int) -> Any:
     return tile
 
 
-def outer_tile(m_rows: int, n_vectors: int) -> Any:
-    """out[m, :] += sum over b < n of left[b, m] right[chosen[b], :], for `m_rows` values of m, 8 `n_vectors` columns.
+def outer_tile(m_rows: int, n_vectors: int, *, first_moment: bool = False) -> Any:
+    """out[m, :] += sum over listed rows b of weight[b] rows[b, m] rows[b, :], for `m_rows` values of m, 8 `n_vectors`
+    columns; with `first_moment` also moment[:] += sum of weight[b] rows[b, :].
 
-    Arguments: left, its place and row stride; right, its column and row stride; chosen and the place of its first; n;
-    out, its place and row stride.
+    Arguments: rows, their stride, the first m, the first column; weight; chosen, the place of the first row and their
+    number; out, its place and row stride; the place of the moment, in out.
     """
 
     @intrinsic
-    def tile(
-        typingctx, left, left_at, left_stride, right, column, right_stride, chosen, first, n, out, out_at, out_stride
-    ):
+    def tile(typingctx, rows, stride, row_at, column, weight, chosen, first, n, out, out_at, out_stride, moment_at):
         def codegen(context, builder, signature, args):
-            left, left_at, left_stride, right, column, right_stride, chosen, first, n, out, out_at, out_stride = args
-            scalars = _pointer(context, builder, signature.args[0], left, left_at)
-            vectors = _pointer(context, builder, signature.args[3], right, column)
-            listed = _pointer(context, builder, signature.args[6], chosen, first)
-            target = _pointer(context, builder, signature.args[9], out, out_at)
-            sums = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_vectors)] for _ in range(m_rows)]
-            places = []
-            for m in range(m_rows):
-                row = builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))])
-                places.append([builder.gep(row, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)])
-                for v in range(n_vectors):
-                    builder.store(_load(builder, places[m][v]), sums[m][v])
+            rows, stride, row_at, column, weight, chosen, first, n, out, out_at, out_stride, moment_at = args
+            left = _pointer(context, builder, signature.args[0], rows, row_at)
+            right = _pointer(context, builder, signature.args[0], rows, column)
+            weights = _pointer(context, builder, signature.args[4], weight, ir.Constant(_int64, 0))
+            listed = _pointer(context, builder, signature.args[5], chosen, first)
+            target = _pointer(context, builder, signature.args[8], out, out_at)
+            targets = [builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
+            if first_moment:
+                targets.append(_pointer(context, builder, signature.args[8], out, moment_at))
+            sums = _Sums(builder, targets, n_vectors)
             with cgutils.for_range(builder, n) as loop:
-                row = builder.gep(scalars, [builder.mul(loop.index, left_stride)])
                 b = builder.load(builder.gep(listed, [loop.index]))
-                other = builder.gep(vectors, [builder.mul(b, right_stride)])
-                _accumulate(
-                    builder,
-                    sums,
-                    [builder.gep(row, [ir.Constant(_int64, m)]) for m in range(m_rows)],
-                    lambda v: builder.gep(other, [ir.Constant(_int64, v * LANES)]),
-                )
-            for m in range(m_rows):
-                for v in range(n_vectors):
-                    _store(builder, builder.load(sums[m][v]), places[m][v])
+                scale = _splat(builder, builder.load(builder.gep(weights, [b])))
+                row = builder.mul(b, stride)
+                scalars, vectors = builder.gep(left, [row]), builder.gep(right, [row])
+                place = [builder.gep(vectors, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)]
+                values = [builder.fmul(scale, _load(builder, at)) for at in place]
+                for m in range(m_rows):
+                    sums.add(m, builder.load(builder.gep(scalars, [ir.Constant(_int64, m)])), values)
+                if first_moment:
+                    for v, value in enumerate(values):
+                        slot = sums.slots[m_rows][v]
+                        builder.store(builder.fadd(value, builder.load(slot)), slot)
+            sums.put_back()
             return context.get_dummy_value()
 
         i = types.intp
-        return types.void(left, i, i, right, i, i, chosen, i, i, out, i, i), codegen
+        return types.void(rows, i, i, i, weight, chosen, i, i, out, i, i, i), codegen
 
     return tile
 
@@ -176,31 +175,21 @@ def quadratic_tile(m_rows: int, n_vectors: int, *, square: bool = False) -> Any:
             right = _pointer(context, builder, signature.args[4], z, z_at)
             target = _pointer(context, builder, signature.args[7], out, out_at)
             places = [builder.gep(target, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)]
-            sums = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_vectors)] for _ in range(m_rows)]
-            for m, i in enumerate(index):
-                zero = ir.Constant(_doubles, [0.0] * LANES)
-                start = zero if square else _splat(builder, builder.load(builder.gep(linear, [i])))
-                for v in range(n_vectors):
-                    builder.store(start, sums[m][v])
+            zero = ir.Constant(_doubles, [0.0] * LANES)
+            start = [zero if square else _splat(builder, builder.load(builder.gep(linear, [i]))) for i in index]
+            sums = _Sums(builder, [target] * m_rows, n_vectors, lambda m: start[m])
             with cgutils.for_range(builder, first) as loop:
                 row = builder.gep(right, [builder.mul(loop.index, z_stride)])
-                _accumulate(
-                    builder,
-                    sums,
-                    [builder.gep(pointer, [loop.index]) for pointer in left],
-                    lambda v: builder.gep(row, [ir.Constant(_int64, v * LANES)]),
-                )
+                sums.step([builder.gep(pointer, [loop.index]) for pointer in left], row)
             results = [_load(builder, place) for place in places]
             for j in range(m_rows):
                 row = builder.gep(right, [builder.mul(index[j], z_stride)])
                 values = [_load(builder, builder.gep(row, [ir.Constant(_int64, v * LANES)])) for v in range(n_vectors)]
                 for m in range(j, m_rows):
-                    factor = _splat(builder, builder.load(builder.gep(left[m], [index[j]])))
-                    for v, value in enumerate(values):
-                        builder.store(_fma(builder, factor, value, builder.load(sums[m][v])), sums[m][v])
+                    sums.add(m, builder.load(builder.gep(left[m], [index[j]])), values)
                 # Row j of the triangle is complete: columns up to j have been added.
                 for v, value in enumerate(values):
-                    complete = builder.load(sums[j][v])
+                    complete = builder.load(sums.slots[j][v])
                     results[v] = _fma(builder, complete if square else value, complete, results[v])
             for place, result in zip(places, results, strict=True):
                 _store(builder, result, place)
@@ -228,13 +217,8 @@ def lane_tile(m_rows: int, n_features: int) -> Any:
             left = _pointer(context, builder, signature.args[0], resp, resp_at)
             right = _pointer(context, builder, signature.args[3], phi, phi_at)
             target = _pointer(context, builder, signature.args[7], out, out_at)
-            sums = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_features)] for _ in range(m_rows)]
-            places = []
-            for m in range(m_rows):
-                row = builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))])
-                places.append([builder.gep(row, [ir.Constant(_int64, f * LANES)]) for f in range(n_features)])
-                for f in range(n_features):
-                    builder.store(_load(builder, places[m][f]), sums[m][f])
+            rows = [builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
+            sums = _Sums(builder, rows, n_features)
             with cgutils.for_range(builder, panels) as loop:
                 left_panel = builder.gep(left, [builder.mul(loop.index, resp_stride)])
                 right_panel = builder.gep(right, [builder.mul(loop.index, phi_stride)])
@@ -247,11 +231,9 @@ def lane_tile(m_rows: int, n_features: int) -> Any:
                     loaded = [part(right_panel, f, v) for f in range(n_features)]
                     for m in range(m_rows):
                         factor = part(left_panel, m, v)
-                        for f, value in enumerate(loaded):
-                            builder.store(_fma(builder, factor, value, builder.load(sums[m][f])), sums[m][f])
-            for m in range(m_rows):
-                for f in range(n_features):
-                    _store(builder, builder.load(sums[m][f]), places[m][f])
+                        for slot, value in zip(sums.slots[m], loaded, strict=True):
+                            builder.store(_fma(builder, factor, value, builder.load(slot)), slot)
+            sums.put_back()
             return context.get_dummy_value()
 
         i = types.intp

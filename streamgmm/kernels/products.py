@@ -35,6 +35,7 @@ _m44, _m42, _m41 = (sum_tile(4, v) for v in (4, 2, 1))
 _m24, _m22, _m21 = (sum_tile(2, v) for v in (4, 2, 1))
 _m14, _m12, _m11 = (sum_tile(1, v) for v in (4, 2, 1))
 _o83, _o82, _o81 = (outer_tile(8, v) for v in (3, 2, 1))
+_od = outer_tile(8, 1, first_moment=True)
 _l45, _l43, _l41 = (lane_tile(4, n) for n in (5, 3, 1))
 _l15, _l13, _l11 = (lane_tile(1, n) for n in (5, 3, 1))
 
@@ -266,26 +267,25 @@ def symmetric_sums(resp, psi, sums):
 
 
 @helper
-def outer_sums(scaled, rows, chosen, first, B, sums):
-    """sums (W, D8) += scaled^T rows[chosen[first : first + B]], by blocks of 8 x 8 up to the diagonal.
+def outer_sums(rows, chosen, first, count, resp, sums):
+    """sums (D8 + 1, D8) += sum over `count` listed rows of r z z^T, and of r z in the last row, for rows (n, D8).
 
-    scaled (B, W), rows (n, D8), W >= D8.
+    Columns up to the diagonal, in blocks of 8 x 8.
     """
-    W = scaled.shape[1]
     D8 = rows.shape[1]
-    for i in range(0, W, LANES):
-        end = min(i + LANES, D8)
+    for i in range(0, D8, LANES):
         f = 0
-        while f < end:
+        while f < i:
             # Three vectors at a time, but rather two and two than three and one.
-            left = end - f
+            left = i - f
             at = i * D8 + f
             if left == 3 * LANES or left > 4 * LANES:
-                _o83(scaled, i, W, rows, f, D8, chosen, first, B, sums, at, D8)
+                _o83(rows, D8, i, f, resp, chosen, first, count, sums, at, D8, 0)
                 f += 3 * LANES
             elif left > LANES:
-                _o82(scaled, i, W, rows, f, D8, chosen, first, B, sums, at, D8)
+                _o82(rows, D8, i, f, resp, chosen, first, count, sums, at, D8, 0)
                 f += 2 * LANES
             else:
-                _o81(scaled, i, W, rows, f, D8, chosen, first, B, sums, at, D8)
+                _o81(rows, D8, i, f, resp, chosen, first, count, sums, at, D8, 0)
                 f += LANES
+        _od(rows, D8, i, i, resp, chosen, first, count, sums, i * D8 + i, D8, D8 * D8 + i)

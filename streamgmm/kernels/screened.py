@@ -59,7 +59,8 @@ SPAN = 2048
 """Rows that are screened together; a multiple of PANEL."""
 SHIFTED = 72
 """What rows of responsibilities are apart beyond a span: at a power of two they would share sets of the cache."""
-_BATCH = 32  # rows whose outer products are added together: twice as many numbers stay in the first-level cache
+_BATCH = 64
+"""Rows whose outer products are added together: what they need stays in the first-level cache."""
 _q44, _q41 = quadratic_tile(4, 4), quadratic_tile(4, 1)
 _q14, _q11 = quadratic_tile(1, 4), quadratic_tile(1, 1)
 
@@ -120,24 +121,6 @@ def _evaluate(k, D, coef, rows, chosen, count, z, value, found):
         done += width
 
 
-@helper
-def _moments(rows, chosen, count, D, resp, scaled, sums):
-    """sums (W, D8) += sum over listed rows of r z z^T (blocks up to the diagonal), and of r z in row D."""
-    D8 = rows.shape[1]
-    batch, W = scaled.shape
-    done = START
-    while done < count:
-        m = min(batch, count - done)
-        for i in range(m):
-            b = chosen[done + i]
-            r = broadcast(resp[b])
-            for column in range(0, D8, LANES):
-                store(mul(r, load(rows, b * D8 + column)), scaled, i * W + column)
-            scaled[i, D] = resp[b]
-        outer_sums(scaled, rows, chosen, done, m, sums)
-        done += m
-
-
 @inline
 def _copy(source, at, stride, K, to, to_at, to_stride):
     """K rows of 32 numbers from `source` to `to`."""
@@ -151,7 +134,7 @@ def _spans(
     rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp, label,
     sums, totals,
     until, x, z, flat, norm, side, bound, phi, panel, R, out, slack, common, best, floor, exact, w, value, chosen,
-    begin_of, spare, scaled, part, masses, squares, local, taken, good,
+    begin_of, spare, part, masses, squares, local, taken, good,
 ):  # fmt: skip
     """`screened`, with its scratch arrays."""
     n = rows.shape[0]
@@ -308,7 +291,8 @@ def _spans(
                 lowest = maximum(mul(least, load(w, v)), broadcast(5e-324))
                 size = append_where(load(R, k * stride + v), lowest, v, chosen, size)
             if size > 0:
-                _moments(flat, chosen, size, D, R[k], scaled, part[k])
+                for start in range(0, size, _BATCH):
+                    outer_sums(flat, chosen, start, min(_BATCH, size - start), R[k], part[k])
     for g in range(done.shape[0]):
         done[g] |= taken[g]
     for i in range(5):
@@ -321,7 +305,7 @@ def _spans(
                     sums[k, q] += part[k, i, j]
                     q += 1
             for i in range(D):
-                sums[k, q + i] += part[k, D, i]
+                sums[k, q + i] += part[k, D8, i]
             sums[k, p - 1] += total(load(masses, k * LANES))
     return local[3] * cut * farthest
 
@@ -377,16 +361,15 @@ def screened(
         (span,),
         (panels, PANEL),
         (PANEL,),
-        (_BATCH, rounded(D + 1, LANES)),
-        (K if statistics else 0, rounded(D + 1, LANES), D8),
+        (K if statistics else 0, D8 + 1, D8),
         (K, LANES),
         (0, LANES),
     )
-    scaled, part, masses, squares = rest
+    part, masses, squares = rest
     dropped = _spans(
         rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp,
         label, sums, totals, until, x, z, flat, norm, side, bound, phi, panel, R, out, slack, common, best, floor,
-        exact, w, value, chosen, begin_of, spare, scaled, part, masses, squares, local, taken,
+        exact, w, value, chosen, begin_of, spare, part, masses, squares, local, taken,
         np.zeros(panels, np.bool_),
     )  # fmt: skip
     return float(dropped)

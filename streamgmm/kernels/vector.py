@@ -43,11 +43,9 @@ from streamgmm.kernels.products import (
 )
 from streamgmm.kernels.scratch import rounded, zeros
 
-
-def batch_panels(family: int, D: int) -> int:
-    """Panels whose statistics are added up together: the more, the less often the sums are read and written; what the
-    rows need must stay near, of few features in the first-level cache."""
-    return 2 if cyclic_form(family, D) else 2
+BATCH = 2
+"""Panels whose statistics are added up together: the more, the less often the sums are read and written; what the rows
+need must stay near."""
 
 
 def cyclic_form(family: int, D: int) -> bool:
@@ -219,7 +217,7 @@ def dense(
     D8 = rounded(D, LANES)
     q = p - 1  # rows of phi: all features but the constant
     q8 = rounded(D if family == SPHERICAL else q, LANES)
-    panels = min(batch_panels(family, D), len(done))
+    panels = min(BATCH, len(done))
     cyclic = cyclic_form(family, D)
     x, z, norm, common, out, best, w, phi, R, twice, psi, part, masses, squares, scaled, scatter = zeros(
         (rounded(shift.shape[0], LANES), PANEL),
