@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from streamgmm import kernels
+from streamgmm._jit import jit
 from streamgmm.kernels import screen
 from streamgmm.kernels import screened as form
+from streamgmm.kernels.bounds import upper_bounds, ways_of
 from streamgmm.kernels.products import PANEL
 from streamgmm.mixture import Mixture
 
@@ -101,17 +103,39 @@ def test_the_bound_holds_against_fifty_digits(D, condition):
     model = wishart(3, D, 0.3, seed=D, condition=condition)
     plan = model._prepare().plan
     ways_of_all = screen.Screen(plan).ways
-    d = len(ways_of_all) // 3
+    d = ways_of(D)
     rng = np.random.default_rng(5)
     z = np.concatenate([rng.normal(size=(6, D)), plan.means + 1e-6 * rng.normal(size=(3, D))])
     # On the edge: displaced from a mean along the projected directions only, where the bound is as tight as it gets.
     for k in range(3):
-        ways = ways_of_all[k * d : (k + 1) * d, :D]
+        ways = ways_of_all[k * d : (k + 1) * d, :D].astype(float)
         z = np.concatenate([z, plan.means[k] + rng.normal(size=(3, d)) @ np.linalg.pinv(ways).T])
-    reach = np.sqrt((z**2).sum(axis=1).max())
-    slack = 32 * (D + 8) * plan.narrow * (reach + plan.radius) ** 2
-    side = (z @ ways_of_all[:, :D].T + ways_of_all[:, D]).reshape(len(z), 3, d)
-    bound = plan.const - 0.5 * (side**2).sum(axis=2) + slack
+    # One very far away makes the others' bounds no less valid.
+    for far in (0.0, 1e4):
+        bound = bounds_of(plan, ways_of_all, np.concatenate([z, np.full((1, D), far)]))
+        assert_above_logits(plan, z, bound)
+
+
+def bounds_of(plan, ways, z):
+    """(n, K) bounds of rows z (n, D) in the frame, n <= 32."""
+    K, D = plan.means.shape
+    whole = len(ways) // ways_of(D)
+    panel = np.zeros((D, PANEL))
+    panel[:, : len(z)] = z.T
+    bound = np.empty((whole, PANEL))
+    largest = (z**2).sum(axis=1).max()
+    single, line = np.empty((D, PANEL), np.float32), np.empty((2, whole))
+    compiled_bounds(ways, panel, D, largest, plan.const, plan.narrow, plan.radius, single, line, bound)
+    return bound[:K, : len(z)].T
+
+
+@jit
+def compiled_bounds(ways, z, D, largest, const, narrow, radius, single, line, bound):
+    upper_bounds(ways, z, D, largest, const, narrow, radius, single, line, bound)
+
+
+def assert_above_logits(plan, z, bound):
+    D = z.shape[1]
     with mpmath.workdps(50):
         for i, row in enumerate(z):
             for k in range(3):
@@ -121,6 +145,21 @@ def test_the_bound_holds_against_fifty_digits(D, condition):
                     column = plan.factor[k, :, j]
                     squared += mpmath.fsum(mpmath.mpf(float(u)) * t for u, t in zip(column, delta, strict=True)) ** 2
                 assert mpmath.mpf(float(bound[i, k])) >= mpmath.mpf(float(plan.const[k])) - squared / 2
+
+
+@pytest.mark.parametrize("D", [16, 64])
+def test_bounds_along_the_projections_are_tight(D):
+    """A row that lies off a mean only where projections look: single precision costs a twentieth of a nat."""
+    model = wishart(3, D, 0.3, seed=D, condition=1e3)
+    plan = model._prepare().plan
+    ways = screen.Screen(plan).ways
+    d = ways_of(D)
+    columns = np.linalg.solve(plan.factor[0], ways[:d, :D].T)
+    whitened = columns @ np.random.default_rng(0).normal(size=d)
+    whitened *= np.sqrt(2 * 30.0) / np.linalg.norm(whitened)
+    away = np.linalg.solve(plan.factor[0].T, whitened)
+    bound = bounds_of(plan, ways, (plan.means[0] + away)[None])[0, 0]
+    assert 0.0 <= bound - (plan.const[0] - 30.0) < 0.05
 
 
 @pytest.mark.parametrize(("D", "condition"), [(8, 1e2), (32, 1e5), (128, 1e3), (24, 1e8)])
@@ -140,6 +179,15 @@ def test_rows_on_the_edge_of_the_bound(monkeypatch, D, condition):
     along = model.means[k] + narrow[k] * np.sqrt(2 * away)[:, None]
     rows = np.concatenate([edge, along, model.sample(400, 2)[0]])
     assert_same(both(monkeypatch, model, rows), rounding_of(plan, rows))
+
+
+def test_rows_too_far_for_single_precision_are_left_to_the_centred_form(monkeypatch):
+    model = wishart(8, 16, 3.0)
+    rows = model.sample(2000, 4)[0]
+    rows[77] = 1e35
+    (a, out_a), (b, out_b) = both(monkeypatch, model, rows)
+    np.testing.assert_allclose(out_b["logp"], out_a["logp"], rtol=1e-12)
+    np.testing.assert_allclose(b.centred[1], a.centred[1], rtol=1e-9)
 
 
 def test_a_component_of_little_weight_is_evaluated_everywhere(monkeypatch):

@@ -64,7 +64,7 @@ def _store(builder: Any, value: Any, pointer: Any) -> None:
 def _splat(builder: Any, scalar: Any, kind: Any = _doubles) -> Any:
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_int32, 0))
     return builder.shuffle_vector(
-        one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(_int32, LANES), [0] * LANES)
+        one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(_int32, kind.count), [0] * kind.count)
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamgmm._jit import bare_jit
 from streamgmm.kernels._vector import LANES, append_where, broadcast, load, maximum, sub
+from streamgmm.kernels.bounds import ROWS, ways_of
 from streamgmm.kernels.feature import lengths
 from streamgmm.kernels.panels import frame
 from streamgmm.kernels.plan import Array, Family, Plan
@@ -40,14 +41,18 @@ class Screen:
 
     def __init__(self, plan: Plan) -> None:
         K, D = plan.means.shape
-        d = min(D, 4 if D < 48 else 8)
+        d = ways_of(D)
         upper = plan.factor
         seen = np.einsum("kij,ki->kj", upper, plan.means)
         # Where rows of the whole mixture, of mean 0 and covariance 1 in the frame, lie farthest from the component.
         scatter = np.swapaxes(upper, 1, 2) @ upper + seen[:, :, None] * seen[:, None, :]
-        ways = upper @ _leading(scatter, d)  # (K, D, d)
+        ways = upper @ _leading(scatter, min(D, d))  # (K, D, d)
         offset = np.einsum("kd,kdj->kj", plan.means, ways)
-        self.ways = np.concatenate([np.swapaxes(ways, 1, 2), -offset[:, :, None]], axis=2).reshape(K * d, D + 1)
+        whole = rounded(K * d, ROWS) // d
+        self.ways = np.zeros((whole, d, D + 1), np.float32)
+        self.ways[:K, : ways.shape[2], :D] = np.swapaxes(ways, 1, 2)
+        self.ways[:K, : ways.shape[2], D] = -offset
+        self.ways = self.ways.reshape(whole * d, D + 1)
         log_det = np.log(np.diagonal(upper, axis1=1, axis2=2)).sum(axis=1)
         log_weight = plan.const - log_det  # up to a constant, which `whiten` may not tell: see `Mixture.through`
         log_weight -= np.logaddexp.reduce(log_weight)

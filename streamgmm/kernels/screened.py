@@ -26,7 +26,6 @@ from streamgmm.kernels._vector import (
     append_where,
     broadcast,
     div,
-    fma,
     gather_listed,
     load,
     maximum,
@@ -36,6 +35,7 @@ from streamgmm.kernels._vector import (
     total,
     transpose,
 )
+from streamgmm.kernels.bounds import upper_bounds, ways_of
 from streamgmm.kernels.feature import lengths
 from streamgmm.kernels.panels import (
     accurate,
@@ -50,7 +50,7 @@ from streamgmm.kernels.panels import (
     write_resp,
 )
 from streamgmm.kernels.plan import Array
-from streamgmm.kernels.products import PANEL, START, STRIP, logits, logits_of_products, outer_sums
+from streamgmm.kernels.products import PANEL, START, STRIP, logits_of_products, outer_sums
 from streamgmm.kernels.scratch import rounded, zeros
 
 FAR = 2
@@ -59,6 +59,7 @@ SPAN = 2048
 """Rows that are screened together; a multiple of PANEL."""
 SHIFTED = 72
 """What rows of responsibilities are apart beyond a span: at a power of two they would share sets of the cache."""
+_MOST = 1e60  # of |z|^2: numbers must stay what they are in single precision
 _BATCH = 64
 """Rows whose outer products are added together: what they need stays in the first-level cache."""
 _q44, _q41 = quadratic_tile(4, 4), quadratic_tile(4, 1)
@@ -68,23 +69,6 @@ _q14, _q11 = quadratic_tile(1, 4), quadratic_tile(1, 1)
 @inline
 def _round(n, unit):
     return -(-n // unit) * unit
-
-
-@helper
-def _bounds(ways, z, const, slack, side, bound):
-    """bound (K, 32): upper bounds of the logits of 32 rows, from projections side = ways z (K d, 32)."""
-    K = const.shape[0]
-    d = ways.shape[0] // K
-    logits(ways, z, side)
-    half = broadcast(-0.5)
-    for k in range(K):
-        top = broadcast(const[k] + slack[k])
-        for v in range(0, PANEL, LANES):
-            s = broadcast(0.0)
-            for i in range(k * d * PANEL, (k + 1) * d * PANEL, PANEL):
-                a = load(side, i + v)
-                s = fma(a, a, s)
-            store(fma(half, s, top), bound, k * PANEL + v)
 
 
 @helper
@@ -133,7 +117,7 @@ def _copy(source, at, stride, K, to, to_at, to_stride):
 def _spans(
     rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp, label,
     sums, totals,
-    until, x, z, flat, norm, side, bound, phi, panel, R, out, slack, common, best, floor, exact, w, value, chosen,
+    until, x, z, flat, norm, bound, single, line, phi, panel, R, out, common, best, floor, exact, w, value, chosen,
     begin_of, spare, part, masses, squares, local, taken, good,
 ):  # fmt: skip
     """`screened`, with its scratch arrays."""
@@ -158,7 +142,7 @@ def _spans(
             at = u * D8 * PANEL
             frame(rows, first + u * PANEL, first + count - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
             here_largest = largest_norm(norm, u * PANEL, PANEL)
-            good[u] = here_largest < np.inf
+            good[u] = here_largest < _MOST
             if good[u]:
                 for k in range(K):
                     good[u] &= narrow[k] * (math.sqrt(here_largest) + radius[k]) ** 2 < 1.0
@@ -174,16 +158,13 @@ def _spans(
                     transpose(z, at + i * PANEL + v, PANEL, flat, (u * PANEL + v) * D8 + i, D8)
         if usable == 0:
             continue
-        # Rounding of projections, of the columns' orthogonality, and of the exact logit itself: each is at most a small
-        # multiple of D eps |P| (|z| + |mu|)^2, of which `narrow` holds eps |P|.
-        for k in range(K):
-            slack[k] = 32.0 * (D + 8) * narrow[k] * (math.sqrt(largest) + radius[k]) ** 2
         if first == 0:  # Try on a few rows what the bounds are worth.
             excluded = 0
             probe = min(4, used)
             for u in range(probe):
                 logits_of_products(coef, z, u * D8 * PANEL, D, phi, panel[0])
-                _bounds(ways, z[u], const, slack, side, bound)
+                here_largest = largest_norm(norm, u * PANEL, PANEL)
+                upper_bounds(ways, z[u], D, here_largest, const, narrow, radius, single, line, bound)
                 for v in range(0, PANEL, LANES):
                     top = broadcast(base)
                     for k in range(K):
@@ -194,7 +175,8 @@ def _spans(
             loose = excluded < (1.0 - crowd) * probe * PANEL * K
         if not loose:
             for u in range(used):
-                _bounds(ways, z[u], const, slack, side, bound)
+                here_largest = largest_norm(norm, u * PANEL, PANEL)
+                upper_bounds(ways, z[u], D, here_largest, const, narrow, radius, single, line, bound)
                 label_rows(bound, START, K, -np.inf, common, best[u * PANEL :])
                 _copy(bound, START, PANEL, K, R, u * PANEL, stride)
             # The exact logit of the most promising component of each row, component by component.
@@ -323,7 +305,7 @@ def screened(
     ----------
     rows, weight, shift, whiten, coef, base, narrow, radius, logp, resp, label, sums, totals : as in `feature`
     const : (K,)                                        # IN  largest possible logit of each component
-    ways : (K d, D + 1)                                 # IN  projections, see `Screen`
+    ways : (K d, D + 1) float32                         # IN  projections, see `Screen`
     always : (K,) uint8                                 # IN  components to be evaluated everywhere
     reach : float                                       # IN  nats below the best at which a component is dropped
     crowd : float                                       # IN  part of all terms above which the dense form is cheaper
@@ -338,23 +320,24 @@ def screened(
     D8 = rounded(D, LANES)
     span = min(SPAN, rounded(n, PANEL))
     panels = span // PANEL
+    whole = len(ways) // ways_of(D)
     chosen = np.zeros(span + (K + 1) * LANES, np.int64)
     begin_of = np.zeros(K + 1, np.int64)
     spare = np.zeros(LANES, np.int64)
     local = np.zeros(5)
     taken = np.zeros(done.shape[0], np.uint8)
-    x, z, flat, norm, side, bound, phi, panel, R, out, slack, common, best, floor, exact, w, value, *rest = zeros(
+    x, z, flat, norm, bound, single, line, phi, panel, R, out, common, best, floor, exact, w, value, *rest = zeros(
         (rounded(shift.shape[0], LANES), PANEL),
         (panels, D8, PANEL),
         (span, D8),
         (span,),
-        (ways.shape[0], PANEL),
-        (K, PANEL),
+        (whole, PANEL),
+        (D8, PANEL // 2),
+        (2, whole),
         (STRIP + D8, PANEL),
         (1, K, PANEL),
         (K, span + SHIFTED),
         (panels, 5, PANEL),
-        (K,),
         (span,),
         (span,),
         (span,),
@@ -368,8 +351,8 @@ def screened(
     part, masses, squares = rest
     dropped = _spans(
         rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp,
-        label, sums, totals, until, x, z, flat, norm, side, bound, phi, panel, R, out, slack, common, best, floor,
-        exact, w, value, chosen, begin_of, spare, part, masses, squares, local, taken,
+        label, sums, totals, until, x, z, flat, norm, bound, single.view(np.float32), line, phi, panel, R, out, common,
+        best, floor, exact, w, value, chosen, begin_of, spare, part, masses, squares, local, taken,
         np.zeros(panels, np.bool_),
     )  # fmt: skip
     return float(dropped)
