@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from streamgmm._jit import bare_jit, helper, inline
+from streamgmm._jit import bare_jit, inline
 from streamgmm.kernels._tiles import quadratic_tile
 from streamgmm.kernels._vector import (
     LANES,
@@ -19,7 +19,6 @@ from streamgmm.kernels._vector import (
     mul,
     store,
     sub,
-    total,
     transpose,
 )
 from streamgmm.kernels.feature import FULL, TIED, lengths
@@ -88,49 +87,16 @@ def _add_moments(triangular, D, resp, delta, scaled, turned, out):
             store(first, out, (D + i) * LANES)
 
 
-@helper
-def _pack(triangular, factor, roots):
-    """roots = factor: columns of upper triangles, one after the other, or (K, D)."""
-    for k in range(roots.shape[0]):
-        q = 0
-        for i in range(factor.shape[1]):
-            for j in range(i + 1 if triangular else 1):
-                roots[k, q] = factor[k, j, i] if triangular else factor[k, i, 0]
-                q += 1
-
-
-@helper
-def _unpack(family, triangular, moments, masses, mass, first_moment, second_moment):
-    """Add what `weigh` and `_add_moments` have added up to the sums that were asked for."""
-    D = first_moment.shape[1]
-    for k in range(mass.shape[0]):
-        at = 0 if family == TIED else k
-        mass[k] += total(load(masses, k * LANES))
-        for i in range(D):
-            if triangular:
-                first_moment[k, i] += moments[k, D, i]
-                for j in range(i + 1):
-                    second_moment[at, i, j] += moments[k, i, j]
-                    if j < i:
-                        second_moment[at, j, i] += moments[k, i, j]
-            else:
-                second_moment[at, i, 0] += total(load(moments[k], i * LANES))
-                first_moment[k, i] += total(load(moments[k], (D + i) * LANES))
-
-
 @bare_jit
 def _panels(
-    family, rows, weight, shift, whiten, means, factor, const, base, done, logp, resp, label, mass, first_moment,
-    second_moment, totals,
-    until, x, z, norm, common, out, best, w, R, roots, delta, distance, scaled, turned, masses, squares, moments,
+    family, rows, weight, shift, whiten, means, roots, const, base, done, logp, resp, label, totals, statistics,
+    until, x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, squares, moments,
 ):  # fmt: skip
     """`centred_vector`, with its scratch arrays; the position of the first row that is not finite, or -1."""
     n = rows.shape[0]
     K, D = means.shape
     triangular = family in (FULL, TIED)
-    statistics = mass.shape[0] > 0
     lengths(whiten, shift.shape[0], until)
-    _pack(triangular, factor, roots)
     half = broadcast(-0.5)
     for g in range(done.shape[0]):
         if done[g] != 0:
@@ -178,7 +144,6 @@ def _panels(
             if highest(top) > 0.0:
                 _centre(z, D, means[k], delta)
                 _add_moments(triangular, D, R[0, k], delta, scaled, turned, moments[k])
-    _unpack(family, triangular, moments, masses, mass, first_moment, second_moment)
     return -1
 
 
@@ -194,7 +159,12 @@ def centred_vector(
     D8 = rounded(D, LANES)
     triangular = family in (FULL, TIED)
     statistics = len(mass) > 0
-    x, z, norm, common, out, best, w, R, roots, delta, distance, scaled, turned, masses, squares, moments = zeros(
+    if triangular:
+        i, j = np.tril_indices(D)
+        roots = np.take(factor.reshape(len(factor), D * D), j * D + i, axis=1)
+    else:
+        roots = np.ascontiguousarray(factor[:, :, 0])
+    x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, squares, moments = zeros(
         (rounded(shift.shape[0], LANES), PANEL),
         (1, D8, PANEL),  # of as many dimensions as in the other forms: what they share is compiled once
         (PANEL,),
@@ -203,7 +173,6 @@ def centred_vector(
         (PANEL,),
         (PANEL,),
         (1, K, PANEL),
-        (len(factor), D * (D + 1) // 2 if triangular else D),
         (D8, PANEL),
         (PANEL,),
         (rounded(D + 1, 4), PANEL),
@@ -213,8 +182,20 @@ def centred_vector(
         (K if statistics else 0, *((rounded(D + 1, 4), D8) if triangular else (2 * D, LANES))),
     )
     bad = _panels(
-        family, rows, weight, shift, whiten, means, factor, const, base, done, logp, resp, label, mass, first_moment,
-        second_moment, totals, np.zeros(D, np.int64), x, z, norm, common, out, best, w, R, roots, delta, distance,
-        scaled, turned, masses, squares, moments,
+        family, rows, weight, shift, whiten, means, roots, const, base, done, logp, resp, label, totals, statistics,
+        np.zeros(D, np.int64), x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, squares,
+        moments,
     )  # fmt: skip
+    if statistics and bad < 0:
+        mass += masses.sum(axis=1)
+        if triangular:
+            first_moment += moments[:, D, :D]
+            if family == TIED:
+                moments = moments.sum(axis=0, keepdims=True)
+            row, column = np.divmod(np.arange(D * D), D)
+            lower = np.maximum(row, column) * D8 + np.minimum(row, column)
+            second_moment += np.take(moments.reshape(len(moments), -1), lower, axis=1).reshape(second_moment.shape)
+        else:
+            second_moment += moments[:, :D].sum(axis=2)[:, :, None]
+            first_moment += moments[:, D:].sum(axis=2)
     return int(bad)
