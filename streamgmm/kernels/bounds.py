@@ -5,7 +5,8 @@ sum (Higham 2002, sec. 3.1). As p'^2 <= (1 + t) p^2 + (1 + 1/t) e^2 for every t 
 
     sum of p^2 >= (1 - a) sum of p'^2 - d e^2 / a    for every 0 < a < 1,
 
-and with a proportional to e what is lost of 2 `_FAR` nats is least: a hundredth of a nat where e is 1e-3.
+and a proportional to e keeps most of a bound just far enough away to matter: two hundredths of a nat are lost where
+e is 1e-3.
 """
 
 from __future__ import annotations
