@@ -8,7 +8,7 @@ import pytest
 
 from streamgmm import kernels
 from streamgmm._jit import jit
-from streamgmm.kernels import screen
+from streamgmm.kernels import screen, vector
 from streamgmm.kernels import screened as form
 from streamgmm.kernels.bounds import upper_bounds, ways_of
 from streamgmm.kernels.products import PANEL
@@ -103,17 +103,26 @@ def test_the_bound_holds_against_fifty_digits(D, condition):
     model = wishart(3, D, 0.3, seed=D, condition=condition)
     plan = model._prepare().plan
     ways_of_all = screen.Screen(plan).ways
-    d = ways_of(D)
     rng = np.random.default_rng(5)
     z = np.concatenate([rng.normal(size=(6, D)), plan.means + 1e-6 * rng.normal(size=(3, D))])
-    # On the edge: displaced from a mean along the projected directions only, where the bound is as tight as it gets.
+    # On the edge: displaced from a mean where projections alone look, so that the bound is as tight as it gets.
     for k in range(3):
-        ways = ways_of_all[k * d : (k + 1) * d, :D].astype(float)
-        z = np.concatenate([z, plan.means[k] + rng.normal(size=(3, d)) @ np.linalg.pinv(ways).T])
+        z = np.concatenate([z, plan.means[k] + along_projections(plan, ways_of_all, k, rng.uniform(1, 60, 6), rng)])
     # One very far away makes the others' bounds no less valid.
     for far in (0.0, 1e4):
         bound = bounds_of(plan, ways_of_all, np.concatenate([z, np.full((1, D), far)]))
         assert_above_logits(plan, z, bound)
+
+
+def along_projections(plan, ways, k, away, rng):
+    """Rows (n, D) less the mean of component k, `away` nats below its largest density, all of it seen by its ways."""
+    D = plan.means.shape[1]
+    d = min(D, ways_of(D))
+    own = ways[k * ways_of(D) : k * ways_of(D) + d, :D].astype(float)
+    columns = np.linalg.qr(np.linalg.solve(plan.factor[k], own.T))[0]
+    direction = rng.normal(size=(len(away), d))
+    direction *= np.sqrt(2 * away)[:, None] / np.linalg.norm(direction, axis=1, keepdims=True)
+    return np.linalg.solve(plan.factor[k].T, columns @ direction.T).T
 
 
 def bounds_of(plan, ways, z):
@@ -153,12 +162,8 @@ def test_bounds_along_the_projections_are_tight(D):
     model = wishart(3, D, 0.3, seed=D, condition=1e3)
     plan = model._prepare().plan
     ways = screen.Screen(plan).ways
-    d = ways_of(D)
-    columns = np.linalg.solve(plan.factor[0], ways[:d, :D].T)
-    whitened = columns @ np.random.default_rng(0).normal(size=d)
-    whitened *= np.sqrt(2 * 30.0) / np.linalg.norm(whitened)
-    away = np.linalg.solve(plan.factor[0].T, whitened)
-    bound = bounds_of(plan, ways, (plan.means[0] + away)[None])[0, 0]
+    away = along_projections(plan, ways, 0, np.array([30.0]), np.random.default_rng(0))
+    bound = bounds_of(plan, ways, plan.means[:1] + away)[0, 0]
     assert 0.0 <= bound - (plan.const[0] - 30.0) < 0.05
 
 
@@ -181,13 +186,26 @@ def test_rows_on_the_edge_of_the_bound(monkeypatch, D, condition):
     assert_same(both(monkeypatch, model, rows), rounding_of(plan, rows))
 
 
-def test_rows_too_far_for_single_precision_are_left_to_the_centred_form(monkeypatch):
-    model = wishart(8, 16, 3.0)
+@pytest.mark.parametrize("far", [1e9, 1e35, 1e150])
+def test_rows_that_are_very_far_go_to_the_centred_form_at_once(monkeypatch, far):
+    """The dense form could not take them either; beside a narrow component, an infinite distance spoils no sum."""
+    model = wishart(8, 16, 1.0)
+    covariances = model.covariances.copy()
+    covariances[3] *= 1e-9
+    model = Mixture(model.weights, model.means, covariances, "full")
     rows = model.sample(2000, 4)[0]
-    rows[77] = 1e35
+    rows[77] = far
+    monkeypatch.setenv("STREAMGMM_KERNELS", "plain")
+    plain = kernels.run(model._prepare().plan, rows, None, statistics=False).totals
+    asked = []
+    real = vector.dense
+    monkeypatch.setattr(vector, "dense", lambda *arguments: asked.append(real(*arguments)))
     (a, out_a), (b, out_b) = both(monkeypatch, model, rows)
+    assert len(asked) == 1, "the screened form left rows to the dense one"
     np.testing.assert_allclose(out_b["logp"], out_a["logp"], rtol=1e-12)
     np.testing.assert_allclose(b.centred[1], a.centred[1], rtol=1e-9)
+    for totals in (a.totals, b.totals):
+        np.testing.assert_allclose(totals, plain, rtol=1e-9)
 
 
 def test_a_component_of_little_weight_is_evaluated_everywhere(monkeypatch):

@@ -2,50 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from streamgmm.kernels._vector import LANES, _doubles, _fma, _int64, _load, _pointer, _splat, _store
+from streamgmm.kernels._vector import LANES, _doubles, _fma, _int32, _int64, _load, _pointer, _singles, _splat, _store
 
 _PANEL_VECTORS = 4
 
 
 class _Sums:
-    """A tile of sums in stack slots, which LLVM turns into registers: rows of vectors, begun from memory."""
+    """A tile of sums, rows of vectors, in stack slots that LLVM turns into registers."""
 
-    def __init__(
-        self, builder: Any, rows: list[Any], n_vectors: int, start: Callable[[int], Any] | None = None
-    ) -> None:
+    def __init__(self, builder: Any, begin: list[list[Any]]) -> None:
         self._builder = builder
-        self._places = [[builder.gep(row, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)] for row in rows]
-        self.slots = [[cgutils.alloca_once(builder, _doubles) for _ in range(n_vectors)] for _ in rows]
-        for m, places in enumerate(self._places):
-            begin = None if start is None else start(m)
-            for slot, place in zip(self.slots[m], places, strict=True):
-                builder.store(_load(builder, place) if begin is None else begin, slot)
+        self.slots = [[cgutils.alloca_once(builder, value.type) for value in row] for row in begin]
+        for slots, values in zip(self.slots, begin, strict=True):
+            for slot, value in zip(slots, values, strict=True):
+                builder.store(value, slot)
 
-    def add(self, m: int, scalar: Any, vectors: list[Any]) -> None:
-        """sums[m] += scalar * vectors."""
-        factor = _splat(self._builder, scalar)
-        for slot, value in zip(self.slots[m], vectors, strict=True):
-            self._builder.store(_fma(self._builder, factor, value, self._builder.load(slot)), slot)
-
-    def step(self, scalars: list[Any], row: Any) -> None:
-        """sums[m] += scalars[m] * row for all m, the scalars and the row given by where they stand."""
+    def add(self, m: int, vectors: list[Any], factors: list[Any] | None = None) -> None:
+        """sums[m] += factors * vectors, vector by vector; += vectors without factors."""
         builder = self._builder
-        places = [builder.gep(row, [ir.Constant(_int64, v * LANES)]) for v in range(len(self.slots[0]))]
-        vectors = [_load(builder, place) for place in places]
-        for m, pointer in enumerate(scalars):
-            self.add(m, builder.load(pointer), vectors)
+        for v, (slot, value) in enumerate(zip(self.slots[m], vectors, strict=True)):
+            old = builder.load(slot)
+            builder.store(builder.fadd(value, old) if factors is None else _fma(builder, factors[v], value, old), slot)
 
-    def put_back(self) -> None:
-        for slots, places in zip(self.slots, self._places, strict=True):
-            for slot, place in zip(slots, places, strict=True):
+    def step(self, scalars: list[Any], vectors: list[Any]) -> None:
+        """sums[m] += scalar m * vectors for all m, the scalars given by where they stand."""
+        for m, pointer in enumerate(scalars):
+            factor = _splat(self._builder, self._builder.load(pointer), vectors[0].type)
+            self.add(m, vectors, [factor] * len(vectors))
+
+    def put(self, places: list[list[Any]]) -> None:
+        for slots, row in zip(self.slots, places, strict=True):
+            for slot, place in zip(slots, row, strict=True):
                 _store(self._builder, self._builder.load(slot), place)
+
+
+def _along(builder: Any, pointer: Any, n_vectors: int, lanes: int = LANES) -> list[Any]:
+    """Where vectors side by side begin."""
+    return [builder.gep(pointer, [ir.Constant(_int64, v * lanes)]) for v in range(n_vectors)]
+
+
+def _down(builder: Any, pointer: Any, stride: Any, n_rows: int) -> list[Any]:
+    """Where rows one below the other begin."""
+    return [builder.gep(pointer, [builder.mul(stride, ir.Constant(_int64, m))]) for m in range(n_rows)]
+
+
+def _vectors(builder: Any, places: list[Any], kind: Any = _doubles) -> list[Any]:
+    return [_load(builder, place, kind) for place in places]
 
 
 def logit_tile(m_rows: int, n_vectors: int, *, onto: bool = False) -> Any:
@@ -60,16 +68,20 @@ def logit_tile(m_rows: int, n_vectors: int, *, onto: bool = False) -> Any:
         def codegen(context, builder, signature, args):
             coef, coef_at, coef_stride, phi, phi_at, phi_stride, q, out, out_at, out_stride = args
             left = _pointer(context, builder, signature.args[0], coef, coef_at)
-            left = [builder.gep(left, [builder.mul(coef_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
+            left = _down(builder, left, coef_stride, m_rows)
             right = _pointer(context, builder, signature.args[3], phi, phi_at)
             target = _pointer(context, builder, signature.args[7], out, out_at)
-            rows = [builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
-            constants = None if onto else lambda m: _splat(builder, builder.load(builder.gep(left[m], [q])))
-            sums = _Sums(builder, rows, n_vectors, constants)
+            places = [_along(builder, row, n_vectors) for row in _down(builder, target, out_stride, m_rows)]
+            if onto:
+                begin = [_vectors(builder, row) for row in places]
+            else:
+                begin = [[_splat(builder, builder.load(builder.gep(row, [q])))] * n_vectors for row in left]
+            sums = _Sums(builder, begin)
             with cgutils.for_range(builder, q) as loop:
                 row = builder.gep(right, [builder.mul(loop.index, phi_stride)])
-                sums.step([builder.gep(pointer, [loop.index]) for pointer in left], row)
-            sums.put_back()
+                scalars = [builder.gep(pointer, [loop.index]) for pointer in left]
+                sums.step(scalars, _vectors(builder, _along(builder, row, n_vectors)))
+            sums.put(places)
             return context.get_dummy_value()
 
         i = types.intp
@@ -92,18 +104,19 @@ def sum_tile(m_rows: int, n_vectors: int) -> Any:
         def codegen(context, builder, signature, args):
             resp, resp_at, resp_stride, panel_stride, panel, psi, psi_at, psi_stride, n, out, out_at, out_stride = args
             left = _pointer(context, builder, signature.args[0], resp, resp_at)
-            left = [builder.gep(left, [builder.mul(resp_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
+            left = _down(builder, left, resp_stride, m_rows)
             right = _pointer(context, builder, signature.args[5], psi, psi_at)
             target = _pointer(context, builder, signature.args[9], out, out_at)
-            rows = [builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
-            sums = _Sums(builder, rows, n_vectors)
+            places = [_along(builder, row, n_vectors) for row in _down(builder, target, out_stride, m_rows)]
+            sums = _Sums(builder, [_vectors(builder, row) for row in places])
             with cgutils.for_range(builder, builder.udiv(n, panel)) as outer:
                 left_panel = [builder.gep(pointer, [builder.mul(outer.index, panel_stride)]) for pointer in left]
                 right_panel = builder.gep(right, [builder.mul(builder.mul(outer.index, panel), psi_stride)])
                 with cgutils.for_range(builder, panel) as loop:
                     row = builder.gep(right_panel, [builder.mul(loop.index, psi_stride)])
-                    sums.step([builder.gep(pointer, [loop.index]) for pointer in left_panel], row)
-            sums.put_back()
+                    scalars = [builder.gep(pointer, [loop.index]) for pointer in left_panel]
+                    sums.step(scalars, _vectors(builder, _along(builder, row, n_vectors)))
+            sums.put(places)
             return context.get_dummy_value()
 
         i = types.intp
@@ -129,24 +142,21 @@ def outer_tile(m_rows: int, n_vectors: int, *, first_moment: bool = False) -> An
             weights = _pointer(context, builder, signature.args[4], weight, ir.Constant(_int64, 0))
             listed = _pointer(context, builder, signature.args[5], chosen, first)
             target = _pointer(context, builder, signature.args[8], out, out_at)
-            targets = [builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
+            targets = _down(builder, target, out_stride, m_rows)
             if first_moment:
                 targets.append(_pointer(context, builder, signature.args[8], out, moment_at))
-            sums = _Sums(builder, targets, n_vectors)
+            places = [_along(builder, row, n_vectors) for row in targets]
+            sums = _Sums(builder, [_vectors(builder, row) for row in places])
             with cgutils.for_range(builder, n) as loop:
                 b = builder.load(builder.gep(listed, [loop.index]))
                 scale = _splat(builder, builder.load(builder.gep(weights, [b])))
-                row = builder.mul(b, stride)
-                scalars, vectors = builder.gep(left, [row]), builder.gep(right, [row])
-                place = [builder.gep(vectors, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)]
-                values = [builder.fmul(scale, _load(builder, at)) for at in place]
-                for m in range(m_rows):
-                    sums.add(m, builder.load(builder.gep(scalars, [ir.Constant(_int64, m)])), values)
+                at = builder.mul(b, stride)
+                row = _vectors(builder, _along(builder, builder.gep(right, [at]), n_vectors))
+                row = [builder.fmul(scale, value) for value in row]
+                sums.step(_along(builder, builder.gep(left, [at]), m_rows, 1), row)
                 if first_moment:
-                    for v, value in enumerate(values):
-                        slot = sums.slots[m_rows][v]
-                        builder.store(builder.fadd(value, builder.load(slot)), slot)
-            sums.put_back()
+                    sums.add(m_rows, row)
+            sums.put(places)
             return context.get_dummy_value()
 
         i = types.intp
@@ -174,19 +184,21 @@ def quadratic_tile(m_rows: int, n_vectors: int, *, square: bool = False) -> Any:
             linear = _pointer(context, builder, signature.args[0], coef, linear_at)
             right = _pointer(context, builder, signature.args[4], z, z_at)
             target = _pointer(context, builder, signature.args[7], out, out_at)
-            places = [builder.gep(target, [ir.Constant(_int64, v * LANES)]) for v in range(n_vectors)]
+            places = _along(builder, target, n_vectors)
             zero = ir.Constant(_doubles, [0.0] * LANES)
-            start = [zero if square else _splat(builder, builder.load(builder.gep(linear, [i]))) for i in index]
-            sums = _Sums(builder, [target] * m_rows, n_vectors, lambda m: start[m])
+            begin = [zero if square else _splat(builder, builder.load(builder.gep(linear, [i]))) for i in index]
+            sums = _Sums(builder, [[value] * n_vectors for value in begin])
             with cgutils.for_range(builder, first) as loop:
                 row = builder.gep(right, [builder.mul(loop.index, z_stride)])
-                sums.step([builder.gep(pointer, [loop.index]) for pointer in left], row)
-            results = [_load(builder, place) for place in places]
+                scalars = [builder.gep(pointer, [loop.index]) for pointer in left]
+                sums.step(scalars, _vectors(builder, _along(builder, row, n_vectors)))
+            results = _vectors(builder, places)
             for j in range(m_rows):
                 row = builder.gep(right, [builder.mul(index[j], z_stride)])
-                values = [_load(builder, builder.gep(row, [ir.Constant(_int64, v * LANES)])) for v in range(n_vectors)]
+                values = _vectors(builder, _along(builder, row, n_vectors))
                 for m in range(j, m_rows):
-                    sums.add(m, builder.load(builder.gep(left[m], [index[j]])), values)
+                    factor = _splat(builder, builder.load(builder.gep(left[m], [index[j]])))
+                    sums.add(m, values, [factor] * n_vectors)
                 # Row j of the triangle is complete: columns up to j have been added.
                 for v, value in enumerate(values):
                     complete = builder.load(sums.slots[j][v])
@@ -217,8 +229,8 @@ def lane_tile(m_rows: int, n_features: int) -> Any:
             left = _pointer(context, builder, signature.args[0], resp, resp_at)
             right = _pointer(context, builder, signature.args[3], phi, phi_at)
             target = _pointer(context, builder, signature.args[7], out, out_at)
-            rows = [builder.gep(target, [builder.mul(out_stride, ir.Constant(_int64, m))]) for m in range(m_rows)]
-            sums = _Sums(builder, rows, n_features)
+            places = [_along(builder, row, n_features) for row in _down(builder, target, out_stride, m_rows)]
+            sums = _Sums(builder, [_vectors(builder, row) for row in places])
             with cgutils.for_range(builder, panels) as loop:
                 left_panel = builder.gep(left, [builder.mul(loop.index, resp_stride)])
                 right_panel = builder.gep(right, [builder.mul(loop.index, phi_stride)])
@@ -230,13 +242,57 @@ def lane_tile(m_rows: int, n_features: int) -> Any:
                 for v in range(_PANEL_VECTORS):
                     loaded = [part(right_panel, f, v) for f in range(n_features)]
                     for m in range(m_rows):
-                        factor = part(left_panel, m, v)
-                        for slot, value in zip(sums.slots[m], loaded, strict=True):
-                            builder.store(_fma(builder, factor, value, builder.load(slot)), slot)
-            sums.put_back()
+                        sums.add(m, loaded, [part(left_panel, m, v)] * n_features)
+            sums.put(places)
             return context.get_dummy_value()
 
         i = types.intp
         return types.void(resp, i, i, phi, i, i, i, out, i, i), codegen
+
+    return tile
+
+
+def bound_tile(m_rows: int, components: int) -> Any:
+    """out[c, :] = top[c] + scale[c] * sum over ways m of c of (ways[m, q] + sum over f < q of ways[m, f] z[f, :])^2.
+
+    For `components` components of `m_rows` ways in all, and 32 rows. Ways and z are float32, and so are the sums.
+    Arguments: ways, their place and stride; z (q, 32); q; line, and where in it top and scale stand; out and its place.
+    """
+    d = m_rows // components
+    width = _singles.count
+    n_vectors = _PANEL_VECTORS * LANES // width
+
+    @intrinsic
+    def tile(typingctx, ways, ways_at, stride, z, q, line, top_at, scale_at, out, out_at):
+        def codegen(context, builder, signature, args):
+            ways, ways_at, stride, z, q, line, top_at, scale_at, out, out_at = args
+            left = _down(builder, _pointer(context, builder, signature.args[0], ways, ways_at), stride, m_rows)
+            right = _pointer(context, builder, signature.args[3], z, ir.Constant(_int64, 0))
+            target = _pointer(context, builder, signature.args[8], out, out_at)
+            tops, scales = (_pointer(context, builder, signature.args[5], line, at) for at in (top_at, scale_at))
+            begin = [_splat(builder, builder.load(builder.gep(pointer, [q])), _singles) for pointer in left]
+            sums = _Sums(builder, [[value] * n_vectors for value in begin])
+            with cgutils.for_range(builder, q) as loop:
+                row = builder.gep(right, [builder.mul(loop.index, ir.Constant(_int64, n_vectors * width))])
+                scalars = [builder.gep(pointer, [loop.index]) for pointer in left]
+                sums.step(scalars, _vectors(builder, _along(builder, row, n_vectors, width), _singles))
+            for c in range(components):
+                one = [builder.gep(pointer, [ir.Constant(_int64, c)]) for pointer in (tops, scales)]
+                top, scale = (_splat(builder, builder.load(pointer)) for pointer in one)
+                squares = _Sums(builder, [[ir.Constant(_singles, [0.0] * width)] * n_vectors])
+                for slots in sums.slots[c * d : (c + 1) * d]:
+                    side = [builder.load(slot) for slot in slots]
+                    squares.add(0, side, side)
+                for v, slot in enumerate(squares.slots[0]):
+                    value = builder.load(slot)
+                    for first in range(0, width, LANES):
+                        lanes = ir.Constant(ir.VectorType(_int32, LANES), list(range(first, first + LANES)))
+                        half = builder.fpext(builder.shuffle_vector(value, value, lanes), _doubles)
+                        place = builder.gep(target, [ir.Constant(_int64, (c * n_vectors + v) * width + first)])
+                        _store(builder, _fma(builder, scale, half, top), place)
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(ways, i, i, z, i, line, i, i, out, i), codegen
 
     return tile

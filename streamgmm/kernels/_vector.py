@@ -23,6 +23,7 @@ _int64 = ir.IntType(64)
 _int32 = ir.IntType(32)
 _doubles = ir.VectorType(_double, LANES)
 _integers = ir.VectorType(_int64, LANES)
+_singles = ir.VectorType(ir.FloatType(), 2 * LANES)
 _lane_mask = ir.VectorType(ir.IntType(1), LANES)
 
 
@@ -53,8 +54,8 @@ def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def _load(builder: Any, pointer: Any) -> Any:
-    return builder.load(builder.bitcast(pointer, _doubles.as_pointer()), align=8)
+def _load(builder: Any, pointer: Any, kind: Any = _doubles) -> Any:
+    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=4 if kind is _singles else 8)
 
 
 def _store(builder: Any, value: Any, pointer: Any) -> None:
@@ -69,7 +70,8 @@ def _splat(builder: Any, scalar: Any, kind: Any = _doubles) -> Any:
 
 
 def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    return _call(builder, "llvm.fma.v8f64", _doubles, a, b, c)
+    name = "llvm.fma.v16f32" if a.type == _singles else "llvm.fma.v8f64"
+    return _call(builder, name, a.type, a, b, c)
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
@@ -239,6 +241,19 @@ def store(typingctx, value, array, at):
 
     def codegen(context, builder, signature, args):
         _store(builder, args[0], _pointer(context, builder, signature.args[1], *args[1:]))
+        return context.get_dummy_value()
+
+    return types.void(vector, array, types.intp), codegen
+
+
+@intrinsic
+def store_single(typingctx, value, array, at):
+    """array.flat[at : at + 8] = value, rounded, for an array of float32."""
+
+    def codegen(context, builder, signature, args):
+        half = ir.VectorType(ir.FloatType(), LANES)
+        place = builder.bitcast(_pointer(context, builder, signature.args[1], *args[1:]), half.as_pointer())
+        builder.store(builder.fptrunc(args[0], half), place, align=4)
         return context.get_dummy_value()
 
     return types.void(vector, array, types.intp), codegen

@@ -8,19 +8,7 @@ import numpy as np
 
 from streamgmm._jit import bare_jit, inline
 from streamgmm.kernels._tiles import quadratic_tile
-from streamgmm.kernels._vector import (
-    LANES,
-    add,
-    broadcast,
-    fma,
-    highest,
-    load,
-    maximum,
-    mul,
-    store,
-    sub,
-    transpose,
-)
+from streamgmm.kernels._vector import LANES, add, broadcast, fma, highest, load, maximum, mul, store, sub, transpose
 from streamgmm.kernels.feature import FULL, TIED, lengths
 from streamgmm.kernels.panels import finish, frame, label_rows, row_weights, softmax, weigh, write_resp
 from streamgmm.kernels.plan import Array
@@ -28,6 +16,8 @@ from streamgmm.kernels.products import PANEL, START, symmetric_sums
 from streamgmm.kernels.scratch import rounded, zeros
 
 _s44, _s14 = quadratic_tile(4, 4, square=True), quadratic_tile(1, 4, square=True)
+
+_LOWEST = -1e308  # of a logit: an infinite one times its share of 0 would be NaN
 
 
 @inline
@@ -115,7 +105,7 @@ def _panels(
             _distances(triangular, D, roots[0 if family == TIED else k], delta, distance)
             top = broadcast(const[k])
             for v in range(0, PANEL, LANES):
-                store(fma(half, load(distance, v), top), R[0], k * PANEL + v)
+                store(maximum(fma(half, load(distance, v), top), broadcast(_LOWEST)), R[0], k * PANEL + v)
         if label.shape[0] > 0:
             label_rows(R, START, K, base, common, best)
             for b in range(here):

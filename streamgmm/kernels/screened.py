@@ -59,7 +59,6 @@ SPAN = 2048
 """Rows that are screened together; a multiple of PANEL."""
 SHIFTED = 72
 """What rows of responsibilities are apart beyond a span: at a power of two they would share sets of the cache."""
-_MOST = 1e60  # of |z|^2: numbers must stay what they are in single precision
 _BATCH = 64
 """Rows whose outer products are added together: what they need stays in the first-level cache."""
 _q44, _q41 = quadratic_tile(4, 4), quadratic_tile(4, 1)
@@ -142,7 +141,7 @@ def _spans(
             at = u * D8 * PANEL
             frame(rows, first + u * PANEL, first + count - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
             here_largest = largest_norm(norm, u * PANEL, PANEL)
-            good[u] = here_largest < _MOST
+            good[u] = here_largest < np.inf
             if good[u]:
                 for k in range(K):
                     good[u] &= narrow[k] * (math.sqrt(here_largest) + radius[k]) ** 2 < 1.0
