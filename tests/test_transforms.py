@@ -202,7 +202,7 @@ MAPS = {
 }
 
 
-@pytest.mark.parametrize("form", ["plain", "auto", "screened"])
+@pytest.mark.parametrize("form", ["reference", "vector", "screened"])
 @pytest.mark.parametrize("affine", MAPS)
 @pytest.mark.parametrize("name", ["full", "tied", "diag", "spherical"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -1,43 +1,40 @@
-"""Compiled loops over bare arrays. `run` picks the form, block by block; nothing here knows a Python object."""
+"""The E-step over bare arrays. `run` picks the form by the size of the pass; nothing here knows a Python object.
+
+Small passes are done by NumPy (`reference`), all others by compiled loops, block by block: `screened` where few
+components matter to a row, `vector` densely, `centred_vector` what these leave.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
+from collections.abc import Callable
+from contextvars import ContextVar
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.kernels.plan import Array, Family, Plan
+from streamgmm.kernels import reference
+from streamgmm.kernels.plan import Array, Family, NonFiniteRowError, Plan, Sums
 
-__all__ = ["FORMS", "Array", "Family", "NonFiniteRowError", "Plan", "Sums", "form", "run", "warmup"]
+__all__ = [
+    "FORMS", "Array", "Family", "NonFiniteRowError", "Plan", "Sums", "form", "in_all", "run", "small", "warmup",
+]  # fmt: skip
 
-FORMS = ("auto", "plain", "vector", "screened")
+FORMS = ("auto", "reference", "vector", "screened")
+_OLD_NAMES = {"plain": "reference"}
 _log = logging.getLogger(__name__)
-_PLAIN_BLOCK = 256
 _NONE = np.empty(0)
 _NONE_INT = np.empty(0, np.int64)
 _NONE_2D = np.empty((0, 0))
 _NONE_3D = np.empty((0, 0, 0))
 
-
-class NonFiniteRowError(ValueError):
-    """A row holds NaN or infinity; `row` is its position in the rows that were passed."""
-
-    def __init__(self, row: int) -> None:
-        super().__init__(row)
-        self.row = row
-
-
-class Sums(NamedTuple):
-    """Raw sums of one run, in the frame of the plan; without statistics only the totals are filled."""
-
-    feature: Array  # (K, p) sum of w r phi; zeros where no block took the feature form
-    quad: Array  # (D (D + 1) / 2,) TIED: sum of w z z^T
-    centred: tuple[Array, Array, Array, Array] | None  # mu_k; sum of w r, w r (z - mu_k), w r (z - mu_k)(z - mu_k)^T
-    totals: Array  # (5,) sum of w log p, w entropy, w log max r, w; rows of positive weight
+SMALL = 16e6
+"""Size of a pass (see `small`) below which the reference form is taken."""
+_rows_in_all: ContextVar[float | None] = ContextVar("rows_in_all", default=None)
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -47,55 +44,96 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
+# Which form ----------------------------------------------------------------------------------------------------------
+
+
+def small(n_rows: float, K: int, p: int) -> bool:
+    """Whether a pass over `n_rows` rows, with K components of p features, is not worth compiled code.
+
+    The size of a pass is n K (p + 8) multiply-adds: one product, and 8 for what each responsibility costs besides.
+    Nothing else enters, so that a fit has the same form, and the same bits, however its rows are cut and wherever they
+    are read.
+    """
+    return n_rows * K * (p + 8) <= SMALL
+
+
+def in_all[T](n_rows: int | None, task: Callable[..., T], *arguments: Any) -> T:
+    """``task(*arguments)``, a part of a pass over `n_rows` rows; None where nobody knows how many: then many.
+
+    Without this the rows of each call count as all there are.
+    """
+    token = _rows_in_all.set(math.inf if n_rows is None else n_rows)
+    try:
+        return task(*arguments)
+    finally:
+        _rows_in_all.reset(token)
+
+
+def is_small(n_rows: int, K: int, p: int) -> bool:
+    """`small` for the pass that a call with `n_rows` rows is part of, unless a form is forced."""
+    asked = _asked()
+    if asked != "auto":
+        return asked == "reference"
+    in_all = _rows_in_all.get()
+    return small(n_rows if in_all is None else in_all, K, p)
+
+
+def _asked() -> str:
+    asked = os.environ.get("STREAMGMM_KERNELS", "auto")
+    asked = _OLD_NAMES.get(asked, asked)
+    if asked not in FORMS:
+        raise ValueError(f"STREAMGMM_KERNELS must be one of {', '.join(FORMS)}; got {asked!r}.")
+    return asked
+
+
 @cache
-def _vectors_work(few: bool) -> bool:
-    """Whether the hand-tiled form, that for few features or the other, compiles here: it wants 512-bit vectors."""
+def _vectors_work(few: bool, dtype: str = "float64") -> str:
+    """Why the hand-tiled form, that for few features or the other, does not run here; empty where it does."""
     try:
         import llvmlite.binding as llvm
 
         from streamgmm.kernels import vector
         from streamgmm.kernels.products import PANEL
-    except Exception as error:  # whatever a foreign Numba or LLVM says, the plain form serves
-        _log.info("Hand-tiled kernels are not available (%s): using the plain ones.", error)
-        return False
+    except Exception as error:  # whatever a foreign Numba or LLVM says, the reference form serves
+        return f"they cannot be imported: {error}"
     if not llvm.get_host_cpu_features().get("avx512f", False):
-        _log.info("This processor has no 512-bit vectors: using the plain kernels.")
-        return False
+        return "this processor has no 512-bit vectors"
     try:
-        _run_tiny(Family.SPHERICAL if few else Family.TIED, vector.dense, PANEL, np.float64)
+        _run_tiny(Family.SPHERICAL if few else Family.TIED, vector.dense, PANEL, np.dtype(dtype))
     except Exception as error:
-        _log.info("Hand-tiled kernels do not compile here (%s): using the plain ones.", error)
-        return False
-    return True
+        return f"they do not compile: {error}"
+    return ""
 
 
-def form(family: Family = Family.TIED, D: int = 1) -> str:
-    """The form in use for models of D features; the environment variable STREAMGMM_KERNELS forces one of `FORMS`.
+def form(family: Family = Family.TIED, D: int = 1, dtype: Any = np.float64) -> str:
+    """The form in use for large tables and models of D features; STREAMGMM_KERNELS in the environment forces one.
 
-    "plain" and "vector" take every row densely, "screened" screens wherever it can, "auto" where it pays.
+    "reference" is NumPy alone, "vector" takes every row densely, "screened" screens wherever it can, "auto" where it
+    pays, and takes the reference form for tables that are `small`. ("plain" is an old name of "reference".)
+
+    Raises
+    ------
+    ValueError
+        Where the environment asks for what is not there, or cannot run on this processor.
     """
-    asked = os.environ.get("STREAMGMM_KERNELS", "auto")
-    if asked not in FORMS:
-        raise ValueError(f"STREAMGMM_KERNELS must be one of {', '.join(FORMS)}; got {asked!r}.")
-    if asked == "auto":
-        from streamgmm.kernels.lanes import suits
+    asked = _asked()
+    if asked == "reference":
+        return asked
+    reason = _vectors_work(D <= 4 and family != Family.TIED, np.dtype(dtype).name)
+    if not reason:
+        return asked
+    if asked != "auto":
+        raise ValueError(
+            f'STREAMGMM_KERNELS={asked}: the hand-tiled kernels cannot run here ({reason}). Expected "auto" or '
+            '"reference" on this machine; unset STREAMGMM_KERNELS.'
+        )
+    _say_once(reason)
+    return "reference"
 
-        return asked if _vectors_work(suits(family, D)) else "plain"
-    return asked
 
-
-def _forms(chosen: str, n: int) -> tuple[Any, Any, int]:
-    """The dense form, the centred one, and their rows per block."""
-    if chosen != "plain":
-        from streamgmm.kernels.centred_vector import centred_vector
-        from streamgmm.kernels.products import PANEL
-        from streamgmm.kernels.vector import dense
-
-        return dense, centred_vector, PANEL
-    from streamgmm.kernels.centred import centred
-    from streamgmm.kernels.feature import feature
-
-    return feature, centred, max(1, min(_PLAIN_BLOCK, n))
+@cache
+def _say_once(reason: str) -> None:
+    _log.info("No hand-tiled kernels, %s: using the reference form, in NumPy, for tables of any size.", reason)
 
 
 def _crowd(chosen: str, plan: Plan) -> float:
@@ -126,6 +164,10 @@ def _run_tiny(family: Family, dense: Any, block: int, dtype: Any) -> None:
 
 def warmup(dtypes: tuple[Any, ...] = (np.float64, np.float32)) -> None:
     """Compile every kernel for rows of the given types, or load it from the cache on disk."""
+    in_all(None, _warmup, dtypes)
+
+
+def _warmup(dtypes: tuple[Any, ...]) -> None:
     none, one = np.zeros(1), np.ones((1, 1))
     D = 5
     many = Plan(
@@ -133,11 +175,13 @@ def warmup(dtypes: tuple[Any, ...] = (np.float64, np.float32)) -> None:
         none,
     )  # fmt: skip
     for dtype in dtypes:
+        if form(Family.FULL, D, dtype) == "reference":
+            continue
         rows = np.zeros((1, 1), dtype)
         for narrow in (0.0, np.inf):  # the feature form takes the block, the centred form takes it
             few = Plan(Family.DIAG, none, one, np.zeros((1, 3)), one, one, none, -np.inf, none + narrow, none)
             run(few, rows, None, statistics=True)
-        for crowd in (0.0, 0.5, 1.0) if form() != "plain" else ():  # dense; asked first; screened
+        for crowd in (0.0, 0.5, 1.0):  # dense; asked first; screened
             run(many, np.zeros((1, D), dtype), None, statistics=True, crowd=crowd)
 
 
@@ -163,11 +207,16 @@ def run(
     """
     n, D = len(rows), len(plan.whiten)
     K, p = plan.coef.shape
+    chosen = "reference" if crowd is None and is_small(n, K, p) else form(plan.family, D, rows.dtype)
+    if chosen == "reference":
+        return reference.run(plan, rows, weight, statistics=statistics, logp=logp, resp=resp, label=label)
+    from streamgmm.kernels.centred_vector import centred_vector
+    from streamgmm.kernels.products import PANEL
+    from streamgmm.kernels.vector import dense
+
     rows = _read_only(rows)
     w = _read_only(_NONE if weight is None else weight)
-    chosen = form(plan.family, D)
-    dense, centred, block = _forms(chosen, n)
-    done = np.zeros(-(-n // block), np.uint8)
+    done = np.zeros(-(-n // PANEL), np.uint8)
     sums = np.zeros((K, p)) if statistics else _NONE_2D
     quad = np.zeros(D * (D + 1) // 2) if statistics and plan.family == Family.TIED else _NONE
     totals = np.zeros(5)
@@ -193,7 +242,7 @@ def run(
             )  # fmt: skip
             left = not done.all()
     if left:  # the form has scratch of its own to fill
-        dense(family, rows, w, shift, whiten, coef, base, narrow, radius, block, done, *outputs, sums, quad, totals)
+        dense(family, rows, w, shift, whiten, coef, base, narrow, radius, PANEL, done, *outputs, sums, quad, totals)
     if crowd > 0:
         done[done == FAR] = 0
     moments = None
@@ -203,9 +252,10 @@ def run(
         if statistics:
             shape = factor.shape
             moments = np.zeros(K), np.zeros((K, D)), np.zeros(shape)
-        bad = centred(
-            family, rows, w, shift, whiten, means, factor, const, base, block, done, *outputs,
-            *(moments or (_NONE, _NONE_2D, _NONE_3D)), totals,
+        mass, first, second = moments or (_NONE, _NONE_2D, _NONE_3D)
+        bad = centred_vector(
+            family, rows, w, shift, whiten, means, factor, const, base, PANEL, done, *outputs, mass, first, second,
+            totals,
         )  # fmt: skip
         if bad >= 0:
             raise NonFiniteRowError(bad)

@@ -9,9 +9,8 @@ import numpy as np
 from streamgmm._jit import bare_jit, inline
 from streamgmm.kernels._tiles import quadratic_tile
 from streamgmm.kernels._vector import LANES, add, broadcast, fma, highest, load, maximum, mul, store, sub, transpose
-from streamgmm.kernels.feature import FULL, TIED, lengths
-from streamgmm.kernels.panels import finish, frame, label_rows, row_weights, softmax, weigh, write_resp
-from streamgmm.kernels.plan import Array
+from streamgmm.kernels.panels import finish, frame, label_rows, lengths, row_weights, softmax, weigh, write_resp
+from streamgmm.kernels.plan import FULL, TIED, Array
 from streamgmm.kernels.products import PANEL, START, symmetric_sums
 from streamgmm.kernels.scratch import rounded, zeros
 
@@ -142,7 +141,19 @@ def centred_vector(
     base: float, block: int, done: Any, logp: Array, resp: Array, label: Any, mass: Array, first_moment: Array,
     second_moment: Array, totals: Array,
 ) -> int:  # fmt: skip
-    """What `centred` does, with the same arguments; `block` is `PANEL`."""
+    """One E-step over the panels of `rows` that are not done; returns the first row that is not finite, or -1.
+
+    Parameters
+    ----------
+    family, rows, weight, shift, whiten, base, block, logp, resp, label, totals : as in `vector.dense`
+    means : (K, D)                                                        # IN
+    factor : (K, D, D), (1, D, D) for TIED; (K, D, 1) for DIAG, SPHERICAL # IN
+    const : (K,)                                                          # IN
+    done : (ceil(n / block),) uint8                                       # INOUT set to 1 where the panel was taken
+    mass : (K,) or (0,)                                                   # INOUT += sum of w r
+    first_moment : (K, D)                                                 # INOUT += sum of w r (z - mu_k)
+    second_moment : (K, D, D), (1, D, D) for TIED, (K, D, 1)              # INOUT += sum of w r (z - mu_k)(z - mu_k)^T
+    """
     if block != PANEL:
         raise ValueError(f"Expected blocks of {PANEL} rows, got {block}.")
     K, D = means.shape

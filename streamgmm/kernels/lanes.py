@@ -14,7 +14,6 @@ import numpy as np
 from streamgmm._jit import bare_jit, inline
 from streamgmm.kernels._elementary import log
 from streamgmm.kernels._vector import LANES, add, broadcast, fma, load, mul, reciprocal, store, sub, total
-from streamgmm.kernels.feature import TIED, lengths
 from streamgmm.kernels.panels import (
     accurate,
     columns,
@@ -22,12 +21,13 @@ from streamgmm.kernels.panels import (
     frame,
     label_rows,
     largest_norm,
+    lengths,
     row_weights,
     softmax,
     within,
     write_resp,
 )
-from streamgmm.kernels.plan import Array
+from streamgmm.kernels.plan import TIED, Array
 from streamgmm.kernels.products import PANEL, START, accumulate_by_lane, logits
 from streamgmm.kernels.scratch import rounded, zeros
 
@@ -164,7 +164,7 @@ def dense(
     family: int, rows: Any, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array,
     radius: Array, done: Any, logp: Array, resp: Array, label: Any, sums: Array, totals: Array,
 ) -> None:  # fmt: skip
-    """What `feature` does, with the same arguments."""
+    """What `vector.dense` does, with the same arguments."""
     D = whiten.shape[0]
     K, q = coef.shape
     panels = max(1, min(batch_panels(K, q), len(done)))

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from streamgmm._jit import inline, jit
-from streamgmm.kernels.feature import FULL, TIED, softmax
+from streamgmm.kernels.plan import FULL, TIED
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -100,6 +100,63 @@ def _cholesky(matrix, perm, lower):
                 lower[i, j] = s / lower[j, j]
 
 
+@inline
+def softmax(logits, first, count, weight, base, common, logp, resp, label, totals):
+    """Turn logits (K, B) into weighted responsibilities in place, add to the totals, write what was asked for.
+
+    totals: sum of w log p, of w entropy, of w log max r, of w, and the number of rows of positive weight.
+    """
+    K, B = logits.shape
+    for b in range(count):
+        row = first + b
+        top = -math.inf
+        best = 0
+        for k in range(K):
+            if logits[k, b] > top:
+                top = logits[k, b]
+                best = k
+        base_b = base - common[b]
+        if base_b > top:
+            top = base_b
+            best = -1
+        if top == -math.inf:
+            top = 0.0
+        s = math.exp(base_b - top)
+        h = s * (base_b - top) if s > 0.0 else 0.0
+        for k in range(K):
+            d = logits[k, b] - top
+            e = math.exp(d)
+            s += e
+            if e > 0.0:
+                h += e * d
+            logits[k, b] = e
+        log_s = math.log(s)
+        w = weight[row] if weight.shape[0] > 0 else 1.0
+        value = top + log_s + common[b]
+        if w > 0.0:
+            totals[0] += w * value
+            totals[1] += w * (log_s - h / s)
+            totals[2] -= w * log_s
+            totals[3] += w
+            totals[4] += 1.0
+        scale = 1.0 / s
+        if logp.shape[0] > 0:
+            logp[row] = value
+        if label.shape[0] > 0:
+            label[row] = best
+        if resp.shape[0] > 0:
+            for k in range(K):
+                resp[row, k] = logits[k, b] * scale
+            if resp.shape[1] > K:
+                resp[row, K] = math.exp(base_b - top) * scale
+        scale *= w
+        for k in range(K):
+            logits[k, b] *= scale
+    for b in range(count, B):
+        for k in range(K):
+            logits[k, b] = 0.0
+
+
 @jit
 def missing(
     family, rows, weight, starts, log_weights, means, covariances, log_noise, box, block, logp, resp, label, filled,
@@ -109,7 +166,7 @@ def missing(
 
     Parameters
     ----------
-    family, weight, logp, resp, label, totals : as in `feature`
+    family, weight, logp, resp, label, totals : as in `vector.dense`
     rows : (n, D), no row without an observed entry                       # IN
     starts : (G + 1,) where each pattern begins                           # IN
     log_weights : (K,), means : (K, D)                                    # IN in the units of the data
@@ -118,7 +175,7 @@ def missing(
     box : (2, D) its corners, or (0, 0)                                   # IN
     block : int                                                           # IN  rows handled together
     filled : (n, D) or (0, 0)                                             # OUT missing entries, by conditional mean
-    mass, first_moment, second_moment : as in `centred`, in the units of the data, about `means`    # INOUT
+    mass, first_moment, second_moment : as in `centred_vector`, in the units of the data, about `means`    # INOUT
     The entropy in `totals` includes that of the missing parts where statistics are taken.
     """
     D = rows.shape[1]

@@ -25,8 +25,24 @@ from streamgmm.kernels._vector import (
     total,
     transpose,
 )
-from streamgmm.kernels.feature import DIAG, FULL, SPHERICAL, TOLERANCE
+from streamgmm.kernels.plan import DIAG, FULL, SPHERICAL, TOLERANCE
 from streamgmm.kernels.products import PANEL
+
+
+@inline
+def lengths(whiten, features, until):
+    """until (D,) = how many features each frame coordinate is made of; 0 where it is its own feature, scaled."""
+    D, F = whiten.shape
+    for i in range(D):
+        until[i] = 0 if features > F else F
+    if F > 1:
+        lower = D == F
+        for i in range(D):
+            for j in range(i + 1, F):
+                lower = lower and whiten[i, j] == 0.0
+        if lower:
+            for i in range(D):
+                until[i] = i + 1
 
 
 @inline

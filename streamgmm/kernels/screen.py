@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from streamgmm._jit import bare_jit
 from streamgmm.kernels._vector import LANES, append_where, broadcast, load, maximum, sub
 from streamgmm.kernels.bounds import ROWS, ways_of
-from streamgmm.kernels.feature import lengths
-from streamgmm.kernels.panels import frame
+from streamgmm.kernels.panels import frame, lengths
 from streamgmm.kernels.plan import Array, Family, Plan
 from streamgmm.kernels.products import PANEL, START, STRIP, logits_of_products
 from streamgmm.kernels.scratch import rounded, zeros

@@ -36,13 +36,13 @@ from streamgmm.kernels._vector import (
     transpose,
 )
 from streamgmm.kernels.bounds import upper_bounds, ways_of
-from streamgmm.kernels.feature import lengths
 from streamgmm.kernels.panels import (
     accurate,
     finish,
     frame,
     label_rows,
     largest_norm,
+    lengths,
     row_weights,
     softmax,
     weigh,
@@ -302,7 +302,7 @@ def screened(
 
     Parameters
     ----------
-    rows, weight, shift, whiten, coef, base, narrow, radius, logp, resp, label, sums, totals : as in `feature`
+    rows, weight, shift, whiten, coef, base, narrow, radius, logp, resp, label, sums, totals : as in `vector.dense`
     const : (K,)                                        # IN  largest possible logit of each component
     ways : (K d, D + 1) float32                         # IN  projections, see `Screen`
     always : (K,) uint8                                 # IN  components to be evaluated everywhere

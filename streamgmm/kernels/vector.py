@@ -1,4 +1,4 @@
-"""Feature form, hand-tiled: what `feature` does, with both products in register tiles and nothing between in memory.
+"""The feature form (see `reference`), hand-tiled: with both products in register tiles and nothing between in memory.
 
 Rows are taken in panels of 32, several panels to a batch. E-step, panel by panel with one lane per row: frame
 coordinates z, features phi, logits = coef phi, softmax. M-step for the whole batch with one lane per feature: sums +=
@@ -14,7 +14,6 @@ import numpy as np
 from streamgmm._jit import bare_jit, helper, inline
 from streamgmm.kernels import lanes
 from streamgmm.kernels._vector import LANES, add, broadcast, fma, load, mul, store, total, transpose
-from streamgmm.kernels.feature import DIAG, FULL, SPHERICAL, TIED, lengths
 from streamgmm.kernels.panels import (
     accurate,
     columns,
@@ -22,13 +21,14 @@ from streamgmm.kernels.panels import (
     frame,
     label_rows,
     largest_norm,
+    lengths,
     row_weights,
     softmax,
     weigh,
     within,
     write_resp,
 )
-from streamgmm.kernels.plan import Array
+from streamgmm.kernels.plan import DIAG, FULL, SPHERICAL, TIED, Array
 from streamgmm.kernels.products import (
     PANEL,
     SPILL,
@@ -202,7 +202,23 @@ def dense(
     family: int, rows: Any, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array,
     radius: Array, block: int, done: Any, logp: Array, resp: Array, label: Any, sums: Array, quad: Array, totals: Array,
 ) -> None:  # fmt: skip
-    """What `feature` does, with the same arguments; `block` is `PANEL`."""
+    """One E-step over the panels of `rows` for which the feature form is accurate.
+
+    Parameters
+    ----------
+    family : int                                        # IN
+    rows : (n, D) float32 or float64, read-only          # IN
+    weight : (n,) float64 or (0,) for none               # IN
+    shift, whiten, coef, base, narrow, radius            # IN, see `Plan`
+    block : int                                          # IN  rows per entry of `done`: `PANEL`
+    done : (ceil(n / block),) uint8                      # INOUT 0: to do; set to 1 where the panel was taken
+    logp : (n,) or (0,)                                  # OUT log p(x)
+    resp : (n, K), (n, K + 1) with a background, (0, 0)  # OUT responsibilities, not weighted
+    label : (n,) int64 or (0,)                           # OUT argmax of the responsibilities, -1 the background
+    sums : (K, p) or (0, 0) to leave out the statistics  # INOUT += sum of w r phi
+    quad : (D (D + 1) / 2,) or (0,), TIED only           # INOUT += sum of w (1 - background) z z^T, packed i >= j
+    totals : (5,)                                        # INOUT += see `Sums`
+    """
     if block != PANEL:
         raise ValueError(f"Expected blocks of {PANEL} rows, got {block}.")
     D = whiten.shape[0]
