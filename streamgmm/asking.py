@@ -11,6 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.mixture import Mixture
 from streamgmm.projection import Projection
+from streamgmm.sources.arranged import select_names
+from streamgmm.sources.tables import is_frame
 
 Array = NDArray[np.float64]
 
@@ -62,7 +64,11 @@ class Asking:
         >>> mean.ravel(), covariance.ravel()
         (array([ 1., -1.]), array([0.75, 0.75]))
         """
-        return self._fitted("regression").regression(X, self._numbers(given))
+        model, numbers = self._fitted("regression"), self._numbers(given)
+        known = getattr(self, "feature_names_in_", None)
+        if known is not None and is_frame(X):
+            X = select_names(X, [str(known[i]) for i in np.atleast_1d(np.asarray(numbers))])
+        return model.regression(X, numbers)
 
     def merge_components(
         self, groups: Sequence[Sequence[int]] | None = None, *, n_components: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
@@ -12,6 +13,7 @@ from streamgmm import plotting
 from streamgmm.predicting import Predicting
 from streamgmm.projection import Projection
 from streamgmm.seeding import survey
+from streamgmm.sources.arranged import matched
 from streamgmm.sources.base import Source
 from streamgmm.storing import Stored
 from streamgmm.values import Values
@@ -61,7 +63,12 @@ class Fitted(Values, Predicting, Stored):
                     "warm_start=False; or fit gm.projection_.apply(X), starting from means_init=gm.means_."
                 )
             self.__dict__.pop("projection_")
-        return super()._source(X, sample_weight, reset=reset)
+        known = self._known_names if reset and getattr(self, "warm_start", False) and hasattr(self, "mixture_") else ()
+        source = super()._source(X, sample_weight, reset=reset)
+        if known:
+            found, self.feature_names_in_ = self._known_names, np.array(known, dtype=object)
+            source = matched(source, known, found or None)
+        return source
 
     def _seen(self, X: Any, sample_weight: ArrayLike | None = None) -> Source:
         source = self._source(X, sample_weight, reset=False)

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import validate_data
 
 from streamgmm.covariance import family
 from streamgmm.em import non_finite
@@ -69,7 +68,7 @@ class Partial(Reader, MixtureParameters):
                 self._learn(*chunk.load(), chunk)
             return self
         if not self._plain(X):
-            X = validate_data(self, X, reset=self._fresh, dtype=np.float64, ensure_all_finite=False, order="C")
+            X = self._checked(X, self._fresh, 1, dtype=np.float64, order="C")
         self._learn(X, check_weight(sample_weight, len(X)))
         return self
 

@@ -15,9 +15,11 @@ from sklearn.utils.validation import validate_data
 from streamgmm.em import non_finite
 from streamgmm.executors import Executor, Threads, single_threaded_blas
 from streamgmm.kernels import NonFiniteRowError
-from streamgmm.sources import array_source, is_array_like, open_source
+from streamgmm.sources import array_source, is_array_like, open_quietly, open_source, refuse_unreadable
+from streamgmm.sources.arranged import matched
 from streamgmm.sources.base import Chunk, Source
-from streamgmm.sources.tables import without_numbers
+from streamgmm.sources.labels import tell_left_out
+from streamgmm.sources.tables import with_text_names, without_labels, without_numbers
 from streamgmm.weights import check_weight
 
 
@@ -35,27 +37,43 @@ class Reader:
         if is_array_like(X):
             rows = self._checked(X, reset)
             return array_source(rows, check_weight(sample_weight, len(rows)))
-        source = X if isinstance(X, Source) else open_source(X, weight=sample_weight)
+        known = () if reset else self._known_names
+        source = X if isinstance(X, Source) else _opened(X, sample_weight, known, tell=reset)
         if reset:
             self.n_features_in_ = source.n_features
             self._name_features(source.feature_names)
-        elif source.n_features != self.n_features_in_:
+            return source
+        if known:
+            source = matched(source, known)
+        if source.n_features != self.n_features_in_:
             raise ValueError(
                 f"X has {source.n_features} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input."
             )
         return source
 
-    def _checked(self, X: Any, reset: bool) -> NDArray[Any]:
-        """An array of numbers by scikit-learn's rules."""
-        fewest = self._fewest_rows if reset else 1
+    @property
+    def _known_names(self) -> tuple[str, ...]:
+        """What the features of the fit are called; nothing where nobody said."""
+        return tuple(getattr(self, "feature_names_in_", ()))
+
+    def _checked(self, X: Any, reset: bool, fewest: int | None = None, **form: Any) -> NDArray[Any]:
+        """An array of numbers by scikit-learn's rules, of at least `fewest` rows; frames without their row labels."""
+        refuse_unreadable(X)
+        least = (self._fewest_rows if fewest is None else fewest) if reset else 1
+        known = () if reset else self._known_names
+        X, labels = without_labels(X, known)
+        if reset:
+            tell_left_out("X", labels)
+        elif known:
+            X = with_text_names(X, known)
         try:
             rows: NDArray[Any] = validate_data(
-                self, X, reset=reset, dtype="numeric", ensure_all_finite=False, ensure_min_samples=fewest
+                self, X, reset=reset, ensure_all_finite=False, ensure_min_samples=least, **{"dtype": "numeric", **form}
             )
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             other = without_numbers(X)
-            if not other or "could not convert" not in str(error):
+            if not other or not ("could not convert" in str(error) or _is_about_types(error)):
                 raise
             listed = ", ".join(f"{name!r} ({what})" for name, what in other.items())
             raise ValueError(
@@ -118,6 +136,18 @@ class Reader:
         if row != len(out):
             raise ValueError(f"out has {len(out)} rows; X has {row}. Expected as many rows as X.")
         return out
+
+
+def _is_about_types(error: Exception) -> bool:
+    return isinstance(error, TypeError) and "Feature names" not in str(error)
+
+
+def _opened(X: Any, weight: ArrayLike | None, known: Sequence[str], *, tell: bool) -> Source:
+    """`X` as a source; row labels are read where the model knows them as features."""
+    if tell:
+        return open_source(X, weight=weight)
+    source = open_quietly(X, weight=weight)
+    return open_quietly(X, weight=weight, columns=list(known)) if set(source.left_out) & set(known) else source
 
 
 def map_chunks(source: Source, model: Any, question: str, executor: Executor) -> Iterator[NDArray[Any]]:

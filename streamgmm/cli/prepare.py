@@ -21,21 +21,28 @@ from streamgmm.projection import Projection
 from streamgmm.sources.base import Source
 from streamgmm.sources.tables import NotNumbersError
 
+CHOOSE = "To choose yourself: --columns A,B,..."
+
 
 def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
-    """`open_source`; where no columns are named, those without numbers are left out, and the person is told."""
-    from streamgmm.sources import open_source
+    """`open_source`; what is left out where no columns are named, row labels and those without numbers, is told."""
+    from streamgmm.sources import open_quietly
 
     try:
-        return open_source(path, columns=columns, **options)
+        source = open_quietly(path, columns=columns, **options)
+        if source.left_out:
+            message(f"note: left out, because they are row labels: {_listed(list(source.left_out))}. {CHOOSE}")
+        return source
     except NotNumbersError as error:
         if columns is not None or not error.numeric:
             raise
+        if error.labels:
+            message(f"note: left out, because they are row labels: {_listed(error.labels)}.")
         message(
             f"note: left out, because they hold no numbers: {_listed(error.other)}. Used: {_listed(error.numeric)}. "
             f"To choose yourself: --columns {_option(error.numeric)}"
         )
-        return open_source(path, columns=error.numeric, **options)
+        return open_quietly(path, columns=error.numeric, **options)
 
 
 def _option(names: list[str]) -> str:
@@ -44,7 +51,9 @@ def _option(names: list[str]) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
+    return ", ".join(name or "(a column without a name)" for name in names[:10]) + (
+        f", ... ({len(names)} in all)" if len(names) > 10 else ""
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,21 @@ from typing import Any
 from streamgmm.sources.array import ArraySource
 from streamgmm.sources.base import Chunk, Slab, Source
 from streamgmm.sources.limits import cached, limit_chunks
-from streamgmm.sources.opening import open_source
+from streamgmm.sources.opening import open_quietly, open_source
+from streamgmm.sources.unreadable import refuse_unreadable
 
-__all__ = ["Chunk", "Slab", "Source", "array_source", "cached", "is_array_like", "limit_chunks", "open_source"]
+__all__ = [
+    "Chunk",
+    "Slab",
+    "Source",
+    "array_source",
+    "cached",
+    "is_array_like",
+    "limit_chunks",
+    "open_quietly",
+    "open_source",
+    "refuse_unreadable",
+]
 
 _READ_IN_CHUNKS = {"zarr", "dask", "h5py", "xarray", "dask_expr"}
 

@@ -94,6 +94,8 @@ class Source(ABC):
         True where `Chunk.load` costs no reading (a view of an array that already is in memory).
     decodes : bool
         True where `Chunk.load` decompresses or parses, so that decoded chunks are worth keeping.
+    left_out : tuple of str
+        Stored columns that are row labels, and no features.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Source(ABC):
     has_weights: bool = False
     in_memory: bool = False
     decodes: bool = False
+    left_out: tuple[str, ...] = ()
 
     @abstractmethod
     def chunks(self) -> Iterator[Chunk]:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from streamgmm.delimited import delimiter_of, fields_of
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.sources.labels import are_labels, row_labels, told_apart
 from streamgmm.sources.picking import check_weights, digest, weight_array
 from streamgmm.sources.runs import check_chunk_rows
 from streamgmm.sources.scratch import read_into, scratch
@@ -133,10 +134,10 @@ class CsvSource(Source):
         self.name = path
         self.path = path
         self.stamp = stamp(path)
-        self.delimiter, self.decimal, stored, self.first_byte, named, sample = _header(path)
+        self.delimiter, self.decimal, stored, labels, self.first_byte, named, sample = _header(path)
         self.stored = tuple(name for name, _, _ in stored)
-        self.columns = choose_columns(path, stored, columns, weight)
-        self.columns = Columns(self.columns.names, self.columns.weight, np.dtype(np.float64))
+        self.columns = replace(choose_columns(path, stored, columns, weight, labels), dtype=np.dtype(np.float64))
+        self.left_out = self.columns.left_out
         self.n_features = len(self.columns.names)
         self.feature_names = self.columns.names if named else None
         self.has_weights = weight is not None
@@ -226,8 +227,12 @@ def _is_number(text: str, decimal: str = ".") -> bool:
     return True
 
 
-def _header(path: str) -> tuple[str, str, list[tuple[str, str | None, bool]], int, bool, float]:
-    """Delimiter, decimal mark, schema, byte of the first row, header or not, length of a line; by the first 64 KiB.
+def _header(
+    path: str,
+) -> tuple[str, str, list[tuple[str, str | None, bool]], tuple[str, ...], int, bool, float]:
+    """Delimiter, decimal mark, schema, row labels, byte of the first row, header or not, length of a line.
+
+    By the first 64 KiB.
 
     A decimal comma is taken where commas do not part fields, and numbers are found with it that are none without.
     """
@@ -247,13 +252,15 @@ def _header(path: str) -> tuple[str, str, list[tuple[str, str | None, bool]], in
     if named:
         end = head.find(b"\n")
         skip = len(head) if end < 0 else end + 1
-    names = first if named else [f"f{i}" for i in range(len(first))]
+    names = told_apart(first) if named else [f"f{i}" for i in range(len(first))]
     body = [(n, _fields(line, delimiter)) for n, line in enumerate(lines[named:], 1 + named) if line.strip()]
     found = [_schema(names, body, mark) for mark in marks]
     # Equal: the point, which is what most programs write.
     decimal, schema = max(zip(marks, found, strict=True), key=lambda pair: sum(kind is None for _, kind, _ in pair[1]))
     mean = sum(len(line) + 1 for line in lines) / len(lines)
-    return delimiter, decimal, schema, skip, named, mean
+    whole = [fields for _, fields in body if len(fields) == len(names)]
+    labels = row_labels(names, (), lambda name: are_labels([fields[names.index(name)] for fields in whole]))
+    return delimiter, decimal, schema, labels, skip, named, mean
 
 
 def _schema(names: list[str], body: list[tuple[int, list[str]]], decimal: str) -> list[tuple[str, str | None, bool]]:

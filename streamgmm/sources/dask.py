@@ -12,7 +12,7 @@ from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.npy import check_two_dimensional
 from streamgmm.sources.picking import Pick, check_weights, row_dtype, weight_array
-from streamgmm.sources.tables import Columns, choose_columns, frame_rows, frame_schema
+from streamgmm.sources.tables import Columns, choose_columns, frame_labels, frame_rows, frame_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +149,15 @@ def open_dask(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows: 
         raise ValueError("chunk_rows does not apply to dask collections; use .rechunk or .repartition.")
     if hasattr(obj, "partitions") and hasattr(obj, "columns"):
         name = "dask DataFrame"
-        chosen = choose_columns(name, frame_schema(obj._meta), columns, weight)
+        chosen = choose_columns(name, frame_schema(obj._meta), columns, weight, frame_labels(obj._meta))
         table = obj[list(chosen.all)]
         blocks = list(table.to_delayed())
-        return DaskSource(
+        source = DaskSource(
             blocks, None, chosen, chosen.dtype, len(chosen.names), weight, name, str(table.__dask_tokenize__())
         ).named(chosen.names)
-    if not hasattr(obj, "chunks") or not hasattr(obj, "to_delayed"):
+        source.left_out = chosen.left_out
+        return source
+    if type(obj).__name__ != "Array":
         raise TypeError(f"Expected a dask array or dataframe; got a dask {type(obj).__name__}.")
     name = "dask array"
     if obj.ndim != 2:
@@ -164,6 +166,11 @@ def open_dask(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows: 
         raise ValueError(
             f"{name}: the columns are spread over {len(obj.chunks[1])} chunks {obj.chunks[1]}; a row must be in one "
             "chunk. Use X.rechunk({1: -1})."
+        )
+    if np.isnan(obj.shape[1]):
+        raise ValueError(
+            f"{name}: the number of columns is not known; expected shape (rows, D), rows may be unknown. Give it: "
+            "da.from_delayed(..., shape=(np.nan, D)), or X.compute_chunk_sizes()."
         )
     n_stored = int(obj.shape[1])
     if hasattr(obj._meta, "tocsr"):

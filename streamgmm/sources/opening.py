@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import numpy as np
 
 from streamgmm.sources.array import ArraySource
 from streamgmm.sources.base import Source
+from streamgmm.sources.labels import tell_left_out
+from streamgmm.sources.unreadable import refuse_unreadable
 
 _MISSING = ("error", "skip", "fill")
 
@@ -52,7 +53,9 @@ def open_source(
         ndarray or memmap; a `zarr.Array`; a `h5py.Dataset`; a pandas, polars or pyarrow table; a dask array or
         dataframe; an xarray DataArray or Dataset. A `Source` is returned as it is.
     columns : list of names or positions, optional
-        Features to read, in this order; all (but the weights) by default.
+        Features to read, in this order; by default all but the weights and row labels: the index that pandas or Dask
+        wrote, or a first column without a name. What is left out as row labels is logged, and stands in
+        ``source.left_out``.
     weight : name or position of a column, or (N,) array, optional
         Sample weights >= 0: 0 is no row, 2 is the row twice.
     chunk_rows : int, optional
@@ -74,6 +77,16 @@ def open_source(
     >>> source.n_rows, source.n_features, source.n_chunks
     (1000, 3, 4)
     """
+    source = open_quietly(obj, columns=columns, weight=weight, chunk_rows=chunk_rows, missing_chunks=missing_chunks)
+    if source is not obj:
+        tell_left_out(source.name, source.left_out)
+    return source
+
+
+def open_quietly(
+    obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows: int | None = None, missing_chunks: str = "error"
+) -> Source:
+    """As `open_source`, without a word about row labels; `Source.left_out` has them."""
     if missing_chunks not in _MISSING:
         raise ValueError(f"missing_chunks must be one of {', '.join(map(repr, _MISSING))}; got {missing_chunks!r}.")
     if isinstance(obj, Source):
@@ -182,6 +195,7 @@ def _near(file: str) -> str:
 
 
 def _open_object(obj: Any, choices: dict[str, Any], missing: str) -> Source:
+    refuse_unreadable(obj)
     module = type(obj).__module__.partition(".")[0]
     if module == "zarr":
         from streamgmm.sources.zarr import open_zarr
@@ -200,22 +214,16 @@ def _open_object(obj: Any, choices: dict[str, Any], missing: str) -> Source:
 
         return open_xarray(obj, **choices)
     if module in ("pandas", "polars", "pyarrow"):
-        if type(obj).__name__ not in ("DataFrame", "Table"):
-            raise TypeError(
-                f"Expected a table; got a {module} {type(obj).__name__}. Collect it or make it a frame first."
-            )
-        from streamgmm.sources.tables import TableSource
+        from streamgmm.sources.tables import TableSource, is_frame
+
+        if not is_frame(obj):
+            raise TypeError(f"Expected a table; got a {module} {type(obj).__name__}. Make it a frame first.")
 
         return TableSource(obj, **choices)
     if module == "scipy" or hasattr(obj, "tocsr"):
         raise TypeError(
             "Sparse data was passed for X, but dense data is required. Use '.toarray()' to convert to a dense "
             "numpy array."
-        )
-    if isinstance(obj, Iterator):
-        raise TypeError(
-            "A one-shot iterator cannot be read again for every pass. Give an array or a file, or use partial_fit or "
-            "solver='stepwise'."
         )
     return _open_array(obj, choices)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Rows, RunSource, Weights
+from streamgmm.sources.labels import index_columns
 from streamgmm.sources.picking import check_weights, digest, weight_array
 from streamgmm.sources.runs import check_chunk_rows, default_chunk_rows
 from streamgmm.sources.stamps import Stamp, check_shape, check_stamp, stamp
@@ -117,17 +118,19 @@ class ParquetSource(RunSource):
         self.files = _files(path, kind)
         self.groups: list[Group] = []
         schema: list[tuple[str, str | None, bool]] = []
+        labels: tuple[str, ...] = ()
         for file in self.files:
-            found = self._survey(file)
+            found, marked = self._survey(file)
             if not schema:
-                schema, first = found, file
+                schema, labels, first = found, marked, file
             elif found != schema:
                 different = sorted({str(a[0]) for a in set(found) ^ set(schema)})
                 raise ValueError(
                     f"{path}: expected the same columns in every file; {file} and {first} differ in "
                     f"{', '.join(different) or 'their order'}. Rewrite them alike."
                 )
-        self.columns = choose_columns(path, schema, columns, weight)
+        self.columns = choose_columns(path, schema, columns, weight, labels)
+        self.left_out = self.columns.left_out
         self.feature_names = self.columns.names
         self.n_features = len(self.columns.names)
         self.dtype = self.columns.dtype
@@ -137,8 +140,8 @@ class ParquetSource(RunSource):
         self.joined = _join(self.groups, self.chunk_rows or default_chunk_rows(self.n_features))
         self._cut(self.chunk_rows)
 
-    def _survey(self, file: str) -> list[tuple[str, str | None, bool]]:
-        """Add the partitions of one file; its schema."""
+    def _survey(self, file: str) -> tuple[list[tuple[str, str | None, bool]], tuple[str, ...]]:
+        """Add the partitions of one file; its schema, and which of its columns are row labels."""
         pa = import_pyarrow(self.name)
         mark = stamp(file) if "://" not in file else None
         row = self.groups[-1].end if self.groups else 0
@@ -160,7 +163,7 @@ class ParquetSource(RunSource):
         for i, count in enumerate(counts):
             self.groups.append(Group(file, mark, i, i + 1, row, row + count))
             row += count
-        return arrow_schema(schema)
+        return arrow_schema(schema), index_columns(schema)
 
     def _cut(self, max_rows: int | None) -> None:
         self.owners: list[Group] = []

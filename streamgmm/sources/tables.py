@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
+from streamgmm.sources.labels import index_columns, row_labels
 from streamgmm.sources.picking import Pick, check_weights, digest, weight_array
 from streamgmm.sources.runs import cut_runs, even_runs, wanted_rows
 
@@ -21,15 +23,18 @@ class NotNumbersError(ValueError):
     ----------
     numeric, other : list of str
         Columns that could be features (without the weights), and those that could not.
+    labels : list of str
+        Row labels, which are neither.
     """
 
-    def __init__(self, message: str, numeric: list[str], other: list[str]) -> None:
+    def __init__(self, message: str, numeric: list[str], other: list[str], labels: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.numeric = numeric
         self.other = other
+        self.labels = list(labels)
 
     def __reduce__(self) -> Any:
-        return NotNumbersError, (str(self), self.numeric, self.other)
+        return NotNumbersError, (str(self), self.numeric, self.other, self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +46,13 @@ class Columns:
     names : features, in order
     weight : name of the column of weights, or None
     dtype : float32 where every feature is, else float64
+    left_out : row labels, which nobody asked for
     """
 
     names: tuple[str, ...]
     weight: str | None
     dtype: np.dtype[Any]
+    left_out: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -59,12 +66,15 @@ class Columns:
         return out, None if self.weight is None else np.asarray(get(self.weight), np.float64)
 
 
-def choose_columns(name: str, stored: Sequence[tuple[str, str | None, bool]], columns: Any, weight: Any) -> Columns:
+def choose_columns(
+    name: str, stored: Sequence[tuple[str, str | None, bool]], columns: Any, weight: Any, labels: Sequence[str] = ()
+) -> Columns:
     """Resolve `columns` and `weight` against a schema.
 
     Parameters
     ----------
     stored : for each column its name, what it holds if not numbers (None if numbers), and whether it is float32
+    labels : columns that are row labels: no features unless they are named
 
     Raises
     ------
@@ -76,12 +86,23 @@ def choose_columns(name: str, stored: Sequence[tuple[str, str | None, bool]], co
         repeated = next(n for n in names if names.count(n) > 1)
         raise ValueError(f"{name}: two columns are called {repeated!r}; rename one.")
     pick = Pick.of(name, len(names), columns, weight, names)
-    chosen = range(len(names)) if pick.columns is None else pick.columns
-    numeric = [column for i, (column, what, _) in enumerate(stored) if what is None and i != pick.weight]
+    labels = tuple(label for label in labels if pick.weight is None or label != names[pick.weight])
+    left_out = labels if columns is None else ()
+    chosen = [i for i in (range(len(names)) if pick.columns is None else pick.columns) if names[i] not in left_out]
+    if not chosen:
+        raise ValueError(
+            f"{name}: nothing but the row labels {', '.join(map(repr, labels))} is there; expected at least one column "
+            f"of numbers beside them. To use them all the same: open_source(..., columns={list(labels)!r})."
+        )
+    numeric = [
+        column
+        for i, (column, what, _) in enumerate(stored)
+        if what is None and i != pick.weight and column not in labels
+    ]
     for i in (*chosen, *(() if pick.weight is None else (pick.weight,))):
         column, what, _ = stored[i]
         if what is not None:
-            others = [column for column, what, _ in stored if what is not None]
+            others = [column for column, what, _ in stored if what is not None and column not in left_out]
             remedy = (
                 f"Leave it out, open_source(..., columns={numeric[:20]!r}{'...' * (len(numeric) > 20)}), or encode it "
                 "as numbers."
@@ -89,13 +110,14 @@ def choose_columns(name: str, stored: Sequence[tuple[str, str | None, bool]], co
                 else "No other column holds numbers either: encode them as numbers first."
             )
             raise NotNumbersError(
-                f"{name}: column {column!r} holds {what}; expected numbers. {remedy}", numeric, others
+                f"{name}: column {column!r} holds {what}; expected numbers. {remedy}", numeric, others, left_out
             )
     single = all(stored[i][2] for i in chosen)
     return Columns(
         tuple(names[i] for i in chosen),
         None if pick.weight is None else names[pick.weight],
         np.dtype(np.float32 if single else np.float64),
+        left_out,
     )
 
 
@@ -173,7 +195,8 @@ class TableSource(RunSource):
 
     def __init__(self, table: Any, *, columns: Any = None, weight: Any = None, chunk_rows: int | None = None) -> None:
         self.name = f"{type(table).__module__.partition('.')[0]} {type(table).__name__}"
-        self.columns = choose_columns(self.name, frame_schema(table), columns, weight)
+        self.columns = choose_columns(self.name, frame_schema(table), columns, weight, frame_labels(table))
+        self.left_out = self.columns.left_out
         self.table = select(table, self.columns.all)
         self.feature_names = self.columns.names
         self.n_features = len(self.columns.names)
@@ -216,9 +239,58 @@ def frame_schema(table: Any) -> list[tuple[str, str | None, bool]]:
     ]
 
 
+def frame_labels(table: Any) -> tuple[str, ...]:
+    """The row labels among the columns of a pandas, polars or pyarrow table."""
+    if type(table).__module__.partition(".")[0] == "pyarrow":
+        return index_columns(table.schema)
+    kinds = dict(zip(map(str, table.columns), table.dtypes, strict=True))
+    return row_labels(list(kinds), (), lambda name: re.match(r"u?int|object|str", str(kinds[name]).lower()) is not None)
+
+
+def without_labels(table: Any, keep: Collection[str] = ()) -> tuple[Any, tuple[str, ...]]:
+    """A frame without its row labels but those to `keep`, and what was left out; what is no frame as it is.
+
+    Raises
+    ------
+    ValueError
+        Where nothing else is there.
+    """
+    if not is_frame(table):
+        return table, ()
+    labels = tuple(label for label in frame_labels(table) if label not in keep)
+    if not labels:
+        return table, ()
+    rest = [name for name in column_names(table) if name not in labels]
+    if not rest:
+        raise ValueError(
+            f"X: nothing but the row labels {', '.join(map(repr, labels))} is there; expected at least one column of "
+            "numbers beside them."
+        )
+    return select(table, rest), labels
+
+
+def column_names(table: Any) -> list[str]:
+    """What the columns of a pandas, polars or pyarrow table are called."""
+    return [str(name) for name in (table.column_names if hasattr(table, "column_names") else table.columns)]
+
+
+def with_text_names(table: Any, names: Sequence[str]) -> Any:
+    """A pandas frame whose columns are called by numbers as its file had them, as text, where those are the `names`."""
+    labels = list(table.columns) if hasattr(table, "iloc") else []
+    if all(isinstance(label, str) for label in labels) or set(map(str, labels)) != set(names):
+        return table
+    return table.set_axis([str(label) for label in labels], axis=1)
+
+
+def is_frame(obj: Any) -> bool:
+    """Whether this is a table of pandas, polars or pyarrow."""
+    module, name = type(obj).__module__.partition(".")[0], type(obj).__name__
+    return (module, name) in {("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table")}
+
+
 def without_numbers(table: Any) -> dict[str, str]:
     """Columns of a frame that hold no numbers, and what they hold; nothing for what is no frame."""
-    if type(table).__module__.partition(".")[0] not in ("pandas", "polars", "pyarrow") or not hasattr(table, "columns"):
+    if not is_frame(table):
         return {}
     return {name: what for name, what, _ in frame_schema(table) if what is not None}
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from streamgmm.sources.array import ArraySource
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.dask import open_dask
+from streamgmm.sources.labels import row_labels
 from streamgmm.sources.npy import check_two_dimensional
 from streamgmm.sources.picking import Pick, digest, row_dtype
 from streamgmm.sources.runs import even_runs, wanted_rows
@@ -95,7 +96,8 @@ def open_xarray(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows
     tables = [name for name, dims in shapes.items() if len(dims) == 2]
     if len(tables) == 1 and (columns is None or not set(map(str, columns)) <= set(shapes)):
         return _table(obj[tables[0]], columns, weight, chunk_rows)
-    wanted = list(shapes) if columns is None else list(columns)
+    left_out = row_labels(list(shapes)) if columns is None else ()
+    wanted = [name for name in shapes if name not in left_out] if columns is None else list(columns)
     unknown = [name for name in wanted if name not in shapes]
     if unknown:
         raise ValueError(f"xarray Dataset: there is no variable {unknown[0]!r}; expected some of {', '.join(shapes)}.")
@@ -110,8 +112,11 @@ def open_xarray(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows
         import dask.array as da
 
         table = da.stack([part.data for part in parts], axis=1).rechunk({1: -1})
-        return open_dask(table, weight=weight, chunk_rows=chunk_rows).named(tuple(wanted))
-    return XarraySource(parts, tuple(wanted), weight=weight, chunk_rows=chunk_rows)
+        source: Source = open_dask(table, weight=weight, chunk_rows=chunk_rows).named(tuple(wanted))
+    else:
+        source = XarraySource(parts, tuple(wanted), weight=weight, chunk_rows=chunk_rows)
+    source.left_out = left_out
+    return source
 
 
 def _table(obj: Any, columns: Any, weight: Any, chunk_rows: int | None) -> Source:

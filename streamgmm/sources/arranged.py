@@ -1,0 +1,154 @@
+"""Columns are matched by name: the rows of a source with its features in the order that a model knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.sources.tables import Columns, column_names, select
+
+__all__ = ["ArrangedSource", "matched", "names_differ", "order_of", "select_names"]
+
+
+def matched(source: Source, names: Sequence[str], found: Sequence[str] | None = None) -> Source:
+    """`source` with its features in the order of `names`; itself where they stand so, or where it names none.
+
+    Parameters
+    ----------
+    names : of the features of a model
+    found : of the features of the source, if not those that it tells itself
+
+    Raises
+    ------
+    ValueError
+        Where the source has other features, with both lists.
+    """
+    found = source.feature_names if found is None else found
+    if found is None:
+        return source
+    order = order_of(found, names, source.name)
+    if order is None:
+        return source
+    if isinstance(getattr(source, "columns", None), Columns) and source.feature_names is not None:
+        chosen: Any = copy(source)  # columns that are read by name are read in the wanted order, without a copy
+        chosen.columns = replace(chosen.columns, names=tuple(names))
+        chosen.feature_names = tuple(names)
+        source = chosen
+        return source
+    return ArrangedSource(source, order, tuple(names))
+
+
+def order_of(found: Sequence[str], names: Sequence[str], where: str) -> tuple[int, ...] | None:
+    """Positions of `names` among `found`; None where both are the same.
+
+    Raises
+    ------
+    ValueError
+        Where they are not the same names, each once.
+    """
+    found, names = list(found), list(names)
+    if found == names:
+        return None
+    if len(set(found)) < len(found) or sorted(found) != sorted(names):
+        raise names_differ(found, names, where)
+    at = {name: i for i, name in enumerate(found)}
+    return tuple(at[name] for name in names)
+
+
+def select_names(table: Any, names: Sequence[str]) -> Any:
+    """The columns of a frame in the order of `names`.
+
+    Raises
+    ------
+    ValueError
+        Where it has others.
+    """
+    found = column_names(table)
+    return table if order_of(found, names, "X") is None else select(table, names)
+
+
+def names_differ(found: Sequence[str], names: Sequence[str], where: str) -> ValueError:
+    """The error for columns that are not those of the fit, in scikit-learn's words."""
+    unseen = [name for name in found if name not in set(names)]
+    missing = [name for name in names if name not in set(found)]
+    parts = ["The feature names should match those that were passed during fit."]
+    if unseen:
+        parts.append(f"Feature names unseen at fit time: {_listed(unseen)}.")
+    if missing:
+        parts.append(f"Feature names seen at fit time, yet now missing: {_listed(missing)}.")
+    return ValueError(
+        f"{where}: {' '.join(parts)} Expected the columns {_listed(names)}; found {_listed(found)}. Choose them by "
+        "name, open_source(..., columns=[...]), or rename them."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:20])) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class ArrangedChunk(Chunk):
+    """A chunk whose columns are put in another order."""
+
+    chunk: Chunk
+    order: tuple[int, ...]
+
+    @property
+    def index(self) -> int:  # type: ignore[override]
+        return self.chunk.index
+
+    @property
+    def start(self) -> int | None:  # type: ignore[override]
+        return self.chunk.start
+
+    def check(self) -> None:
+        self.chunk.check()
+
+    def load(self) -> tuple[Rows, Weights]:
+        rows, weights = self.chunk.load()
+        return np.take(rows, self.order, axis=1), weights
+
+    @property
+    def shipped_bytes(self) -> int:
+        return self.chunk.shipped_bytes
+
+
+class ArrangedSource(Source):
+    """`source` with its features in another order."""
+
+    def __init__(self, source: Source, order: tuple[int, ...], names: tuple[str, ...]) -> None:
+        self.source, self.order = source, order
+        for same in (
+            "name", "kind", "n_features", "n_rows", "n_chunks", "dtype", "has_weights", "in_memory", "decodes",
+            "left_out",
+        ):  # fmt: skip
+            setattr(self, same, getattr(source, same))
+        self.feature_names = names
+
+    @property
+    def lengths(self) -> Any:
+        """Rows of each partition of a Dask collection, where they are known."""
+        return getattr(self.source, "lengths", None)
+
+    def chunks(self) -> Iterator[Chunk]:
+        return (ArrangedChunk(chunk, self.order) for chunk in self.source.chunks())
+
+    @property
+    def max_chunk_rows(self) -> int | None:
+        return self.source.max_chunk_rows
+
+    @property
+    def chunk_bytes(self) -> int | None:
+        read, rows = self.source.chunk_bytes, self.source.max_chunk_rows
+        return None if read is None or rows is None else read + rows * self.n_features * self.dtype.itemsize
+
+    def limited(self, max_rows: int) -> Source:
+        return ArrangedSource(self.source.limited(max_rows), self.order, self.feature_names or ())
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"kind": "arranged", "order": list(self.order), "source": self.source.fingerprint()}
