@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.affine import Affine
-from streamgmm.kernels import NonFiniteRowError
+from streamgmm.kernels import NonFiniteRowError, is_small
+from streamgmm.kernels.reference_lloyd import lloyd as reference
 
 Array = NDArray[np.float64]
 Rows = NDArray[Any]
@@ -76,6 +77,16 @@ class Centres:
     shift: Array
 
     def _run(self, rows: Rows, weight: Array | None, label: NDArray[np.int32], distance: Array) -> LloydStats:
+        if is_small(len(rows), *self.points.shape):
+            mass, first, totals = reference(rows, weight, self.shift, self.points, label, distance)
+        else:
+            mass, first, totals = self._run_compiled(rows, weight, label, distance)
+        count, n_rows, square, inertia = totals.tolist()
+        return LloydStats(mass, first, max(inertia, 0.0), square, count, int(n_rows))
+
+    def _run_compiled(
+        self, rows: Rows, weight: Array | None, label: NDArray[np.int32], distance: Array
+    ) -> tuple[Array, Array, Array]:
         from streamgmm.kernels.lloyd import lloyd
 
         mass, first, totals = np.zeros(len(self.points)), np.zeros(self.points.shape), np.zeros(4)
@@ -83,8 +94,7 @@ class Centres:
         bad = lloyd(*map(_read_only, fixed), label, distance, mass, first, totals)
         if bad >= 0:
             raise NonFiniteRowError(bad)
-        count, n_rows, square, inertia = totals.tolist()
-        return LloydStats(mass, first, max(inertia, 0.0), square, count, int(n_rows))
+        return mass, first, totals
 
     def frame_stats(self, rows: Rows, weight: Array | None = None) -> LloydStats:
         """Sums over `rows` (n, D) under this assignment; the inertia errs by about 1e-16 of `square`."""

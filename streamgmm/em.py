@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.covariance.base import LOG_2PI
+from streamgmm.executors import within
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate
@@ -63,7 +64,7 @@ def em(
     """
     state = rule.init(models, source) if state is None else state
     for block in rule.blocks(source):
-        framed = executor.run(partial(task or e_step, models), block.chunks, merge_all)
+        framed = executor.run(within(source, partial(task or e_step, models)), block.chunks, merge_all)
         stats = tuple(model.restore(part) for model, part in zip(models, framed, strict=True))
         state, totals = rule.absorb(state, block, stats)
         if totals is not None:

@@ -14,6 +14,7 @@ from itertools import chain, islice
 from queue import SimpleQueue
 from typing import Any
 
+from streamgmm.kernels import in_all
 from streamgmm.reduce import Fold
 
 
@@ -109,6 +110,16 @@ def single_threaded_blas() -> AbstractContextManager[None]:
 def quick_switching() -> AbstractContextManager[None]:
     """Threads take turns in Python after `_SWITCH` seconds while any pass is inside."""
     return _switches
+
+
+def within[T](source: Any, task: Callable[..., T]) -> Callable[..., T]:
+    """`task`, for chunks of this source: the size of the whole pass decides how each is computed, not that of a chunk.
+
+    Parameters
+    ----------
+    source : anything with `most_rows`, as a `Source` has it
+    """
+    return partial(in_all, source.most_rows, task)
 
 
 class Executor(ABC):

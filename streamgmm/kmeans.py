@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.centres import Centres, LloydStats
 from streamgmm.em import e_step, em, merge_all
-from streamgmm.executors import Executor, one_thread
+from streamgmm.executors import Executor, one_thread, within
 from streamgmm.kmeans_parallel import kmeans_parallel
 from streamgmm.lloyd import LloydUpdate, Run, Runs, relocate
 from streamgmm.parameters import EXECUTION, NOT_NEGATIVE, WHOLE
@@ -190,7 +190,7 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if not moved:
             return [run.inertias[-1] for run in runs], 0
         models = cast(Any, tuple(run.centres for run in moved))
-        stats = cast(Any, executor.run(partial(e_step, models), source.chunks(), merge_all))
+        stats = cast(Any, executor.run(within(source, partial(e_step, models)), source.chunks(), merge_all))
         fresh = iter(stats)
         return [run.inertias[-1] if run.status == "settled" else next(fresh).inertia for run in runs], 1
 
@@ -198,7 +198,8 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self, source: Source, executor: Executor, centres: Centres, keep: bool
     ) -> tuple[float, tuple[NDArray[np.int32], ...]]:
         """Inertia, and the labels chunk by chunk if they are to be kept."""
-        stats, labels = executor.run(partial(_final, centres, keep), source.chunks(), _join_final)
+        task = within(source, partial(_final, centres, keep))
+        stats, labels = executor.run(task, source.chunks(), _join_final)
         return stats.inertia, labels
 
     # Starts -----------------------------------------------------------------------------------------------------
@@ -298,7 +299,8 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         check_is_fitted(self)
         source = self._source(X, sample_weight, reset=False)
         models = cast(Any, (self._centres,))
-        (stats,) = cast(Any, self._executor(source).run(partial(e_step, models), source.chunks(), merge_all))
+        task = within(source, partial(e_step, models))
+        (stats,) = cast(Any, self._executor(source).run(task, source.chunks(), merge_all))
         return -float(stats.inertia)
 
 

@@ -16,7 +16,7 @@ from streamgmm.centres import Centres
 from streamgmm.covariance import Covariance
 from streamgmm.draws import Draw, largest, merge_draws, row_keys
 from streamgmm.em import e_step, merge_all, non_finite
-from streamgmm.executors import one_thread
+from streamgmm.executors import one_thread, within
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.mixture import Mixture
 from streamgmm.repair import repairing_m_step
@@ -75,10 +75,11 @@ def kmeans_parallel(
     for _ in range(rounds):
         centres = tuple(Centres(points, row) for points, row in zip(candidates, first, strict=True))
         seeds = tuple(int(rng.randint(2**31 - 1)) for _ in first)
-        drawn = executor.run(partial(_draw_chunk, centres, size, seeds), source.chunks(), partial(_merge, size))
+        task = within(source, partial(_draw_chunk, centres, size, seeds))
+        drawn = executor.run(task, source.chunks(), partial(_merge, size))
         candidates = [np.concatenate([points, draw.rows]) for points, draw in zip(candidates, drawn, strict=True)]
     centres = tuple(Centres(points, row) for points, row in zip(candidates, first, strict=True))
-    counts = executor.run(partial(e_step, cast(Any, centres)), source.chunks(), merge_all)
+    counts = executor.run(within(source, partial(e_step, cast(Any, centres))), source.chunks(), merge_all)
     chosen = [_reclustered(points, stats.mass, K, rng) for points, stats in zip(candidates, counts, strict=True)]
     return chosen, rounds + 1
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.centres import Centres, LloydStats
-from streamgmm.executors import Executor
+from streamgmm.executors import Executor, within
 from streamgmm.sources.base import Source
 from streamgmm.weights import no_rows
 
@@ -116,7 +116,8 @@ def relocate(source: Source, executor: Executor, centres: Centres, stats: LloydS
     Where every row lies on a centre there is nothing to give, and the centres stay.
     """
     empty = np.flatnonzero(stats.mass == 0)
-    far = executor.run(partial(_farthest, centres, len(empty)), source.chunks(), partial(_join_far, len(empty)))
+    task = within(source, partial(_farthest, centres, len(empty)))
+    far = executor.run(task, source.chunks(), partial(_join_far, len(empty)))
     mass, first = stats.mass.copy(), stats.first.copy()
     for k, (_, _, _, label, weight, row) in zip(empty, far, strict=False):
         moment = weight * (row - centres.shift)

@@ -20,7 +20,7 @@ from streamgmm.accelerate import FINISH, Accelerator, Coordinates, Pace, Squarem
 from streamgmm.candidates import candidates
 from streamgmm.covariance import TIED
 from streamgmm.em import CollapsedError, Models
-from streamgmm.executors import Executor
+from streamgmm.executors import Executor, within
 from streamgmm.fitting import Stage, readings
 from streamgmm.mixture import Mixture
 from streamgmm.rules import Exact
@@ -62,6 +62,10 @@ class Parts:
     """A source of parts."""
 
     parts: tuple[Part, ...]
+
+    @property
+    def most_rows(self) -> int:
+        return sum(len(part.rows) for part in self.parts)
 
     def chunks(self) -> Iterator[Part]:
         return iter(self.parts)
@@ -174,7 +178,8 @@ class Local(Accelerator):
             return None
         others = np.setdiff1d(np.arange(K), which)
         moving, held = some(image, which), some(image, others)
-        found = self.executor.run(partial(_theirs, moving, held), self.source.chunks(), lambda a, b: a + b)
+        task = within(self.source, partial(_theirs, moving, held))
+        found = self.executor.run(task, self.source.chunks(), lambda a, b: a + b)
         rows, weight, density = (np.concatenate(column) for column in zip(*found, strict=True))
         steps = int(np.clip(WORTH * (self.source.n_rows or 0) // max(1, len(rows)), *STEPS)) // 3**misses
         after = self._carried(moving, rows, weight, density, steps)

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.covariance import TIED
 from streamgmm.estimator import GaussianMixture
+from streamgmm.executors import within
 from streamgmm.mixture import Mixture
 from streamgmm.parameters import FAMILY, WHOLE, MixtureParameters
 from streamgmm.reading import Reader, map_chunks
@@ -222,7 +223,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
             scores = np.concatenate(list(map_chunks(source, model, "log_prob", self._executor())))
             return exact_threshold(scores, check_weight(sample_weight, len(scores)), share), 0.0
         scale = Scale(_guess(source, model, share))
-        counts = self._executor().run(partial(_count, model, scale), source.chunks(), np.add)
+        counts = self._executor().run(within(source, partial(_count, model, scale)), source.chunks(), np.add)
         return scale.threshold(counts, share)
 
     # Questions --------------------------------------------------------------------------------------------------
@@ -321,7 +322,7 @@ def _guess(source: Source, model: Mixture, share: float) -> float:
     for chunk in source.chunks():
         rows, weight = chunk.load()
         if len(rows) and (weight is None or weight.sum() > 0):
-            return exact_threshold(model.log_prob(rows), weight, share)
+            return exact_threshold(within(source, model.log_prob)(rows), weight, share)
     return 0.0
 
 

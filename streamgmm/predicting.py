@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from streamgmm.asking import Asking
 from streamgmm.criteria import criteria
 from streamgmm.em import as_seen, non_finite
+from streamgmm.executors import within
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.mixture import Mixture
 from streamgmm.projection import Behind
@@ -109,7 +110,8 @@ class Predicting(Asking, Reader):
         """Sums over the rows of X: log p, entropy, log max r, weight, rows."""
         check_is_fitted(self)
         source = self._seen(X, sample_weight)
-        return self._executor(source).run(partial(score_chunk, self.mixture_), source.chunks(), np.add)
+        task = within(source, partial(score_chunk, self.mixture_))
+        return self._executor(source).run(task, source.chunks(), np.add)
 
     def _criteria(self, X: Any) -> dict[str, float]:
         loglik, _, log_max, weight, _ = self._totals(X)

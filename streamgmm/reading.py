@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import validate_data
 
 from streamgmm.em import non_finite
-from streamgmm.executors import Executor, Threads, single_threaded_blas
+from streamgmm.executors import Executor, Threads, single_threaded_blas, within
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.sources import array_source, is_array_like, open_quietly, open_source, refuse_unreadable
 from streamgmm.sources.arranged import matched
@@ -116,7 +116,7 @@ class Reader:
         if out is None and source.kind == "dask":
             from streamgmm.executors_dask import lazily
 
-            return lazily(source, model, question, answer)
+            return lazily(source, model, question, within(source, answer))
         results = map_chunks(source, model, question, self._executor())
         if out is None and not is_array_like(X):
             return results
@@ -152,15 +152,16 @@ def _opened(X: Any, weight: ArrayLike | None, known: Sequence[str], *, tell: boo
 
 def map_chunks(source: Source, model: Any, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
     """Answers to `question` (a method of `model`), chunk by chunk, in order; a few chunks ahead are in work."""
+    ask = within(source, answer)
     n_jobs = executor.n_jobs if isinstance(executor, Threads) else 1
     if n_jobs == 1 or (source.n_chunks is not None and source.n_chunks < 2):
-        yield from (answer(model, question, chunk) for chunk in source.chunks())
+        yield from (ask(model, question, chunk) for chunk in source.chunks())
         return
     with ThreadPoolExecutor(n_jobs, thread_name_prefix="streamgmm") as pool:
         ahead: deque[Future[NDArray[Any]]] = deque()
         try:
             for chunk in source.chunks():
-                ahead.append(pool.submit(answer, model, question, chunk))
+                ahead.append(pool.submit(ask, model, question, chunk))
                 if len(ahead) > n_jobs:
                     yield ahead.popleft().result()
             while ahead:

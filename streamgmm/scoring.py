@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.draws import Draw, largest, merge_draws, row_keys
 from streamgmm.em import non_finite
+from streamgmm.executors import within
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.reading import Reader
 
@@ -86,9 +87,9 @@ def cluster_scores(
         raise TypeError(f"Expected a fitted GaussianMixture or KMeans; got {type(model).__name__}, fitted or not.")
     fitted: Any = model
     asked = fitted.mixture_ if hasattr(fitted, "mixture_") else fitted._centres
-    labels: Labels = asked.labels
     K = len(asked.means if hasattr(asked, "means") else asked.points)
     source = model._seen(X, sample_weight)
+    labels: Labels = within(source, asked.labels)
     executor = model._executor()
     first: _First = executor.run(
         partial(_first, labels, K, sample_rows, random_state), source.chunks(), partial(_merge_first, sample_rows)

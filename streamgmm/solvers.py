@@ -13,7 +13,7 @@ from streamgmm.accelerate import Accelerator, Corrected, Squarem
 from streamgmm.candidates import Retire, hopeless, nobody
 from streamgmm.dealing import cheap, in_memory
 from streamgmm.em import e_step, m_step, merge_all
-from streamgmm.executors import Executor
+from streamgmm.executors import Executor, within
 from streamgmm.fitting import Stage
 from streamgmm.local import Local
 from streamgmm.mixture import Mixture
@@ -80,7 +80,8 @@ class SampleStep:
         return cls(source, 1.0 if survey.complete else survey.count / len(survey.rows), maximize, executor)
 
     def __call__(self, model: Mixture) -> Mixture:
-        (stats,) = self.executor.run(partial(e_step, (model,)), self.source.chunks(), merge_all)
+        task = within(self.source, partial(e_step, (model,)))
+        (stats,) = self.executor.run(task, self.source.chunks(), merge_all)
         # As heavy as the data, which matters to a prior.
         stats = model.restore(stats).scaled(self.scale)
         return m_step(stats, reg_covar=self.maximize.reg_covar, prior=self.maximize.prior_of(model))

@@ -15,7 +15,7 @@ from streamgmm.candidates import Memory, Retire, Start, candidates, nobody
 from streamgmm.covariance import Covariance
 from streamgmm.dealing import CHEAP, cheap, in_memory
 from streamgmm.em import Models
-from streamgmm.executors import Executor
+from streamgmm.executors import Executor, within
 from streamgmm.fitting import Stage, readings
 from streamgmm.growing import Soil, chain, rearranged
 from streamgmm.local import Local
@@ -389,7 +389,7 @@ class Walk:
 
 def mean_log_likelihoods(models: Models, source: Source, executor: Executor) -> Any:
     """(len(models),) nats per row."""
-    totals = executor.run(partial(_totals, models), source.chunks(), np.add)
+    totals = executor.run(within(source, partial(_totals, models)), source.chunks(), np.add)
     return totals[:, 0] / totals[:, 3]
 
 

@@ -15,7 +15,7 @@ from streamgmm.covariance import Covariance
 from streamgmm.criteria import criteria as criteria_of
 from streamgmm.em import Models, Step
 from streamgmm.errors import MemoryLimitError
-from streamgmm.executors import Executor
+from streamgmm.executors import Executor, within
 from streamgmm.fitting import readings
 from streamgmm.folds import held_out, task_of
 from streamgmm.mixture import Mixture
@@ -182,7 +182,8 @@ def race(
     if plan.splits:
         apart = [c for c in memory if fold_of[c.index] >= 0]
         judged = tuple((c.accepted, fold_of[c.index]) for c in apart)
-        scores[[c.index for c in apart]] = runner.run(partial(held_out, judged, plan.folds), source.chunks(), np.add)
+        task = within(source, partial(held_out, judged, plan.folds))
+        scores[[c.index for c in apart]] = runner.run(task, source.chunks(), np.add)
         n_passes += 1
     return Race(memory, tuple(kind_of), fold_of, scores, priors, sample, n_passes, started)
 

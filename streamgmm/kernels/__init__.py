@@ -21,7 +21,8 @@ from streamgmm.kernels import reference
 from streamgmm.kernels.plan import Array, Family, NonFiniteRowError, Plan, Sums
 
 __all__ = [
-    "FORMS", "Array", "Family", "NonFiniteRowError", "Plan", "Sums", "form", "in_all", "run", "small", "warmup",
+    "FORMS", "Array", "Family", "NonFiniteRowError", "Plan", "Sums", "form", "in_all", "is_small", "run",
+    "small", "warmup",
 ]  # fmt: skip
 
 FORMS = ("auto", "reference", "vector", "screened")
@@ -32,8 +33,10 @@ _NONE_INT = np.empty(0, np.int64)
 _NONE_2D = np.empty((0, 0))
 _NONE_3D = np.empty((0, 0, 0))
 
-SMALL = 16e6
-"""Size of a pass (see `small`) below which the reference form is taken."""
+SMALL = 48e6
+"""Size of a pass (see `small`) up to which the reference form is taken. It takes NumPy 10 to 15 ms, 8 to
+12 ms more than compiled code; to import Numba and to load that code takes a second, to compile it half a minute. A fit
+has some hundred passes, most of them over a sample."""
 _rows_in_all: ContextVar[float | None] = ContextVar("rows_in_all", default=None)
 
 
@@ -50,11 +53,11 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 def small(n_rows: float, K: int, p: int) -> bool:
     """Whether a pass over `n_rows` rows, with K components of p features, is not worth compiled code.
 
-    The size of a pass is n K (p + 8) multiply-adds: one product, and 8 for what each responsibility costs besides.
-    Nothing else enters, so that a fit has the same form, and the same bits, however its rows are cut and wherever they
-    are read.
+    Its size is n (K (p + 32) + 16 p), in quarters of a nanosecond: multiply-adds with K p numbers, 32 times as much for
+    each responsibility and 16 times for each feature. Nothing else enters, so that a fit has the same form, and the
+    same bits, however its rows are cut and wherever they are read.
     """
-    return n_rows * K * (p + 8) <= SMALL
+    return n_rows * (K * (p + 32) + 16 * p) <= SMALL
 
 
 def in_all[T](n_rows: int | None, task: Callable[..., T], *arguments: Any) -> T:

@@ -12,7 +12,6 @@ takes the rows for which the first would be off by more than `TOLERANCE`, and fi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from streamgmm.kernels.plan import TOLERANCE, Array, Family, NonFiniteRowError, 
 
 _NUMBERS = 65_536
 """Numbers in the largest array of a block: half a megabyte, which stays in a core's cache."""
-_MOST_ROWS, _LEAST_ROWS = 2048, 32
+_MOST_ROWS, _LEAST_ROWS = 2048, 128
 _NEGLIGIBLE = 4e-18
 """Responsibility below which the error of a logit, of less than a nat, cannot matter."""
 _LOWEST = -1e308  # of a logit: an infinite one times its share of 0 would be NaN
@@ -57,11 +56,15 @@ def run(
     K, p = plan.coef.shape
     D = len(plan.whiten)
     sums, square, totals = np.zeros((K, p)), np.zeros((D, D)), np.zeros(5)
+    phi = np.empty((p, 0))  # made for the first block, and for the last one, which is shorter
+    best = label is not None
     moments: list[Array] = []  # of the centred form: empty where it took no row
-    for block in _blocks(len(rows), max(K, p)):
+    for block in blocks(len(rows), max(K, p)):
         w = None if weight is None else weight[block]
         z = whitened(plan, rows[block])
-        phi, shares, far = feature_form(plan, z)
+        if phi.shape[1] != z.shape[1]:
+            phi = np.empty((p, z.shape[1]))
+        shares, far = feature_form(plan, z, phi, best)
         taken = shares.resp if w is None else shares.resp * w
         if far.any():
             index = np.flatnonzero(far)
@@ -69,7 +72,7 @@ def run(
             check_finite(some, block.start + index)
             taken = np.where(far, 0.0, taken)
             phi[:, far] = z[:, far] = 0.0
-            apart = softmax(centred_logits(plan, z_far := whitened(plan, some)), plan.base)
+            apart = softmax(centred_logits(plan, z_far := whitened(plan, some)), plan.base, best=best)
             if statistics:
                 kept = apart.resp if w is None else apart.resp * w[index]
                 found = centred_moments(plan, z_far, kept)
@@ -93,7 +96,7 @@ def run(
     return Sums(sums if statistics else np.empty((0, 0)), quad, centred, totals)
 
 
-def _blocks(n: int, width: int) -> Iterator[slice]:
+def blocks(n: int, width: int) -> Iterator[slice]:
     """Slices of n rows; `width` numbers are kept of each row."""
     size = min(max(_NUMBERS // width // _LEAST_ROWS * _LEAST_ROWS, _LEAST_ROWS), _MOST_ROWS)
     return (slice(first, min(first + size, n)) for first in range(0, n, size))
@@ -107,37 +110,36 @@ def whitened(plan: Plan, rows: NDArray[Any]) -> Array:
         return np.ascontiguousarray(plan.whiten * x) if scales else plan.whiten @ x
 
 
-@cache
-def _pairs(D: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """i and j of the packed products z_i z_j."""
-    i, j = np.tril_indices(D)
-    return i, j
-
-
-def features(family: Family, z: Array, norm: Array) -> Array:
-    """phi (p, B) of z (D, B) with norm = |z|^2: see `Family`."""
-    D, B = z.shape
-    if family == Family.TIED:
-        quadratic = np.empty((0, B))
-    elif family == Family.SPHERICAL:
-        quadratic = norm[None]
+def features(family: Family, z: Array, norm: Array, phi: Array) -> None:
+    """Fill phi (p, B) from z (D, B) with norm = |z|^2: see `Family`."""
+    D = len(z)
+    q = 0
+    if family == Family.FULL:
+        for i in range(D):
+            np.multiply(z[: i + 1], z[i], out=phi[q : q + i + 1])
+            q += i + 1
     elif family == Family.DIAG:
-        quadratic = z * z
-    else:
-        i, j = _pairs(D)
-        quadratic = z[i] * z[j]
-    return np.concatenate([quadratic, z, np.ones((1, B))])
+        q = D
+        np.multiply(z, z, out=phi[:q])
+    elif family == Family.SPHERICAL:
+        q = 1
+        phi[0] = norm
+    phi[q:-1] = z
+    phi[-1] = 1.0
 
 
-def feature_form(plan: Plan, z: Array) -> tuple[Array, Shares, NDArray[np.bool_]]:
-    """phi, the shares of all rows, and which rows (B,) have to be taken in the centred form instead."""
+def feature_form(plan: Plan, z: Array, phi: Array, best: bool) -> tuple[Shares, NDArray[np.bool_]]:
+    """The shares of all rows, and which rows (B,) have to be taken in the centred form instead; phi (p, B) is filled.
+
+    best : whether the label is wanted
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # of rows that are left to the centred form
         norm = np.einsum("ib,ib->b", z, z)
-        phi = features(plan.family, z, norm)
+        features(plan.family, z, norm, phi)
         common = -0.5 * norm if plan.family == Family.TIED else None
-        shares = softmax(plan.coef @ phi, plan.base, common)
+        shares = softmax(plan.coef @ phi, plan.base, common, best=best)
         far = ~(norm < np.inf)
-        return phi, shares, far | _inaccurate(plan, shares.resp, np.sqrt(norm))
+        return shares, far | _inaccurate(plan, shares.resp, np.sqrt(norm))
 
 
 def _inaccurate(plan: Plan, resp: Array, reach: Array) -> NDArray[np.bool_]:
@@ -155,14 +157,15 @@ def _inaccurate(plan: Plan, resp: Array, reach: Array) -> NDArray[np.bool_]:
     return np.asarray(((error > TOLERANCE) & matters).any(axis=0))
 
 
-def softmax(logits: Array, base: float, common: Array | None = None) -> Shares:
+def softmax(logits: Array, base: float, common: Array | None = None, *, best: bool) -> Shares:
     """Responsibilities and what else follows from logits (K, B), all but for a term `common` (B,) of each row.
 
     base : log-density of the background, its weight included; -inf for none
+    best : whether the label is wanted
     """
     B = logits.shape[1]
-    label = logits.argmax(axis=0)
-    top = np.take_along_axis(logits, label[None], axis=0)[0]
+    top = logits.max(axis=0)
+    label = (logits == top).argmax(axis=0) if best else np.empty(B, np.int64)
     rest = np.zeros(B)
     if base > -np.inf:
         rest = np.full(B, base) if common is None else base - common

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from streamgmm.covariance import Covariance
 from streamgmm.executors import single_threaded_blas
 from streamgmm.given import NOTHING, Given
+from streamgmm.kernels import in_all
 from streamgmm.learner.beginning import begin, e_step, steady_m_step
 from streamgmm.learner.keeping import merge_into, restore_to, state_of
 from streamgmm.learner.schedule import RowDecay, Sizes, hold_rows
@@ -209,14 +210,14 @@ class Learner:
                 some = rows[part], _unless_all_one(None if weight is None else weight[part])
                 first = part.stop
                 if self.running is not None and len(some[0]) == self.sizes.step(self.online.seen):
-                    reports.append(self._step(*some))  # nothing waits: no copy is needed
+                    reports.append(self._step_of(*some))  # nothing waits: no copy is needed
                     continue
                 self._wait(*some)
                 if self.running is None and self.pending_rows >= self.hold_rows:
                     self.running = self._begin(*self.waiting.view(), polish=0, n_init=1)
                 if self.pending_rows >= self.sizes.step(self.online.seen):
                     taken = self.waiting.view()
-                    reports.append(self._step(*taken))
+                    reports.append(self._step_of(*taken))
                     self.waiting.clear()
             self._serve()
         return reports
@@ -230,6 +231,10 @@ class Learner:
         self.online = Online(seen=weight, inverse_size=1.0 / weight, mean=(stats,))
         self.average = stats if self.half_life is None else None
         self.running = self._served = model
+
+    def _step_of(self, rows: Array, weight: Array | None) -> StepReport:
+        """A step; it is computed as suits all rows so far, so that a long stream comes to compiled code."""
+        return in_all(self.rows + len(rows), self._step, rows, weight)
 
     def _step(self, rows: Array, weight: Array | None) -> StepReport:
         events: list[dict[str, Any]] = []

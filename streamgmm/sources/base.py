@@ -135,6 +135,11 @@ class Source(ABC):
         """Bytes of all rows, decoded, or None if not known."""
         return None if self.n_rows is None else self.n_rows * self.row_bytes
 
+    @property
+    def most_rows(self) -> int | None:
+        """Rows that there are at most, however they are cut, or None: decides what is worth compiled code."""
+        return self.n_rows
+
     def named(self, names: tuple[str, ...]) -> Self:
         """Itself, with names for its features."""
         self.feature_names = names

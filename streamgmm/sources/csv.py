@@ -177,6 +177,15 @@ class CsvSource(Source):
             )
 
     @property
+    def most_rows(self) -> int:
+        return (self.stamp[0] - self.first_byte) // self._least_row + 1
+
+    @property
+    def _least_row(self) -> int:
+        """Bytes of the shortest row: a digit and a comma, or the end of the line, for each field."""
+        return 2 * len(self.stored)
+
+    @property
     def max_chunk_rows(self) -> int | None:
         if self.rows_at is not None:
             return int(np.diff(self.rows_at).max(initial=0))
@@ -185,7 +194,7 @@ class CsvSource(Source):
     @property
     def chunk_bytes(self) -> int | None:
         text = max((b - a for a, b in zip(self.edges, self.edges[1:], strict=False)), default=0)
-        rows = text / (2 * len(self.stored))  # no row is shorter than a digit and a comma for each field
+        rows = text / self._least_row
         return int(2 * text + min(rows, 2 * text / self.line_bytes + 1000) * 2 * self.row_bytes)
 
     def limited(self, max_rows: int) -> Source:

@@ -84,6 +84,10 @@ class CachedSource(Source):
         return (_KeptChunk(chunk, chunk.index, chunk.start, self.kept) for chunk in self.source.chunks())
 
     @property
+    def most_rows(self) -> int | None:
+        return self.source.most_rows
+
+    @property
     def max_chunk_rows(self) -> int | None:
         return self.source.max_chunk_rows
 

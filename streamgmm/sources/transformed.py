@@ -74,6 +74,10 @@ class TransformedSource(Source):
             yield TransformedChunk(chunk, self.affine)
 
     @property
+    def most_rows(self) -> int | None:
+        return self.source.most_rows
+
+    @property
     def max_chunk_rows(self) -> int | None:
         return self.source.max_chunk_rows
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.kernels import in_all
 from streamgmm.learner import Learner, StepReport
 from streamgmm.stream.sketch import QuantileSketch
 
@@ -42,7 +43,7 @@ class Judge:
         model = learner.model
         if model is None:
             return np.empty(0, np.int64)
-        out[:] = model.log_prob(rows)
+        out[:] = in_all(learner.rows, model.log_prob, rows)  # as the last step was computed, however rows come
         self.sketch.update(out)
         return np.flatnonzero(out < self.threshold)
 
