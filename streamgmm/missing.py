@@ -192,11 +192,11 @@ class Patterns:
         if not statistics:
             return None, sums.totals
         family = self._model.family
-        stats = family.stats(sums)
+        stats = family.stats(sums, plan)
         if marginal is not None:
-            delta = np.where(stats.weight[:, None] > 0, stats.mean - marginal.plan.means, 0.0)
+            own = np.zeros_like(self._plan.means)
             mean, scatter = family.lifted(
-                stats.weight, delta, stats.scatter, marginal.lift, marginal.features, self._plan.means
+                stats.weight, stats.mean, stats.scatter, marginal.lift, marginal.features, own
             )
             noise = stats.count - stats.weight.sum() if marginal.hidden_noise else 0.0
             hidden = float(stats.weight @ marginal.hidden + noise * marginal.hidden_noise)
@@ -267,5 +267,4 @@ class Patterns:
         shift = np.divide(first, mass[:, None], out=np.zeros_like(first), where=mass[:, None] > 0)
         scatter = family.scatter_from_moments(second, mass, shift)
         loglik, entropy, log_max, count, n_rows = totals.tolist()
-        mean = np.where(mass[:, None] > 0, self._plan.means + shift, 0.0)
-        return Stats(mass, mean, scatter, loglik, entropy, log_max, count, int(n_rows), family), totals
+        return Stats(mass, shift, scatter, loglik, entropy, log_max, count, int(n_rows), family), totals

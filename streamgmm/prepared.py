@@ -57,7 +57,8 @@ class Prepared:
         joined = None if self.model.missing else affine.before(self.plan.shift, self.plan.whiten)
         if joined is None:
             return None
-        return replace(self, plan=self.plan._replace(shift=joined[0], whiten=joined[1]))
+        own = replace(self.plan.own, move=affine.apply)
+        return replace(self, plan=self.plan._replace(shift=joined[0], whiten=joined[1], own=own))
 
     def stats(self, rows: NDArray[Any], weight: Array | None) -> Stats:
         """Statistics in the frame. Very large chunks are taken in pieces: rounding in a kernel's sums grows with rows.
@@ -84,15 +85,15 @@ class Prepared:
             stats, _, _ = self.patterns.run(rows, weight, statistics=True)
             assert stats is not None
         else:
-            stats = model.family.stats(kernels.run(self.plan, rows, weight, statistics=True))
+            stats = model.family.stats(kernels.run(self.plan, rows, weight, statistics=True), self.plan)
         return stats if model.observation is None else replace(stats, observation=model.observation)
 
     def restored(self, stats: Stats) -> Stats:
-        """Statistics in the units of the data."""
+        """Statistics in the units of the data, from means that are less the components' own, in the frame."""
         spread = self.spread
         mean = stats.mean * spread if spread.ndim == 1 else stats.mean @ spread.T
         scatter = self.model.family.spread_scatter(stats.scatter, spread)
-        return replace(stats, mean=mean + self.origin, scatter=scatter)
+        return replace(stats, mean=mean + self.model.means, scatter=scatter)
 
     def totals(self, rows: NDArray[Any], weight: Array | None) -> Array:
         """(5,) sums; see `Mixture.totals`."""

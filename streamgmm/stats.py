@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamgmm.kernels.own import squarable
+
 if TYPE_CHECKING:
     from streamgmm.covariance import Covariance
     from streamgmm.mixture import Mixture
@@ -118,7 +120,7 @@ class Stats:
         delta = other.mean - self.mean
         mean = np.where(self.weight[:, None] > 0, self.mean + share * delta, other.mean)
         scatter = self.scatter + other.scatter
-        scatter += self.family.between(self.weight * share[:, 0], delta)
+        scatter += self.family.between(self.weight * share[:, 0], squarable(delta))
         return Stats(
             weight,
             mean,

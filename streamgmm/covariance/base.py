@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.kernels import Family, Plan, Sums
+from streamgmm.kernels.own import Own
 from streamgmm.stats import Stats
 
 if TYPE_CHECKING:
@@ -56,6 +57,43 @@ def square_indices(D: int) -> NDArray[np.intp]:
 
 def means_of(first: Array, weight: Array) -> Array:
     return np.divide(first, weight[:, None], out=np.zeros_like(first), where=weight[:, None] > 0)
+
+
+OFFSET = 1e5
+"""Distance of a mean from the origin of a frame, in its component's deviations, up to which the frame serves it: an
+error of 1e-10 nats."""
+
+
+LARGEST = 1e300
+"""Coordinates of a mean beyond this in a frame count as this."""
+
+
+def within_reach(seen: Array) -> Array:
+    """(K,) factors <= 1 that bring means at seen (K, D) deviations so near that the squares stay finite.
+
+    A component at 1e140 of its own deviations has no share of any row near the origin, however far it is.
+    """
+    return np.minimum(1.0, 1e140 / np.maximum(np.nan_to_num(np.abs(seen)).max(axis=1), 1.0))
+
+
+def bulk(share: Array, means: Array, variances: Array, limit: float) -> NDArray[np.bool_]:
+    """(K,) mask of the components of largest weight that can share one origin and scale.
+
+    Around one of them all means lie within `limit` of its deviations, and no deviation is larger than that. Never
+    empty.
+    """
+    deviation = np.sqrt(np.where(variances > 0, variances, 0.0))
+    best, most = np.zeros(len(share), bool), -1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for b in np.argsort(-share, kind="stable"):
+            apart = np.abs(means - means[b])
+            least = np.where(apart > 0, apart, np.inf).min(axis=0)
+            scale = np.where(deviation[b] > 0, deviation[b], np.where(np.isfinite(least), least, 0.0))
+            near = ((apart <= limit * scale) & (deviation <= limit * scale)).all(axis=1)
+            near[b] = True
+            if share[near].sum() > most * (1.0 + 1e-9):
+                best, most = near, share[near].sum()
+    return best
 
 
 class Framed(NamedTuple):
@@ -125,21 +163,27 @@ class Covariance(ABC):
         """Scatter about mu + shift, from moments about mu, as the centred form makes them."""
         return second - self.between(mass, shift)
 
-    def stats(self, sums: Sums) -> Stats:
-        """Centred statistics, in the frame, from the raw sums of one kernel run."""
+    def stats(self, sums: Sums, plan: Plan) -> Stats:
+        """Centred statistics from the raw sums of one kernel run under `plan`, in its frame.
+
+        Means are less the components' own: a mean far away would round what the scatter is about.
+        """
         D = self._n_features(sums)
         loglik, entropy, log_max, count, rows = sums.totals.tolist()
         weight = sums.feature[:, -1].copy()
         mean = means_of(sums.feature[:, -1 - D : -1], weight)
         scatter = self.scatter_from_features(sums, weight, mean)
+        mean = np.where(weight[:, None] > 0, mean - plan.means, 0.0)
         total = Stats(weight, mean, scatter, loglik, entropy, log_max, count, int(rows), self)
         if sums.centred is not None:
-            centre, mass, first, second = sums.centred
+            _, mass, first, second = sums.centred
             shift = means_of(first, mass)
             scatter = self.scatter_from_moments(second, mass, shift)
-            total = total.merge(
-                Stats(mass, np.where(mass[:, None] > 0, centre + shift, 0.0), scatter, 0.0, 0.0, 0.0, 0.0, 0, self)
-            )
+            total = total.merge(Stats(mass, shift, scatter, 0.0, 0.0, 0.0, 0.0, 0, self))
+        if sums.own is not None:
+            mass, shift, second = sums.own
+            scatter = self.scatter_from_moments(second, mass, np.zeros_like(shift))
+            total = total.merge(Stats(mass, shift, scatter, 0.0, 0.0, 0.0, 0.0, 0, self))
         return total
 
     @abstractmethod
@@ -315,14 +359,49 @@ class Covariance(ABC):
 
     def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
         """What the kernels need, and the `spread` that leads back from their frame."""
+        K, D = means.shape
         share = shares(weights)
+        with np.errstate(over="ignore", invalid="ignore"):
+            shift, at = self._frame(share, means, covariances, factors)
+            const = log_weights(weights) - 0.5 * (self.log_det(factors, K, D) + D * LOG_2PI)
+            constant = const - 0.5 * np.einsum("ki,ki->k", at.linear, at.mu)
+            coef = np.concatenate([at.quadratic, at.linear, constant[:, None]], axis=1)
+            narrow, radius = EPS * at.size, np.linalg.norm(at.mu, axis=1)
+        own = Own(self.kernel, means, const, lambda: self._roots(factors, K, D), base, at.whiten)
+        return Plan(self.kernel, shift, at.whiten, coef, at.mu, at.inner, const, base, narrow, radius, own), at.spread
+
+    def _frame(self, share: Array, means: Array, covariances: Array, factors: Array) -> tuple[Array, Framed]:
+        """The origin, and the mixture in its frame: of all components, or of those near each other (`bulk`).
+
+        One component a million deviations away would move the origin so far that no row kept its last digits.
+        """
         shift = share @ means
         at = self._framed(share, means - shift, covariances, factors)
-        const = log_weights(weights) - 0.5 * (self.log_det(factors, *means.shape) + means.shape[1] * LOG_2PI)
-        constant = const - 0.5 * np.einsum("ki,ki->k", at.linear, at.mu)
-        coef = np.concatenate([at.quadratic, at.linear, constant[:, None]], axis=1)
-        narrow, radius = EPS * at.size, np.linalg.norm(at.mu, axis=1)
-        return Plan(self.kernel, shift, at.whiten, coef, at.mu, at.inner, const, base, narrow, radius), at.spread
+        if np.abs(self._seen(at)).max() <= OFFSET:
+            return shift, at
+        near = bulk(share, means, self.variances(covariances, *means.shape), OFFSET)
+        share = shares(np.where(near, share, 0.0))
+        # Its own rounding would matter beside components that are far away, and have next to no weight.
+        shift = share[near] @ means[near]
+        delta = means - shift
+        at = self._framed(share, np.where(near[:, None], delta, 0.0), covariances, factors)
+        return shift, self._remote(at, delta, near)
+
+    @abstractmethod
+    def _seen(self, at: Framed) -> Array:
+        """(K, D) means in deviations of their own component."""
+
+    @abstractmethod
+    def _remote(self, at: Framed, delta: Array, near: NDArray[np.bool_]) -> Framed:
+        """`at`, with components that are not `near` put where they are, or as far away as numbers allow."""
+
+    @abstractmethod
+    def _roots(self, factors: Array, K: int, D: int) -> Array:
+        """What `Own` whitens differences with: see there."""
+
+    @abstractmethod
+    def variances(self, covariances: Array, K: int, D: int) -> Array:
+        """(K, D) variances of each feature in each component."""
 
     @abstractmethod
     def _framed(self, share: Array, delta: Array, covariances: Array, factors: Array) -> Framed:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.covariance.base import Array, Covariance, Framed
+from streamgmm.covariance.base import LARGEST, Array, Covariance, Framed, within_reach
 from streamgmm.kernels import Family, Sums
 
 
@@ -34,6 +34,20 @@ class Scaled(Covariance):
 
     def add_to_diagonal(self, covariances: Array, value: float) -> Array:
         return covariances + value
+
+    def variances(self, covariances: Array, K: int, D: int) -> Array:
+        return self._per_feature(covariances, D)
+
+    def _seen(self, at: Framed) -> Array:
+        return at.mu * at.inner
+
+    def _roots(self, factors: Array, K: int, D: int) -> Array:
+        return 1.0 / np.broadcast_to(factors.reshape(K, -1), (K, D))
+
+    def _remote(self, at: Framed, delta: Array, near: NDArray[np.bool_]) -> Framed:
+        mu = np.clip(delta / at.spread, -LARGEST, LARGEST)
+        mu *= within_reach(mu * at.inner)[:, None]
+        return at._replace(mu=mu, linear=at.inner**2 * mu)
 
     def default_scale(self, covariance: Array, K: int) -> Array:
         D = len(covariance)

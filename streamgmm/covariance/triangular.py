@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.covariance.base import Array, Covariance, Framed, packed_indices, shares, square_indices
+from streamgmm.covariance.base import (
+    LARGEST,
+    Array,
+    Covariance,
+    Framed,
+    packed_indices,
+    shares,
+    square_indices,
+    within_reach,
+)
 from streamgmm.covariance.linear import cholesky_or_none, inverse_lower, refined, spread_of
 from streamgmm.kernels import Family, Sums
 
@@ -29,6 +38,23 @@ class Triangular(Covariance):
     def whitener(self, mean: Array, covariance: Array) -> Callable[[NDArray[Any]], Array]:
         inverse = inverse_lower(spread_of(covariance)).T
         return lambda rows: (rows - mean) @ inverse
+
+    def variances(self, covariances: Array, K: int, D: int) -> Array:
+        return np.broadcast_to(np.diagonal(covariances, axis1=-2, axis2=-1), (K, D))
+
+    def _seen(self, at: Framed) -> Array:
+        return np.einsum("ki,kij->kj", at.mu, at.inner) if len(at.inner) > 1 else at.mu @ at.inner[0]
+
+    def _roots(self, factors: Array, K: int, D: int) -> Array:
+        return self.precisions_cholesky(factors).reshape(-1, D, D)
+
+    def _remote(self, at: Framed, delta: Array, near: NDArray[np.bool_]) -> Framed:
+        mu = np.clip(delta @ at.whiten.T, -LARGEST, LARGEST)
+        mu = np.where(near[:, None], at.mu, mu)
+        mu *= within_reach(self._seen(at._replace(mu=mu)))[:, None]
+        precision = self.precisions(at.inner)
+        linear = np.einsum("kij,kj->ki", np.broadcast_to(precision, (len(mu), *precision.shape[1:])), mu)
+        return at._replace(mu=mu, linear=linear)
 
     def from_overall(self, overall: Array) -> Array:
         return overall

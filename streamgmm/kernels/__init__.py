@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.kernels import reference
+from streamgmm.kernels.own import complete
 from streamgmm.kernels.plan import Array, Family, NonFiniteRowError, Plan, Sums
 
 __all__ = [
@@ -256,14 +257,16 @@ def run(
             shape = factor.shape
             moments = np.zeros(K), np.zeros((K, D)), np.zeros(shape)
         mass, first, second = moments or (_NONE, _NONE_2D, _NONE_3D)
-        bad = centred_vector(
+        centred_vector(
             family, rows, w, shift, whiten, means, factor, const, base, PANEL, done, *outputs, mass, first, second,
             totals,
         )  # fmt: skip
-        if bad >= 0:
-            raise NonFiniteRowError(bad)
+    own = None
+    if not done.all():
+        some = np.flatnonzero(np.repeat(done == 0, PANEL)[:n])
+        own = complete(plan, rows, weight, some, statistics, outputs, totals)
     if statistics and dropped > 0:
-        mass = sums[:, -1] + (moments[0] if moments else 0.0)
+        mass = sums[:, -1] + (moments[0] if moments else 0.0) + (own.mass if own else 0.0)
         if not suffices(mass, screen.always, dropped):
             return run(plan, rows, weight, statistics=True, logp=logp, resp=resp, label=label, crowd=0.0)
-    return Sums(sums, quad, (plan.means, *moments) if moments else None, totals)
+    return Sums(sums, quad, (plan.means, *moments) if moments else None, totals, own)

@@ -9,7 +9,18 @@ import numpy as np
 from streamgmm._jit import bare_jit, inline
 from streamgmm.kernels._tiles import quadratic_tile
 from streamgmm.kernels._vector import LANES, add, broadcast, fma, highest, load, maximum, mul, store, sub, transpose
-from streamgmm.kernels.panels import finish, frame, label_rows, lengths, row_weights, softmax, weigh, write_resp
+from streamgmm.kernels.own import FAR_SQUARED
+from streamgmm.kernels.panels import (
+    finish,
+    frame,
+    label_rows,
+    largest_norm,
+    lengths,
+    row_weights,
+    softmax,
+    weigh,
+    write_resp,
+)
 from streamgmm.kernels.plan import FULL, TIED, Array
 from streamgmm.kernels.products import PANEL, START, symmetric_sums
 from streamgmm.kernels.scratch import rounded, zeros
@@ -81,7 +92,7 @@ def _panels(
     family, rows, weight, shift, whiten, means, roots, const, base, done, logp, resp, label, totals, statistics,
     until, x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, squares, moments,
 ):  # fmt: skip
-    """`centred_vector`, with its scratch arrays; the position of the first row that is not finite, or -1."""
+    """`centred_vector`, with its scratch arrays."""
     n = rows.shape[0]
     K, D = means.shape
     triangular = family in (FULL, TIED)
@@ -93,11 +104,8 @@ def _panels(
         begin = g * PANEL
         here = min(PANEL, n - begin)
         frame(rows, begin, begin + here - 1, shift, whiten, until, x, z, START, norm, START)
-        for b in range(here):
-            if not norm[b] < np.inf:
-                for i in range(rows.shape[1]):
-                    if not np.isfinite(rows[begin + b, i]):
-                        return begin + b
+        if not largest_norm(norm, START, PANEL) < FAR_SQUARED:
+            continue  # to `own`: too far for this frame, or not finite
         done[g] = 1
         for k in range(K):
             _centre(z, D, means[k], delta)
@@ -133,15 +141,14 @@ def _panels(
             if highest(top) > 0.0:
                 _centre(z, D, means[k], delta)
                 _add_moments(triangular, D, R[0, k], delta, scaled, turned, moments[k])
-    return -1
 
 
 def centred_vector(
     family: int, rows: Any, weight: Array, shift: Array, whiten: Array, means: Array, factor: Array, const: Array,
     base: float, block: int, done: Any, logp: Array, resp: Array, label: Any, mass: Array, first_moment: Array,
     second_moment: Array, totals: Array,
-) -> int:  # fmt: skip
-    """One E-step over the panels of `rows` that are not done; returns the first row that is not finite, or -1.
+) -> None:  # fmt: skip
+    """One E-step over the panels of `rows` that are not done; those with a row at |z|^2 > FAR_SQUARED, or not finite, are left.
 
     Parameters
     ----------
@@ -182,12 +189,12 @@ def centred_vector(
         (0, LANES),
         (K if statistics else 0, *((rounded(D + 1, 4), D8) if triangular else (2 * D, LANES))),
     )
-    bad = _panels(
+    _panels(
         family, rows, weight, shift, whiten, means, roots, const, base, done, logp, resp, label, totals, statistics,
         np.zeros(D, np.int64), x, z, norm, common, out, best, w, R, delta, distance, scaled, turned, masses, squares,
         moments,
     )  # fmt: skip
-    if statistics and bad < 0:
+    if statistics:
         mass += masses.sum(axis=1)
         if triangular:
             first_moment += moments[:, D, :D]
@@ -199,4 +206,3 @@ def centred_vector(
         else:
             second_moment += moments[:, :D].sum(axis=2)[:, :, None]
             first_moment += moments[:, D:].sum(axis=2)
-    return int(bad)

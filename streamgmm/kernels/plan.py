@@ -10,10 +10,13 @@ with the features phi of the family (see `Family`). All arrays are float64 and C
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from streamgmm.kernels.own import Moments, Own
 
 Array = NDArray[np.float64]
 
@@ -70,6 +73,8 @@ class Plan(NamedTuple):
     """(K,) eps |P_k|: the feature form errs on logit_k by at most narrow_k (|z| + radius_k)^2 nats."""
     radius: Array
     """(K,) |mu_k| in the frame."""
+    own: Own | None = None
+    """The components in the units of the data, for rows that this frame cannot hold."""
 
 
 class Sums(NamedTuple):
@@ -79,6 +84,7 @@ class Sums(NamedTuple):
     quad: Array  # (D (D + 1) / 2,) TIED: sum of w z z^T
     centred: tuple[Array, Array, Array, Array] | None  # mu_k; sum of w r, w r (z - mu_k), w r (z - mu_k)(z - mu_k)^T
     totals: Array  # (5,) sum of w log p, w entropy, w log max r, w; rows of positive weight
+    own: Moments | None = None  # of the rows that no kernel could take
 
 
 class NonFiniteRowError(ValueError):

@@ -6,7 +6,7 @@ arrays.
 
 Two formulas give the same logits. The *feature* form is one product of matrices, coef phi(z); its rounding grows with
 |P| (|z| + |mu|)^2. The *centred* form takes |U_k^T (z - mu_k)|^2 component by component, and nothing cancels in it; it
-takes the rows for which the first would be off by more than `TOLERANCE`, and finds those that are not finite.
+takes the rows for which the first would be off by more than `TOLERANCE`, but for those that `own` has to take.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.kernels.plan import TOLERANCE, Array, Family, NonFiniteRowError, Plan, Sums
+from streamgmm.kernels.own import FAR_SQUARED, complete
+from streamgmm.kernels.plan import TOLERANCE, Array, Family, Plan, Sums
 
 _NUMBERS = 65_536
 """Numbers in the largest array of a block: half a megabyte, which stays in a core's cache."""
@@ -59,6 +60,7 @@ def run(
     phi = np.empty((p, 0))  # made for the first block, and for the last one, which is shorter
     best = label is not None
     moments: list[Array] = []  # of the centred form: empty where it took no row
+    left: list[NDArray[np.int64]] = []  # rows beyond this frame
     for block in blocks(len(rows), max(K, p)):
         w = None if weight is None else weight[block]
         z = whitened(plan, rows[block])
@@ -68,11 +70,18 @@ def run(
         taken = shares.resp if w is None else shares.resp * w
         if far.any():
             index = np.flatnonzero(far)
-            some = rows[block][index]
-            check_finite(some, block.start + index)
             taken = np.where(far, 0.0, taken)
+            z_far = whitened(plan, rows[block][index])
             phi[:, far] = z[:, far] = 0.0
-            apart = softmax(centred_logits(plan, z_far := whitened(plan, some)), plan.base, best=best)
+            with np.errstate(over="ignore", invalid="ignore"):
+                held = np.einsum("ib,ib->b", z_far, z_far) < FAR_SQUARED
+            if not held.all():
+                beyond = index[~held]
+                left.append(block.start + beyond)
+                w = np.ones(len(far)) if w is None else w.copy()
+                w[beyond] = shares.sums[:, beyond] = 0.0
+                index, z_far = index[held], np.ascontiguousarray(z_far[:, held])
+            apart = softmax(centred_logits(plan, z_far), plan.base, best=best)
             if statistics:
                 kept = apart.resp if w is None else apart.resp * w[index]
                 found = centred_moments(plan, z_far, kept)
@@ -93,7 +102,10 @@ def run(
             resp[block, K:] = shares.rest[:, None]
     quad = square[np.tril_indices(D)] if statistics and plan.family == Family.TIED else np.empty(0)
     centred = (plan.means, moments[0], moments[1], moments[2]) if moments else None
-    return Sums(sums if statistics else np.empty((0, 0)), quad, centred, totals)
+    own = None
+    if left:
+        own = complete(plan, rows, weight, np.concatenate(left), statistics, (logp, resp, label), totals)
+    return Sums(sums if statistics else np.empty((0, 0)), quad, centred, totals, own)
 
 
 def blocks(n: int, width: int) -> Iterator[slice]:
@@ -200,13 +212,6 @@ def _add_totals(totals: Array, shares: Shares, weight: Array | None) -> None:
 
 
 # The centred form -----------------------------------------------------------------------------------------------------
-
-
-def check_finite(rows: NDArray[Any], numbers: NDArray[np.int64]) -> None:
-    """Raise `NonFiniteRowError` at the first of `rows` (m, F) with NaN or infinity; `numbers` (m,) says which it is."""
-    bad = ~np.isfinite(rows).all(axis=1)
-    if bad.any():
-        raise NonFiniteRowError(int(numbers[np.argmax(bad)]))
 
 
 def centred_logits(plan: Plan, z: Array) -> Array:
