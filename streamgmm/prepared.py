@@ -57,6 +57,7 @@ class Prepared:
         joined = None if self.model.missing else affine.before(self.plan.shift, self.plan.whiten)
         if joined is None:
             return None
+        assert self.plan.own is not None
         own = replace(self.plan.own, move=affine.apply)
         return replace(self, plan=self.plan._replace(shift=joined[0], whiten=joined[1], own=own))
 

@@ -148,7 +148,7 @@ def centred_vector(
     base: float, block: int, done: Any, logp: Array, resp: Array, label: Any, mass: Array, first_moment: Array,
     second_moment: Array, totals: Array,
 ) -> None:  # fmt: skip
-    """One E-step over the panels of `rows` that are not done; those with a row at |z|^2 > FAR_SQUARED, or not finite, are left.
+    """One E-step over the panels of `rows` that are not done; those with a row too far or not finite are left.
 
     Parameters
     ----------
