@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from streamgmm.kernels.plan import Array, Family, NonFiniteRowError, Plan
 
-__all__ = ["FAR_SQUARED", "Moments", "Own", "complete", "squarable"]
+__all__ = ["FAR_SQUARED", "Moments", "Own", "check_finite", "complete", "squarable"]
 
 FAR_SQUARED = 1e6
 """Squared distance from the origin of the frame, in its units, from which the kernels leave a row to this form."""
@@ -230,9 +230,7 @@ def complete(
     if not len(left):
         return None
     some = rows[left]
-    bad = ~np.isfinite(some).all(axis=1)
-    if bad.any():
-        raise NonFiniteRowError(int(left[np.argmax(bad)]))
+    check_finite(some, left)
     taken = (plan.own or _own_of(plan)).take(some, None if weight is None else weight[left], statistics=statistics)
     totals += taken.totals
     if logp is not None and len(logp):
@@ -244,6 +242,13 @@ def complete(
         resp[left, :K] = taken.resp
         resp[left, K:] = taken.rest[:, None]
     return taken.moments
+
+
+def check_finite(rows: NDArray[Any], numbers: NDArray[np.int64]) -> None:
+    """Raise `NonFiniteRowError` at the first of `rows` (m, F) with NaN or infinity; `numbers` (m,) says which it is."""
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        raise NonFiniteRowError(int(numbers[np.argmax(bad)]))
 
 
 def _own_of(plan: Plan) -> Own:

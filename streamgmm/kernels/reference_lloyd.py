@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.kernels.own import check_finite
 from streamgmm.kernels.plan import Array
-from streamgmm.kernels.reference import blocks, check_finite
+from streamgmm.kernels.reference import blocks
 
 
 def lloyd(
