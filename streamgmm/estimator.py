@@ -363,12 +363,19 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
 
 
 def load(path: str | PathLike[str]) -> GaussianMixture:
-    """The model that `GaussianMixture.save` wrote. Nothing in the file is run.
+    """The model that `GaussianMixture.save` or `streamgmm fit --out` wrote. Nothing in the file is run.
+
+    Parameters
+    ----------
+    path : path
+        A model file, or the folder that `streamgmm fit --out` wrote.
 
     Raises
     ------
     ModelFileError
         Where the file is damaged, forged, or of a later version.
+    FileNotFoundError
+        Where there is no such file, or no model in the folder.
 
     Examples
     --------

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, _fit_context
 from sklearn.cluster import kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -22,7 +22,7 @@ from streamgmm.executors import Executor, one_thread, within
 from streamgmm.kmeans_parallel import kmeans_parallel
 from streamgmm.lloyd import LloydUpdate, Run, Runs, relocate
 from streamgmm.parameters import EXECUTION, NOT_NEGATIVE, WHOLE
-from streamgmm.reading import Reader
+from streamgmm.reading import Transforming
 from streamgmm.rules import Exact
 from streamgmm.seeding import Survey, sample_size, survey
 from streamgmm.sources import is_array_like
@@ -34,7 +34,7 @@ SAMPLE_TRIES = 4
 """Seedings that are followed up on the sample; the best goes on to readings of all the data."""
 
 
-class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEstimator):
     """k-means by Lloyd's algorithm, exact, one chunk of the data at a time.
 
     From the same centres it takes scikit-learn's steps, on data of any size; all starts share every reading. It is the
@@ -273,6 +273,17 @@ class KMeans(Reader, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """
         check_is_fitted(self)
         return self._ask(X, self._centres, "distances")
+
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+        """Fit, then (N, K) Euclidean distances to the centres.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> np.sort(sg.KMeans(2, random_state=0).fit_transform([[0.0], [2.0], [10.0], [12.0]])[0])
+        array([ 1., 11.])
+        """
+        return self.fit(X, sample_weight=sample_weight).transform(X)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
         """Fit, then label the rows: (N,).

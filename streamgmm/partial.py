@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from streamgmm.learner import Learner, StepReport
 from streamgmm.mixture import Mixture
 from streamgmm.parameters import MixtureParameters
 from streamgmm.reading import Reader
-from streamgmm.sources import is_array_like
+from streamgmm.sources import is_array_like, refuse_unreadable
 from streamgmm.weights import check_weight
 
 Array = NDArray[np.float64]
@@ -57,7 +58,10 @@ class Partial(Reader, MixtureParameters):
         (1000, True)
         """
         if self._learner is None:
-            self._check_settings()
+            self._validate_params()
+        self._check_settings()
+        if isinstance(X, io.IOBase):
+            refuse_unreadable(X)
         if hasattr(X, "__next__"):
             for batch in X:
                 self.partial_fit(batch)
@@ -68,7 +72,7 @@ class Partial(Reader, MixtureParameters):
                 self._learn(*chunk.load(), chunk)
             return self
         if not self._plain(X):
-            X = self._checked(X, self._fresh, 1, dtype=np.float64, order="C")
+            X = np.ascontiguousarray(self._checked(X, self._fresh, 1), np.float64)
         self._learn(X, check_weight(sample_weight, len(X)))
         return self
 
@@ -85,7 +89,6 @@ class Partial(Reader, MixtureParameters):
         )
 
     def _check_settings(self) -> None:
-        self._validate_params()
         if getattr(self, "projection_", None) is not None:
             raise ValueError(
                 "partial_fit: this model was fitted to principal components, which a stream cannot go on from. "
@@ -98,6 +101,25 @@ class Partial(Reader, MixtureParameters):
                     f"partial_fit learns by maximum likelihood from complete rows: {name}={asked!r} is for fit. "
                     f"Set {name}={plain!r}, or use fit."
                 )
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        """Refuse another kind of mixture than that of the stream, or the fit, so far."""
+        last = self._learner or self.__dict__.get("mixture_")
+        if last is None:
+            return
+        so_far, now = (last.n_components, last.family), (self.n_components, family(self.covariance_type))
+        if so_far[0] != now[0] or so_far[1] is not now[1]:
+            raise ValueError(
+                f"partial_fit: the model so far has n_components={so_far[0]} and covariance_type {so_far[1].name!r}; "
+                f"expected the same, got {now[0]} and {now[1].name!r}. Set them back, or begin with a new estimator: "
+                "sklearn.base.clone(gm)."
+            )
+        if isinstance(last, Mixture) and last.noise_weight > 0:
+            raise ValueError(
+                "partial_fit: the last fit has a background (noise), which a stream cannot go on from. Use fit, or "
+                "begin with a new estimator: sklearn.base.clone(gm)."
+            )
 
     @property
     def _fresh(self) -> bool:

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,9 +22,12 @@ from numpy.typing import NDArray
 from streamgmm._atomic import atomic_path
 from streamgmm.errors import ModelFileError
 from streamgmm.mixture import Mixture
+from streamgmm.sources.opening import near
 
 __all__ = ["ModelFile", "jsonable", "load_model", "read_arrays", "save_model", "write_arrays"]
 
+MODEL = "model.safetensors"
+"""Name of the model in the folder that `streamgmm fit --out` writes."""
 FORMAT = "streamgmm-model"
 VERSION = 1
 MAX_HEADER = 16 * 2**20
@@ -262,8 +266,28 @@ def save_model(
     write_arrays(path, {**parts, **(arrays or {})}, content, kind=FORMAT, version=VERSION)
 
 
+def model_path(where: str | os.PathLike[str]) -> Path:
+    """The model file meant by a file or by the folder that `streamgmm fit --out` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where nothing is there, naming what is near, or where a folder holds no model.
+    """
+    path = Path(where)
+    if path.is_dir():
+        if not (path / MODEL).exists():
+            raise FileNotFoundError(
+                f"{where}: holds no {MODEL}. Expected a folder that fit --out wrote, or a model file."
+            )
+        return path / MODEL
+    if not path.exists():
+        raise FileNotFoundError(f"{where}: no such file or folder. Check the path{near(os.fspath(where))}")
+    return path
+
+
 def load_model(path: str | os.PathLike[str]) -> ModelFile:
-    """Read a model file.
+    """Read a model file, or the one in a folder that `streamgmm fit --out` wrote.
 
     Raises
     ------
@@ -272,6 +296,7 @@ def load_model(path: str | os.PathLike[str]) -> ModelFile:
     OSError
         Where the file cannot be opened.
     """
+    path = model_path(path)
     arrays, content = read_arrays(path, kind=FORMAT, version=VERSION)
     try:
         weights, means, covariances = (_float64(arrays, name) for name in ("weights", "means", "covariances"))

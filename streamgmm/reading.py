@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import wraps
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import validate_data
 
 from streamgmm.em import non_finite
@@ -19,7 +21,8 @@ from streamgmm.sources import array_source, is_array_like, open_quietly, open_so
 from streamgmm.sources.arranged import matched
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.labels import tell_left_out
-from streamgmm.sources.tables import with_text_names, without_labels, without_numbers
+from streamgmm.sources.picking import row_dtype
+from streamgmm.sources.tables import no_number, with_text_names, without_labels, without_numbers
 from streamgmm.weights import check_weight
 
 
@@ -57,7 +60,7 @@ class Reader:
         """What the features of the fit are called; nothing where nobody said."""
         return tuple(getattr(self, "feature_names_in_", ()))
 
-    def _checked(self, X: Any, reset: bool, fewest: int | None = None, **form: Any) -> NDArray[Any]:
+    def _checked(self, X: Any, reset: bool, fewest: int | None = None) -> NDArray[Any]:
         """An array of numbers by scikit-learn's rules, of at least `fewest` rows; frames without their row labels."""
         refuse_unreadable(X)
         least = (self._fewest_rows if fewest is None else fewest) if reset else 1
@@ -67,12 +70,14 @@ class Reader:
             tell_left_out("X", labels)
         elif known:
             X = with_text_names(X, known)
+        other = without_numbers(X)
         try:
+            if any(no_number(what) for what in other.values()):
+                raise TypeError("could not convert")  # or NumPy makes nanoseconds of times
             rows: NDArray[Any] = validate_data(
-                self, X, reset=reset, ensure_all_finite=False, ensure_min_samples=least, **{"dtype": "numeric", **form}
+                self, X, reset=reset, dtype="numeric", ensure_all_finite=False, ensure_min_samples=least
             )
         except (ValueError, TypeError) as error:
-            other = without_numbers(X)
             if not other or not ("could not convert" in str(error) or _is_about_types(error)):
                 raise
             listed = ", ".join(f"{name!r} ({what})" for name, what in other.items())
@@ -80,6 +85,7 @@ class Reader:
                 f"X: expected numbers; these columns hold none: {listed}. Leave them out with "
                 f"X.drop(columns={list(other)}), or encode them as numbers."
             ) from None
+        row_dtype(rows.dtype)
         return rows
 
     def _name_features(self, names: Sequence[Any] | None) -> None:
@@ -136,6 +142,31 @@ class Reader:
         if row != len(out):
             raise ValueError(f"out has {len(out)} rows; X has {row}. Expected as many rows as X.")
         return out
+
+
+class Transforming(Reader, TransformerMixin):
+    """A `Reader` that transforms.
+
+    Rows in memory come in the container that scikit-learn's `set_output` or `transform_output` asks for. What is made
+    of paths and collections, a source, an iterator or a lazy array, stays what it is.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("transform", "fit_transform"):
+            if name in cls.__dict__:
+                setattr(cls, name, _contained_in_memory(cls.__dict__[name]))
+
+
+def _contained_in_memory(wrapped: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of which scikit-learn has made `wrapped`, without that for what is not in memory."""
+    plain: Callable[..., Any] = getattr(wrapped, "__wrapped__", wrapped)
+
+    @wraps(plain)
+    def method(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        return (wrapped if is_array_like(X) else plain)(self, X, *args, **kwargs)
+
+    return method
 
 
 def _is_about_types(error: Exception) -> bool:

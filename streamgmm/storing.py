@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import PathLike
 from typing import Any, Self, cast
 
@@ -12,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from streamgmm import exchange
 from streamgmm.asking import Asking
 from streamgmm.covariance import Covariance
+from streamgmm.learner import Learner
 from streamgmm.parameters import MixtureParameters
 from streamgmm.persistence import ModelFile, save_model
 from streamgmm.projection import Projection
@@ -24,13 +26,20 @@ _SAVED: dict[str, type] = {
 }  # fmt: skip
 
 
+_STREAM = "stream."
+
+
 class Stored(Asking, Reader, MixtureParameters):
     """A mixture that can be kept."""
+
+    _stream: Callable[..., Learner]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted model to one safetensors file, atomically; `streamgmm.load` reads it.
 
-        Parameters that are objects (a RandomState, an executor, arrays of initial values) are not kept.
+        After `partial_fit` the statistics of the stream and the rows that wait are kept too, and a later `partial_fit`
+        goes on from there. Parameters that are objects (a RandomState, an executor, arrays of initial values) are not
+        kept.
 
         Examples
         --------
@@ -46,7 +55,11 @@ class Stored(Asking, Reader, MixtureParameters):
             "fitted": {name: getattr(self, name) for name in _SAVED if hasattr(self, name)},
             "feature_names": list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None,
         }
-        arrays = None if self.projection_ is None else self.projection_.arrays()
+        arrays = {} if self.projection_ is None else self.projection_.arrays()
+        learner: Learner | None = getattr(self, "_learner", None)
+        if learner is not None:
+            learnt, header["stream"] = learner.state()
+            arrays |= {_STREAM + name: array for name, array in learnt.items()}
         save_model(path, self.mixture_, header=header, arrays=arrays)
 
     @classmethod
@@ -67,6 +80,11 @@ class Stored(Asking, Reader, MixtureParameters):
         names = content.header["feature_names"]
         if names is not None:
             self._name_features(names)
+        learnt = content.header.get("stream")
+        if learnt is not None:
+            start = len(_STREAM)
+            arrays = {name[start:]: array for name, array in content.arrays.items() if name.startswith(_STREAM)}
+            self._stream().restore(arrays, learnt)
         return self
 
     @classmethod

@@ -12,7 +12,6 @@ from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     OneToOneFeatureMixin,
-    TransformerMixin,
     _fit_context,
 )
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -21,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from streamgmm.affine import Affine, Checked
 from streamgmm.moments import Moments, moments_of
 from streamgmm.parameters import EXECUTION
-from streamgmm.reading import Reader
+from streamgmm.reading import Transforming
 from streamgmm.sources import is_array_like
 from streamgmm.sources.base import Source
 from streamgmm.sources.transformed import TransformedSource
@@ -32,7 +31,7 @@ FULL_MOMENTS_UP_TO = 256
 """Features up to which `Scaler` takes the whole covariance in its reading, so that a `PCA` behind it needs none."""
 
 
-class _Moving(Reader, TransformerMixin, BaseEstimator):
+class _Moving(Transforming, BaseEstimator):
     """What both have in common: moments that grow, and an affine map that follows from them."""
 
     _fewest_rows = 1

@@ -11,9 +11,9 @@ from typing import Any
 import streamgmm
 from streamgmm._atomic import atomic_path
 from streamgmm.config import Config, dump_toml
-from streamgmm.persistence import jsonable
+from streamgmm.persistence import MODEL, jsonable
 
-MODEL, REPORT, CONFIG, HISTORY = "model.safetensors", "report.json", "config.toml", "history.safetensors"
+REPORT, CONFIG, HISTORY = "report.json", "config.toml", "history.safetensors"
 
 
 def versions() -> dict[str, str]:
@@ -41,17 +41,9 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def model_path(where: str) -> Path:
-    """The model file meant by a folder or a file."""
-    path = Path(where)
-    if path.is_dir() and not (path / MODEL).exists():
-        raise FileNotFoundError(f"{where}: holds no {MODEL}. Expected a folder that fit --out wrote, or a model file.")
-    return path / MODEL if path.is_dir() else path
-
-
 def load(where: str) -> Any:
     """The fitted estimator in a folder or a file."""
-    return streamgmm.load(model_path(where))
+    return streamgmm.load(where)
 
 
 def feature_names(gm: Any) -> list[str]:

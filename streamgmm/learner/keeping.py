@@ -70,6 +70,7 @@ def restore_to(learner: Learner, arrays: Arrays, numbers: dict[str, Any]) -> Non
             f"The state is of a stream with (n_components, features, covariance_type) = {numbers['shape']}; "
             f"this one has {_shape(learner)}. Use the settings it was written with, or begin a new snapshot."
         )
+    _check_arrays(learner, arrays)
     stats: dict[str, Stats] = {}
     for name in ("mean", "average"):
         if name in numbers:
@@ -91,6 +92,21 @@ def restore_to(learner: Learner, arrays: Arrays, numbers: dict[str, Any]) -> Non
     if "pending.rows" in arrays:
         waiting = arrays["pending.rows"]
         learner.waiting.add(waiting, arrays["pending.weight"], len(waiting))
+
+
+def _check_arrays(learner: Learner, arrays: Arrays) -> None:
+    """Refuse arrays that cannot be those of this learner: a file may come from anywhere."""
+    K, D = learner.n_components, learner.n_features
+    shapes = {"weights": (K,), "means": (K, D), "weight": (K,), "mean": (K, D)}
+    waiting = len(arrays["pending.rows"]) if "pending.rows" in arrays else 0
+    shapes |= {"pending.rows": (waiting, D), "pending.weight": (waiting,)}
+    for name, array in arrays.items():
+        expected = shapes.get(name, shapes.get(name.partition(".")[2], array.shape))
+        if array.shape != expected or array.dtype != np.float64 or not np.isfinite(array).all():
+            raise ValueError(
+                f"the array {name!r} of the stream must hold finite float64 numbers in the shape {expected}; found "
+                f"{array.dtype} in the shape {array.shape}. Restore the file from a copy."
+            )
 
 
 def _model(role: str, learner: Learner, arrays: Arrays) -> Mixture | None:

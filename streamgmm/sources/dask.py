@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.npy import check_two_dimensional
 from streamgmm.sources.picking import Pick, check_weights, row_dtype, weight_array
-from streamgmm.sources.tables import Columns, choose_columns, frame_labels, frame_rows, frame_schema
+from streamgmm.sources.tables import Columns, choose_columns, frame_labels, frame_rows, frame_schema, is_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class DaskChunk(Chunk):
     """One partition.
 
     `parts` are the delayed partition and, where there are weights, theirs. An executor that runs on Dask makes them
-    dependencies of its task and puts their results into `values`; everybody else computes them here.
+    dependencies of its task and puts their results into `values`; everybody else computes them here. `n_stored` columns
+    and, where it is known, `n_rows` rows are what an array's metadata promise.
     """
 
     index: int
@@ -30,6 +31,8 @@ class DaskChunk(Chunk):
     dtype: np.dtype[Any]
     name: str
     weight: Weights = field(repr=False)
+    n_stored: int = 0
+    n_rows: int | None = None
     values: tuple[Any, ...] = field(default=(), repr=False)
 
     def load(self) -> tuple[Rows, Weights]:
@@ -46,18 +49,15 @@ class DaskChunk(Chunk):
 
     def bare(self) -> DaskChunk:
         """The chunk without its partition, for a task that is given the partition."""
-        return DaskChunk(self.index, self.start, (), self.pick, self.dtype, self.name, self.weight)
+        return replace(self, parts=())
 
     def _rows(self, block: Any, weight: Any = None) -> tuple[Rows, Weights]:
         """Rows and weights of a computed partition."""
         if isinstance(self.pick, Columns):
+            self._check_frame(block, self.pick)
             rows, found = frame_rows(block, self.pick)
         else:
-            if hasattr(block, "tocsr"):
-                raise TypeError(
-                    f"{self.name}: partition {self.index} is sparse; use .map_blocks(lambda b: b.toarray())."
-                )
-            rows, found = self.pick.split(np.asarray(block), self.dtype)
+            rows, found = self.pick.split(self._array(block), self.dtype)
         given = found if found is not None else weight
         if given is None:
             return rows, self.weight
@@ -67,6 +67,46 @@ class DaskChunk(Chunk):
                 "expected one weight for each row. Give both the same partitions."
             )
         return rows, check_weights(given, self.name, self.start, self.index)
+
+    def _array(self, block: Any) -> np.ndarray[Any, Any]:
+        """A computed partition, after making sure that it is what the collection's metadata say."""
+        if hasattr(block, "tocsr"):
+            raise TypeError(f"{self.name}: partition {self.index} is sparse; use .map_blocks(lambda b: b.toarray()).")
+        if not hasattr(block, "__array__"):
+            raise self._unlike(f"a {type(block).__name__}")
+        found = np.asarray(block)
+        width, rows = self.n_stored, "n" if self.n_rows is None else self.n_rows
+        if found.ndim != 2 or found.shape[1] != width or self.n_rows not in (None, len(found)):
+            raise self._unlike(f"shape {found.shape}", f"({rows}, {width})")
+        # Numbers may become wider, never narrower.
+        kept = self.dtype.itemsize == 8 or np.promote_types(found.dtype, self.dtype) == self.dtype
+        if found.dtype.kind not in "fiub" or not kept:
+            raise self._unlike(f"dtype {found.dtype}", str(self.dtype))
+        return found
+
+    def _check_frame(self, block: Any, chosen: Columns) -> None:
+        if not is_frame(block):
+            raise self._unlike(f"a {type(block).__name__}", "a table")
+        found = {name: (what, single) for name, what, single in frame_schema(block)}
+        absent = [name for name in chosen.all if name not in found]
+        if absent:
+            raise self._unlike(f"no column {absent[0]!r} among {', '.join(map(repr, list(found)[:20]))}")
+        for name in chosen.all:
+            if found[name][0] is not None:
+                raise self._unlike(f"{found[name][0]} in the column {name!r}", "numbers")
+            if name in chosen.names and chosen.dtype.itemsize == 4 and not found[name][1]:
+                raise self._unlike(f"no float32 in the column {name!r}", "float32")
+
+    def _unlike(self, found: str, expected: str | None = None) -> ChunkReadError:
+        """The error for a partition that is not what the metadata of its collection say."""
+        what = "the rows and columns of the collection's metadata" if expected is None else f"{expected}, as the "
+        what += "" if expected is None else "collection's metadata say"
+        return ChunkReadError(
+            self.name,
+            self.index,
+            f"the partition has {found}; expected {what}. Mend the function that makes it, or its meta=, dtype= or "
+            "shape=.",
+        )
 
 
 class DaskSource(Source):
@@ -85,7 +125,9 @@ class DaskSource(Source):
         weight: Any,
         name: str,
         token: str,
+        n_stored: int = 0,
     ) -> None:
+        self.n_stored = n_stored
         self.name = name
         self.blocks = blocks
         self.lengths = lengths
@@ -114,7 +156,8 @@ class DaskSource(Source):
             if self.weight is not None and self.starts is not None:
                 weight = self.weight[start : self.starts[index + 1]]
             parts = (block,) if self.weight_blocks is None else (block, self.weight_blocks[index])
-            yield DaskChunk(index, start, parts, self.pick, self.dtype, self.name, weight)
+            rows = None if self.lengths is None else self.lengths[index]
+            yield DaskChunk(index, start, parts, self.pick, self.dtype, self.name, weight, self.n_stored, rows)
 
     @property
     def max_chunk_rows(self) -> int | None:
@@ -179,7 +222,7 @@ def open_dask(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows: 
     lengths = None if any(np.isnan(n) for n in obj.chunks[0]) else [int(n) for n in obj.chunks[0]]
     blocks = list(obj.to_delayed().ravel())
     return DaskSource(
-        blocks, lengths, pick, row_dtype(obj.dtype), pick.n_features(n_stored), weight, name, str(obj.name)
+        blocks, lengths, pick, row_dtype(obj.dtype), pick.n_features(n_stored), weight, name, str(obj.name), n_stored
     )
 
 

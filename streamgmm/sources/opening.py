@@ -107,7 +107,7 @@ def _open_path(path: str, choices: dict[str, Any], missing: str) -> Source:
         path = path.removeprefix("file://")
     file, _, inner = path.partition("::") if not remote else (path, "", "")
     if not remote and not os.path.exists(file):
-        raise FileNotFoundError(f"{file}: there is no such file or folder. Check the path{_near(file)}")
+        raise FileNotFoundError(f"{file}: there is no such file or folder. Check the path{near(file)}")
     kind = _kind_of(file, remote)
     if remote and kind not in ("zarr", "parquet", "arrow"):
         raise ValueError(
@@ -184,7 +184,8 @@ def _kind_of(file: str, remote: bool) -> str:
     return kind
 
 
-def _near(file: str) -> str:
+def near(file: str) -> str:
+    """The end of a sentence: what is called nearly like a path that is not there."""
     import difflib
 
     folder = os.path.dirname(file) or "."

@@ -284,8 +284,11 @@ def with_text_names(table: Any, names: Sequence[str]) -> Any:
 
 def is_frame(obj: Any) -> bool:
     """Whether this is a table of pandas, polars or pyarrow."""
-    module, name = type(obj).__module__.partition(".")[0], type(obj).__name__
-    return (module, name) in {("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table")}
+    return any(
+        (kind.__module__.partition(".")[0], kind.__name__)
+        in {("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table")}
+        for kind in type(obj).__mro__
+    )
 
 
 def without_numbers(table: Any) -> dict[str, str]:
@@ -293,6 +296,11 @@ def without_numbers(table: Any) -> dict[str, str]:
     if not is_frame(table):
         return {}
     return {name: what for name, what, _ in frame_schema(table) if what is not None}
+
+
+def no_number(what: str) -> bool:
+    """Whether a column holds nothing that is ever taken for a number: times, or text that is no Python object."""
+    return re.match(r"text$|times|time differences|date|time|duration", what, re.IGNORECASE) is not None
 
 
 def _polars_kind(kind: Any) -> str:

@@ -102,11 +102,7 @@ def open_xarray(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows
     if unknown:
         raise ValueError(f"xarray Dataset: there is no variable {unknown[0]!r}; expected some of {', '.join(shapes)}.")
     if not wanted or any(len(shapes[name]) != 1 or shapes[name] != shapes[wanted[0]] for name in wanted):
-        found = {name: shapes[name] for name in wanted}
-        raise ValueError(
-            "xarray Dataset: expected one variable with two dimensions, or variables over one common dimension; got "
-            f"{found}. Choose with columns=[...] or pass a DataArray."
-        )
+        raise _not_rows({name: tuple(map(str, shapes[name])) for name in wanted})
     parts = tuple(obj[name] for name in wanted)
     if all(type(part.variable._data).__module__.startswith("dask") for part in parts):
         import dask.array as da
@@ -119,8 +115,31 @@ def open_xarray(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows
     return source
 
 
+def _not_rows(found: dict[str, tuple[str, ...]]) -> ValueError:
+    """The error for a Dataset whose variables are no columns over one dimension; a grid is told how to stack."""
+    grids = [dims for dims in found.values() if len(dims) > 1]
+    if grids:
+        dims = max(grids, key=lambda grid: (grids.count(grid), len(grid)))
+        alike = [name for name, other in found.items() if set(other) == set(dims)]
+        chosen = "X" if len(alike) == len(found) else f"X[{alike!r}]"
+        remedy = f"For a row at each point of the grid, pass {chosen}.stack(row={dims!r})."
+    else:
+        remedy = "Choose with columns=[...] or pass a DataArray."
+    return ValueError(
+        "xarray Dataset: expected one variable with two dimensions, or variables over one common dimension; got "
+        f"{found}. {remedy}"
+    )
+
+
 def _table(obj: Any, columns: Any, weight: Any, chunk_rows: int | None) -> Source:
     """A source over a two-dimensional DataArray; text labels of its second dimension are feature names."""
+    if obj.ndim > 2:
+        dims = tuple(map(str, obj.dims))
+        raise ValueError(
+            f"xarray DataArray: expected two dimensions, rows and features; got {dims}. For a row at each point of the "
+            f"grid: X.stack(row={dims[:-1]!r}).transpose('row', {dims[-1]!r}) where {dims[-1]!r} are the features; "
+            f"X.to_dataset(name='x').stack(row={dims!r}) where there is one feature."
+        )
     check_two_dimensional(obj.shape, f"xarray {type(obj).__name__}")
     labels = obj.coords.get(obj.dims[1])
     names = None if labels is None or labels.dtype.kind not in "UOT" else tuple(map(str, labels.values))
