@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, _fit_context
-from sklearn.cluster import kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
@@ -241,6 +240,8 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
             chance = sample.weight / sample.weight.sum()
             return np.asarray(sample.rows[rng.choice(len(z), K, replace=False, p=chance)], np.float64)
         tries = 1 if len(z) == sample.n_rows else SAMPLE_TRIES
+        from sklearn.cluster import kmeans_plusplus  # with all of scikit-learn's clustering: only where it is wanted
+
         with one_thread():
             seeds = [kmeans_plusplus(z, K, sample_weight=sample.weight, random_state=rng)[0] for _ in range(tries)]
             points = seeds[0] if tries == 1 else best_on_sample(z, sample.weight, seeds)

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from streamgmm.affine import Affine
@@ -90,6 +89,8 @@ def _reclustered(candidates: Array, mass: Array, K: int, rng: np.random.RandomSt
     candidates, mass = candidates[kept], mass[kept]
     if len(candidates) <= K:
         return np.concatenate([candidates, np.repeat(candidates[:1], K - len(candidates), axis=0)])
+    from sklearn.cluster import KMeans
+
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = KMeans(K, n_init=5, random_state=rng.randint(2**31 - 1)).fit(candidates, sample_weight=mass)

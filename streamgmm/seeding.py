@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 
 from streamgmm.covariance import DIAG, TIED, Covariance
@@ -265,6 +264,10 @@ def _rows(weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
 
 
 def _kmeans(z: Array, weight: Array, K: int, seed: int) -> NDArray[Any]:
+    if K == 1:
+        return np.zeros(len(z), np.int64)
+    from sklearn.cluster import KMeans  # a quarter of a second, which one Gaussian need not wait
+
     with one_thread():
         model = KMeans(K, n_init=1, max_iter=LLOYD_STEPS, random_state=seed)
         model.fit(z, sample_weight=weight)
@@ -272,6 +275,8 @@ def _kmeans(z: Array, weight: Array, K: int, seed: int) -> NDArray[Any]:
 
 
 def _kmeans_plusplus(z: Array, weight: Array, K: int, seed: int) -> NDArray[Any]:
+    from sklearn.cluster import kmeans_plusplus
+
     centres, _ = kmeans_plusplus(z, K, sample_weight=weight, random_state=seed)
     return nearest(z, centres)
 
