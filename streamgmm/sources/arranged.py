@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
-from streamgmm.sources.tables import Columns, column_names, select
+from streamgmm.sources.tables import Columns, column_names, is_frame, select, without_labels
 
-__all__ = ["ArrangedSource", "matched", "names_differ", "order_of", "select_names"]
+__all__ = [
+    "ArrangedSource",
+    "FeatureNamesError",
+    "matched",
+    "named_columns",
+    "names_differ",
+    "order_of",
+    "select_names",
+]
 
 
 def matched(source: Source, names: Sequence[str], found: Sequence[str] | None = None) -> Source:
@@ -72,7 +80,36 @@ def select_names(table: Any, names: Sequence[str]) -> Any:
     return table if order_of(found, names, "X") is None else select(table, names)
 
 
-def names_differ(found: Sequence[str], names: Sequence[str], where: str) -> ValueError:
+def named_columns(rows: Any, names: Sequence[str] | None, known: Sequence[str]) -> tuple[Any, tuple[str, ...] | None]:
+    """Rows of a stream with their columns in the order of `known`, and what these are called.
+
+    Parameters
+    ----------
+    rows : a frame, which is taken without its row labels, or an array of columns called `names`
+    known : names of the features; empty where nobody said
+
+    Raises
+    ------
+    FeatureNamesError
+        Where the columns are others.
+    """
+    if is_frame(rows):
+        rows, _ = without_labels(rows, known)
+        labels = column_names(rows)
+        names = labels if not hasattr(rows, "iloc") or list(rows.columns) == labels else None
+    if names is None or not known:
+        return rows, None if names is None else tuple(names)
+    order = order_of(names, known, "X")
+    if order is not None:
+        rows = select(rows, known) if is_frame(rows) else np.asarray(rows)[:, list(order)]
+    return rows, tuple(known)
+
+
+class FeatureNamesError(ValueError):
+    """Columns are not those that a model was fitted to."""
+
+
+def names_differ(found: Sequence[str], names: Sequence[str], where: str) -> FeatureNamesError:
     """The error for columns that are not those of the fit, in scikit-learn's words."""
     unseen = [name for name in found if name not in set(names)]
     missing = [name for name in names if name not in set(found)]
@@ -81,7 +118,7 @@ def names_differ(found: Sequence[str], names: Sequence[str], where: str) -> Valu
         parts.append(f"Feature names unseen at fit time: {_listed(unseen)}.")
     if missing:
         parts.append(f"Feature names seen at fit time, yet now missing: {_listed(missing)}.")
-    return ValueError(
+    return FeatureNamesError(
         f"{where}: {' '.join(parts)} Expected the columns {_listed(names)}; found {_listed(found)}. Choose them by "
         "name, open_source(..., columns=[...]), or rename them."
     )

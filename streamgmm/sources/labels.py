@@ -72,7 +72,8 @@ def are_labels(values: Sequence[str]) -> bool:
     except ValueError:
         return True
     steps = [b - a for a, b in pairwise(numbers)]
-    return all(n.is_integer() for n in numbers) or all(s > 0 for s in steps) or all(s < 0 for s in steps)
+    one_way = bool(steps) and (all(step > 0 for step in steps) or all(step < 0 for step in steps))
+    return one_way or all(number.is_integer() for number in numbers)
 
 
 def told_apart(names: Sequence[str]) -> list[str]:

@@ -43,6 +43,8 @@ class Batch:
     weight : (n,) array-like, optional
     rejected : int
         Records that the connector could not turn into rows, and has set aside.
+    names : tuple of str, optional
+        What the columns of `rows` are called, where it is no frame that says so itself. Columns are matched by name.
 
     Examples
     --------
@@ -58,6 +60,7 @@ class Batch:
     start: Position = None
     weight: Any = None
     rejected: int = 0
+    names: tuple[str, ...] | None = None
 
 
 @runtime_checkable

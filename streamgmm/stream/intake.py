@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.sources.arranged import FeatureNamesError, named_columns
 from streamgmm.stream.batch import Batch, Position, StreamPositionError, compare
 from streamgmm.stream.update import Counts
 from streamgmm.weights import check_weight
@@ -30,12 +31,15 @@ class Taken:
         Which rows of the batch they are.
     refused : tuple of str
         Why others were set aside.
+    names : tuple of str or None
+        What the columns are called.
     """
 
     rows: Array
     weight: Array | None
     kept: NDArray[np.int64]
     refused: tuple[str, ...]
+    names: tuple[str, ...] | None
 
 
 @dataclass(slots=True)
@@ -48,12 +52,15 @@ class Intake:
     position : Position
         Where the stream stands.
     n_features : int or None
+    names : tuple of str
+        What the features are called; empty where nobody said.
     on_bad, on_jump : see `StreamSession`
     """
 
     counts: Counts
     position: Position
     n_features: int | None
+    names: tuple[str, ...]
     on_bad: str
     on_jump: str
     refused: list[str] = field(default_factory=list)
@@ -69,7 +76,7 @@ class Intake:
             Where rows are bad, and that is no matter of setting them aside.
         """
         self.counts.rejected += batch.rejected
-        rows, weight = self._numbers(batch)
+        rows, weight, names = self._numbers(batch)
         first = self._new_from(batch, len(rows) if not self.refused else _length(batch.rows), len(rows))
         if first is None:
             self.counts.rejected -= batch.rejected
@@ -85,7 +92,7 @@ class Intake:
                 kept = kept[finite]
         elif not self.refused:
             self.counts.empty += 1
-        return Taken(rows[kept], None if weight is None else weight[kept], kept, tuple(self.refused))
+        return Taken(rows[kept], None if weight is None else weight[kept], kept, tuple(self.refused), names)
 
     def _new_from(self, batch: Batch, n_rows: int, n_numbers: int) -> int | None:
         """The first row of a batch that is new; None where none is."""
@@ -110,26 +117,29 @@ class Intake:
             return units
         return 0
 
-    def _numbers(self, batch: Batch) -> tuple[Array, Array | None]:
-        """The rows of a batch as numbers, or none of them and the reason."""
-        D = self.n_features
+    def _numbers(self, batch: Batch) -> tuple[Array, Array | None, tuple[str, ...] | None]:
+        """The rows of a batch as numbers, or none of them and the reason; and what the columns are called."""
+        D, names = self.n_features, batch.names
         try:
-            given = np.asarray(batch.rows)
+            table, names = named_columns(batch.rows, batch.names, self.names)
+            given = np.asarray(table)
             if given.size and given.dtype.kind not in "fiub":
                 raise TypeError(f"of type {given.dtype}")
             rows = np.ascontiguousarray(given, np.float64)
             weight = check_weight(batch.weight, len(rows)) if rows.ndim == 2 else None
+        except FeatureNamesError as error:
+            problem = f"other columns: {error}"
         except (TypeError, ValueError) as error:
             problem = f"not numbers: {str(error)[:80]}"
         else:
             if rows.size == 0:
-                return np.empty((0, D or 1)), None
+                return np.empty((0, D or 1)), None, names
             if rows.ndim == 2 and D in (None, rows.shape[1]):
-                return rows, weight
+                return rows, weight, names
             problem = f"shape {rows.shape}, expected (n, {D or 'D'})"
         self.counts.refused_batches += 1
         self._refuse(f"a batch of {problem}")
-        return np.empty((0, D or 1)), None
+        return np.empty((0, D or 1)), None, names
 
     def _refuse(self, why: str) -> None:
         if self.on_bad == "raise":

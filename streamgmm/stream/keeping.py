@@ -27,6 +27,7 @@ def state_of(session: StreamSession) -> tuple[Arrays, dict[str, Any]]:
     return arrays, {
         "settings": _settings(session),
         "n_features": session.learner.n_features,
+        "feature_names": list(getattr(session.model, "feature_names_in_", ())) or None,
         "learner": learnt,
         "detector": None if session.detector is None else session.detector.state(),
         "threshold": session.threshold,
@@ -54,6 +55,8 @@ def restore_to(session: StreamSession, arrays: Arrays, header: dict[str, Any]) -
         )
     model = session.model
     model.n_features_in_ = int(header["n_features"])
+    if header.get("feature_names") is not None:
+        model._name_features(header["feature_names"])
     model._learner = None
     model.__dict__.pop("mixture_", None)
     model._stream(**session.options)

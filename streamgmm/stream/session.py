@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
 from streamgmm.learner import Learner, StepReport
 from streamgmm.mixture import Mixture
+from streamgmm.sources.arranged import order_of
 from streamgmm.stream import snapshots
 from streamgmm.stream.batch import Batch, Position, batches_of
 from streamgmm.stream.drift import Cusum
@@ -53,7 +55,7 @@ class StreamSession:
     false_alarms : float or None
         Drift alarms per step while nothing changes (see `Cusum`); None for no detector.
     on_bad : {"set aside", "raise"}
-        Rows with NaN or infinity, batches of another width or not of numbers.
+        Rows with NaN or infinity, batches of another width, of other columns, or not of numbers.
     on_jump : {"raise", "count"}
         A position further on than expected: rows are missing.
     restructure : bool
@@ -227,6 +229,8 @@ class StreamSession:
                     self.waiting = False
                 if self.layout is None:
                     self._learn_layout(getattr(stream, "layout", None))
+                if self.layout is not None and batch.names is None and self.layout["columns"]:
+                    batch = replace(batch, names=tuple(self.layout["columns"]))
                 update = self.take(batch)
                 if update is not None:
                     yield update
@@ -244,7 +248,9 @@ class StreamSession:
         names = None if layout is None else layout["columns"]
         model = self.model
         known = hasattr(model, "feature_names_in_")
-        if names and not known and getattr(model, "n_features_in_", len(names)) == len(names):
+        if names and known:
+            order_of(names, list(model.feature_names_in_), "The stream")
+        elif names and getattr(model, "n_features_in_", len(names)) == len(names):
             model.feature_names_in_ = np.array(names, dtype=object)
 
     def take(self, batch: Batch) -> Update | None:
@@ -259,7 +265,8 @@ class StreamSession:
         (2, None)
         """
         width = getattr(self.model, "n_features_in_", None)
-        taken = Intake(self.counts, self.position, width, self.on_bad, self.on_jump).take(batch)
+        names = tuple(getattr(self.model, "feature_names_in_", ()))
+        taken = Intake(self.counts, self.position, width, names, self.on_bad, self.on_jump).take(batch)
         if taken is None:
             return None
         update = self._learn(taken, batch.end)
@@ -276,6 +283,7 @@ class StreamSession:
         if len(rows):
             if not hasattr(self.model, "n_features_in_"):
                 self.model.n_features_in_ = rows.shape[1]
+                self.model._name_features(taken.names)
             self._ensure()
             with single_threaded_blas():
                 first = 0

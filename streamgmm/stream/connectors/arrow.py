@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from streamgmm.sources.labels import index_columns, tell_left_out
 from streamgmm.stream.batch import Batch, Position
 from streamgmm.stream.connectors import Source
 
-__all__ = ["ArrowStream", "matrix"]
+__all__ = ["ArrowStream", "features_of", "matrix"]
 
 
 class ArrowStream(Source):
@@ -36,10 +37,14 @@ class ArrowStream(Source):
             self._file = sys.stdin.buffer
         else:
             self._file = self.path if hasattr(self.path, "read") else open(self.path, "rb")  # noqa: SIM115
-        at, skip = 0, int(position or 0)
+        at, skip, told = 0, int(position or 0), False
         for record in pa.ipc.open_stream(self._file):
             if at + record.num_rows > skip:
-                yield Batch(matrix(record, self.columns), at + record.num_rows, at)
+                names, labels = features_of(record.schema, self.columns)
+                if not told:
+                    tell_left_out("the stream" if self.path == "-" else str(self.path), labels)
+                    told = True
+                yield Batch(matrix(record, names), at + record.num_rows, at, names=tuple(names))
             at += record.num_rows
 
     def close(self) -> None:
@@ -48,9 +53,16 @@ class ArrowStream(Source):
         self._file = None
 
 
-def matrix(table: Any, columns: Sequence[str] | None) -> Any:
+def features_of(schema: Any, columns: Sequence[str] | None) -> tuple[list[str], tuple[str, ...]]:
+    """`columns`, or all of a schema but its row labels, and these."""
+    if columns is not None:
+        return list(columns), ()
+    labels = index_columns(schema)
+    return [name for name in schema.names if name not in labels], labels
+
+
+def matrix(table: Any, names: Sequence[str]) -> Any:
     """(n, D) float64 of the columns of a table or record batch; text stays text, for the session to refuse."""
-    names = table.schema.names if columns is None else columns
     if not names:
         return np.empty((table.num_rows, 0))
     return np.column_stack([table.column(name).to_numpy(zero_copy_only=False) for name in names])

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from streamgmm.delimited import delimiter_of, fields_of
+from streamgmm.sources.labels import are_labels, row_labels, tell_left_out, told_apart
 
 __all__ = ["Layout", "layout_of_csv", "layout_of_json"]
 
@@ -71,8 +72,13 @@ def layout_of_json(lines: Sequence[bytes], columns: tuple[str, ...] | None, widt
         if isinstance(value, list) and value and all(_is_number(item) for item in value):
             return Layout("ndjson", len(value))
         if isinstance(value, dict) and any(_is_number(item) for item in value.values()):
-            kept = tuple(sorted(key for key, item in value.items() if item is None or _is_number(item)))
-            _tell_left_out(sorted(set(value) - set(kept)))
+            labels = row_labels(list(value))
+            numbers = {key for key, item in value.items() if item is None or _is_number(item)}
+            kept = tuple(sorted(numbers - set(labels)))
+            if not kept:
+                continue
+            tell_left_out("the stream", labels)
+            _tell_left_out(sorted(set(value) - numbers - set(labels)))
             return Layout("ndjson", len(kept), kept)
     return None
 
@@ -106,7 +112,7 @@ def layout_of_csv(
                 break
         layout = None if width is None else Layout("csv", width, columns, None, width, delimiter)
         return layout, 0
-    names = [name.lstrip("\ufeff").strip() for name in first]
+    names = told_apart([name.lstrip("\ufeff").strip() for name in first])
     if columns is not None:
         absent = [name for name in columns if name not in names]
         if absent:
@@ -118,10 +124,21 @@ def layout_of_csv(
         # An empty field may be a number that is missing: it decides nothing.
         if len(fields) == len(names) and any(map(_reads_as_number, fields)):
             places = tuple(i for i, field in enumerate(fields) if not field.strip() or _reads_as_number(field))
-            _tell_left_out([name for i, name in enumerate(names) if i not in places])
+            labels = row_labels(names, (), lambda name: are_labels(_column(texts[1:], names, name, delimiter)))
+            if all(names[i] in labels for i in places):
+                continue
+            _tell_left_out([name for i, name in enumerate(names) if i not in places and name not in labels])
+            tell_left_out("the stream", labels)
+            places = tuple(i for i in places if names[i] not in labels)
             kept = tuple(names[i] for i in places)
             return Layout("csv", len(places), kept, places, len(names), delimiter), 1
     return None, 1
+
+
+def _column(texts: Sequence[str], names: list[str], name: str, delimiter: str) -> list[str]:
+    """The fields of one column in the lines that are whole."""
+    lines = [fields_of(text, delimiter) for text in texts]
+    return [fields[names.index(name)] for fields in lines if len(fields) == len(names)]
 
 
 def _is_number(value: object) -> bool:

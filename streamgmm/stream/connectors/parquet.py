@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from streamgmm.sources.labels import tell_left_out
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
 from streamgmm.stream.connectors import Source
-from streamgmm.stream.connectors.arrow import matrix
+from streamgmm.stream.connectors.arrow import features_of, matrix
 
 __all__ = ["ParquetFolder"]
 
@@ -54,7 +55,7 @@ class ParquetFolder(Source):
 
     def open(self, position: Position) -> Iterator[Batch]:
         last, done = position or ("", 0)
-        known = {name for name in self._names() if name <= last}
+        known, told = {name for name in self._names() if name <= last}, False
         if last and last not in known:
             raise StreamPositionError(f"{self.path}: the snapshot stands in {last!r}, which is not there any more.")
         while True:
@@ -71,12 +72,16 @@ class ParquetFolder(Source):
                 file = self._file(name)
                 if file is None:
                     break
+                columns, labels = features_of(file.schema_arrow, self.columns)
+                if not told:
+                    tell_left_out(str(self.path), labels)
+                    told = True
                 for group in range(done if name == last else 0, file.num_row_groups):
-                    rows = matrix(file.read_row_group(group, columns=self.columns), self.columns)
+                    rows = matrix(file.read_row_group(group, columns=columns), columns)
                     start = [last, done] if last else None
                     last, done, progress = name, group + 1, True
                     known.add(name)
-                    yield Batch(rows, [last, done], start)
+                    yield Batch(rows, [last, done], start, names=tuple(columns))
             if not self.follow:
                 return
             if not progress:
