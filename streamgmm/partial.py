@@ -244,6 +244,12 @@ def merge_streams(a: Any, b: Any, ages: tuple[float, float] = (0.0, 0.0)) -> Any
     for name, one in (("a", a), ("b", b)):
         if getattr(one, "_learner", None) is None:
             raise ValueError(f"{name} has learnt from no stream yet: call partial_fit on it first.")
+    names = [tuple(getattr(one, "feature_names_in_", ())) for one in (a, b)]
+    if all(names) and names[0] != names[1]:
+        raise ValueError(
+            f"The two streams have their features in another order, or others: {list(names[0])} and {list(names[1])}. "
+            "Let both learn from the same columns in the same order."
+        )
     merged = deepcopy(a)
     merged._learner.merge(b._learner, ages)
     merged._publish([])

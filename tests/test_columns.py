@@ -377,7 +377,9 @@ def test_the_command_line_matches_by_name(kind, table, tmp_path, cli):
     assert one["log_likelihood_per_row"] == pytest.approx(two["log_likelihood_per_row"], rel=1e-12)
     other = NAMED[kind](tmp_path / "test", table.rename(columns={"b": "x"}))
     code, out, said = cli("predict", tmp_path / "model", other)
-    assert code == 1 and out == "" and "'b'" in said and "x" in said
+    assert code == 1 and out == "" and "unseen at fit time: 'x'" in said and "missing: 'b'" in said
+    more = NAMED[kind](tmp_path / "test", table.assign(word="x", d=1.0))  # the columns of the fit are chosen
+    assert json.loads(cli("score", tmp_path / "model", more, "--json")[1]) == one
 
 
 @pytest.mark.parametrize("kind", ["parquet", "parquet, named", "csv", "dask folder"])

@@ -256,6 +256,24 @@ def test_partitions_of_dask_frames_are_tables_of_these_columns(kind):
     assert error.value.index == 1
 
 
+def test_weights_of_partitions_are_one_number_for_each_row():
+    import dask
+    import dask.array as da
+
+    data = da.from_array(X, chunks=(100, 2))
+    for bad in (None, np.full(100, "1"), np.ones(90)):
+        parts = [np.ones(100), bad]
+        weight = da.concatenate([da.from_delayed(dask.delayed(lambda p=p: p)(), (100,), float) for p in parts])
+        with pytest.raises(ValueError, match="partition 1 has 100 rows and weights of shape"):
+            sg.GaussianMixture().fit(data, sample_weight=weight)
+
+
+def test_streams_of_other_columns_are_not_merged():
+    a, b = (sg.GaussianMixture(1, random_state=0).partial_fit(FRAME[names]) for names in (["a", "b"], ["b", "a"]))
+    with pytest.raises(ValueError, match="another order"):
+        sg.merge_streams(a, b)
+
+
 # Containers that scikit-learn is asked for ----------------------------------------------------------------------------
 
 

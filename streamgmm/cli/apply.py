@@ -14,6 +14,7 @@ from streamgmm.cli.prepare import open_rows
 from streamgmm.cli.terminal import Data, Json, Model, Out, emit, facts, message
 from streamgmm.cli.writers import check_out, write_rows
 from streamgmm.criteria import criteria
+from streamgmm.sources.arranged import names_differ
 
 Columns = Annotated[
     str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use; by default those of the fit.")
@@ -53,6 +54,8 @@ def _open(names: list[str] | None, data: str, columns: str | None) -> Any:
         source = open_rows(data)  # a format without names: position counts
         if source.feature_names is None:
             return source
+        if not set(names) <= set(source.feature_names):
+            raise names_differ(source.feature_names, names, data) from None
         raise
 
 

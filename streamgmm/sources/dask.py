@@ -51,20 +51,20 @@ class DaskChunk(Chunk):
         """The chunk without its partition, for a task that is given the partition."""
         return replace(self, parts=())
 
-    def _rows(self, block: Any, weight: Any = None) -> tuple[Rows, Weights]:
+    def _rows(self, block: Any, *weights: Any) -> tuple[Rows, Weights]:
         """Rows and weights of a computed partition."""
         if isinstance(self.pick, Columns):
             self._check_frame(block, self.pick)
             rows, found = frame_rows(block, self.pick)
         else:
             rows, found = self.pick.split(self._array(block), self.dtype)
-        given = found if found is not None else weight
-        if given is None:
+        if found is None and not weights:
             return rows, self.weight
-        if np.shape(given) != (len(rows),):
+        given = found if found is not None else weights[0]
+        if np.shape(given) != (len(rows),) or np.asarray(given).dtype.kind not in "fiub":
             raise ValueError(
-                f"{self.name}: partition {self.index} has {len(rows)} rows and weights of shape {np.shape(given)}; "
-                "expected one weight for each row. Give both the same partitions."
+                f"{self.name}: partition {self.index} has {len(rows)} rows and weights of shape {np.shape(given)} "
+                f"and dtype {np.asarray(given).dtype}; expected one number for each row. Give both the same partitions."
             )
         return rows, check_weights(given, self.name, self.start, self.index)
 
