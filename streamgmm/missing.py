@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streamgmm import kernels
 from streamgmm.covariance.base import LOG_2PI
-from streamgmm.kernels import NonFiniteRowError, Plan
+from streamgmm.kernels import NonFiniteRowError, Plan, reference_missing
 from streamgmm.stats import Stats
 
 if TYPE_CHECKING:
@@ -103,14 +103,9 @@ class Patterns:
         NonFiniteRowError
             At a row with infinity.
         """
-        from streamgmm.kernels.missing import group
-
-        n = len(rows)
-        rows = _view(rows)
         answers = answers or Answers()
-        order, starts = np.empty(n, np.int64), np.zeros(n + 1, np.int64)
-        found = group(rows, order, starts, np.full(1 << max(1, (2 * n - 1).bit_length()), -1))
-        groups = np.split(order, starts[1:found]) if n else []
+        small = kernels.is_small(len(rows), *self._plan.coef.shape)
+        groups = _groups(rows, small) if len(rows) else []
         shown = [~np.isnan(rows[index[0]]) for index in groups]
         worth = [self._is_worth(len(index), observed, answers) for index, observed in zip(groups, shown, strict=True)]
         self._make_marginals([observed for observed, own in zip(shown, worth, strict=True) if own])
@@ -125,11 +120,11 @@ class Patterns:
             elif not own:
                 few.append(index)
             else:
-                part, sums = self._many(rows, index, weight, observed, answers, statistics)
+                part, sums = self._many(rows, index, weight, observed, answers, statistics, small)
                 totals += sums
                 stats = stats.merge(part) if stats is not None and part is not None else None
         if few:
-            part, sums = self._few(rows, few, weight, answers, statistics)
+            part, sums = self._few(rows, few, weight, answers, statistics, small)
             totals += sums
             stats = stats.merge(part) if stats is not None and part is not None else None
         return stats if stats is None else replace(stats, dropped=dropped), totals, dropped
@@ -169,18 +164,15 @@ class Patterns:
         observed: NDArray[np.bool_],
         answers: Answers,
         statistics: bool,
+        small: bool,
     ) -> tuple[Stats | None, Array]:
         """Rows of one pattern, under the marginal mixture of what they show."""
-        from streamgmm.kernels.missing import gather
-
         complete = observed.all()
         marginal = None if complete else self._marginal(observed)
         if complete and len(index) == len(rows):
             some, w = rows, weight
         else:
-            features = np.flatnonzero(observed)
-            some = np.empty((len(index), len(features)))
-            gather(rows, index, features, some)
+            some = _taken(rows, index, np.flatnonzero(observed), small)
             w = None if weight is None else weight[index]
         part = answers.like(len(index))
         plan = self._plan if marginal is None else marginal.plan
@@ -231,26 +223,62 @@ class Patterns:
         weight: Array | None,
         answers: Answers,
         statistics: bool,
+        small: bool,
     ) -> tuple[Stats | None, Array]:
-        """Rows of many patterns, pattern by pattern, in one kernel."""
-        from streamgmm.kernels.missing import gather, missing
+        """Rows of many patterns, pattern by pattern: in NumPy where they are part of a `small` pass."""
+        index = np.concatenate(groups)
+        some = _taken(rows, index, np.arange(rows.shape[1]), small)
+        part = answers.like(len(index))
+        step = self._few_in_numpy if small else self._few_compiled
+        try:
+            moments, totals = step(some, groups, None if weight is None else weight[index], part, statistics)
+        except NonFiniteRowError as error:
+            raise NonFiniteRowError(int(index[error.row])) from None
+        answers.put(index, part)
+        if not statistics:
+            return None, totals
+        family = self._model.family
+        mass, first, second = moments
+        first, second = family.to_frame(first, second, self._spread)
+        shift = np.divide(first, mass[:, None], out=np.zeros_like(first), where=mass[:, None] > 0)
+        scatter = family.scatter_from_moments(second, mass, shift)
+        loglik, entropy, log_max, count, n_rows = totals.tolist()
+        return Stats(mass, shift, scatter, loglik, entropy, log_max, count, int(n_rows), family), totals
+
+    @property
+    def _log_shares(self) -> tuple[Array, float]:
+        """Logarithms of the components' weights (K,), and of the background's."""
+        model = self._model
+        with np.errstate(divide="ignore"):
+            log_weights = np.maximum(np.log(model.weights), -1e300)
+            return log_weights, float(np.log(model.noise_weight)) if model.box is not None else -np.inf
+
+    def _few_in_numpy(
+        self, rows: Array, groups: Any, weight: Array | None, part: Answers, statistics: bool
+    ) -> tuple[tuple[Array, Array, Array], Array]:
+        model = self._model
+        log_weights, log_noise = self._log_shares
+        variances = model.family.for_missing(model.covariances, rows.shape[1])
+        return reference_missing.missing(
+            rows, weight, log_weights, model.means, variances, log_noise, model.box, statistics=statistics,
+            logp=part.logp, resp=part.resp, label=part.label, filled=part.filled,
+        )  # fmt: skip
+
+    def _few_compiled(
+        self, rows: Array, groups: Any, weight: Array | None, part: Answers, statistics: bool
+    ) -> tuple[tuple[Array, Array, Array], Array]:
+        from streamgmm.kernels.missing import missing
 
         model, family = self._model, self._model.family
         K, D = model.means.shape
-        index = np.concatenate(groups)
-        some = np.empty((len(index), D))
-        gather(rows, index, np.arange(D), some)
         starts = np.cumsum([0, *map(len, groups)])
         variances = family.for_missing(model.covariances, D)
         moments = (np.zeros(K), np.zeros((K, D)), np.zeros(variances.shape))
         none = (np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)))
-        part = answers.like(len(index))
         totals = np.zeros(5)
-        with np.errstate(divide="ignore"):
-            log_weights = np.maximum(np.log(model.weights), -1e300)
-            log_noise = float(np.log(model.noise_weight)) if model.box is not None else -np.inf
+        log_weights, log_noise = self._log_shares
         bad = missing(
-            int(family.kernel), some, _view(none[0] if weight is None else weight[index]), starts,
+            int(family.kernel), rows, _view(none[0] if weight is None else weight), starts,
             log_weights, _view(model.means), _view(variances), log_noise,
             _view(none[1] if model.box is None else model.box), _BLOCK,
             none[0] if part.logp is None else part.logp, none[1] if part.resp is None else part.resp,
@@ -258,13 +286,29 @@ class Patterns:
             none[1] if part.filled is None else part.filled, *(moments if statistics else none), totals,
         )  # fmt: skip
         if bad >= 0:
-            raise NonFiniteRowError(int(index[bad]))
-        answers.put(index, part)
-        if not statistics:
-            return None, totals
-        mass, first, second = moments
-        first, second = family.to_frame(first, second, self._spread)
-        shift = np.divide(first, mass[:, None], out=np.zeros_like(first), where=mass[:, None] > 0)
-        scatter = family.scatter_from_moments(second, mass, shift)
-        loglik, entropy, log_max, count, n_rows = totals.tolist()
-        return Stats(mass, shift, scatter, loglik, entropy, log_max, count, int(n_rows), family), totals
+            raise NonFiniteRowError(bad)
+        return moments, totals
+
+
+def _groups(rows: NDArray[Any], small: bool) -> list[NDArray[np.int64]]:
+    """The numbers of the rows of each pattern of NaN, in the order in which patterns are met first."""
+    if small:
+        order, starts = reference_missing.group(rows)
+        return np.split(order, starts[1:-1])
+    from streamgmm.kernels.missing import group
+
+    n = len(rows)
+    order, starts = np.empty(n, np.int64), np.zeros(n + 1, np.int64)
+    found = group(_view(rows), order, starts, np.full(1 << max(1, (2 * n - 1).bit_length()), -1))
+    return np.split(order, starts[1:found])
+
+
+def _taken(rows: NDArray[Any], index: NDArray[np.int64], features: NDArray[np.int64], small: bool) -> Array:
+    """rows[index][:, features] as float64."""
+    if small:
+        return np.asarray(rows[index[:, None], features], np.float64)
+    from streamgmm.kernels.missing import gather
+
+    some = np.empty((len(index), len(features)))
+    gather(_view(rows), index, features, some)
+    return some

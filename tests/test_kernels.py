@@ -174,14 +174,14 @@ def test_where_the_vector_form_does_not_compile_the_reference_serves(monkeypatch
 
     monkeypatch.setattr(vector, "dense", refuses)
     monkeypatch.delenv("STREAMGMM_KERNELS", raising=False)
-    kernels._vectors_work.cache_clear()
+    kernels._why_not.cache_clear()
     try:
         with caplog.at_level(logging.INFO, "streamgmm.kernels"):
             assert kernels.form() == "reference"
             assert kernels.form() == "reference"
         assert len(caplog.records) == 1
     finally:
-        kernels._vectors_work.cache_clear()
+        kernels._why_not.cache_clear()
 
 
 def test_warmup_compiles_every_form():

@@ -36,11 +36,13 @@ def holes(X, share, seed=0, patterns=None):
     return np.where(mask, np.nan, X)
 
 
-@pytest.fixture(params=["many", "few", "both"])
+@pytest.fixture(params=["many", "few", "both", "compiled many", "compiled few"])
 def form(request, monkeypatch):
-    """Force every group through the marginal mixtures, or through the kernel for few rows, or leave the choice."""
-    monkeypatch.setattr(missing, "WORTH", {"many": 0, "few": 10**9, "both": 160}[request.param])
-    return request.param
+    """Force every group through the marginal mixtures, or through the form for few rows, or leave the choice."""
+    which = request.param.split()[-1]
+    monkeypatch.setattr(missing, "WORTH", {"many": 0, "few": 10**9, "both": 160}[which])
+    monkeypatch.setenv("STREAMGMM_KERNELS", "vector" if "compiled" in request.param else "reference")
+    return which
 
 
 def asking(name, K, D, seed=0, **extra):

@@ -91,7 +91,7 @@ def _asked() -> str:
 
 
 @cache
-def _vectors_work(few: bool, dtype: str = "float64") -> str:
+def _why_not(few: bool, dtype: str = "float64") -> str:
     """Why the hand-tiled form, that for few features or the other, does not run here; empty where it does."""
     try:
         import llvmlite.binding as llvm
@@ -123,7 +123,7 @@ def form(family: Family = Family.TIED, D: int = 1, dtype: Any = np.float64) -> s
     asked = _asked()
     if asked == "reference":
         return asked
-    reason = _vectors_work(D <= 4 and family != Family.TIED, np.dtype(dtype).name)
+    reason = _why_not(D <= 4 and family != Family.TIED, np.dtype(dtype).name)
     if not reason:
         return asked
     if asked != "auto":
@@ -166,9 +166,15 @@ def _run_tiny(family: Family, dense: Any, block: int, dtype: Any) -> None:
     )  # fmt: skip
 
 
-def warmup(dtypes: tuple[Any, ...] = (np.float64, np.float32)) -> None:
-    """Compile every kernel for rows of the given types, or load it from the cache on disk."""
-    in_all(None, _warmup, dtypes)
+def warmup(
+    dtypes: tuple[Any, ...] = (np.float64, np.float32), n_rows: int | None = None, K: int = 1, p: int = 1
+) -> None:
+    """Compile every kernel for rows of the given types, or load it from the cache on disk.
+
+    Nothing where passes over at most `n_rows` rows, with K components of p features, are `small`.
+    """
+    if n_rows is None or not in_all(n_rows, is_small, n_rows, K, p):
+        in_all(None, _warmup, dtypes)
 
 
 def _warmup(dtypes: tuple[Any, ...]) -> None:

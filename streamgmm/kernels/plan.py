@@ -40,6 +40,12 @@ class Family(IntEnum):
     SPHERICAL = 3
 
 
+def phi_length(family: Family, D: int) -> int:
+    """p, of models in D features."""
+    quadratic = {Family.FULL: D * (D + 1) // 2, Family.TIED: 0, Family.DIAG: D, Family.SPHERICAL: 1}
+    return quadratic[family] + D + 1
+
+
 FULL, TIED, DIAG, SPHERICAL = map(int, Family)  # what kernels compare with: Numba takes no member of an enumeration
 
 TOLERANCE = 2e-9

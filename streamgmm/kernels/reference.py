@@ -169,18 +169,19 @@ def _inaccurate(plan: Plan, resp: Array, reach: Array) -> NDArray[np.bool_]:
     return np.asarray(((error > TOLERANCE) & matters).any(axis=0))
 
 
-def softmax(logits: Array, base: float, common: Array | None = None, *, best: bool) -> Shares:
+def softmax(logits: Array, base: float | Array, common: Array | None = None, *, best: bool) -> Shares:
     """Responsibilities and what else follows from logits (K, B), all but for a term `common` (B,) of each row.
 
-    base : log-density of the background, its weight included; -inf for none
+    base : log-density of the background, its weight included, for all rows or each (B,); -inf for none
     best : whether the label is wanted
     """
     B = logits.shape[1]
     top = logits.max(axis=0)
     label = (logits == top).argmax(axis=0) if best else np.empty(B, np.int64)
     rest = np.zeros(B)
-    if base > -np.inf:
-        rest = np.full(B, base) if common is None else base - common
+    noisy = bool(np.max(base, initial=-np.inf) > -np.inf)
+    if noisy:
+        rest = np.zeros(B) + base if common is None else base - common
         label[rest > top] = -1
         np.maximum(top, rest, out=top)
         rest -= top
@@ -188,7 +189,7 @@ def softmax(logits: Array, base: float, common: Array | None = None, *, best: bo
     resp = np.exp(logits)
     total = resp.sum(axis=0)
     entropy = np.einsum("kb,kb->b", resp, logits)
-    if base > -np.inf:
+    if noisy:
         share = np.exp(rest)
         total += share
         entropy += share * rest
