@@ -237,6 +237,14 @@ def test_frames_in_memory_keep_the_rule_of_scikit_learn(table, gm):
         gm.predict(table[["c", "a", "b"]])
 
 
+def test_column_numbers_of_dask_frames_are_names(table, tmp_path):
+    numbered = table.set_axis([0, 1, 2], axis=1)
+    gm = sg.GaussianMixture(2, random_state=0, tol=1e-4).fit(dask_frame(tmp_path, numbered))
+    assert list(gm.feature_names_in_) == ["0", "1", "2"]
+    right = gm.score(dask_frame(tmp_path, numbered))
+    assert gm.score(dask_frame(tmp_path, numbered[[2, 0, 1]])) == pytest.approx(right, rel=1e-12)
+
+
 def test_column_numbers_as_names(table, tmp_path):
     numbered = table.set_axis([0, 1, 2], axis=1)
     numbered.set_axis(["0", "1", "2"], axis=1).to_parquet(tmp_path / "x.parquet")

@@ -59,6 +59,17 @@ def record_batch(folder):
     return pa.RecordBatch.from_pandas(FRAME)
 
 
+def reader(folder):
+    import pyarrow as pa
+
+    return pa.Table.from_pandas(FRAME).to_reader()
+
+
+def npz(folder):
+    np.savez(folder / "x.npz", x=X)
+    return np.load(folder / "x.npz")
+
+
 UNREADABLE = {
     "polars LazyFrame": (lazy_frame, "X.collect()"),
     "generator": (lambda folder: (row for row in X), "partial_fit"),
@@ -71,7 +82,13 @@ UNREADABLE = {
     "list of Delayed": (lambda folder: [delayed(folder)], "from_delayed"),
     "unknown width": (unknown_width, "shape="),
     "record batch": (record_batch, "from_batches"),
+    "record batch reader": (reader, "read_all"),
     "dict": (lambda folder: {"a": [1.0], "b": [2.0]}, "DataFrame"),
+    "records": (lambda folder: FRAME.to_records(), "DataFrame"),
+    "npz": (npz, "X['x']"),
+    "None": (lambda folder: None, "open_source"),
+    "a set": (lambda folder: {1.0, 2.0}, "open_source"),
+    "a function": (lambda folder: len, "open_source"),
 }
 DOORS = {
     "open_source": sg.open_source,
@@ -98,7 +115,9 @@ def test_what_cannot_be_read_is_refused_with_the_remedy(kind, door, tmp_path):
     assert remedy in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["bytes", "open file", "dask Series", "Delayed", "polars LazyFrame"])
+@pytest.mark.parametrize(
+    "kind", ["bytes", "open file", "dask Series", "Delayed", "polars LazyFrame", "records", "None"]
+)
 def test_partial_fit_refuses_them_too(kind, tmp_path):
     make, remedy = UNREADABLE[kind]
     obj = make(tmp_path)

@@ -193,7 +193,8 @@ def open_dask(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows: 
     if hasattr(obj, "partitions") and hasattr(obj, "columns"):
         name = "dask DataFrame"
         chosen = choose_columns(name, frame_schema(obj._meta), columns, weight, frame_labels(obj._meta))
-        table = obj[list(chosen.all)]
+        labels = {str(label): label for label in obj.columns}  # a frame's may be numbers
+        table = obj[[labels[name] for name in chosen.all]]
         blocks = list(table.to_delayed())
         source = DaskSource(
             blocks, None, chosen, chosen.dtype, len(chosen.names), weight, name, str(table.__dask_tokenize__())

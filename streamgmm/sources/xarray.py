@@ -84,6 +84,8 @@ def open_xarray(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows
     ValueError
         For other dimensions, with the remedy.
     """
+    if not hasattr(obj, "data_vars") and not hasattr(obj, "ndim"):
+        raise TypeError(f"Expected an xarray DataArray or Dataset; got a {type(obj).__name__}.")
     if hasattr(weight, "coords") and hasattr(weight, "data"):
         weight = weight.data
     if not hasattr(obj, "data_vars"):
