@@ -129,15 +129,19 @@ def spread_out(
     chance = sample.weight / sample.weight.sum()
     first = affine.apply(sample.rows[rng.choice(len(sample.rows), n_init, p=chance)])
     centres, readings = kmeans_parallel(TransformedSource(source, affine), executor, first, K, rng)
-    task = partial(_labelled_stats, affine, tuple(centres), family)
+    task = partial(_labelled_stats, affine, tuple(centres), family, sample.mean if sample.wild else None)
     totals = executor.run(task, source.chunks(), merge_all)
     models = [repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model for stats in totals]
     return models, readings + 1
 
 
-def _labelled_stats(affine: Affine, centres: tuple[Array, ...], family: Covariance, chunk: Any) -> tuple[Stats, ...]:
+def _labelled_stats(
+    affine: Affine, centres: tuple[Array, ...], family: Covariance, origin: Array | None, chunk: Any
+) -> tuple[Stats, ...]:
     """Statistics of the rows of a chunk, each in the component of the nearest centre, for every set of centres."""
     rows, weight = chunk.load()
     w = np.ones(len(rows)) if weight is None else weight
     z = affine.apply(np.asarray(rows, np.float64))
-    return tuple(stats_from_responsibilities(rows, w, nearest(z, points), len(points), family) for points in centres)
+    return tuple(
+        stats_from_responsibilities(rows, w, nearest(z, points), len(points), family, origin) for points in centres
+    )

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.covariance import TIED, spread_of
+from streamgmm.covariance import TIED, Covariance
+from streamgmm.covariance.base import bulk
 from streamgmm.em import CollapsedError, estimates, m_step, proportions
 from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate
@@ -18,6 +19,11 @@ Array = NDArray[np.float64]
 DEAD_SHARE = 1e-10
 FLOOR = 1e-12
 ROUNDING = 1e-14
+APART = 1e4
+"""Deviations from the others at which a component has no say in what is small, and variance beyond whose square it is
+stretched by rows far away."""
+COLLINEAR = 1e-8
+"""Smallest eigenvalue of the overall correlation below which floors are taken feature by feature."""
 MAX_RESEEDS = 2
 
 
@@ -29,32 +35,70 @@ class Repaired(NamedTuple):
     events: tuple[dict[str, Any], ...]
 
 
+def bulk_of(stats: Stats) -> NDArray[np.bool_]:
+    """(K,) mask of the components that decide what is small and what is constant: far ones would hide it."""
+    family = stats.family
+    share = stats.weight / stats.weight.sum()
+    variances = family.variances(family.estimate(stats, 0.0), *stats.mean.shape)
+    return bulk(share, stats.mean, variances, APART)
+
+
 def overall_covariance(stats: Stats) -> Array:
-    """(D, D) covariance of all rows behind `stats`; diagonal for the families that keep no cross products."""
+    """(D, D) covariance of the rows behind `stats`, but for components far from the bulk.
+
+    Diagonal for the families that keep no cross products.
+    """
     D = stats.mean.shape[1]
-    total = stats.weight.sum()
-    centre = stats.weight @ stats.mean / total
-    delta = stats.mean - centre
-    between = (stats.weight[:, None] * delta).T @ delta
-    within = stats.family.total_scatter(stats.scatter, D)
-    if within.ndim == 1:
-        overall = np.diag(within + np.diag(between)) / total
-    else:
-        overall = (within + between) / total
+    within, weight, delta = _about_the_bulk(stats)
+    between = (weight[:, None] * delta).T @ delta
+    overall = np.diag(within + np.diag(between)) if within.ndim == 1 else within + between
+    overall = overall / weight.sum()
     constant = constant_features(stats)
     overall[constant] = 0.0
     overall[:, constant] = 0.0
-    return np.asarray(overall)
+    return np.asarray(overall).reshape(D, D)
+
+
+def _about_the_bulk(stats: Stats) -> tuple[Array, Array, Array]:
+    """Scatter within the components of the bulk, their weights (K,), 0 for others, and means less the bulk's (K, D)."""
+    near = bulk_of(stats)
+    weight = np.where(near, stats.weight, 0.0)
+    scatter = stats.scatter
+    if stats.family is not TIED and not near.all():
+        scatter = scatter * near.reshape(-1, *(1,) * (scatter.ndim - 1))
+    within = stats.family.total_scatter(scatter, stats.mean.shape[1])
+    if stats.family is TIED:
+        within = within * (weight.sum() / stats.weight.sum())
+    first = int(np.argmax(weight))
+    delta = np.where(near[:, None], stats.mean - stats.mean[first], 0.0)
+    return within, weight, np.where(near[:, None], delta - weight @ delta / weight.sum(), 0.0)
 
 
 def constant_features(stats: Stats) -> NDArray[np.bool_]:
     """(D,) mask of the features whose overall variance is no more than the rounding of their mean."""
-    within = stats.family.total_scatter(stats.scatter, stats.mean.shape[1])
+    within, weight, delta = _about_the_bulk(stats)
     within = np.diag(within) if within.ndim == 2 else within
-    total = stats.weight.sum()
-    centre = stats.weight @ stats.mean / total
-    variance = (within + stats.weight @ (stats.mean - centre) ** 2) / total
-    return np.asarray(variance <= (ROUNDING * centre) ** 2)
+    variance = (within + weight @ delta**2) / weight.sum()
+    centre = stats.mean[int(np.argmax(weight))]
+    with np.errstate(over="ignore"):
+        return np.asarray(variance <= (ROUNDING * centre) ** 2)
+
+
+def floor_spread(stats: Stats, overall: Array) -> Array:
+    """(D, D) lower triangular: the coordinates in which eigenvalues are floored.
+
+    Those that whiten `overall`, where that is possible; scaled features where features are collinear, as no rounding
+    would leave anything of a floor in coordinates that are themselves all but singular.
+    """
+    scale = np.sqrt(np.maximum(np.diag(overall), 0.0))
+    # A constant feature has no scale of its own: its floor is to be above the rounding of its value.
+    size = np.abs(stats.mean[int(np.argmax(stats.weight))])
+    scale = np.where(scale > 0, scale, np.maximum(1.0, 1e-7 * size))
+    correlation = overall / np.outer(scale, scale)
+    np.fill_diagonal(correlation, 1.0)
+    if np.linalg.eigvalsh(correlation)[0] < COLLINEAR:
+        return np.diag(scale)
+    return np.linalg.cholesky(correlation) * scale[:, None]
 
 
 def repairing_m_step(
@@ -75,15 +119,18 @@ def repairing_m_step(
             return Repaired(m_step(stats, reg_covar=reg_covar, prior=prior), reseeds, ())
         except CollapsedError:
             pass
-    spread = spread_of(overall_covariance(stats))
     means, covariances = estimates(stats, reg_covar, prior)
     means = means.copy()
     events: list[dict[str, Any]] = []
-    overall = overall_covariance(stats) + reg_covar * np.eye(means.shape[1])
+    overall = overall_covariance(stats)
+    spread = floor_spread(stats, overall)
+    overall = overall + reg_covar * np.eye(means.shape[1])
     degenerate = degenerate_features(overall)
     if degenerate:
         covariances = family.floor(covariances, spread, FLOOR, ~dead)
         events.append({"action": "floored", "features": degenerate, "floor": FLOOR})
+    covariances, stretched = _unstretched(family, covariances, overall, ~dead)
+    events += [{"action": "floored", "component": k, "reason": "stretched", "floor": FLOOR} for k in stretched]
     _, good = family.factor(covariances)
     collapsed = dead | ~good if family is not TIED else dead
     counts = list(reseeds)
@@ -106,20 +153,63 @@ def repairing_m_step(
                 means[k] = share @ stats.mean
             events.append({"action": "floored", "component": int(k), "reason": reason, "floor": FLOOR})
     factors, good = family.factor(covariances)
-    if not good.all():
-        covariances = family.floor(covariances, spread, FLOOR, np.ones(K, bool))
-        factors, good = family.factor(covariances)
-        if family is TIED:
-            events.append({"action": "floored", "reason": "no Cholesky factor", "floor": FLOOR})
-    if not good.all():
-        covariances = family.floor(covariances, spread, 1e-8, np.ones(K, bool))
-        factors, good = family.factor(covariances)
-    if not good.all():
-        raise CollapsedError(~good)
+    if not good.all() and family is TIED:
+        events.append({"action": "floored", "reason": "no Cholesky factor", "floor": FLOOR})
+    covariances, factors = _factored(family, covariances, factors, good, spread)
     noise = proportions(stats)[1]
     weights = new_share * ((1.0 - noise) / new_share.sum())
     model = Mixture.trusted(weights, means, covariances, family, factors, noise, stats.observation)
     return Repaired(model, tuple(counts), tuple(events))
+
+
+def _factored(
+    family: Covariance, covariances: Array, factors: Array, good: NDArray[np.bool_], spread: Array
+) -> tuple[Array, Array]:
+    """Covariances that have factors, and those: floored as little as it takes, at last those of the whole."""
+    for floor in (FLOOR, 1e-10, 1e-8):
+        if good.all():
+            return covariances, factors
+        covariances = family.floor(covariances, spread, floor, ~good)
+        factors, good = family.factor(covariances)
+    if good.all():
+        return covariances, factors
+    scale = np.einsum("ij,ij->i", spread, spread)
+    whole = family.from_overall(np.diag(scale))
+    covariances = whole if family is TIED else family.replace_component(covariances, _numbers(~good), whole)
+    factors, good = family.factor(covariances)
+    if not good.all():
+        raise CollapsedError(~good)
+    return covariances, factors
+
+
+def _numbers(mask: NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(int(k) for k in np.flatnonzero(mask))
+
+
+def _unstretched(
+    family: Covariance, covariances: Array, overall: Array, present: NDArray[np.bool_]
+) -> tuple[Array, list[int]]:
+    """Floor components without a factor that reach far beyond the bulk, in their own scale; and which they are.
+
+    A component that has taken one row at 1e20 beside a thousand others is as good as flat. It is on its way to that row
+    alone, and gives the others back in the next steps; a new start would meet the same row again.
+    """
+    K, D = len(present), len(overall)
+    _, good = family.factor(covariances)
+    if good.all():
+        return covariances, []
+    own = family.variances(covariances, K, D)
+    usual = np.maximum(np.diag(overall), np.finfo(float).tiny)
+    far = present & (own > APART**2 * usual).any(axis=1) & np.isfinite(own).all(axis=1)
+    if family is TIED:
+        far = np.full(1, far.any())
+    far = far & ~good
+    for k in _numbers(far):
+        scale = np.sqrt(np.maximum(own[k], usual * FLOOR))
+        only = np.zeros(K, bool)
+        only[k] = True
+        covariances = family.floor(covariances, np.diag(scale), FLOOR, only)
+    return covariances, [int(k) for k in _numbers(far)]
 
 
 def degenerate_features(overall: Array) -> list[int]:

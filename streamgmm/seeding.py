@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import add
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from streamgmm.covariance.triangular import Triangular
 from streamgmm.em import non_finite
 from streamgmm.executors import Threads, one_thread
 from streamgmm.imputing import complete
+from streamgmm.kernels.own import squarable
 from streamgmm.mixture import Mixture
 from streamgmm.repair import repairing_m_step
 from streamgmm.stats import Stats
@@ -38,6 +39,7 @@ class Survey:
     n_rows : rows of positive weight in the data
     count : sum of the sample weights in the data
     box : (2, D) smallest and largest value of each feature among the rows of positive weight
+    wild : whether the moments are those of the bulk of the sample, as a few rows far away would decide them otherwise
     """
 
     rows: NDArray[Any]
@@ -47,6 +49,7 @@ class Survey:
     n_rows: int
     count: float
     box: Array
+    wild: bool = False
 
     @property
     def complete(self) -> bool:
@@ -106,7 +109,9 @@ def _survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool) -> _Part:
             rows, w = np.where(gaps, 0.0, rows), np.where(incomplete, 0.0, w)
         mean, scatter = weighted_moments(rows, w)
         if not np.isfinite(scatter).all():
-            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+            if not w.all():  # a row without weight is no row, whatever it holds
+                mean, scatter = weighted_moments(rows[w > 0], w[w > 0])
+            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1) & (w > 0))
             if bad.size:
                 raise non_finite(rows, int(bad[0]), chunk)
     return _Part(*sample, count, present, mean, scatter, box)
@@ -179,7 +184,9 @@ def _merge_parts(a: _Part, b: _Part, *, size: int) -> _Part:
     keys = np.concatenate([a.keys, b.keys])
     keep = np.arange(len(keys)) if len(keys) <= size else np.sort(np.argpartition(-keys, size - 1)[:size])
     count = a.count + b.count
-    delta = b.mean - a.mean
+    with np.errstate(over="ignore", invalid="ignore"):  # of rows whose squares are beyond doubles: see `_sound`
+        delta = b.mean - a.mean
+        between = np.outer(delta, delta) * (a.count * b.count / count)
     return _Part(
         keys[keep],
         np.concatenate([a.numbers, b.numbers])[keep],
@@ -188,7 +195,7 @@ def _merge_parts(a: _Part, b: _Part, *, size: int) -> _Part:
         count,
         a.n_rows + b.n_rows,
         a.mean + delta * (b.count / count),
-        a.scatter + b.scatter + np.outer(delta, delta) * (a.count * b.count / count),
+        a.scatter + b.scatter + between,
         np.array([np.minimum(a.box[0], b.box[0]), np.maximum(a.box[1], b.box[1])]),
     )
 
@@ -224,15 +231,51 @@ def survey(source: Any, executor: Any, *, size: int, seed: int, missing: bool = 
     mean, covariance = part.mean, part.scatter / part.count
     if missing and np.isnan(rows).any():
         rows, mean, covariance = complete(rows, weight, seed)
-    return Survey(
-        rows,
-        weight,
-        mean,
-        covariance,
-        part.n_rows,
-        part.count,
-        part.box,
-    )
+    return sound(Survey(rows, weight, mean, covariance, part.n_rows, part.count, part.box))
+
+
+FARTHEST = 1e4
+"""Distance of a row from the median, in median distances, from which it has no say in centre and scale."""
+_SPREAD = 0.5
+"""Mean distance of the sample from the overall mean, in overall deviations, below which it is looked into."""
+_INFLATED = 100.0
+"""Overall variance, in variances of the bulk, up to which rows far away have not decided it."""
+
+
+def sound(survey: Survey) -> Survey:
+    """The survey with the moments of the bulk of its sample, where a few rows far away have decided the overall ones.
+
+    One fill value of 1e20 would make one point of everything else, wherever a start is sought, a prior is taken from
+    the data or a covariance is floored.
+    """
+    rows = np.asarray(survey.rows, np.float64)
+    variance = np.diag(survey.covariance)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        mean_distance = np.mean(np.abs(rows - survey.mean), axis=0)
+        if np.isfinite(survey.covariance).all() and (mean_distance >= _SPREAD * np.sqrt(variance)).all():
+            return survey  # 0.8 of a deviation for a Gaussian, next to nothing where one row makes the deviation
+        bulk = _near_the_median(rows)
+        mean, scatter = weighted_moments(rows[bulk], survey.weight[bulk])
+        covariance = scatter / survey.weight[bulk].sum()
+        if (variance <= _INFLATED * np.diag(covariance)).all():
+            return survey
+    return replace(survey, mean=mean, covariance=covariance, wild=True)
+
+
+def _near_the_median(rows: Array) -> NDArray[np.bool_]:
+    """(m,) mask of rows within `FARTHEST` of every feature's median; all, where that leaves none."""
+    bulk = np.ones(len(rows), bool)
+    for column in rows.T:
+        apart = np.abs(column - np.median(column))
+        if apart.any():
+            bulk &= apart <= FARTHEST * np.median(apart[apart > 0])
+    return bulk if bulk.any() else ~bulk
+
+
+def drawn_in(z: Array) -> Array:
+    """Whitened rows with what is far away brought near, in its order: k-means sees clusters, not one distance."""
+    size = np.abs(z) / FARTHEST
+    return np.where(size <= 1.0, z, np.sign(z) * FARTHEST * (1.0 + np.log(np.maximum(size, 1.0))))
 
 
 # Starts ---------------------------------------------------------------------------------------------------------------
@@ -311,11 +354,14 @@ def nearest(z: Array, centres: Array) -> NDArray[Any]:
 
 
 def stats_from_responsibilities(
-    rows: NDArray[Any], weight: Array, resp: NDArray[Any], K: int, family: Covariance
+    rows: NDArray[Any], weight: Array, resp: NDArray[Any], K: int, family: Covariance, origin: Array | None = None
 ) -> Stats:
-    """Statistics of the sample under given labels (m,) or responsibilities (m, K)."""
+    """Statistics of the sample under given labels (m,) or responsibilities (m, K).
+
+    Sums are taken about `origin` (D,): the rows' mean, unless rows far away would cost the others their digits.
+    """
     m, D = rows.shape
-    origin = rows.mean(axis=0, dtype=np.float64)
+    origin = rows.mean(axis=0, dtype=np.float64) if origin is None else origin
     x = rows - origin
     if resp.ndim == 1:
         mass, mean, scatter = _labelled(x, weight, resp, K, family)
@@ -332,12 +378,13 @@ def _labelled(x: Array, weight: Array, labels: NDArray[Any], K: int, family: Cov
     mass, mean = np.zeros(K), np.zeros((K, x.shape[1]))
     scatter = np.zeros(family.scatter_shape(K, x.shape[1]))
     order = np.argsort(labels, kind="stable")
+    nothing = np.zeros((1, x.shape[1]))
     for k, mine in enumerate(np.split(order, np.searchsorted(labels[order], np.arange(1, K)))):
         own, w = x[mine], weight[mine]
         mass[k] = w.sum()
         if mass[k] > 0:
             mean[k] = w @ own / mass[k]
-            part = family.scatter_of(own, w[:, None], mean[k : k + 1])
+            part = family.scatter_of(squarable(own - mean[k]), w[:, None], nothing)
             if family is TIED:
                 scatter += part
             else:
@@ -370,8 +417,12 @@ def prepared(
         frame = DIAG if init == _SCALED and isinstance(family, Triangular) else family
         to_frame = frame.whitener(survey.mean, survey.covariance)
         z = to_frame(survey.rows)
-        resp = way.assign(z, survey.weight, K, drawn) if centres is None else nearest(z, to_frame(centres))
-        stats = stats_from_responsibilities(survey.rows, survey.weight, resp, K, family)
+        at = None if centres is None else to_frame(centres)
+        if survey.wild:
+            z, at = drawn_in(z), None if at is None else drawn_in(at)
+        resp = way.assign(z, survey.weight, K, drawn) if at is None else nearest(z, at)
+        origin = survey.mean if survey.wild else None
+        stats = stats_from_responsibilities(survey.rows, survey.weight, resp, K, family, origin)
         return repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model
 
     return make

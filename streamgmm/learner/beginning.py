@@ -13,7 +13,7 @@ from streamgmm.em import CollapsedError
 from streamgmm.given import NOTHING, Given
 from streamgmm.mixture import Mixture
 from streamgmm.repair import MAX_RESEEDS, overall_covariance, repairing_m_step
-from streamgmm.seeding import Survey, made, prepared
+from streamgmm.seeding import Survey, made, prepared, sound
 from streamgmm.stats import Stats
 
 __all__ = ["begin", "e_step", "steady_m_step"]
@@ -79,7 +79,7 @@ def begin(
     mean = rows[0] + w @ (rows - rows[0]) / count
     delta = rows - mean
     box = np.array([rows.min(axis=0), rows.max(axis=0)])
-    survey = Survey(rows, w, mean, (delta * w[:, None]).T @ delta / count, len(rows), count, box)
+    survey = sound(Survey(rows, w, mean, (delta * w[:, None]).T @ delta / count, len(rows), count, box))
     weights, means, covariances = given
     found: list[tuple[float, Mixture]] = []
     for attempt in range(n_init):
