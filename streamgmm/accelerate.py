@@ -297,6 +297,10 @@ class Corrected(Accelerator):
         return self.inner // 3**pace.misses
 
     def _propose(self, model: Mixture, image: Mixture, inner: int) -> Mixture | None:
+        with np.errstate(over="ignore", invalid="ignore"):  # of components at the end of doubles
+            return self._climb(model, image, inner)
+
+    def _climb(self, model: Mixture, image: Mixture, inner: int) -> Mixture | None:
         coordinates = Coordinates(model)
         scale = coordinates.scale
         at = coordinates.pack(image)
@@ -307,6 +311,8 @@ class Corrected(Accelerator):
             for _ in range(inner):
                 assert here is not None
                 after = coordinates.pack(self.step(here)) + shift
+                if not np.isfinite(after).all():
+                    return None
                 here = coordinates.unpack(after)
                 if here is None:
                     return None

@@ -92,8 +92,9 @@ class Prepared:
     def restored(self, stats: Stats) -> Stats:
         """Statistics in the units of the data, from means that are less the components' own, in the frame."""
         spread = self.spread
-        mean = stats.mean * spread if spread.ndim == 1 else stats.mean @ spread.T
-        scatter = self.model.family.spread_scatter(stats.scatter, spread)
+        with np.errstate(over="ignore", invalid="ignore"):  # variances beyond doubles: see `repair`
+            mean = stats.mean * spread if spread.ndim == 1 else stats.mean @ spread.T
+            scatter = self.model.family.spread_scatter(stats.scatter, spread)
         return replace(stats, mean=mean + self.model.means, scatter=scatter)
 
     def totals(self, rows: NDArray[Any], weight: Array | None) -> Array:

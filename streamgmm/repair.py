@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from streamgmm.covariance import TIED, Covariance
 from streamgmm.covariance.base import bulk
 from streamgmm.em import CollapsedError, estimates, m_step, proportions
+from streamgmm.kernels.own import squarable
 from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate
 from streamgmm.stats import Stats
@@ -69,8 +70,11 @@ def _about_the_bulk(stats: Stats) -> tuple[Array, Array, Array]:
     within = stats.family.total_scatter(scatter, stats.mean.shape[1])
     if stats.family is TIED:
         within = within * (weight.sum() / stats.weight.sum())
+    if not np.isfinite(within).all():  # a pooled scatter beyond doubles
+        within = np.zeros_like(within)
     first = int(np.argmax(weight))
-    delta = np.where(near[:, None], stats.mean - stats.mean[first], 0.0)
+    with np.errstate(over="ignore"):
+        delta = squarable(np.where(near[:, None], stats.mean - stats.mean[first], 0.0))
     return within, weight, np.where(near[:, None], delta - weight @ delta / weight.sum(), 0.0)
 
 
@@ -125,6 +129,7 @@ def repairing_m_step(
     overall = overall_covariance(stats)
     spread = floor_spread(stats, overall)
     overall = overall + reg_covar * np.eye(means.shape[1])
+    covariances = _representable(family, covariances, overall, ~dead)
     degenerate = degenerate_features(overall)
     if degenerate:
         covariances = family.floor(covariances, spread, FLOOR, ~dead)
@@ -180,6 +185,15 @@ def _factored(
     if not good.all():
         raise CollapsedError(~good)
     return covariances, factors
+
+
+def _representable(family: Covariance, covariances: Array, overall: Array, present: NDArray[np.bool_]) -> Array:
+    """The covariances, with that of the bulk where a variance is beyond doubles: of rows beyond 1e150, or nearly."""
+    K, D = len(present), len(overall)
+    lost = present & ~np.isfinite(family.variances(covariances, K, D)).all(axis=1)
+    if family is TIED:
+        return family.from_overall(overall) if lost.any() else covariances
+    return family.replace_component(covariances, _numbers(lost), family.from_overall(overall))
 
 
 def _numbers(mask: NDArray[np.bool_]) -> tuple[int, ...]:

@@ -272,10 +272,27 @@ def _near_the_median(rows: Array) -> NDArray[np.bool_]:
     return bulk if bulk.any() else ~bulk
 
 
-def drawn_in(z: Array) -> Array:
-    """Whitened rows with what is far away brought near, in its order: k-means sees clusters, not one distance."""
-    size = np.abs(z) / FARTHEST
-    return np.where(size <= 1.0, z, np.sign(z) * FARTHEST * (1.0 + np.log(np.maximum(size, 1.0))))
+_FEW = 0.05
+"""Share of the weight up to which rows far away are taken for one group, whatever they hold."""
+
+
+def drawn_in(z: Array, weight: Array) -> Callable[[Array], Array]:
+    """A map of whitened rows that brings what is far away near: k-means is to see clusters, not one distance.
+
+    Few rows far away become one point outside the others; of many the order of distances is kept.
+    """
+    bulk = (np.abs(z) <= FARTHEST).all(axis=1)
+    share = weight[~bulk].sum() / weight.sum()
+    if share <= _FEW:
+        # So far that k-means++ meets it first, and no farther: its tolerance is a part of the overall variance.
+        place = 10.0 * np.sqrt(np.mean(z[bulk] ** 2) / max(share, 1e-4))
+        return lambda z: np.where((np.abs(z) <= FARTHEST).all(axis=1, keepdims=True), z, place)
+
+    def nearer(z: Array) -> Array:
+        size = np.abs(z) / FARTHEST
+        return np.where(size <= 1.0, z, np.sign(z) * FARTHEST * (1.0 + np.log(np.maximum(size, 1.0))))
+
+    return nearer
 
 
 # Starts ---------------------------------------------------------------------------------------------------------------
@@ -419,7 +436,8 @@ def prepared(
         z = to_frame(survey.rows)
         at = None if centres is None else to_frame(centres)
         if survey.wild:
-            z, at = drawn_in(z), None if at is None else drawn_in(at)
+            nearer = drawn_in(z, survey.weight)
+            z, at = nearer(z), None if at is None else nearer(at)
         resp = way.assign(z, survey.weight, K, drawn) if at is None else nearest(z, at)
         origin = survey.mean if survey.wild else None
         stats = stats_from_responsibilities(survey.rows, survey.weight, resp, K, family, origin)

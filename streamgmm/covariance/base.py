@@ -68,6 +68,10 @@ LARGEST = 1e300
 """Coordinates of a mean beyond this in a frame count as this."""
 
 
+MIDST = 4e3
+"""Scales of a frame within which a row may be taken in it."""
+
+
 def within_reach(seen: Array) -> Array:
     """(K,) factors <= 1 that bring means at seen (K, D) deviations so near that the squares stay finite.
 
@@ -76,13 +80,22 @@ def within_reach(seen: Array) -> Array:
     return np.minimum(1.0, 1e140 / np.maximum(np.nan_to_num(np.abs(seen)).max(axis=1), 1.0))
 
 
-def bulk(share: Array, means: Array, variances: Array, limit: float) -> NDArray[np.bool_]:
-    """(K,) mask of the components of largest weight that can share one origin and scale.
+def bulk(share: Array, means: Array, variances: Array, limit: float, *, exact: bool = False) -> NDArray[np.bool_]:
+    """(K,) mask of the components of largest weight that can share one scale; never empty.
 
-    Around one of them all means lie within `limit` of its deviations, and no deviation is larger than that. Never
-    empty.
+    Around one of them all means lie within `limit` of its deviations, and no deviation is larger than that. That one is
+    not itself so much wider than half of the weight.
+
+    Parameters
+    ----------
+    exact : bool
+        They are to share one origin too: means also lie within `limit` of their own deviations, and nothing narrow lies
+        in the midst of a wide one, where rows are not far enough to be taken otherwise.
     """
-    deviation = np.sqrt(np.where(variances > 0, variances, 0.0))
+    deviation = np.sqrt(np.where(np.isfinite(variances), np.maximum(variances, 0.0), np.inf))
+    order = np.argsort(deviation, axis=0, kind="stable")
+    half = (np.cumsum(share[order], axis=0) < 0.5).sum(axis=0).clip(max=len(share) - 1)
+    median = np.take_along_axis(deviation, np.take_along_axis(order, half[None], axis=0), axis=0)[0]
     best, most = np.zeros(len(share), bool), -1.0
     with np.errstate(over="ignore", invalid="ignore"):
         for b in np.argsort(-share, kind="stable"):
@@ -90,9 +103,22 @@ def bulk(share: Array, means: Array, variances: Array, limit: float) -> NDArray[
             least = np.where(apart > 0, apart, np.inf).min(axis=0)
             scale = np.where(deviation[b] > 0, deviation[b], np.where(np.isfinite(least), least, 0.0))
             near = ((apart <= limit * scale) & (deviation <= limit * scale)).all(axis=1)
+            if exact:
+                own = (apart <= limit * deviation).all(axis=1)
+                within = (apart <= MIDST * scale).all(axis=1)
+                near &= own
+                near[b] = True
+                if (within & ~own & ~near).any():
+                    continue
+            elif ((median > 0) & (deviation[b] > limit * median)).any():
+                continue
             near[b] = True
             if share[near].sum() > most * (1.0 + 1e-9):
                 best, most = near, share[near].sum()
+            if near.all():
+                break
+    if not best.any():
+        best[np.argmin(deviation.max(axis=1))] = True
     return best
 
 
@@ -379,7 +405,7 @@ class Covariance(ABC):
         at = self._framed(share, means - shift, covariances, factors)
         if np.abs(self._seen(at)).max() <= OFFSET:
             return shift, at
-        near = bulk(share, means, self.variances(covariances, *means.shape), OFFSET)
+        near = bulk(share, means, self.variances(covariances, *means.shape), OFFSET, exact=True)
         share = shares(np.where(near, share, 0.0))
         # Its own rounding would matter beside components that are far away, and have next to no weight.
         shift = share[near] @ means[near]
