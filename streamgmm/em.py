@@ -174,12 +174,12 @@ def bound(model: Mixture, stats: Stats) -> float:
 class CollapsedError(ValueError):
     """An M-step met covariances without a Cholesky factor; `collapsed` (K,) or (1,) marks them."""
 
-    def __init__(self, collapsed: Any) -> None:
+    def __init__(self, collapsed: Any, repairing: bool = False) -> None:
         super().__init__(
             "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
             "instance caused by singleton or collapsed samples): component(s) "
             f"{np.flatnonzero(collapsed).tolist()}. Try to decrease the number of components, increase reg_covar, or "
-            "scale the input data; on_collapse='repair' replaces such components instead."
+            "scale the input data." + ("" if repairing else " on_collapse='repair' replaces such components instead.")
         )
         self.collapsed = collapsed
 

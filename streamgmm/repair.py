@@ -183,7 +183,7 @@ def _factored(
     covariances = whole if family is TIED else family.replace_component(covariances, _numbers(~good), whole)
     factors, good = family.factor(covariances)
     if not good.all():
-        raise CollapsedError(~good)
+        raise CollapsedError(~good, repairing=True)
     return covariances, factors
 
 
