@@ -18,11 +18,11 @@ from streamgmm.em import non_finite
 from streamgmm.executors import Executor, Threads, single_threaded_blas, within
 from streamgmm.kernels import NonFiniteRowError
 from streamgmm.sources import array_source, is_array_like, open_quietly, open_source, refuse_unreadable
-from streamgmm.sources.arranged import matched
+from streamgmm.sources.arranged import matched, select_names
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.labels import tell_left_out
 from streamgmm.sources.picking import row_dtype
-from streamgmm.sources.tables import no_number, with_text_names, without_labels, without_numbers
+from streamgmm.sources.tables import is_frame, no_number, with_text_names, without_labels, without_numbers
 from streamgmm.weights import check_weight
 
 
@@ -68,8 +68,9 @@ class Reader:
         X, labels = without_labels(X, known)
         if reset:
             tell_left_out("X", labels)
-        elif known:
-            X = with_text_names(X, known)
+        elif known and is_frame(X):
+            # scikit-learn demands an error for columns of pandas in another order; the others are put in order.
+            X = with_text_names(X, known) if hasattr(X, "iloc") else select_names(X, known)
         other = without_numbers(X)
         try:
             if any(no_number(what) for what in other.values()):

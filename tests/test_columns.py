@@ -99,6 +99,14 @@ def xarray_table_dask(folder, frame):
     return xarray_table(folder, frame).chunk(row=200)
 
 
+def zarr_named(folder, frame):
+    import zarr
+
+    names = {"streamgmm": {"feature_names": list(frame), "weight": None}}
+    zarr.create_array(str(folder / "x.zarr"), data=frame.to_numpy(), chunks=(200, frame.shape[1]), attributes=names)
+    return folder / "x.zarr"
+
+
 def opened(folder, frame):
     return sg.open_source(frame)
 
@@ -112,7 +120,8 @@ def opened_polars(folder, frame):
 NAMED = {
     "parquet": parquet, "parquet folder": parquet_folder, "feather": feather, "csv": csv_plain,
     "dask frame": dask_frame, "dask folder": dask_folder, "xarray": xarray_dataset, "xarray of dask": xarray_dask,
-    "xarray table": xarray_table, "xarray table of dask": xarray_table_dask, "opened frame": opened,
+    "zarr with names": zarr_named, "xarray table": xarray_table, "xarray table of dask": xarray_table_dask,
+    "opened frame": opened,
     "opened polars": opened_polars,
 }  # fmt: skip
 
@@ -232,9 +241,24 @@ def test_regression_takes_the_columns_of_a_frame_by_name(table, gm):
         gm.regression(table[["a", "b"]], ["a", "c"])
 
 
-def test_frames_in_memory_keep_the_rule_of_scikit_learn(table, gm):
+def test_frames_of_pandas_in_memory_keep_the_rule_of_scikit_learn(table, gm):
     with pytest.raises(ValueError, match="must be in the same order"):
         gm.predict(table[["c", "a", "b"]])
+
+
+@pytest.mark.parametrize("kind", ["polars", "pyarrow"])
+def test_other_frames_in_memory_are_put_in_order(kind, table, gm):
+    made = arrow if kind == "pyarrow" else __import__("polars").from_pandas
+    X = made(table[["c", "a", "b"]])
+    np.testing.assert_array_equal(gm.predict(X), gm.predict(table))
+    assert gm.score(X) == pytest.approx(gm.score(table), rel=1e-12)
+    stream = sg.GaussianMixture(1, random_state=0).partial_fit(made(table)).partial_fit(X)
+    right = sg.GaussianMixture(1, random_state=0).partial_fit(table).partial_fit(table)
+    np.testing.assert_allclose(stream.means_, right.means_, rtol=1e-12)
+    np.testing.assert_allclose(sg.Scaler().fit(table).transform(X), sg.Scaler().fit(table).transform(table), rtol=1e-12)
+    for other in (table[["a", "b"]], table.assign(d=1.0), table.rename(columns={"b": "x"})):
+        with pytest.raises(ValueError, match="feature names should match"):
+            gm.predict(made(other))
 
 
 def test_column_numbers_of_dask_frames_are_names(table, tmp_path):
