@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -130,7 +131,15 @@ class Partial(Reader, MixtureParameters):
             bad = ~np.isfinite(rows).all(axis=1)
             raise non_finite(rows, int(np.argmax(bad)), chunk)
         learner = self._stream()
+        before = learner.set_aside
         reports = learner.push(rows, weight)
+        if learner.set_aside > before:
+            warnings.warn(
+                f"{learner.set_aside - before} row(s) were set aside: a number in them is more than 1e8 deviations "
+                "from everything learnt so far. Expected rows like the others; check fill values and units, and begin "
+                "a new model where the data really moved that far.",
+                stacklevel=3,
+            )
         self._publish(reports)
         return reports
 
@@ -181,6 +190,7 @@ class Partial(Reader, MixtureParameters):
             "solver": "stepwise",
             "rows": learner.rows_seen,
             "rows_waiting": learner.pending_rows,
+            "rows_set_aside": learner.set_aside,
             "steps": learner.steps,
             "effective_sample_size": learner.effective_sample_size,
             "weight": learner.online.seen,

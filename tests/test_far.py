@@ -113,3 +113,47 @@ def test_far_rows_are_seen_through_a_map():
     np.testing.assert_allclose(
         moved.log_prob(rows / scale + np.array([1.0, 2.0, 3.0])), model.log_prob(rows), rtol=1e-9, atol=1e-6
     )
+
+
+def test_a_stream_sets_wild_rows_aside_and_passes(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(6000, 3)) + 6 * (rng.random(6000) < 0.5)[:, None]
+    clean = sg.GaussianMixture(2, half_life=2000, random_state=0).partial_fit(np.delete(X, [10, 3050, 3051], axis=0))
+    for wild in (1e10, 9.97e36, 1e200, 1e300):
+        Y = X.copy()
+        Y[10, 0] = Y[3050, 1] = wild
+        Y[3051] = -wild
+        gm = sg.GaussianMixture(2, half_life=2000, random_state=0)
+        session = sg.StreamSession(gm, snapshot=tmp_path / f"{wild:g}", every_rows=500, anomaly_rate=0.01)
+        updates = list(session.run((Y[i : i + 100], i + 100) for i in range(0, 6000, 100)))
+        assert (session.position, session.counts.rows, session.counts.refused_rows) == (6000, 5997, 3)
+        (update,) = [u for u in updates if u.position == 3100]
+        assert update.rows == len(update.kept) == len(update.scores) == 98 and 50 not in update.kept
+        assert "1e8 deviations" in update.refused[0]
+        np.testing.assert_allclose(gm.means_, clean.means_, atol=0.2)
+        again = sg.StreamSession(
+            sg.GaussianMixture(2, half_life=2000, random_state=0), snapshot=tmp_path / f"{wild:g}", every_rows=500,
+            anomaly_rate=0.01,
+        )  # fmt: skip
+        assert again.position == 6000 and again.counts == session.counts
+
+
+def test_a_session_may_refuse_wild_rows():
+    rows = np.random.default_rng(0).normal(size=(300, 1))
+    session = sg.StreamSession(sg.GaussianMixture(1), on_bad="raise")
+    batches = [(rows, 300), ([[1e200], [0.0]], 302)]
+    with pytest.raises(ValueError, match="1e8 deviations from all others, after 300"):
+        list(session.run(batches))
+
+
+def test_partial_fit_sets_wild_rows_aside_with_a_warning():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 2)) + 6 * (rng.random(4000) < 0.5)[:, None]
+    X[2000, 0] = 1e20
+    gm = sg.GaussianMixture(2, random_state=0).partial_fit(X[:2000])
+    with pytest.warns(UserWarning, match=r"1 row\(s\) were set aside"):
+        gm.partial_fit(X[2000:3000])
+    gm.partial_fit(X[3000:])
+    right = sg.GaussianMixture(2, random_state=0).partial_fit(np.delete(X, 2000, axis=0))
+    np.testing.assert_array_equal(gm.means_, right.means_)
+    assert gm.report_["rows_set_aside"] == 1

@@ -106,7 +106,7 @@ def summary(document: dict[str, Any]) -> str:
     """What the command prints at the end."""
     counts, position = document["counts"], document["position"]
     place = f"{position:,} {document['unit']}" if isinstance(position, int) else position
-    aside = {"rejected": "unreadable", "refused_rows": "with NaN or infinity", "refused_batches": "batches refused"}
+    aside = {"rejected": "unreadable", "refused_rows": "not finite or too far", "refused_batches": "batches refused"}
     left = ", ".join(f"{counts[name]:,} {words}" for name, words in aside.items() if counts[name])
     head = [
         ("ended by", document["ended_by"]),

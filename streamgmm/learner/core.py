@@ -18,6 +18,7 @@ from streamgmm.learner.keeping import merge_into, restore_to, state_of
 from streamgmm.learner.schedule import RowDecay, Sizes, hold_rows
 from streamgmm.learner.trial import Trial, wait_for_challenge
 from streamgmm.learner.waiting import Waiting
+from streamgmm.learner.wild import Limits, far_from_the_median
 from streamgmm.mixture import Mixture
 from streamgmm.rules import Block, Online, Stepwise
 from streamgmm.schedules import HalfLife
@@ -136,6 +137,8 @@ class Learner:
         self.challenged = 0
         self.trial = Trial()
         self.waiting = Waiting(D)
+        self.set_aside = 0
+        self._limits = Limits(None, D)
         self._served: Mixture | None = None
         weights, means, covariances = given
         if weights is not None and means is not None and covariances is not None:
@@ -187,6 +190,12 @@ class Learner:
 
     # Learning ---------------------------------------------------------------------------------------------------
 
+    def beyond(self, rows: Array) -> NDArray[np.bool_] | None:
+        """(n,) mask of rows that are set aside as things stand, None where none is: see `streamgmm.learner.wild`."""
+        if self._limits.model is not self.running:
+            self._limits = Limits(self.running, self.n_features)
+        return self._limits.beyond(rows)
+
     def push(self, rows: Array, weight: Array | None = None) -> list[StepReport]:
         """Take rows (n, D) in, and make every step that is due.
 
@@ -194,12 +203,14 @@ class Learner:
         ----------
         rows : (n, D) finite float64
         weight : (n,) >= 0, optional; rows of weight 0 are left out
+
+        Rows too far from everything learnt so far are left out too, and counted in `set_aside`.
         """
         if weight is not None:
             present = weight > 0
             rows, weight = rows[present], weight[present]
         if len(rows) < self.room:
-            self._wait(rows, weight)
+            self._wait(*self._near(rows, weight))
             return []
         rows = np.ascontiguousarray(rows, np.float64)
         reports = []
@@ -209,10 +220,13 @@ class Learner:
                 part = slice(first, min(len(rows), first + self.room))
                 some = rows[part], _unless_all_one(None if weight is None else weight[part])
                 first = part.stop
+                some = self._near(*some)
                 if self.running is not None and len(some[0]) == self.sizes.step(self.online.seen):
                     reports.append(self._step_of(*some))  # nothing waits: no copy is needed
                     continue
                 self._wait(*some)
+                if self.running is None and self.pending_rows >= self.hold_rows:
+                    self._drop_far()
                 if self.running is None and self.pending_rows >= self.hold_rows:
                     self.running = self._begin(*self.waiting.view(), polish=0, n_init=1)
                 if self.pending_rows >= self.sizes.step(self.online.seen):
@@ -221,6 +235,23 @@ class Learner:
                     self.waiting.clear()
             self._serve()
         return reports
+
+    def _near(self, rows: Array, weight: Array | None) -> tuple[Array, Array | None]:
+        far = self.beyond(rows)
+        if far is None:
+            return rows, weight
+        self.set_aside += int(far.sum())
+        return rows[~far], None if weight is None else weight[~far]
+
+    def _drop_far(self) -> None:
+        """Set aside what the first model would be made of to its harm."""
+        rows, weight = self.waiting.view()
+        far = far_from_the_median(rows)
+        if far.any():
+            kept = rows[~far], None if weight is None else weight[~far]
+            self.set_aside += int(far.sum())
+            self.waiting.clear()
+            self._wait(*kept)
 
     def _wait(self, rows: Array, weight: Array | None) -> None:
         self.waiting.add(rows, weight, self.sizes.step(self.online.seen) - self.pending_rows)

@@ -39,6 +39,7 @@ def state_of(learner: Learner) -> tuple[Arrays, dict[str, Any]]:
         "steps": learner.steps,
         "starts": learner.starts,
         "seed": learner.seed,
+        "set_aside": learner.set_aside,
         "challenged": learner.challenged,
         "trial": list(learner.trial),
         "online": [online.step, online.seen, online.inverse_size],
@@ -84,6 +85,7 @@ def restore_to(learner: Learner, arrays: Arrays, numbers: dict[str, Any]) -> Non
     learner.rows, learner.steps = numbers["rows"], numbers["steps"]
     learner.starts, learner.seed = numbers["starts"], numbers["seed"]
     learner.challenged = numbers["challenged"]
+    learner.set_aside = numbers.get("set_aside", 0)
     n, total, squares = numbers["trial"]
     learner.trial = Trial(n, total, squares)
     learner.running, learner.challenger = _model("model", learner, arrays), _model("challenger", learner, arrays)

@@ -280,32 +280,57 @@ class StreamSession:
         reports: list[StepReport] = []
         scores = None if judge is None else np.full(len(rows), math.nan)
         low: list[NDArray[np.int64]] = []
+        near = np.ones(len(rows), bool)
+        refused = list(taken.refused)
+        before = 0
         if len(rows):
             if not hasattr(self.model, "n_features_in_"):
                 self.model.n_features_in_ = rows.shape[1]
                 self.model._name_features(taken.names)
             self._ensure()
+            before = self.learner.set_aside
+            far = self.learner.beyond(rows)
+            if far is not None and self.on_bad == "raise":
+                raise ValueError(
+                    f"The stream brought {int(far.sum())} row(s) more than 1e8 deviations from all others, after "
+                    f"{self.position!r}. Set on_bad='set aside' to go on."
+                )
             with single_threaded_blas():
                 first = 0
                 while first < len(rows):
                     # Judged up to the next step only: it renews the threshold.
-                    room = len(rows) if judge is None else self.learner.room
-                    part = slice(first, min(len(rows), first + max(1, room)))
+                    part = slice(first, min(len(rows), first + max(1, self.learner.room)))
+                    first = part.stop
+                    far = self.learner.beyond(rows[part])
+                    if far is not None:
+                        near[part] = ~far
+                    here = part.start + np.flatnonzero(near[part]) if far is not None else part
                     if judge is not None and scores is not None:
-                        low.append(judge.score(self.learner, rows[part], scores[part]) + first)
-                    made = self.learner.push(rows[part], None if weight is None else weight[part])
+                        found = np.full(int(near[part].sum()), math.nan)
+                        low.append(judge.score(self.learner, rows[here], found) + int(near[: part.start].sum()))
+                        scores[here] = found
+                    made = self.learner.push(rows[here], None if weight is None else weight[here])
+                    self.learner.set_aside += 0 if far is None else int(far.sum())
                     if judge is not None:
                         judge.renew(self.learner, made)
                     reports += made
-                    first = part.stop
             if reports:
                 self.model._publish(reports)
+            aside = self.learner.set_aside - before
+            if aside:
+                why = f"{aside} row(s) more than 1e8 deviations from all others"
+                refused.append(why)
+                self.counts.refused_rows += aside
+                log.warning("set aside after %r: %s", self.position, why)
+                self.counts.rows -= aside
         alarm = any(report.alarm for report in reports)
         self.counts.rows += len(rows)
         self.counts.alarms += sum(report.alarm for report in reports)
         anomalies = np.concatenate(low) if low else np.empty(0, np.int64)
         self.counts.anomalies += len(anomalies)
-        return Update(end, len(rows), taken.kept, scores, anomalies, self.threshold, alarm, reports, taken.refused)
+        kept = taken.kept[near]
+        scores = None if scores is None else scores[near]
+        return Update(end, len(kept), kept, scores, anomalies, self.threshold, alarm, reports, tuple(refused))
 
     def _ensure(self) -> None:
         """The learner, with the options of this session."""

@@ -38,7 +38,7 @@ class Counts:
     Attributes
     ----------
     rows : learnt, those waiting for their step included
-    refused_rows : with NaN or infinity, set aside
+    refused_rows : with NaN or infinity, or far beyond everything learnt so far, set aside
     refused_batches : of another width, or not numbers
     rejected : records that a connector could not read
     repeated : rows that came again and were left out
