@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="small, as the tests run it")
     options = parser.parse_args(arguments)
     if kernels.form() == "reference":
-        print("The hand-tiled kernels do not run on this processor: it has no 512-bit vectors.", file=sys.stderr)
+        print("The hand-tiled kernels do not run on this processor: they do not compile for it.", file=sys.stderr)
         return 1
     lines = table(SHAPES[1:3] if options.tiny else SHAPES, 1e7 if options.tiny else 4e8)
     lines += ["", f"Measured on one of {os.cpu_count()} cores of {processor()}."]

@@ -25,7 +25,7 @@ def sources_hash() -> str:
     """Hash of every kernel source: Numba itself looks only at the file a function stands in, not at its helpers."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [Path(__file__), *sorted((folder / "kernels").glob("*.py"))]:
+    for path in [Path(__file__), *sorted((folder / "kernels").rglob("*.py"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -94,14 +94,10 @@ def _asked() -> str:
 def _why_not(few: bool, dtype: str = "float64") -> str:
     """Why the hand-tiled form, that for few features or the other, does not run here; empty where it does."""
     try:
-        import llvmlite.binding as llvm
-
         from streamgmm.kernels import vector
         from streamgmm.kernels.products import PANEL
     except Exception as error:  # whatever a foreign Numba or LLVM says, the reference form serves
         return f"they cannot be imported: {error}"
-    if not llvm.get_host_cpu_features().get("avx512f", False):
-        return "this processor has no 512-bit vectors"
     try:
         _run_tiny(Family.SPHERICAL if few else Family.TIED, vector.dense, PANEL, np.dtype(dtype))
     except Exception as error:

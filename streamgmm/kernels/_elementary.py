@@ -1,9 +1,11 @@
-"""Exponential and logarithm of eight doubles at a time, without branches: the same bits on every processor."""
+"""Exponential and logarithm of eight doubles at a time, without branches."""
 
 from __future__ import annotations
 
 from streamgmm._jit import inline
 from streamgmm.kernels._vector import (
+    REGISTERS,
+    SHAPES,
     add,
     broadcast,
     div,
@@ -12,6 +14,7 @@ from streamgmm.kernels._vector import (
     mantissa,
     mul,
     positive_above,
+    power,
     sixteenth_power,
     sub,
 )
@@ -23,25 +26,65 @@ _LN2 = 0.6931471805599453
 _LN2_HIGH = 0.6931471803691238  # 21 trailing zero bits, so that n times this is exact
 _LN2_LOW = 1.9082149292705877e-10
 # Coefficients of (e^r - 1 - r) / r^2 on |r| <= ln 2 / 32, highest first: relative error of e^r below 3e-17.
-_EXP = (0.0013889034494096299, 0.008333449817651228, 0.04166666666495703, 0.1666666666529896, 0.5)
+_EXP_16 = (0.0013889034494096299, 0.008333449817651228, 0.04166666666495703, 0.1666666666529896, 0.5)
+_ROUND_1 = 1.5 * 2.0**52 + 1023  # likewise the number itself, as the exponent of a double
+# The same on |r| <= ln 2 / 2: relative error below 4e-18.
+_EXP_1 = (
+    2.5000058349050145e-08, 2.763024830872524e-07, 2.7557586382581075e-06, 2.480149309914401e-05,
+    0.00019841269506571107, 0.001388888894362984, 0.008333333333494463, 0.04166666666653016, 0.16666666666666413, 0.5,
+)  # fmt: skip
 
 
 @inline
-def exp(x):
+def _exp_by_table(x):
     """e^x for x <= 709 in every lane; exactly 0 from -708 down (and for NaN).
 
     2^(i/16) from a table, times a short series of what is left; where x is out of range both are nonsense, and dropped.
     Relative error below 3e-16 + 4e-17 |x|: what the rounding of x itself does is three times the second term.
     """
     shifted = fma(x, broadcast(_LOG2_E), broadcast(_ROUND))
-    power = sixteenth_power(shifted)
+    scale = sixteenth_power(shifted)
     r = fma(sub(shifted, broadcast(_ROUND)), broadcast(-_LN2), x)
-    p = fma(broadcast(_EXP[0]), r, broadcast(_EXP[1]))
-    p = fma(p, r, broadcast(_EXP[2]))
-    p = fma(p, r, broadcast(_EXP[3]))
-    p = fma(p, r, broadcast(_EXP[4]))
+    p = fma(broadcast(_EXP_16[0]), r, broadcast(_EXP_16[1]))
+    p = fma(p, r, broadcast(_EXP_16[2]))
+    p = fma(p, r, broadcast(_EXP_16[3]))
+    p = fma(p, r, broadcast(_EXP_16[4]))
     p = fma(mul(r, r), p, r)
-    return positive_above(fma(power, p, power), x, broadcast(_SMALLEST))
+    return positive_above(fma(scale, p, scale), x, broadcast(_SMALLEST))
+
+
+if REGISTERS.fused:
+
+    @inline
+    def _reduced(n, x):
+        """x - n ln 2."""
+        return fma(n, broadcast(-_LN2), x)
+
+else:
+
+    @inline
+    def _reduced(n, x):
+        """x - n ln 2, without what the rounding of n ln 2 would do."""
+        return fma(n, broadcast(-_LN2_LOW), fma(n, broadcast(-_LN2_HIGH), x))
+
+
+@inline
+def _exp_by_series(x):
+    """The same without a table: 2^n times a longer series, in pairs, which wait less for each other."""
+    shifted = fma(x, broadcast(_LOG2_E), broadcast(_ROUND_1))
+    scale = power(shifted)
+    r = _reduced(sub(shifted, broadcast(_ROUND_1)), x)
+    s = mul(r, r)
+    p = fma(broadcast(_EXP_1[0]), r, broadcast(_EXP_1[1]))
+    p = fma(p, s, fma(broadcast(_EXP_1[2]), r, broadcast(_EXP_1[3])))
+    p = fma(p, s, fma(broadcast(_EXP_1[4]), r, broadcast(_EXP_1[5])))
+    p = fma(p, s, fma(broadcast(_EXP_1[6]), r, broadcast(_EXP_1[7])))
+    p = fma(p, s, fma(broadcast(_EXP_1[8]), r, broadcast(_EXP_1[9])))
+    p = fma(s, p, r)
+    return positive_above(fma(scale, p, scale), x, broadcast(_SMALLEST))
+
+
+exp = _exp_by_table if SHAPES.permutes else _exp_by_series
 
 
 @inline

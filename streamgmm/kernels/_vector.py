@@ -1,8 +1,9 @@
 """Vectors of eight doubles inside Numba: a type modelled as LLVM's <8 x double>, its operations, and register tiles.
 
 LLVM keeps such values in registers and splits them where the processor's are narrower. Nothing here is contracted or
-reordered by the compiler: a fused multiply-add is written `fma`, so the bits are those of the source. Arrays must be
-C-contiguous float64 unless said otherwise; `at` counts elements from the array's start, and nothing is checked.
+reordered by the compiler: a multiply-add is written `fma`, so that on one target the bits are those of the source.
+Arrays must be C-contiguous float64 unless said otherwise; `at` counts elements from the array's start, and nothing is
+checked.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
+from streamgmm.kernels._target import registers, shapes
+
 LANES = 8
+REGISTERS, SHAPES = registers(), shapes()
 _PANEL_VECTORS = 4
 _double = ir.DoubleType()
 _int64 = ir.IntType(64)
 _int32 = ir.IntType(32)
 _doubles = ir.VectorType(_double, LANES)
 _integers = ir.VectorType(_int64, LANES)
-_singles = ir.VectorType(ir.FloatType(), 2 * LANES)
-_lane_mask = ir.VectorType(ir.IntType(1), LANES)
+_singles = ir.VectorType(ir.FloatType(), SHAPES.singles)
+_bytes = ir.VectorType(ir.IntType(8), LANES)
 
 
 class _Vector(types.Type):
@@ -70,7 +74,7 @@ def _splat(builder: Any, scalar: Any, kind: Any = _doubles) -> Any:
 
 
 def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    name = "llvm.fma.v16f32" if a.type == _singles else "llvm.fma.v8f64"
+    name = f"llvm.fmuladd.v{a.type.count}{'f32' if a.type == _singles else 'f64'}"
     return _call(builder, name, a.type, a, b, c)
 
 
@@ -148,14 +152,20 @@ def _sixteenth_power(builder: Any, i: Any) -> Any:
     return builder.bitcast(builder.add(_integer_bits(builder, found), shifted), _doubles)
 
 
+def _power(builder: Any, n: Any) -> Any:
+    return builder.bitcast(builder.shl(_integer_bits(builder, n), _constant_bits(52)), _doubles)
+
+
 def _positive_above(builder: Any, a: Any, x: Any, bound: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", x, bound), a, ir.Constant(_doubles, [0.0] * LANES))
 
 
 def _exponent(builder: Any, a: Any) -> Any:
-    # Counted from the octave [sqrt(1/2), sqrt(2)), with 0x3FE6A09E667F3BCD the bits of sqrt(1/2).
-    offset = builder.sub(_integer_bits(builder, a), _constant_bits(0x3FE6A09E667F3BCD))
-    return builder.sitofp(builder.ashr(offset, _constant_bits(52)), _doubles)
+    # Counted from the octave [sqrt(1/2), sqrt(2)), with 0x3FE6A09E667F3BCD the bits of sqrt(1/2). Few processors turn
+    # such integers into doubles: as low bits of 2^52 they are doubles.
+    offset = builder.sub(_integer_bits(builder, a), _constant_bits(0x3FE6A09E667F3BCD - (1023 << 52)))
+    biased = builder.or_(builder.lshr(offset, _constant_bits(52)), _constant_bits(0x4330000000000000))
+    return builder.fsub(builder.bitcast(biased, _doubles), ir.Constant(_doubles, [2.0**52 + 1023] * LANES))
 
 
 def _mantissa(builder: Any, a: Any) -> Any:
@@ -163,16 +173,6 @@ def _mantissa(builder: Any, a: Any) -> Any:
     offset = builder.sub(bits, _constant_bits(0x3FE6A09E667F3BCD))
     power = builder.and_(offset, _constant_bits(-(1 << 52)))
     return builder.bitcast(builder.sub(bits, power), _doubles)
-
-
-def _reciprocal(builder: Any, a: Any) -> Any:
-    mask = ir.Constant(ir.IntType(LANES), -1)
-    zero, two = (ir.Constant(_doubles, [number] * LANES) for number in (0.0, 2.0))
-    found = _call(builder, "llvm.x86.avx512.rcp14.pd.512", _doubles, a, zero, mask)
-    minus = builder.fneg(a)
-    for _ in range(2):
-        found = builder.fmul(found, _fma(builder, minus, found, two))
-    return found
 
 
 add = _elementwise(2, lambda builder, a, b: builder.fadd(a, b))
@@ -186,13 +186,13 @@ evens = _elementwise(2, partial(_every_other, 0))
 odds = _elementwise(2, partial(_every_other, 1))
 """Lanes 1, 3, 5, 7 of a, then those of b."""
 fma = _elementwise(3, _fma)
-"""a b + c in one rounding."""
+"""a b + c, in one rounding where the processor has an instruction for it."""
 sixteenth_power = _elementwise(1, _sixteenth_power)
 """2^(i / 16), correctly rounded, with the integer i in the low bits of the mantissa (see `exp`)."""
+power = _elementwise(1, _power)
+"""2^n for -1022 <= n <= 1023, with the integer n + 1023 in the low bits of the mantissa (see `exp`)."""
 positive_above = _elementwise(3, _positive_above)
 """a where x > bound, else 0."""
-reciprocal = _elementwise(1, _reciprocal)
-"""1 / a for normal a with a normal reciprocal, within two units in the last place, in a third of a division's time."""
 exponent = _elementwise(1, _exponent)
 """n of a = 2^n m with m in [sqrt(1/2), sqrt(2)), for a > 0."""
 mantissa = _elementwise(1, _mantissa)
@@ -375,6 +375,12 @@ def gather_listed(typingctx, source, chosen, first, column, out, at, stride):
     return types.void(source, chosen, integer, integer, out, integer, integer), codegen
 
 
+_LANES_OF_MASK = [
+    ir.Constant(_bytes, ([lane for lane in range(LANES) if mask >> lane & 1] + [0] * LANES)[:LANES])
+    for mask in range(256)
+]
+
+
 @intrinsic
 def append_where(typingctx, value, bound, first, chosen, count):
     """Write first + lane to chosen[count:] for every lane with value >= bound; return the new count.
@@ -386,11 +392,17 @@ def append_where(typingctx, value, bound, first, chosen, count):
         value, bound, first, chosen, count = args
         mask = builder.fcmp_ordered(">=", value, bound)
         lanes = builder.add(ir.Constant(_integers, list(range(LANES))), _splat(builder, first, _integers))
-        name = "llvm.experimental.vector.compress.v8i64"
-        packed = _call(builder, name, _integers, lanes, mask, ir.Constant(_integers, ir.Undefined))
+        bits = builder.zext(builder.bitcast(mask, ir.IntType(LANES)), _int64)
+        if SHAPES.permutes:
+            name = "llvm.experimental.vector.compress.v8i64"
+            packed = _call(builder, name, _integers, lanes, mask, ir.Constant(_integers, ir.Undefined))
+        else:  # which lanes, from a table: LLVM would write them one after the other
+            kind = ir.ArrayType(_bytes, 256)
+            table = cgutils.global_constant(builder, "lanes_of_mask", ir.Constant(kind, _LANES_OF_MASK))
+            found = builder.load(builder.gep(table, [ir.Constant(_int64, 0), bits]), align=8)
+            packed = builder.add(builder.zext(found, _integers), _splat(builder, first, _integers))
         place = _pointer(context, builder, signature.args[3], chosen, count)
         builder.store(packed, builder.bitcast(place, _integers.as_pointer()), align=8)
-        bits = builder.zext(builder.bitcast(mask, ir.IntType(LANES)), _int64)
         return builder.add(count, _call(builder, "llvm.ctpop.i64", _int64, bits))
 
     return types.intp(vector, vector, types.intp, chosen, types.intp), codegen

@@ -14,12 +14,11 @@ from __future__ import annotations
 import math
 
 from streamgmm._jit import helper
-from streamgmm.kernels._tiles import bound_tile
-from streamgmm.kernels._vector import LANES, load, store_single
+from streamgmm.kernels._tiles import bound_tiles
+from streamgmm.kernels._vector import LANES, SHAPES, load, store_single
 from streamgmm.kernels.products import PANEL
 
-ROWS = 8
-"""Projections that a tile makes: of one component, or of two with half as many."""
+_FEW, _MANY = 4, 8
 _FAR = 45.0  # nats below the best at which bounds are to be tight
 _SINGLE = 2.0**-24
 _EPS = 2.0**-52
@@ -27,10 +26,15 @@ _EPS = 2.0**-52
 
 def ways_of(D: int) -> int:
     """Projections of each component: as many more as an exact term of many features costs more."""
-    return ROWS // 2 if D < 48 else ROWS
+    return _FEW if D < 48 else _MANY
 
 
-_one, _two = bound_tile(ROWS, 1), bound_tile(ROWS, 2)
+def tile_components(D: int) -> int:
+    """Components that a tile takes, whose number is rounded up to."""
+    return SHAPES.bounds[ways_of(D)][0]
+
+
+_few, _many = (bound_tiles(ways, *SHAPES.bounds[ways]) for ways in (_FEW, _MANY))
 
 
 @helper
@@ -59,9 +63,7 @@ def upper_bounds(ways, z, D, largest, const, narrow, radius, single, line, bound
         slack = 32.0 * (D + 8) * narrow[k] * (reach + radius[k]) ** 2
         line[0, k] = const[k] + slack + 0.5 * d * error / share
         line[1, k] = min(0.0, -0.5 * (1.0 - 32.0 * _SINGLE - share * error))
-    for k in range(0, whole, ROWS // d):
-        at = k * d * (D + 1)
-        if d == ROWS:
-            _one(ways, at, D + 1, single, D, line, k, whole + k, bound, k * PANEL)
-        else:
-            _two(ways, at, D + 1, single, D, line, k, whole + k, bound, k * PANEL)
+    if d == _FEW:
+        _few(ways, single, D, line, bound, whole)
+    else:
+        _many(ways, single, D, line, bound, whole)

@@ -7,8 +7,21 @@ from typing import Any
 import numpy as np
 
 from streamgmm._jit import bare_jit, inline
-from streamgmm.kernels._tiles import quadratic_tile
-from streamgmm.kernels._vector import LANES, add, broadcast, fma, highest, load, maximum, mul, store, sub, transpose
+from streamgmm.kernels._tiles import quadratic_tiles
+from streamgmm.kernels._vector import (
+    LANES,
+    SHAPES,
+    add,
+    broadcast,
+    fma,
+    highest,
+    load,
+    maximum,
+    mul,
+    store,
+    sub,
+    transpose,
+)
 from streamgmm.kernels.own import FAR_SQUARED
 from streamgmm.kernels.panels import (
     finish,
@@ -25,7 +38,8 @@ from streamgmm.kernels.plan import FULL, TIED, Array
 from streamgmm.kernels.products import PANEL, START, symmetric_sums
 from streamgmm.kernels.scratch import rounded, zeros
 
-_s44, _s14 = quadratic_tile(4, 4, square=True), quadratic_tile(1, 4, square=True)
+_ACROSS = SHAPES.across * LANES
+_squares = quadratic_tiles(4, SHAPES.across, square=True)
 
 _LOWEST = -1e308  # of a logit: an infinite one times its share of 0 would be NaN
 
@@ -45,10 +59,8 @@ def _distances(triangular, D, root, delta, out):
     for v in range(0, PANEL, LANES):
         store(broadcast(0.0), out, v)
     if triangular:
-        for i in range(D % 4):
-            _s14(root, 0, 0, i, delta, 0, PANEL, out, 0)
-        for i in range(D % 4, D, 4):
-            _s44(root, 0, 0, i, delta, 0, PANEL, out, 0)
+        for v in range(0, PANEL, _ACROSS):
+            _squares(root, 0, 0, D, delta, v, PANEL, out, v)
     else:
         for i in range(D):
             u = broadcast(root[i])

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from streamgmm._jit import bare_jit, inline
-from streamgmm.kernels._elementary import log
-from streamgmm.kernels._vector import LANES, add, broadcast, fma, load, mul, reciprocal, store, sub, total
+from streamgmm.kernels._elementary import log_and_inverse
+from streamgmm.kernels._vector import LANES, add, broadcast, fma, load, mul, store, sub, total
 from streamgmm.kernels.panels import (
     accurate,
     columns,
@@ -52,11 +52,12 @@ def _scale(out):
     s1 = load(out, 8)
     s2 = load(out, 16)
     s3 = load(out, 24)
-    log_s = log(mul(mul(s0, s1), mul(s2, s3)))
-    s0 = reciprocal(s0)
-    s1 = reciprocal(s1)
-    s2 = reciprocal(s2)
-    s3 = reciprocal(s3)
+    s01 = mul(s0, s1)
+    s23 = mul(s2, s3)
+    log_s, inverse = log_and_inverse(mul(s01, s23))
+    s01, s23 = mul(inverse, s23), mul(inverse, s01)  # their inverses now, and below those of the four
+    s0, s1 = mul(s01, s1), mul(s01, s0)
+    s2, s3 = mul(s23, s3), mul(s23, s2)
     store(s0, out, 0)
     store(s1, out, 8)
     store(s2, out, 16)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from streamgmm._jit import helper, inline
-from streamgmm.kernels._tiles import lane_tile, logit_tile, outer_tile, sum_tile
-from streamgmm.kernels._vector import LANES, broadcast, load, mul, store, transpose
+from streamgmm.kernels._tiles import lane_tiles, logit_tiles, outer_tiles, sum_tiles
+from streamgmm.kernels._vector import LANES, SHAPES, broadcast, load, mul, store, transpose
 from streamgmm.kernels.scratch import rounded
 
 PANEL = 32
@@ -28,46 +28,28 @@ START = np.int64(0)
 """Where counting starts in an argument of a helper. Numba takes a plain 0 for a type of its own, and compiles the
 helper once for it and once for other numbers."""
 
-_e4, _e2, _e1 = (logit_tile(m, 4) for m in (4, 2, 1))
-_a4, _a2, _a1 = (logit_tile(m, 4, onto=True) for m in (4, 2, 1))
-_m81 = sum_tile(8, 1)
-_m44, _m42, _m41 = (sum_tile(4, v) for v in (4, 2, 1))
-_m24, _m22, _m21 = (sum_tile(2, v) for v in (4, 2, 1))
-_m14, _m12, _m11 = (sum_tile(1, v) for v in (4, 2, 1))
-_o83, _o82, _o81 = (outer_tile(8, v) for v in (3, 2, 1))
-_od = outer_tile(8, 1, first_moment=True)
-_l45, _l43, _l41 = (lane_tile(4, n) for n in (5, 3, 1))
-_l15, _l13, _l11 = (lane_tile(1, n) for n in (5, 3, 1))
+_logits = logit_tiles((4, 2, 1), SHAPES.across)
+_more_logits = logit_tiles((4, 2, 1), SHAPES.across, onto=True)
+_sums = sum_tiles(SHAPES.sums)
+_symmetric = sum_tiles(tuple((v, (4,)) for v, _ in SHAPES.sums))
+_by_lane = lane_tiles(*SHAPES.by_lane)
+_OUTER_ROWS, _widths = SHAPES.outer
+_outer = outer_tiles(_OUTER_ROWS, _widths)
+_outer_and_moment = outer_tiles(_OUTER_ROWS, (1,), first_moment=True)
 
 
 @inline
 def logits(coef, phi, out):
     """out (K, 32) = coef phi; the last column of coef (K, q + 1) is the constant."""
     K, p = coef.shape
-    k = 0
-    while k + 4 <= K:
-        _e4(coef, k * p, p, phi, 0, PANEL, p - 1, out, k * PANEL, PANEL)
-        k += 4
-    if k + 2 <= K:
-        _e2(coef, k * p, p, phi, 0, PANEL, p - 1, out, k * PANEL, PANEL)
-        k += 2
-    if k < K:
-        _e1(coef, k * p, p, phi, 0, PANEL, p - 1, out, k * PANEL, PANEL)
+    _logits(coef, 0, p, phi, p - 1, out, K)
 
 
 @helper
 def _add_logits(coef, first, count, phi, out):
     """out (K, 32) += coef[:, first : first + count] phi (count, 32)."""
     K, p = coef.shape
-    k = 0
-    while k + 4 <= K:
-        _a4(coef, k * p + first, p, phi, 0, PANEL, count, out, k * PANEL, PANEL)
-        k += 4
-    if k + 2 <= K:
-        _a2(coef, k * p + first, p, phi, 0, PANEL, count, out, k * PANEL, PANEL)
-        k += 2
-    if k < K:
-        _a1(coef, k * p + first, p, phi, 0, PANEL, count, out, k * PANEL, PANEL)
+    _more_logits(coef, first, p, phi, count, out, K)
 
 
 @helper
@@ -108,46 +90,7 @@ def logits_of_products(coef, z, at, D, phi, out):
 def _add_sums(resp, psi, psi_at, B, K, step, sums, f, columns):
     """sums (K, q8), columns f to f + columns, += R psi for psi (B, columns) at `psi_at`; `columns` a multiple of 8."""
     q = sums.shape[1]
-    stride = psi.shape[1]
-    end = f + columns
-    while f < end:
-        k = 0
-        if f + 32 <= end:
-            while k + 4 <= K:
-                _m44(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
-                k += 4
-            if k + 2 <= K:
-                _m24(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
-                k += 2
-            if k < K:
-                _m14(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
-            f += 32
-            psi_at += 32
-        elif f + 16 <= end:
-            while k + 4 <= K:
-                _m42(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
-                k += 4
-            if k + 2 <= K:
-                _m22(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
-                k += 2
-            if k < K:
-                _m12(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
-            f += 16
-            psi_at += 16
-        else:
-            while k + 8 <= K:
-                _m81(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
-                k += 8
-            if k + 4 <= K:
-                _m41(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
-                k += 4
-            if k + 2 <= K:
-                _m21(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
-                k += 2
-            if k < K:
-                _m11(resp, k * PANEL, PANEL, step, PANEL, psi, psi_at, stride, B, sums, k * q + f, q)
-            f += 8
-            psi_at += 8
+    _sums(resp, 0, PANEL, step, PANEL, psi, psi_at, psi.shape[1], B, sums, f, q, K, columns)
 
 
 @inline
@@ -215,32 +158,7 @@ def accumulate_products(resp, twice, B, D, K, step, psi, sums):
 @inline
 def accumulate_by_lane(resp, K, phi, panels, sums):
     """sums (K, q, 8) += the eight partial sums over rows of R (panels, K, 32) phi (panels, q, 32)."""
-    q = sums.shape[1]
-    wide = q * LANES
-    step = q * PANEL
-    f = 0
-    while f < q:
-        # 6 = 3 + 3, and else as many fives as there are: 10 and 15 are the full covariances of three and four features.
-        n = 5 if f + 5 <= q and q != 6 else (3 if f + 3 <= q else 1)
-        k = 0
-        while k < K:
-            m = 4 if k + 4 <= K else 1
-            left = k * PANEL
-            to = (k * q + f) * LANES
-            if m == 4 and n == 5:
-                _l45(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
-            elif m == 4 and n == 3:
-                _l43(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
-            elif m == 4:
-                _l41(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
-            elif n == 5:
-                _l15(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
-            elif n == 3:
-                _l13(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
-            else:
-                _l11(resp, left, K * PANEL, phi, f * PANEL, step, panels, sums, to, wide)
-            k += m
-        f += n
+    _by_lane(resp, phi, panels, sums, K, sums.shape[1])
 
 
 @helper
@@ -251,19 +169,8 @@ def symmetric_sums(resp, psi, sums):
     """
     W, D8 = sums.shape
     for i in range(0, W, 4):
-        f = 0
         end = min(-(-(i + 4) // LANES) * LANES, D8)
-        while f < end:
-            left, at = i * PANEL, i * D8 + f
-            if f + 32 <= end:
-                _m44(resp, left, PANEL, 0, PANEL, psi, f, D8, PANEL, sums, at, D8)
-                f += 32
-            elif f + 16 <= end:
-                _m42(resp, left, PANEL, 0, PANEL, psi, f, D8, PANEL, sums, at, D8)
-                f += 16
-            else:
-                _m41(resp, left, PANEL, 0, PANEL, psi, f, D8, PANEL, sums, at, D8)
-                f += 8
+        _symmetric(resp, i * PANEL, PANEL, 0, PANEL, psi, 0, D8, PANEL, sums, i * D8, D8, 4, end)
 
 
 @helper
@@ -273,19 +180,11 @@ def outer_sums(rows, chosen, first, count, resp, sums):
     Columns up to the diagonal, in blocks of 8 x 8.
     """
     D8 = rows.shape[1]
-    for i in range(0, D8, LANES):
-        f = 0
-        while f < i:
-            # Three vectors at a time, but rather two and two than three and one.
-            left = i - f
-            at = i * D8 + f
-            if left == 3 * LANES or left > 4 * LANES:
-                _o83(rows, D8, i, f, resp, chosen, first, count, sums, at, D8, 0)
-                f += 3 * LANES
-            elif left > LANES:
-                _o82(rows, D8, i, f, resp, chosen, first, count, sums, at, D8, 0)
-                f += 2 * LANES
-            else:
-                _o81(rows, D8, i, f, resp, chosen, first, count, sums, at, D8, 0)
-                f += LANES
-        _od(rows, D8, i, i, resp, chosen, first, count, sums, i * D8 + i, D8, D8 * D8 + i)
+    for i in range(0, D8, _OUTER_ROWS):
+        f = i // LANES * LANES
+        at = i * D8
+        if i == f:
+            _outer(rows, D8, i, 0, f, resp, chosen, first, count, sums, at, D8, 0)
+            _outer_and_moment(rows, D8, i, f, LANES, resp, chosen, first, count, sums, at + f, D8, D8 * D8 + f)
+        else:
+            _outer(rows, D8, i, 0, f + LANES, resp, chosen, first, count, sums, at, D8, 0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamgmm._jit import bare_jit
 from streamgmm.kernels._vector import LANES, append_where, broadcast, load, maximum, sub
-from streamgmm.kernels.bounds import ROWS, ways_of
+from streamgmm.kernels.bounds import tile_components, ways_of
 from streamgmm.kernels.panels import frame, lengths
 from streamgmm.kernels.plan import Array, Family, Plan
 from streamgmm.kernels.products import PANEL, START, STRIP, logits_of_products
@@ -47,7 +47,7 @@ class Screen:
         scatter = np.swapaxes(upper, 1, 2) @ upper + seen[:, :, None] * seen[:, None, :]
         ways = upper @ _leading(scatter, min(D, d))  # (K, D, d)
         offset = np.einsum("kd,kdj->kj", plan.means, ways)
-        whole = rounded(K * d, ROWS) // d
+        whole = rounded(K, tile_components(D))
         self.ways = np.zeros((whole, d, D + 1), np.float32)
         self.ways[:K, : ways.shape[2], :D] = np.swapaxes(ways, 1, 2)
         self.ways[:K, : ways.shape[2], D] = -offset

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from streamgmm._jit import bare_jit, helper, inline
-from streamgmm.kernels._tiles import quadratic_tile
+from streamgmm.kernels._tiles import quadratic_tiles
 from streamgmm.kernels._vector import (
     LANES,
+    SHAPES,
     append_where,
     broadcast,
     div,
@@ -61,8 +62,8 @@ SHIFTED = 72
 """What rows of responsibilities are apart beyond a span: at a power of two they would share sets of the cache."""
 _BATCH = 64
 """Rows whose outer products are added together: what they need stays in the first-level cache."""
-_q44, _q41 = quadratic_tile(4, 4), quadratic_tile(4, 1)
-_q14, _q11 = quadratic_tile(1, 4), quadratic_tile(1, 1)
+_ACROSS = SHAPES.across * LANES
+_quadratic, _quadratic_8 = quadratic_tiles(4, SHAPES.across), quadratic_tiles(4, 1)
 
 
 @inline
@@ -82,23 +83,15 @@ def _evaluate(k, D, coef, rows, chosen, count, z, value, found):
     constant = broadcast(coef[k, p - 1])
     done = 0
     while done < count:
-        wide = count - done >= PANEL
-        width = PANEL if wide else LANES
+        width = _ACROSS if count - done >= _ACROSS else LANES
         for v in range(0, width, LANES):
             for column in range(0, D8, LANES):
                 gather_listed(rows, chosen, done + v, column, z, column * PANEL + v, PANEL)
             store(constant, value, v)
-        # One by one where the triangle's rows are short: a tile of one row waits for its own sums.
-        for i in range(D % 4):
-            if wide:
-                _q14(coef, at, linear, i, z, 0, PANEL, value, 0)
-            else:
-                _q11(coef, at, linear, i, z, 0, PANEL, value, 0)
-        for i in range(D % 4, D, 4):
-            if wide:
-                _q44(coef, at, linear, i, z, 0, PANEL, value, 0)
-            else:
-                _q41(coef, at, linear, i, z, 0, PANEL, value, 0)
+        if width > LANES:
+            _quadratic(coef, at, linear, D, z, 0, PANEL, value, 0)
+        else:
+            _quadratic_8(coef, at, linear, D, z, 0, PANEL, value, 0)
         for i in range(min(width, count - done)):
             found[chosen[done + i]] = value[i]
         done += width
