@@ -1,12 +1,15 @@
 """Every implementation on every row of the table, alternately, each run in a process of its own.
 
-    python -m benchmarks.peers [--runs 5] [--only TEXT] [--tiny] [--readme README.md]
+    python -m benchmarks.peers [--instructions all|avx2] [--runs 5] [--only TEXT] [--tiny] [--readme README.md]
 
 Equal threads, equal data, equal start; time per EM iteration actually run. The parameters that come back must give the
 same log-likelihood as ours after as many iterations. Runs are added to those in `results.json` in the cache that the
 same machine made with the same kernels (what the slow peers needed does not depend on ours, so it is kept when our
 kernels change); with --readme all of them go between the markers in that file. Peers are installed on first use (see
 `environments`).
+
+With `--instructions avx2` the kernels, oneDAL and NumPy's matrix product (OpenBLAS's Haswell kernels) use no wider
+vectors than AVX2 has, as on a processor without AVX-512; both halves of the table are kept.
 """
 
 from __future__ import annotations
@@ -38,7 +41,27 @@ _RARE = ("pomegranate", "Spark")
 _SLOW = ("scikit-learn", *_RARE)
 
 
-def matrix_rate(threads: int) -> float:
+INSTRUCTIONS = {
+    "all": {},
+    "avx2": {
+        # Numba passes the host's features unless these are set, be it to nothing.
+        "NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": "", "OPENBLAS_CORETYPE": "Haswell",
+        "STREAMGMM_BENCH_ONEDAL_CPU": "4",
+    },
+}  # fmt: skip
+"""What limits processes to the instructions, in their environment; for oneDAL see `worker`."""
+
+
+def vectors(instructions: str) -> str:
+    """What vectors the kernels use, in words."""
+    code = "from streamgmm.kernels._target import registers; print(registers().width)"
+    environment = {**os.environ, **INSTRUCTIONS[instructions], "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)
+    limited = ", limited to AVX2," if instructions == "avx2" else ""
+    return f"{limited} {64 * int(done.stdout)}-bit vectors"
+
+
+def matrix_rate(threads: int, instructions: str = "all") -> float:
     """GFLOP/s of NumPy's matrix product of two 2048 x 2048 arrays: best of five."""
     code = (
         "import numpy as np, time; a = np.random.rand(2048, 2048); a @ a; t = []\n"
@@ -46,11 +69,18 @@ def matrix_rate(threads: int) -> float:
         "print(2 * 2048**3 / min(t) / 1e9)"
     )
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    environment |= INSTRUCTIONS[instructions]
     return float(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
 
 
 def run_once(
-    peer: str, case: Case, iterations: int, threads: int, save: str = "-", here: bool = False
+    peer: str,
+    case: Case,
+    iterations: int,
+    threads: int,
+    save: str = "-",
+    here: bool = False,
+    instructions: str = "all",
 ) -> dict[str, Any] | None:
     """One run in a fresh process; None where the peer is not there, or failed (the reason is printed)."""
     python = sys.executable if here or peer == "streamgmm" else python_of(peer)
@@ -60,7 +90,7 @@ def run_once(
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     if peer == "streamgmm":
         environment["PYTHONPATH"] = str(root)
-    environment |= {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
+    environment |= {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python} | INSTRUCTIONS[instructions]
     command = [
         python, str(root / "benchmarks" / "worker.py"), peer, str(folder(case)), case.kind, str(iterations),
         str(threads), save,
@@ -92,6 +122,7 @@ def measure(
     slow_runs: int | None = None,
     here: bool = False,
     known: dict[str, list[dict[str, Any]]] | None = None,
+    instructions: str = "all",
 ) -> dict[str, list[dict[str, Any]]]:
     """All implementations on one case, `runs` alternations added to the `known` ones: what each run reports, by name.
 
@@ -106,14 +137,14 @@ def measure(
                 if peer in failed or (slow and slow_runs is not None and turn >= slow_runs):
                     continue
                 saved = str(Path(scratch) / f"{peer}.npz")
-                found = run_once(peer, case, case.slow if slow else case.iterations, threads, saved, here)
+                found = run_once(peer, case, case.slow if slow else case.iterations, threads, saved, here, instructions)
                 if found is None:
                     failed.add(peer)
                     continue
                 before = samples.setdefault(peer, [])
                 if peer != "streamgmm" and Path(saved).exists() and not any("gap" in r for r in before):
                     ours = str(Path(scratch) / "ours.npz")
-                    run_once("streamgmm", case, found["iterations"], threads, ours)
+                    run_once("streamgmm", case, found["iterations"], threads, ours, instructions=instructions)
                     found["gap"] = abs(mean_loglik(case, saved) - mean_loglik(case, ours))
                 before.append(found)
     return samples
@@ -177,11 +208,23 @@ def table(results: list[dict[str, Any]], rate: float, machine: str) -> str:
     return "\n".join(lines)
 
 
+def halves(stored: dict[str, Any], processors: str) -> list[str]:
+    """The table of each set of instructions that was measured on these processors."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for prefix in ("", "avx2: "):
+        for case in (*TINY, *CASES):
+            result = stored.get(prefix + case.name, {})
+            if str(result.get("machine", "")).startswith(processors):
+                found.setdefault(result["machine"], []).append(result)
+    return [table(results, results[-1]["rate"], machine) for machine, results in found.items()]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; 1 where log-likelihoods do not agree."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5, help="alternations (default 5)")
     parser.add_argument("--slow-runs", type=int, default=None, help="alternations of the slow peers, if fewer")
+    parser.add_argument("--instructions", choices=tuple(INSTRUCTIONS), default="all", help="which half of the table")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--peers", default="", help="only these, separated by commas")
@@ -189,8 +232,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--readme", type=Path, help="write the table into this file")
     parser.add_argument("--results", type=Path, default=None)
     options = parser.parse_args(arguments)
-    rate = matrix_rate(options.threads)
-    machine = f"{options.threads} threads of {processor()}"
+    rate = matrix_rate(options.threads, options.instructions)
+    processors = f"{options.threads} threads of {processor()}"
+    machine = f"{processors}, {vectors(options.instructions).lstrip(', ')}"
     path = options.results or cache() / "results.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
     wrong = 0
@@ -200,13 +244,16 @@ def main(arguments: list[str] | None = None) -> int:
             case = replace(case, peers=tuple(options.peers.split(",")))
         begin = time.perf_counter()
         mine = {"machine": machine, "kernels": sources_hash()}
-        known = stored.get(case.name, {})
+        key = case.name if options.instructions == "all" else f"{options.instructions}: {case.name}"
+        known = stored.get(key, {})
         samples = known.get("samples", {}) if known.get("machine") == machine else {}
         if known.get("kernels") != mine["kernels"]:
             samples = {peer: runs for peer, runs in samples.items() if peer in _SLOW}
-        samples = measure(case, options.runs, options.threads, options.slow_runs, options.tiny, samples)
+        samples = measure(
+            case, options.runs, options.threads, options.slow_runs, options.tiny, samples, options.instructions
+        )
         result = summary(case, samples, options.threads)
-        stored[case.name] = {**result, **mine, "rate": rate, "samples": samples}
+        stored[key] = {**result, **mine, "rate": rate, "samples": samples}
         path.write_text(json.dumps(stored, indent=1))
         for peer, found in result["implementations"].items():
             ours = result["implementations"]["streamgmm"]
@@ -221,8 +268,7 @@ def main(arguments: list[str] | None = None) -> int:
             wrong += found["gap"] is not None and not found["gap"] < AGREE
         print(f"  {time.perf_counter() - begin:.0f} s", flush=True)
     if options.readme and stored:
-        known = [stored[case.name] for case in (*TINY, *CASES) if stored.get(case.name, {}).get("machine") == machine]
-        write_section(options.readme, "kernels", table(known, rate, machine))
+        write_section(options.readme, "kernels", "\n\n".join(halves(stored, processors)))
     return 1 if wrong else 0
 
 

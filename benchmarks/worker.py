@@ -102,9 +102,28 @@ def scikit_learn():
     }, (model.weights_, model.means_, model.covariances_)  # fmt: skip
 
 
+def limit_onedal(cpu: int) -> None:
+    """Let oneDAL use the code for this processor at most: 4 is AVX2, 6 AVX-512 (its `Environment::setCpuId`).
+
+    It must be the first that oneDAL is asked for: what it has detected stays.
+    """
+    import ctypes
+
+    library = ctypes.CDLL("libonedal_core.so.2")
+    instance = library._ZN4daal8services10interface111Environment11getInstanceEv
+    instance.restype = ctypes.c_void_p
+    limit = library._ZN4daal8services10interface111Environment8setCpuIdEi
+    limit.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    got = limit(instance(), cpu)
+    if got != cpu:
+        raise RuntimeError(f"oneDAL was to use the code for processor {cpu}, and uses that for {got}.")
+
+
 def onedal():
     import daal4py
 
+    if "STREAMGMM_BENCH_ONEDAL_CPU" in os.environ:
+        limit_onedal(int(os.environ["STREAMGMM_BENCH_ONEDAL_CPU"]))
     daal4py.daalinit(THREADS)
     X, weights, means, covariances = load()
     K = len(weights)
