@@ -162,14 +162,23 @@ def test_other_columns_are_an_error_with_both_lists(kind, table, gm, tmp_path):
         assert "Expected the columns 'a', 'b', 'c'; found" in said
 
 
+@pytest.fixture(scope="module")
+def others(table):
+    """Estimators of other kinds, fitted to the table."""
+    return (
+        sg.KMeans(2, random_state=0, n_init=1).fit(table),
+        sg.OutlierDetector(2, random_state=0, tol=1e-2).fit(table),
+        sg.select(table, [2], n_init=1, random_state=0, tol=1e-3).best,
+    )
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv", "dask frame", "xarray"])
-def test_every_estimator_matches_by_name(kind, table, tmp_path):
+def test_every_estimator_matches_by_name(kind, table, others, tmp_path):
+    km, detector, best = others
     X = NAMED[kind](tmp_path, table[["c", "a", "b"]])
-    km = sg.KMeans(2, random_state=0, n_init=1).fit(table)
     np.testing.assert_array_equal(whole(km.predict(X)), km.predict(table))
     np.testing.assert_allclose(whole(km.transform(X)), km.transform(table), rtol=1e-12)
     assert km.score(X) == pytest.approx(km.score(table), rel=1e-12)
-    detector = sg.OutlierDetector(2, random_state=0, tol=1e-3).fit(table)
     np.testing.assert_array_equal(whole(detector.predict(X)), detector.predict(table))
     for moving in (sg.Scaler(), sg.PCA(2)):
         right = moving.fit_transform(table)
@@ -177,7 +186,6 @@ def test_every_estimator_matches_by_name(kind, table, tmp_path):
         np.testing.assert_allclose(np.concatenate(rows), right, rtol=1e-9, atol=1e-12)
     scaler = sg.Scaler().fit(table).partial_fit(X)
     np.testing.assert_allclose(scaler.mean_, table.mean(), rtol=1e-12)
-    best = sg.select(table, [2], n_init=1, random_state=0).best
     assert best.score(X) == pytest.approx(best.score(table), rel=1e-12)
     assert sg.cluster_scores(best, X).davies_bouldin == pytest.approx(sg.cluster_scores(best, table).davies_bouldin)
     assert [f.code for f in sg.diagnose(best, X)] == [f.code for f in sg.diagnose(best, table)]
