@@ -67,8 +67,9 @@ def test_parts_of_an_iteration_fill_their_page(tmp_path):
     assert float(whole.split()[0].replace(",", "")) > float(logits.split()[0].replace(",", ""))
 
 
-def test_what_a_fresh_process_waits_for_is_in_order_and_less_the_second_time(tmp_path):
-    cold, warm = (startup.waited(2, 2, str(tmp_path), rows=500) for _ in range(2))
-    for imported, first, fitted in (cold, warm):
-        assert 0.0 < imported < first <= fitted
-    assert warm[1] < cold[1], "what was compiled was not found again"
+def test_a_fresh_process_compiles_only_where_rows_are_many(tmp_path):
+    small = startup.Case("small", "blobs(500, 2, 2)", "sg.GaussianMixture(2, max_iter=2).fit(X)")
+    imported, done, compiled = startup.waited(small, str(tmp_path))
+    assert 0.0 < imported < done
+    assert not compiled
+    assert "| small |" in startup.table(1, (small,))
