@@ -102,6 +102,7 @@ class Coordinates:
         if not (np.isfinite(covariances).all() and np.isfinite(means).all() and np.isfinite(weights).all()):
             return None
         # Factored afresh: an extrapolated factor may be so ill-conditioned that its inverse overflows.
+        covariances = family.constrained(covariances, weights[:K], D)
         factors, good = family.factor(covariances)
         if not good.all():
             return None

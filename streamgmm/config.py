@@ -40,11 +40,17 @@ class DataSection(_Section):
     )
 
 
+CovarianceType = Literal[
+    "full", "tied", "diag", "spherical",
+    "EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV",
+]  # fmt: skip
+
+
 class ModelSection(_Section):
     """What is fitted."""
 
     n_components: int = Field(default=1, ge=1, description="K, the number of Gaussians")
-    covariance_type: Literal["full", "tied", "diag", "spherical"] = "full"
+    covariance_type: CovarianceType = "full"
     reg_covar: float = Field(default=1e-6, ge=0, description="added to every variance, in squared units of the data")
     missing: Literal["error", "marginalize"] = Field(default="error", description="what NaN means")
     on_collapse: Literal["repair", "raise"] = "repair"
@@ -82,7 +88,9 @@ class SelectSection(_Section):
 
     k_min: int = Field(default=1, ge=1)
     k_max: int = Field(default=15, ge=1)
-    covariance_types: list[Literal["full", "tied", "diag", "spherical"]] = ["full"]
+    covariance_types: list[CovarianceType | Literal["mclust"]] = Field(
+        default=["full"], description='"mclust" stands for the fourteen structures of mclust'
+    )
     criterion: Literal["bic", "aic", "icl", "heldout", "cv"] = "bic"
     folds: int = Field(default=5, ge=2, description='of which "heldout" leaves one out, "cv" each in turn')
 

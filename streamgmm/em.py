@@ -102,7 +102,9 @@ def merge_all(a: tuple[Stats, ...], b: tuple[Stats, ...]) -> tuple[Stats, ...]:
     return tuple(left.merge(right) for left, right in zip(a, b, strict=True))
 
 
-def m_step(stats: Stats, *, reg_covar: float = 0.0, prior: Conjugate | None = None) -> Mixture:
+def m_step(
+    stats: Stats, *, reg_covar: float = 0.0, prior: Conjugate | None = None, previous: Mixture | None = None
+) -> Mixture:
     """The mixture that maximises the expected log-likelihood of `stats`, or with a prior the expected log-posterior.
 
     Parameters
@@ -110,6 +112,8 @@ def m_step(stats: Stats, *, reg_covar: float = 0.0, prior: Conjugate | None = No
     reg_covar : float
         Added to every variance, in squared units of the data.
     prior : Conjugate, optional
+    previous : Mixture, optional
+        That made `stats`: where the M-step has no closed form its covariances are improved, so that EM climbs.
 
     Raises
     ------
@@ -118,7 +122,7 @@ def m_step(stats: Stats, *, reg_covar: float = 0.0, prior: Conjugate | None = No
     """
     family = stats.family
     weights, noise = proportions(stats)
-    means, covariances = estimates(stats, reg_covar, prior)
+    means, covariances = estimates(stats, reg_covar, prior, previous)
     factors, good = family.factor(covariances)
     if not good.all():
         raise CollapsedError(~good)
@@ -134,10 +138,13 @@ def proportions(stats: Stats) -> tuple[Array, float]:
     return stats.weight / (total + noise), float(noise / (total + noise))
 
 
-def estimates(stats: Stats, reg_covar: float, prior: Conjugate | None) -> tuple[Array, Array]:
+def estimates(
+    stats: Stats, reg_covar: float, prior: Conjugate | None, previous: Mixture | None = None
+) -> tuple[Array, Array]:
     """Means (K, D) and covariances: maximum likelihood, or with a prior the posterior mode; not yet factored."""
     if prior is None:
-        return stats.mean, stats.family.estimate(stats, reg_covar)
+        known = None if previous is None else previous.covariances
+        return stats.mean, stats.family.estimate(stats, reg_covar, known)
     return prior.estimate(stats, reg_covar)
 
 

@@ -20,6 +20,7 @@ from streamgmm.errors import ModelFileError
 from streamgmm.executors import Executor, Threads, single_threaded_blas
 from streamgmm.fitted import Fitted
 from streamgmm.fitting import Position, readings
+from streamgmm.kernels.plan import phi_length
 from streamgmm.memory import MemoryPlan, Shape, plan_memory
 from streamgmm.outcome import Clock, print_progress, report_of, warn_unless_converged
 from streamgmm.parameters import MixtureParameters
@@ -44,7 +45,10 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
     Parameters
     ----------
     n_components : int, default 1
-    covariance_type : {"full", "tied", "diag", "spherical"}, default "full"
+    covariance_type : {"full", "tied", "diag", "spherical"} or one of mclust's identifiers, default "full"
+        Three letters for volume, shape and orientation: Equal in all components, Variable, or the Identity (Celeux &
+        Govaert 1995): "EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV".
+        full is VVV, tied EEE, diag VVI, spherical VII. `covariances_` has the shape of the nearest of these four.
     tol : float, default 1e-6
         In nats per row. With ``stopping="aitken"`` the fit stops when the estimated distance of the mean log-likelihood
         from its limit is below `tol`; with ``"change"`` when its last change is (scikit-learn's rule, there with 1e-3).
@@ -346,7 +350,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         n_jobs, elsewhere = executor.threads_per_process, not isinstance(executor, Threads)
         plan = plan_memory(source, shape, limit=self.memory_limit, n_jobs=n_jobs, elsewhere=elsewhere)
         if self.memory_limit is not None:
-            kernels.ready(chosen.kernel, K, D, source.dtype, source.most_rows)
+            kernels.warmup((source.dtype,), source.most_rows, K, phi_length(chosen.kernel, D))
         return plan, Peak()
 
     def _journal(self, source: Source) -> Journal:

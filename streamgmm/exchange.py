@@ -42,7 +42,7 @@ def to_sklearn(gm: Any) -> SklearnMixture:
     if gm.init_params in ("kmeans", "k-means++", "random", "random_from_data"):
         settings["init_params"] = gm.init_params
     settings["n_components"] = model.n_components
-    other = SklearnMixture(covariance_type=model.family.name, **settings)
+    other = SklearnMixture(covariance_type=model.family.unconstrained.name, **settings)
     other.weights_ = model.weights.copy()
     other.means_ = model.means.copy()
     other.covariances_ = model.covariances.copy()

@@ -207,6 +207,7 @@ def divided(model: Mixture, chosen: Sequence[Split]) -> Mixture:
         if family is not TIED:
             covariances = np.concatenate([covariances, split.covariances[1:]])
             covariances[k] = split.covariances[0]
+    covariances = family.constrained(covariances, weights, means.shape[1])
     factors, _ = family.factor(covariances)
     return Mixture.trusted(weights, means, covariances, family, factors, model.noise_weight, model.observation)
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from streamgmm.accelerate import FINISH, Accelerator, Coordinates, Pace, Squarem
 from streamgmm.candidates import candidates
-from streamgmm.covariance import TIED
 from streamgmm.em import CollapsedError, Models
 from streamgmm.executors import Executor, within
 from streamgmm.fitting import Stage, readings
@@ -135,7 +134,7 @@ class Local(Accelerator):
     @classmethod
     def suits(cls, model: Mixture, maximize: Maximize) -> bool:
         """Whether components can be held: each has a covariance of its own, and nothing else weighs on them."""
-        return model.family is not TIED and model.observation is None and maximize.prior is None
+        return not model.family.shared and model.observation is None and maximize.prior is None
 
     @property
     def then(self) -> Squarem:

@@ -40,7 +40,7 @@ class Mixture(Questions):
     weights : (K,) >= 0, summing to 1 (with `noise_weight`)
     means : (K, D)
     covariances : full (K, D, D), tied (D, D), diag (K, D), spherical (K,)
-    covariance_type : {"full", "tied", "diag", "spherical"} or a `Covariance`
+    covariance_type : {"full", "tied", "diag", "spherical"}, one of mclust's identifiers, or a `Covariance`
     noise_weight : float, default 0
         Weight of a background with constant density over `box`.
     box : (2, D), optional

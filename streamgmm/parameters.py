@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from streamgmm.covariance import Covariance
+from streamgmm.covariance import FAMILIES, MCLUST, Covariance
 from streamgmm.executors import Executor
 from streamgmm.given import Given, given_parameters
 from streamgmm.kmeans_parallel import SPREAD
@@ -24,7 +24,7 @@ __all__ = ["EXECUTION", "FAMILY", "NOT_NEGATIVE", "POSITIVE", "WHOLE", "MixtureP
 WHOLE = Interval(Integral, 1, None, closed="left")
 NOT_NEGATIVE = Interval(Real, 0.0, None, closed="left")
 POSITIVE = Interval(Real, 0.0, None, closed="neither")
-FAMILY = StrOptions({"full", "tied", "diag", "spherical"})
+FAMILY = StrOptions({*FAMILIES, *MCLUST})
 EXECUTION: dict[str, list[Any]] = {
     "executor": [StrOptions({"threads", "dask"}), Executor, None],
     "n_jobs": [Integral, None],

@@ -76,14 +76,7 @@ class Plane:
 
 def dense(mixture: Mixture) -> Array:
     """(K, D, D) covariances of any family."""
-    K, D = mixture.means.shape
-    sigma = mixture.covariances
-    name = mixture.family.name
-    if name == "full":
-        return sigma
-    if name == "tied":
-        return np.broadcast_to(sigma, (K, D, D))
-    return np.einsum("kd,de->kde", sigma if name == "diag" else np.repeat(sigma[:, None], D, 1), np.eye(D))
+    return mixture.family.dense(mixture.covariances, *mixture.means.shape)
 
 
 def overall(mixture: Mixture) -> tuple[Array, Array]:

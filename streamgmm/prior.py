@@ -77,6 +77,11 @@ class NormalInverseWishart:
         >>> sg.NormalInverseWishart(scale=1.0).resolve(family, 1, 1, np.array([5.0]), None).mean
         array([5.])
         """
+        if family.unconstrained is not family:
+            raise ValueError(
+                f"prior: covariance_type {family.name!r} has none. Expected full, tied, diag or spherical (VVV, EEE, "
+                "VVI, VII); set prior=None, or choose one of these."
+            )
         dof = float(D + 2 if self.dof is None else self.dof)
         if not (np.isfinite(self.shrinkage) and self.shrinkage >= 0 and np.isfinite(dof) and dof > 0):
             raise ValueError(f"prior: expected shrinkage >= 0 and dof > 0; got {self.shrinkage} and {dof}.")

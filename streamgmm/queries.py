@@ -117,6 +117,7 @@ def merge_components(model: Mixture, groups: Sequence[Sequence[int]]) -> Mixture
     means = (member * share) @ model.means
     family = model.family
     pooled = family.pool(model.covariances, model.weights, share, model.means - means[index], member)
+    pooled = family.constrained(pooled, weights, means.shape[1])
     factors, good = family.factor(pooled)
     assert good.all()
     return model.trusted(weights, means, pooled, family, factors, model.noise_weight, model.observation)
@@ -163,7 +164,8 @@ def _with(
     model: Mixture, weights: Array, noise_weight: float, means: Array, covariances: Array, features: NDArray[np.int64]
 ) -> Mixture:
     """A mixture of `features` only."""
-    factors, good = model.family.factor(covariances)
+    family = model.family.unconstrained  # a part of the features need not have the structure of all
+    factors, good = family.factor(covariances)
     if not good.all():
         raise ValueError(
             "The mixture is so close to singular that this part of it has no positive definite covariance. Fit with a "
@@ -172,7 +174,7 @@ def _with(
     seen = model.observation
     if seen is not None and seen.box is not None:
         seen = Observation(np.ascontiguousarray(seen.box[:, features]), seen.missing)
-    return model.trusted(weights, means, covariances, model.family, factors, noise_weight, seen)
+    return model.trusted(weights, means, covariances, family, factors, noise_weight, seen)
 
 
 def _features(features: Any, D: int) -> NDArray[np.int64]:

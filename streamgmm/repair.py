@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,24 +107,31 @@ def floor_spread(stats: Stats, overall: Array) -> Array:
 
 
 def repairing_m_step(
-    stats: Stats, *, reg_covar: float, reseeds: tuple[int, ...], prior: Conjugate | None = None
+    stats: Stats,
+    *,
+    reg_covar: float,
+    reseeds: tuple[int, ...],
+    prior: Conjugate | None = None,
+    previous: Mixture | None = None,
 ) -> Repaired:
     """`m_step`, with every collapsed component mended.
 
     Collapsed: a share of the rows below 1e-10, or no Cholesky factor after `reg_covar`. A direction that is degenerate
     in the data as a whole is floored for everybody; a component is re-seeded at most twice by splitting the heaviest
-    one, then its eigenvalues are floored at 1e-12 of the overall covariance.
+    one, then its eigenvalues are floored at 1e-12 of the overall covariance. Covariances that components share in part
+    are mended as if they did not, and brought to their structure again.
     """
-    family, K = stats.family, len(stats.weight)
+    structure, K = stats.family, len(stats.weight)
+    family = structure.unconstrained
     share = stats.weight / stats.weight.sum()
     dead = share < DEAD_SHARE
     bare = reg_covar == 0.0 and prior is None  # nothing else gives a constant feature a variance
     if not dead.any() and not (bare and constant_features(stats).any()):
         try:
-            return Repaired(m_step(stats, reg_covar=reg_covar, prior=prior), reseeds, ())
+            return Repaired(m_step(stats, reg_covar=reg_covar, prior=prior, previous=previous), reseeds, ())
         except CollapsedError:
             pass
-    means, covariances = estimates(stats, reg_covar, prior)
+    means, covariances = estimates(replace(stats, family=family), reg_covar, prior)
     means = means.copy()
     events: list[dict[str, Any]] = []
     overall = overall_covariance(stats)
@@ -161,9 +169,14 @@ def repairing_m_step(
     if not good.all() and family is TIED:
         events.append({"action": "floored", "reason": "no Cholesky factor", "floor": FLOOR})
     covariances, factors = _factored(family, covariances, factors, good, spread)
+    if structure is not family:
+        covariances = structure.constrained(covariances, new_share, means.shape[1])
+        factors, good = structure.factor(covariances)
+        if not good.all():
+            raise CollapsedError(~good)
     noise = proportions(stats)[1]
     weights = new_share * ((1.0 - noise) / new_share.sum())
-    model = Mixture.trusted(weights, means, covariances, family, factors, noise, stats.observation)
+    model = Mixture.trusted(weights, means, covariances, structure, factors, noise, stats.observation)
     return Repaired(model, tuple(counts), tuple(events))
 
 

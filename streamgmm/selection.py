@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 
 from streamgmm import plotting
 from streamgmm.candidates import Begin, Memory, best
-from streamgmm.covariance import Covariance, family
+from streamgmm.covariance import MCLUST, Covariance, family
 from streamgmm.em import Step
 from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
@@ -98,6 +98,13 @@ class Selection:
         return ax
 
 
+def kinds_of(covariance_types: str | Sequence[str]) -> tuple[Covariance, ...]:
+    """The families behind these names, each once; "mclust" stands for all fourteen structures of mclust."""
+    asked = (covariance_types,) if isinstance(covariance_types, str) else covariance_types
+    named = (MCLUST if kind == "mclust" else {str(kind): family(kind)} for kind in asked)
+    return tuple(dict.fromkeys(one for kinds in named for one in kinds.values()))
+
+
 def _sign(value: float | None, sign: float) -> float | None:
     return None if value is None else sign * value
 
@@ -105,7 +112,7 @@ def _sign(value: float | None, sign: float) -> float | None:
 def select(
     X: Any,
     n_components: Iterable[int] = range(1, 16),
-    covariance_types: Sequence[str] = ("full",),
+    covariance_types: str | Sequence[str] = ("full",),
     n_init: int = 10,
     criterion: str = "bic",
     *,
@@ -136,7 +143,8 @@ def select(
     ----------
     X : array-like (N, D), a path, or a source
     n_components : iterable of int
-    covariance_types : sequence of str
+    covariance_types : str or sequence of str
+        As `covariance_type` of `GaussianMixture`; "mclust" stands for all fourteen structures of mclust.
     n_init : int
         Starts of each kind, followed on the sample; the best two go on to full readings.
     criterion : {"bic", "aic", "icl", "heldout", "cv"}
@@ -200,7 +208,7 @@ def select(
         )
     splits = {"cv": tuple(range(folds)), "heldout": (0,)}.get(criterion, ())
     plan = Plan(
-        kinds=tuple((family(kind), K) for kind in covariance_types for K in Ks),
+        kinds=tuple((kind, K) for kind in kinds_of(covariance_types) for K in Ks),
         splits=splits,
         folds=folds,
         criterion=criterion if drop and not splits else None,

@@ -51,8 +51,10 @@ class Maximize:
         if stats.count <= 0:
             raise no_rows()
         if self.repair:
-            return repairing_m_step(stats, reg_covar=self.reg_covar, reseeds=candidate.reseeds, prior=prior)
-        model = m_step(stats, reg_covar=self.reg_covar, prior=prior)
+            return repairing_m_step(
+                stats, reg_covar=self.reg_covar, reseeds=candidate.reseeds, prior=prior, previous=candidate.model
+            )
+        model = m_step(stats, reg_covar=self.reg_covar, prior=prior, previous=candidate.model)
         dead = stats.weight < DEAD_SHARE * stats.weight.sum()
         if dead.any():
             raise CollapsedError(dead)

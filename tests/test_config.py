@@ -23,7 +23,7 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
         ("model.tol=3", "belongs in [fit]"),
         ("moves=-1", "fit.moves = -1: input should be greater than or equal to 0"),
         ("fit.tol=-1", "fit.tol = -1: input should be greater than or equal to 0"),
-        ("covariance_type=ful", "'full', 'tied', 'diag' or 'spherical'"),
+        ("covariance_type=ful", "'full', 'tied', 'diag', 'spherical', 'EII'"),
         ("n_components=two", "valid integer"),
         ("qwertz=1", "Known keys: path"),
         ("tol", "expected key=value"),

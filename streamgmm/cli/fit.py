@@ -81,7 +81,9 @@ def estimator(config: Config) -> Any:
 def fit(
     what: What,
     components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
-    covariance: Annotated[str | None, typer.Option(help="full, tied, diag or spherical.")] = None,
+    covariance: Annotated[
+        str | None, typer.Option(help="full, tied, diag, spherical, or a structure of mclust such as VEV.")
+    ] = None,
     columns: Columns = None,
     scale: Scale = None,
     pca: Pca = None,
@@ -123,7 +125,7 @@ def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any
         if folder is not None:
             stack.enter_context(output_folder(Path(folder)))
         message(f"{raw.name}: {rows_of(raw)}; K = {gm.n_components}, {gm.covariance_type} covariances")
-        compiled = compile_kernels((gm.covariance_type,), gm.n_components, raw)
+        compiled = compile_kernels((gm.covariance_type,), str(raw.dtype))
         ready = prepare(config, raw, gm.executor)
         if fresh:
             gm.discard_checkpoint(ready.source)

@@ -16,6 +16,7 @@ import numpy as np
 from streamgmm.affine import Affine
 from streamgmm.cli.terminal import message
 from streamgmm.config import Config, ConfigError
+from streamgmm.covariance import DIAG
 from streamgmm.mixture import Mixture
 from streamgmm.projection import Projection
 from streamgmm.sources.base import Source
@@ -83,11 +84,13 @@ class Prepared:
         if self.scale is None:
             return fitted
         shift, s = self.scale.shift, 1.0 / self.scale.matrix
-        kind, sigma = fitted.family.name, fitted.covariances
+        # Scaled features keep the structure of diagonal covariances, but neither one variance nor shared orientations.
+        kept = fitted.family.unconstrained is DIAG
+        kind, sigma = (fitted.family if kept else fitted.family.unconstrained).name, fitted.covariances
         if kind == "spherical":
             kind, sigma = "diag", sigma[:, None] * s**2
         else:
-            sigma = sigma * (s**2 if kind == "diag" else np.outer(s, s))
+            sigma = sigma * (s**2 if sigma.shape == (len(fitted.weights), len(s)) and kept else np.outer(s, s))
         return Mixture(
             fitted.weights,
             fitted.means * s + shift,

@@ -38,7 +38,11 @@ N_INIT = 10
 
 Folder = Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the chosen model.")]
 Kinds = Annotated[
-    list[str] | None, typer.Option("--covariance", help="full, tied, diag, spherical; repeat for several.")
+    list[str] | None,
+    typer.Option(
+        "--covariance",
+        help="full, tied, diag, spherical, a structure such as VEV, or mclust for all; repeat for several.",
+    ),
 ]
 
 
@@ -100,7 +104,7 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
         if folder is not None:
             stack.enter_context(output_folder(Path(folder)))
         message(f"{raw.name}: {rows_of(raw)}; K = {chosen.k_min} to {chosen.k_max}, {config.fit.n_init} starts of each")
-        compiled = compile_kernels(chosen.covariance_types, chosen.k_max, raw)
+        compiled = compile_kernels(tuple(chosen.covariance_types), str(raw.dtype))
         peak, began = Peak(), time.perf_counter()
         ready = prepare(config, raw, executor)
         history = History(ready.mixture)

@@ -24,7 +24,9 @@ NEXT = "next: streamgmm inspect {0}   streamgmm predict {0} DATA --out labels.cs
 def stream(
     what: What,
     components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
-    covariance: Annotated[str | None, typer.Option(help="full, tied, diag or spherical.")] = None,
+    covariance: Annotated[
+        str | None, typer.Option(help="full, tied, diag, spherical, or a structure of mclust such as VEV.")
+    ] = None,
     half_life: Annotated[float | None, typer.Option(help="Rows after which a row counts half.")] = None,
     columns: Columns = None,
     settings: Settings = None,

@@ -1,4 +1,4 @@
-"""The four covariance families, one object each."""
+"""The covariance families, one object each: the four of scikit-learn, and the other structures of mclust."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import numpy as np
 
 from streamgmm.covariance.base import Array, Covariance
 from streamgmm.covariance.linear import spread_of
-from streamgmm.covariance.scaled import Diag, Spherical
-from streamgmm.covariance.triangular import Full, Tied, Triangular
+from streamgmm.covariance.scaled import DIAG, SPHERICAL
+from streamgmm.covariance.structures import STRUCTURES
+from streamgmm.covariance.triangular import FULL, TIED, Triangular
 
 __all__ = [
     "DIAG",
     "FAMILIES",
     "FULL",
+    "MCLUST",
     "SPHERICAL",
     "TIED",
     "Covariance",
@@ -23,18 +25,24 @@ __all__ = [
     "spread_of",
 ]
 
-FULL, TIED, DIAG, SPHERICAL = Full(), Tied(), Diag(), Spherical()
 FAMILIES: dict[str, Covariance] = {f.name: f for f in (FULL, TIED, DIAG, SPHERICAL)}
+MCLUST: dict[str, Covariance] = {
+    name: {"VVV": FULL, "EEE": TIED, "VVI": DIAG, "VII": SPHERICAL}.get(name) or STRUCTURES[name]
+    for name in (
+        "EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV",
+    )
+}  # fmt: skip
+"""The fourteen structures of mclust, by its identifiers."""
 
 
 def family(name: str | Covariance) -> Covariance:
     """The family called `name`; an object passes through."""
     if isinstance(name, Covariance):
         return name
-    try:
-        return FAMILIES[name]
-    except (KeyError, TypeError):
-        raise ValueError(f"covariance_type must be one of {sorted(FAMILIES)}; got {name!r}.") from None
+    found = {**FAMILIES, **MCLUST}.get(name)
+    if found is None:
+        raise ValueError(f"covariance_type must be one of {[*FAMILIES, *MCLUST]}; got {name!r}.")
+    return found
 
 
 def check_covariances(chosen: Covariance, covariances: Any, K: int, D: int) -> Array:

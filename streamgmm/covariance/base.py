@@ -148,6 +148,8 @@ class Covariance(ABC):
 
     name: str
     kernel: Family
+    shared: bool = False
+    """Whether the covariance of a component depends on the rows of the others."""
 
     def __repr__(self) -> str:
         return f"<{self.name} covariance>"
@@ -217,8 +219,20 @@ class Covariance(ABC):
 
     # Parameters -------------------------------------------------------------------------------------------------
 
-    def estimate(self, stats: Stats, reg_covar: float) -> Array:
-        """Maximum likelihood covariances, plus `reg_covar` on the diagonal. Components without weight get NaN."""
+    @property
+    def unconstrained(self) -> Covariance:
+        """The family with the same arrays whose components share nothing but what its name says."""
+        return self
+
+    def constrained(self, covariances: Array, weights: Array, D: int) -> Array:
+        """The covariances of this family nearest to given ones: the M-step of rows that have these."""
+        return covariances
+
+    def estimate(self, stats: Stats, reg_covar: float, previous: Array | None = None) -> Array:
+        """Maximum likelihood covariances, plus `reg_covar` on the diagonal. Components without weight get NaN.
+
+        Where the maximum has no closed form, `previous` covariances are improved.
+        """
         return self.mode(stats.scatter, self.divisor(stats.weight, stats.mean.shape[1]), reg_covar)
 
     def mode(self, scatter: Array, divisor: Array, reg_covar: float) -> Array:

@@ -283,3 +283,6 @@ class Spherical(Scaled):
 
     def _quadratic(self, precision: Array) -> Array:
         return -0.5 * precision[:, :1]
+
+
+DIAG, SPHERICAL = Diag(), Spherical()

@@ -213,6 +213,7 @@ class Full(Triangular):
 class Tied(Triangular):
     name = "tied"
     kernel = Family.TIED
+    shared = True
 
     def shape(self, K: int, D: int) -> tuple[int, ...]:
         return (D, D)
@@ -301,3 +302,6 @@ class Tied(Triangular):
         whiten = inverse_lower(factors)
         mu = delta @ whiten.T
         return Framed(factors, whiten, mu, np.eye(D)[None], np.empty((K, 0)), mu, np.ones(K))
+
+
+FULL, TIED = Full(), Tied()

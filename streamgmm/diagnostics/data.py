@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from streamgmm.covariance import FULL
 from streamgmm.diagnostics.case import Case, Check, Finding
 
 __all__ = ["CHECKS"]
@@ -55,8 +56,8 @@ def constant_features(case: Case) -> Iterator[Finding]:
 
 def many_features(case: Case) -> Iterator[Finding]:
     D, n = case.model.n_features, case.sample.count
-    kind = case.model.family.name
-    if kind == "full" and n / 10 < D:
+    kind = case.model.family.unconstrained
+    if kind is FULL and n / 10 < D:
         yield Finding(
             "few-rows-for-full",
             f"Full covariances of {D} features from {n:.6g} rows: D > n / 10.",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.covariance import TIED, Covariance, spread_of
+from streamgmm.covariance import Covariance, spread_of
 from streamgmm.em import CollapsedError
 from streamgmm.given import NOTHING, Given
 from streamgmm.mixture import Mixture
@@ -41,9 +41,10 @@ def steady_m_step(totals: Stats, reg_covar: float, fallback: Mixture | None) -> 
         return fallback, [{"action": "held", "reason": "the rows have no variance left"}]
     family = totals.family
     thin = totals.weight < 2 * (D + 1)
-    if thin.all() if family is TIED else thin.any():
+    if thin.all() if family.shared else thin.any():
         spread = spread_of(overall_covariance(totals))
         covariances = family.floor(model.covariances, spread, FLOOR, thin)
+        covariances = family.constrained(covariances, model.weights, D)
         factors, good = family.factor(covariances)
         if good.all():
             model = Mixture.trusted(model.weights, model.means, covariances, family, factors)
