@@ -7,6 +7,8 @@ one rounding): anything more lets LLVM assume that NaN does not occur, and the k
 from __future__ import annotations
 
 import hashlib
+import logging
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache
+
+_log = logging.getLogger(__name__)
 
 
 @cache
@@ -26,7 +30,23 @@ def sources_hash() -> str:
     return digest.hexdigest()
 
 
+@cache
+def _announce() -> None:
+    """Say, once in a process, what is being waited for."""
+    text = "compiling kernels for this machine, once: half a minute; the next process finds them on disk"
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"streamgmm: {text}", file=sys.stderr, flush=True)
+    else:
+        _log.info(text)
+
+
 class _HashedCache(FunctionCache):
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            _announce()
+        return found
+
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return (*super()._index_key(sig, codegen), sources_hash())
 

@@ -20,7 +20,6 @@ from streamgmm.errors import ModelFileError
 from streamgmm.executors import Executor, Threads, single_threaded_blas
 from streamgmm.fitted import Fitted
 from streamgmm.fitting import Position, readings
-from streamgmm.kernels.plan import phi_length
 from streamgmm.memory import MemoryPlan, Shape, plan_memory
 from streamgmm.outcome import Clock, print_progress, report_of, warn_unless_converged
 from streamgmm.parameters import MixtureParameters
@@ -350,7 +349,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         n_jobs, elsewhere = executor.threads_per_process, not isinstance(executor, Threads)
         plan = plan_memory(source, shape, limit=self.memory_limit, n_jobs=n_jobs, elsewhere=elsewhere)
         if self.memory_limit is not None:
-            kernels.warmup((source.dtype,), source.most_rows, K, phi_length(chosen.kernel, D))
+            kernels.ready(chosen.kernel, K, D, source.dtype, source.most_rows)
         return plan, Peak()
 
     def _journal(self, source: Source) -> Journal:

@@ -258,6 +258,30 @@ FRAMES = {
 }
 
 
+@pytest.mark.parametrize(
+    "block", [FRAME[:0].astype(object), FRAME[:50].assign(b=None), FRAME[["b", "a"]].assign(c="x")]
+)
+def test_empty_partitions_missing_entries_and_other_columns_are_no_harm(block):
+    import dask
+    import dask.dataframe as dd
+
+    source = sg.open_source(dd.from_pandas(FRAME, npartitions=2))
+    source.blocks[1] = dask.delayed(lambda: block)()
+    rows = list(source.chunks())[1].load()[0]
+    np.testing.assert_array_equal(rows, block[["a", "b"]].to_numpy(float, na_value=np.nan))
+
+
+def test_partitions_of_xarray_and_behind_a_scaler_are_checked_too():
+    import xarray as xr
+
+    for block, said in ((X[:, :1], "shape"), (None, "NoneType")):
+        data = xr.DataArray(dask_of(block), dims=("row", "feature"))
+        with pytest.raises(sg.ChunkReadError, match=said):
+            sg.GaussianMixture().fit(data)
+        with pytest.raises(sg.ChunkReadError, match=said):
+            sg.GaussianMixture().fit(sg.Scaler().fit(X).transform(data))
+
+
 @pytest.mark.parametrize("kind", FRAMES)
 def test_partitions_of_dask_frames_are_tables_of_these_columns(kind):
     import dask.dataframe as dd

@@ -125,7 +125,7 @@ def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any
         if folder is not None:
             stack.enter_context(output_folder(Path(folder)))
         message(f"{raw.name}: {rows_of(raw)}; K = {gm.n_components}, {gm.covariance_type} covariances")
-        compiled = compile_kernels((gm.covariance_type,), str(raw.dtype))
+        compiled = compile_kernels((gm.covariance_type,), gm.n_components, raw)
         ready = prepare(config, raw, gm.executor)
         if fresh:
             gm.discard_checkpoint(ready.source)

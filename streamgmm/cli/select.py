@@ -104,7 +104,7 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
         if folder is not None:
             stack.enter_context(output_folder(Path(folder)))
         message(f"{raw.name}: {rows_of(raw)}; K = {chosen.k_min} to {chosen.k_max}, {config.fit.n_init} starts of each")
-        compiled = compile_kernels(tuple(chosen.covariance_types), str(raw.dtype))
+        compiled = compile_kernels(chosen.covariance_types, chosen.k_max, raw)
         peak, began = Peak(), time.perf_counter()
         ready = prepare(config, raw, executor)
         history = History(ready.mixture)

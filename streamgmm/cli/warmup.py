@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import time
-import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from streamgmm.cli.terminal import Json, emit
 
 
-def compile_kernels(covariance_types: tuple[str, ...], dtype: str = "float64") -> float:
-    """Seconds taken to compile what a fit of these covariance types needs (little where the cache is warm)."""
+def compile_kernels(covariance_types: Sequence[str], n_components: int, source: Any) -> float:
+    """Seconds taken to compile what fits to `source` need: little where the cache is warm, or the table small."""
     from streamgmm import kernels
-    from streamgmm.estimator import GaussianMixture
+    from streamgmm.covariance import family
 
     began = time.perf_counter()
-    kernels.warmup((np.dtype(dtype),))  # the forms that so small a fit does not reach
-    rows = np.random.default_rng(0).normal(size=(64, 3)).astype(dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for kind in covariance_types:
-            model = GaussianMixture(2, covariance_type=kind, max_iter=1, random_state=0).fit(rows)
-            model.predict(rows)
-            model.score_samples(rows)
+    for kind in covariance_types:
+        kernels.ready(family(kind).kernel, n_components, source.n_features, source.dtype, source.most_rows)
     return time.perf_counter() - began
 
 
@@ -32,7 +27,13 @@ def warmup(json: Json = False) -> None:
 
     The compiled code is kept in a cache; where that folder cannot be written, each process compiles for itself.
     """
-    seconds = {dtype: compile_kernels(("full", "tied", "diag", "spherical"), dtype) for dtype in ("float64", "float32")}
+    from streamgmm import kernels
+
+    seconds = {}
+    for dtype in (np.float64, np.float32):
+        began = time.perf_counter()
+        kernels.warmup((dtype,))
+        seconds[dtype.__name__] = time.perf_counter() - began
     if json:
         emit({"seconds": seconds})
     else:

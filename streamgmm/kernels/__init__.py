@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from streamgmm.kernels import reference
 from streamgmm.kernels.own import complete
-from streamgmm.kernels.plan import Array, Family, NonFiniteRowError, Plan, Sums
+from streamgmm.kernels.plan import Array, Family, NonFiniteRowError, Plan, Sums, phi_length
 
 __all__ = [
-    "FORMS", "Array", "Family", "NonFiniteRowError", "Plan", "Sums", "form", "in_all", "is_small", "run",
+    "FORMS", "Array", "Family", "NonFiniteRowError", "Plan", "Sums", "form", "in_all", "is_small", "ready", "run",
     "small", "warmup",
 ]  # fmt: skip
 
@@ -162,33 +162,48 @@ def _run_tiny(family: Family, dense: Any, block: int, dtype: Any) -> None:
     )  # fmt: skip
 
 
-def warmup(
-    dtypes: tuple[Any, ...] = (np.float64, np.float32), n_rows: int | None = None, K: int = 1, p: int = 1
-) -> None:
-    """Compile every kernel for rows of the given types, or load it from the cache on disk.
-
-    Nothing where passes over at most `n_rows` rows, with K components of p features, are `small`.
-    """
-    if n_rows is None or not in_all(n_rows, is_small, n_rows, K, p):
-        in_all(None, _warmup, dtypes)
-
-
-def _warmup(dtypes: tuple[Any, ...]) -> None:
-    none, one = np.zeros(1), np.ones((1, 1))
-    D = 5
-    many = Plan(
-        Family.FULL, np.zeros(D), np.eye(D), np.zeros((1, 21)), np.zeros((1, D)), np.eye(D)[None], none, -np.inf, none,
-        none,
-    )  # fmt: skip
+def warmup(dtypes: tuple[Any, ...] = (np.float64, np.float32)) -> None:
+    """Compile every kernel of the E-step for rows of the given types, or load it from the cache on disk."""
     for dtype in dtypes:
-        if form(Family.FULL, D, dtype) == "reference":
-            continue
-        rows = np.zeros((1, 1), dtype)
-        for narrow in (0.0, np.inf):  # the feature form takes the block, the centred form takes it
-            few = Plan(Family.DIAG, none, one, np.zeros((1, 3)), one, one, none, -np.inf, none + narrow, none)
-            run(few, rows, None, statistics=True)
-        for crowd in (0.0, 0.5, 1.0):  # dense; asked first; screened
-            run(many, np.zeros((1, D), dtype), None, statistics=True, crowd=crowd)
+        in_all(None, _compile, Family.DIAG, 1, 1, dtype, ())
+        in_all(None, _compile, Family.FULL, 1, 5, dtype, (0.5, 1.0))
+
+
+def ready(family: Family, K: int, D: int, dtype: Any, n_rows: int | None) -> None:
+    """Compile, or load, what passes over at most `n_rows` rows may need; nothing where they are `small`."""
+    if n_rows is not None and in_all(n_rows, is_small, n_rows, K, phi_length(family, D)):
+        return
+    crowds = (0.5, 1.0) if form(family, D, dtype) != "reference" and _suits_screening(family, K, D) else ()
+    in_all(None, _compile, family, K, D, dtype, crowds)
+
+
+def _suits_screening(family: Family, K: int, D: int) -> bool:
+    if _asked() == "vector":
+        return False
+    from streamgmm.kernels.screen import suits
+
+    return suits(_blank(family, K, D))
+
+
+def _blank(family: Family, K: int, D: int) -> Plan:
+    """A plan of the right shape."""
+    triangular = family in (Family.FULL, Family.TIED)
+    factor = np.ones((K, D))
+    if triangular:
+        factor = np.broadcast_to(np.eye(D), (K if family == Family.FULL else 1, D, D)).copy()
+    coef, means, zeros = np.zeros((K, phi_length(family, D))), np.zeros((K, D)), np.zeros(K)
+    whiten = np.eye(D) if triangular else np.ones((D, 1))
+    return Plan(family, np.zeros(D), whiten, coef, means, factor, zeros, -np.inf, zeros, zeros)
+
+
+def _compile(family: Family, K: int, D: int, dtype: Any, crowds: tuple[float, ...]) -> None:
+    if form(family, D, dtype) == "reference":
+        return
+    blank, row = _blank(family, K, D), np.zeros((1, D), dtype)
+    for narrow in (0.0, np.inf):  # the feature form takes the row, the centred form takes it
+        run(blank._replace(narrow=np.full(K, narrow)), row, None, statistics=True, crowd=0.0)
+    for crowd in crowds:  # it is asked whether to screen; it is screened
+        run(blank, row, None, statistics=True, crowd=crowd)
 
 
 def run(

@@ -12,7 +12,7 @@ from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.npy import check_two_dimensional
 from streamgmm.sources.picking import Pick, check_weights, row_dtype, weight_array
-from streamgmm.sources.tables import Columns, choose_columns, frame_labels, frame_rows, frame_schema, is_frame
+from streamgmm.sources.tables import Columns, choose_columns, frame_labels, frame_rows, frame_schema, is_frame, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class DaskChunk(Chunk):
         if absent:
             raise self._unlike(f"no column {absent[0]!r} among {', '.join(map(repr, list(found)[:20]))}")
         for name in chosen.all:
-            if found[name][0] is not None:
+            if found[name][0] is not None and not select(block, [name]).isna().all(axis=None):
                 raise self._unlike(f"{found[name][0]} in the column {name!r}", "numbers")
             if name in chosen.names and chosen.dtype.itemsize == 4 and not found[name][1]:
                 raise self._unlike(f"no float32 in the column {name!r}", "float32")
