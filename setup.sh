@@ -1,5 +1,8 @@
 #!/bin/sh
 # Make .venv with a Python >= 3.12 and install streamgmm into it.   usage: sh setup.sh [EXTRAS]   (test, all, ...)
+# For Linux. Not tried on macOS, where it should work as it is, nor on Windows, where the same two steps are
+#   py -m venv .venv
+#   .venv\Scripts\python -m pip install .
 set -eu
 cd "$(dirname "$0")"
 good='import sys, venv; sys.exit(sys.version_info < (3, 12))'

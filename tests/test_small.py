@@ -226,3 +226,12 @@ def test_a_row_has_the_same_bits_whatever_rows_are_with_it(monkeypatch):
     for size in (2999, 1000, 333):
         parts = [model.log_prob(rows[i : i + size]) for i in range(0, len(rows), size)]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("form", ["reference", "vector"])
+def test_very_many_far_rows_have_totals_without_statistics(monkeypatch, form):
+    """Rows that no frame holds are taken in parts; without statistics there is nothing to merge."""
+    monkeypatch.setenv("STREAMGMM_KERNELS", form)
+    model = sg.Mixture([0.5, 0.5], [[0.0], [1.0]], [1.0, 1.0], "spherical")
+    rows = np.full((40_000, 1), 1e5)
+    assert model.totals(rows)[0] == pytest.approx(40_000 * float(model.log_prob(rows[:1])[0]), rel=1e-12)

@@ -120,7 +120,7 @@ class Own:
         ]
         logp, resp, rest, label, totals, moments = zip(*parts, strict=True)
         total = moments[0]
-        for part in moments[1:]:
+        for part in moments[1:] if statistics else ():
             total = total.merge(part)
         join = np.concatenate
         return Taken(join(logp), join(resp), join(rest), join(label), np.sum(totals, axis=0), total)
