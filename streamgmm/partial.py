@@ -47,7 +47,8 @@ class Partial(Reader, MixtureParameters):
         Raises
         ------
         ValueError
-            On NaN, infinity, or another number of columns than before. The model is then as it was.
+            On NaN, infinity, other columns than before, or where `n_components`, `covariance_type`, `missing`, `noise`
+            or `prior` were changed on the way. The model is then as it was.
 
         Examples
         --------
