@@ -191,7 +191,8 @@ def load_config(path: str | os.PathLike[str] | None = None, *settings: Mapping[s
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
-        raise ConfigError(f"{name}: {place} = {first['input']!r}: {first['msg'].lower()}.") from None
+        words = first["msg"][:1].lower() + first["msg"][1:]
+        raise ConfigError(f"{name}: {place} = {first['input']!r}: {words}.") from None
     if path is not None:
         config = _absolute(config, Path(path).resolve().parent)
     return config
