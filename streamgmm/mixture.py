@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.affine import Affine
 from streamgmm.covariance import Covariance, check_covariances, family
+from streamgmm.masked import unmasked
 from streamgmm.missing import Answers
 from streamgmm.prepared import Prepared
 from streamgmm.questions import Questions
@@ -387,7 +388,7 @@ class Mixture(Questions):
         return self.restore(self.frame_stats(rows, check_weight(sample_weight, len(rows))))
 
     def _rows(self, X: ArrayLike) -> NDArray[Any]:
-        rows = np.asarray(X)
+        rows = np.asarray(unmasked(X))
         if rows.dtype not in (np.float32, np.float64):
             rows = rows.astype(np.float64)
         if rows.ndim != 2 or rows.shape[1] != self.n_features:

@@ -17,6 +17,7 @@ from sklearn.utils.validation import validate_data
 from streamgmm.em import non_finite
 from streamgmm.executors import Executor, Threads, single_threaded_blas, within
 from streamgmm.kernels import NonFiniteRowError
+from streamgmm.masked import unmasked
 from streamgmm.sources import array_source, is_array_like, open_quietly, open_source, refuse_unreadable
 from streamgmm.sources.arranged import matched, select_names
 from streamgmm.sources.base import Chunk, Source
@@ -63,6 +64,7 @@ class Reader:
     def _checked(self, X: Any, reset: bool, fewest: int | None = None) -> NDArray[Any]:
         """An array of numbers by scikit-learn's rules, of at least `fewest` rows; frames without their row labels."""
         refuse_unreadable(X)
+        X = unmasked(X)
         least = (self._fewest_rows if fewest is None else fewest) if reset else 1
         known = () if reset else self._known_names
         X, labels = without_labels(X, known)

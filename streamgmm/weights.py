@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamgmm.masked import unmasked
+
 __all__ = ["check_weight", "first_bad", "no_rows"]
 
 Array = NDArray[np.float64]
@@ -26,7 +28,7 @@ def check_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
     """
     if sample_weight is None:
         return None
-    weight = np.ascontiguousarray(sample_weight, np.float64)
+    weight = np.ascontiguousarray(unmasked(sample_weight), np.float64)
     if weight.shape != (n_rows,):
         raise ValueError(f"sample_weight must have shape ({n_rows},), one weight a row; got {weight.shape}.")
     row = first_bad(weight)

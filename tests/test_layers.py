@@ -53,7 +53,7 @@ HOUSE = [
     {"stats"},
     {"affine"},
     {"kernels"},
-    {"_jit", "errors", "_atomic", "resident", "delimited", "weights"},
+    {"_jit", "errors", "_atomic", "resident", "delimited", "masked", "weights"},
 ]
 LATE = {
     ("stats", "em"),  # Stats.maximize

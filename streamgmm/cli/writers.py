@@ -111,7 +111,7 @@ def _parquet(out: str, columns: Sequence[str]) -> Iterator[Any]:
             nonlocal writer
             rows = pa.table({name: part[:, j] for j, name in enumerate(columns)})
             if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(path, rows.schema))
+                writer = stack.enter_context(pq.ParquetWriter(path, rows.schema, write_page_checksum=True))
             writer.write_table(rows)
 
         yield write

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from streamgmm.errors import ChunkReadError
+from streamgmm.masked import unmasked
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.npy import check_two_dimensional
 from streamgmm.sources.picking import Pick, check_weights, row_dtype, weight_array
@@ -74,7 +75,7 @@ class DaskChunk(Chunk):
             raise TypeError(f"{self.name}: partition {self.index} is sparse; use .map_blocks(lambda b: b.toarray()).")
         if not hasattr(block, "__array__"):
             raise self._unlike(f"a {type(block).__name__}")
-        found = np.asarray(block)
+        found = np.asarray(unmasked(block))
         width, rows = self.n_stored, "n" if self.n_rows is None else self.n_rows
         if found.ndim != 2 or found.shape[1] != width or self.n_rows not in (None, len(found)):
             raise self._unlike(f"shape {found.shape}", f"({rows}, {width})")

@@ -63,17 +63,14 @@ class FileChunk(StoredChunk):
         layout = self.layout
         n, D = self.stop - self.start, layout.shape[1]
         size = layout.dtype.itemsize
-        try:
-            with open(layout.path, "rb", buffering=0) as file:
-                if layout.fortran:
-                    values = scratch_array("rows", (D, n), layout.dtype).T
-                    for j in range(D):
-                        self._fill(file, values[:, j], layout.offset + (j * layout.shape[0] + self.start) * size)
-                else:
-                    values = scratch_array("rows", (n, D), layout.dtype)
-                    self._fill(file, values, layout.offset + self.start * D * size)
-        except OSError as error:
-            raise ChunkReadError(self.name, self.index, f"cannot be read: {error.strerror or error}.") from error
+        with open(layout.path, "rb", buffering=0) as file:
+            if layout.fortran:
+                values = scratch_array("rows", (D, n), layout.dtype).T
+                for j in range(D):
+                    self._fill(file, values[:, j], layout.offset + (j * layout.shape[0] + self.start) * size)
+            else:
+                values = scratch_array("rows", (n, D), layout.dtype)
+                self._fill(file, values, layout.offset + self.start * D * size)
         return values
 
     def _fill(self, file: Any, into: NDArray[Any], offset: int) -> None:
@@ -152,9 +149,13 @@ def npy_layout(path: str) -> Layout:
             version = np.lib.format.read_magic(file)
             reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = reader(file)
-        except (ValueError, EOFError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # damaged headers are parsed as Python literals, and fail in many ways
             raise ValueError(f"{path}: expected a .npy file of numbers; its header cannot be read: {error}.") from error
         row_dtype(dtype)
+        if any(side < 0 for side in shape):
+            raise ValueError(f"{path}: expected a .npy file of numbers; its header has the shape {shape}.")
         return Layout(path, mark, file.tell(), dtype, check_two_dimensional(shape, path), fortran)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from streamgmm.masked import unmasked
 from streamgmm.sources.array import ArraySource
 from streamgmm.sources.base import Source
 from streamgmm.sources.labels import tell_left_out
@@ -233,7 +234,7 @@ def _open_array(obj: Any, choices: dict[str, Any]) -> Source:
     from streamgmm.sources.npy import FileSource, check_two_dimensional, memmap_layout
 
     try:
-        array = np.asarray(obj)
+        array = np.asarray(unmasked(obj))
     except ValueError as error:
         raise ValueError(f"Expected a table of numbers: rows of the same length; {error}.") from error
     check_two_dimensional(array.shape, type(obj).__name__)

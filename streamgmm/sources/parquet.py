@@ -69,7 +69,7 @@ class ParquetChunk(Chunk):
                 reader = arrow_reader(file, wanted)
                 batches = (reader.get_batch(i).select(wanted) for i in which)
             else:
-                reader = pa.parquet.ParquetFile(file)
+                reader = pa.parquet.ParquetFile(file, page_checksum_verification=True)
                 if self.n == group.end - group.start:
                     table = reader.read_row_groups(list(which), columns=wanted, use_threads=False)
                     return arrow_rows(table, self.columns)
@@ -154,7 +154,7 @@ class ParquetSource(RunSource):
                     narrow = arrow_reader(stream, [schema.names[0]]) if schema.names else reader
                     counts = [narrow.get_batch(i).num_rows for i in range(reader.num_record_batches)]
                 else:
-                    metadata = pa.parquet.ParquetFile(stream)
+                    metadata = pa.parquet.ParquetFile(stream, page_checksum_verification=True)
                     schema = metadata.schema_arrow
                     counts = [metadata.metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         except (pa.ArrowException, OSError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.masked import unmasked
 from streamgmm.sources.base import Rows, Weights
 from streamgmm.weights import first_bad
 
@@ -47,7 +48,7 @@ def check_weights(weights: Any, name: str, start: int | None, index: int) -> NDA
     ValueError
         Where one is negative, NaN or infinite, naming the row.
     """
-    weights = np.ascontiguousarray(weights, np.float64)
+    weights = np.ascontiguousarray(unmasked(weights), np.float64)
     row = first_bad(weights)
     if row is not None:
         where = f"row {start + row}" if start is not None else f"row {row} of chunk {index}"
@@ -115,7 +116,7 @@ def weight_array(weight: Any, name: str, n_rows: int) -> Weights:
     """A `weight=` argument that is not a column: one number for each of `n_rows` rows, or None."""
     if weight is None or isinstance(weight, (str, int, np.integer)):
         return None
-    array = np.ascontiguousarray(weight, np.float64)
+    array = np.ascontiguousarray(unmasked(weight), np.float64)
     if array.shape != (n_rows,):
         raise ValueError(f"{name}: sample weights must have shape ({n_rows},), one for each row; got {array.shape}.")
     return check_weights(array, name, 0, 0)

@@ -139,11 +139,13 @@ def arrow_schema(schema: Any) -> list[tuple[str, str | None, bool]]:
     import pyarrow.types as t
 
     def what(kind: Any) -> str | None:
-        if t.is_floating(kind) or t.is_integer(kind) or t.is_boolean(kind) or t.is_null(kind):
+        if t.is_dictionary(kind):
+            return "categories" if what(kind.value_type) else None
+        if t.is_floating(kind) or t.is_integer(kind) or t.is_boolean(kind) or t.is_null(kind) or t.is_decimal(kind):
             return None
         if t.is_string(kind) or t.is_large_string(kind) or str(kind) == "string_view":
             return "text"
-        return "categories" if t.is_dictionary(kind) else str(kind)
+        return str(kind)
 
     return [(field.name, what(field.type), t.is_float32(field.type)) for field in schema]
 
@@ -154,10 +156,13 @@ def arrow_rows(table: Any, columns: Columns) -> tuple[Rows, NDArray[np.float64] 
 
     def get(name: str) -> NDArray[Any]:
         column = table.column(name)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
         wanted = pa.float32() if column.type == pa.float32() else pa.float64()
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.uint8())
-        return np.asarray(column.cast(wanted).to_numpy(zero_copy_only=False))
+        # Not "safe": whole numbers beyond 2^53 become the nearest double, as in every other format.
+        return np.asarray(column.cast(wanted, safe=False).to_numpy(zero_copy_only=False))
 
     return columns.rows(get, table.num_rows)
 

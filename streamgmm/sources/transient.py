@@ -24,6 +24,7 @@ _TRANSIENT = {
     errno.ENETUNREACH,
     errno.ENETRESET,
     errno.EPIPE,
+    errno.EIO,
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.masked import unmasked
 from streamgmm.sources.arranged import FeatureNamesError, named_columns
 from streamgmm.stream.batch import Batch, Position, StreamPositionError, compare
 from streamgmm.stream.update import Counts
@@ -122,7 +123,7 @@ class Intake:
         D, names = self.n_features, batch.names
         try:
             table, names = named_columns(batch.rows, batch.names, self.names)
-            given = np.asarray(table)
+            given = np.asarray(unmasked(table))
             if given.size and given.dtype.kind not in "fiub":
                 raise TypeError(f"of type {given.dtype}")
             rows = np.ascontiguousarray(given, np.float64)

@@ -92,7 +92,7 @@ class ParquetFolder(Source):
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(self.path / name)
+            return pq.ParquetFile(self.path / name, page_checksum_verification=True)
         except pa.ArrowInvalid:
             if self.follow:
                 return None
