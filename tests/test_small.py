@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 import streamgmm as sg
 from streamgmm import kernels
 from streamgmm.centres import Centres
+from streamgmm.cli.demo import stopped
 from streamgmm.kernels import NonFiniteRowError, own, reference, reference_lloyd, reference_missing
 from streamgmm.missing import Patterns
 from streamgmm.sources import array_source
@@ -236,3 +237,8 @@ def test_very_many_far_rows_have_totals_without_statistics(monkeypatch, form):
     model = sg.Mixture([0.5, 0.5], [[0.0], [1.0]], [1.0, 1.0], "spherical")
     rows = np.full((100, 1), 1e5)
     assert model.totals(rows)[0] == pytest.approx(100 * float(model.log_prob(rows[:1])[0]), rel=1e-12)
+
+
+def test_the_demo_says_why_it_ended():
+    assert "ended after 3 iterations" in stopped([-3.0, -2.0, -1.75])
+    assert "0.25 nats" in stopped([-3.0, -2.0, -1.75])

@@ -47,6 +47,8 @@ def demo(
         emit(document)
         return
     print(summary(document))
+    if not document["converged"]:
+        print(f"\n{stopped(document['trace'])}")
     print(f"""
 What to do next:
   streamgmm inspect {model}                     the components
@@ -54,3 +56,13 @@ What to do next:
   streamgmm sample {model} -n 5                 new patches
   streamgmm fit configs/quickstart.toml -k 40   your own settings
   streamgmm fit YOUR_DATA.parquet -k 5 --out out/mine""")
+
+
+def stopped(trace: list[float]) -> str:
+    """Why the fit ended before its limit, in a sentence."""
+    gain = trace[-1] - trace[-2] if len(trace) > 1 else float("nan")
+    return (
+        f"The fit ended after {len(trace)} iterations because the demo allows no more. The last one gained {gain:.2g} nats "
+        "per row: the model is sound and\nready to use, and more iterations would improve it a little "
+        "(streamgmm fit configs/quickstart.toml --set max_iter=100)."
+    )
