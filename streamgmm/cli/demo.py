@@ -62,7 +62,7 @@ def stopped(trace: list[float]) -> str:
     """Why the fit ended before its limit, in a sentence."""
     gain = trace[-1] - trace[-2] if len(trace) > 1 else float("nan")
     return (
-        f"The fit ended after {len(trace)} iterations because the demo allows no more. The last one gained {gain:.2g} nats "
+        f"The fit ended after {len(trace)} iterations: the demo allows no more. The last one gained {gain:.2g} nats "
         "per row: the model is sound and\nready to use, and more iterations would improve it a little "
         "(streamgmm fit configs/quickstart.toml --set max_iter=100)."
     )
