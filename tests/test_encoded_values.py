@@ -176,3 +176,66 @@ def test_damaged_npy_headers_are_named(header, tmp_path):
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(64))
     with pytest.raises(ValueError, match=r"x\.npy: expected a \.npy file of numbers"):
         open_source(tmp_path / "x.npy")
+
+
+# Packed values --------------------------------------------------------------------------------------------------------
+
+PACKED = {
+    "fill of doubles": (np.float64, {"_FillValue": -9999.0}),
+    "fill of singles": (np.float32, {"_FillValue": np.float32(1e20)}),
+    "packed": (np.int16, {"_FillValue": np.int16(-999), "scale_factor": 0.01, "add_offset": 3.0}),
+    "scaled only": (np.int32, {"scale_factor": 0.5}),
+    "missing value": (np.int32, {"missing_value": np.int32(-1)}),
+}
+
+
+def packed(name):
+    """What is stored, its attributes, and the values."""
+    dtype, attributes = PACKED[name]
+    fill = attributes.get("_FillValue", attributes.get("missing_value"))
+    stored = np.round(100 + 10 * X).astype(dtype) if np.dtype(dtype).kind == "i" else X.astype(dtype)
+    values = stored.astype(np.float64) * attributes.get("scale_factor", 1) + attributes.get("add_offset", 0)
+    if fill is not None:
+        stored[HOLES] = fill
+        values[HOLES] = np.nan
+    return stored, attributes, values
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "zarr 2", "zarr 3"])
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_values_are_unpacked_as_by_xarray(name, kind, tmp_path):
+    xr = pytest.importorskip("xarray")
+    stored, attributes, values = packed(name)
+    if kind == "hdf5":
+        h5py = pytest.importorskip("h5py")
+        path = tmp_path / "x.nc"
+        with h5py.File(path, "w") as file:
+            file.create_dataset("x", data=stored, chunks=(100, 2), compression="gzip").attrs.update(attributes)
+        raw = xr.Dataset({"x": (("row", "feature"), stored, attributes)})
+        expected = xr.decode_cf(raw)["x"].values
+    else:
+        path = tmp_path / "x.zarr"
+        raw = xr.Dataset({"x": (("row", "feature"), stored, attributes)})
+        raw.to_zarr(path, zarr_format=int(kind[-1]), consolidated=False)
+        expected = xr.open_zarr(path, consolidated=False, chunks=None)["x"].values
+    np.testing.assert_allclose(values, expected, rtol=3e-7)
+    source = open_source(f"{path}::x", chunk_rows=70)
+    found = read(source)
+    assert found.dtype == source.dtype == (np.float32 if name == "fill of singles" else np.float64)
+    np.testing.assert_array_equal(found, values)
+
+
+def test_attributes_that_are_no_numbers_are_named(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=X).attrs["scale_factor"] = "ten"
+    with pytest.raises(ValueError, match="the attribute scale_factor must be a number; got 'ten'"):
+        open_source(tmp_path / "x.h5")
+
+
+def test_unsigned_whole_numbers(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    stored = np.array([[-1, 1], [-128, 127]], np.int8)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=stored).attrs.update({"_Unsigned": "true", "_FillValue": np.int8(-1)})
+    np.testing.assert_array_equal(read(open_source(tmp_path / "x.h5")), [[np.nan, 1], [128, 127]])

@@ -16,6 +16,7 @@ from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.hdf5_decode import Layout
 from streamgmm.sources.npy import check_two_dimensional
+from streamgmm.sources.packed import Packing
 from streamgmm.sources.picking import digest
 from streamgmm.sources.runs import cut_runs, default_chunk_rows, even_runs, unit_runs, wanted_rows
 from streamgmm.sources.stamps import Stamp, check_stamp, stamp
@@ -89,11 +90,13 @@ class Hdf5Source(StoredSource):
                 self.layout = Layout.of(data)
                 gone = _unwritten(data)
                 fill_value = data.fillvalue
+                packing = Packing.of(_attributes(data), dtype, name)
         except OSError as error:
             raise ChunkReadError(
                 path, 0, f"the HDF5 file cannot be opened ({error}). Restore or rewrite it."
             ) from error
         self._describe(name, shape, dtype, columns, weight)
+        self._unpack(packing)
         n_rows = shape[0]
         self.missing_chunks = missing_chunks
         self.n_missing = len(gone)
@@ -154,6 +157,13 @@ def open_hdf5(obj: Any, dataset: str = "", **choices: Any) -> Hdf5Source:
         raise ValueError(f"Expected a h5py.Dataset; got a {type(obj).__name__}. Choose one of its datasets.")
     obj.file.flush()
     return Hdf5Source(os.fspath(obj.file.filename), obj.name, **choices)
+
+
+def _attributes(data: Any) -> dict[str, Any]:
+    """The attributes that say what stored numbers mean; others may be of types that cannot be read."""
+    names = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned")
+    found = {name: data.attrs[name] for name in names if name in data.attrs}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
 
 
 def _tables(file: Any) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.sources.base import Chunk, Rows, RunSource, Weights
+from streamgmm.sources.packed import Packing
 from streamgmm.sources.picking import Pick, check_weights, row_dtype, weight_array
 from streamgmm.sources.stamps import check_shape
 from streamgmm.sources.transient import retried
@@ -39,17 +40,23 @@ class StoredChunk(Chunk):
     out: np.dtype[Any]
     name: str
     weight: Weights = field(repr=False)
+    packing: Packing | None
 
     def load(self) -> tuple[Rows, Weights]:
         self.check()
         values = retried(self._read, self.name, self.index)
         check_shape(values.shape, (self.stop - self.start, self.n_stored), self.name, self.index)
+        if self.packing is not None:
+            values = self.packing.unpack(values)
         rows, found = self.pick.split(values, self.out)
         return rows, self.weight if found is None else check_weights(found, self.name, self.start, self.index)
 
     @abstractmethod
     def _read(self) -> NDArray[Any]:
         """(stop - start, n_stored) values as they are stored."""
+
+
+_Fields = tuple[int, int, int, int, Pick, np.dtype[Any], str, Weights, Packing | None]
 
 
 class StoredSource(RunSource):
@@ -59,6 +66,7 @@ class StoredSource(RunSource):
     n_stored: int
     stored_dtype: np.dtype[Any]
     pick: Pick
+    packing: Packing | None = None
 
     def _describe(
         self,
@@ -82,12 +90,18 @@ class StoredSource(RunSource):
         self.weight = weight_array(weight, name, n_rows)
         self.has_weights = weight is not None
 
-    def _run(self, index: int, start: int, stop: int) -> tuple[int, int, int, int, Pick, np.dtype[Any], str, Weights]:
+    def _run(self, index: int, start: int, stop: int) -> _Fields:
         """The fields of `StoredChunk`."""
         weight = self.weights_of(start, stop)
-        return index, start, stop, self.n_stored, self.pick, self.dtype, self.name, weight
+        return index, start, stop, self.n_stored, self.pick, self.dtype, self.name, weight, self.packing
+
+    def _unpack(self, packing: Packing | None) -> None:
+        """Apply `packing` to what is read."""
+        self.packing = packing
+        if packing is not None:
+            self.dtype = packing.dtype(self.stored_dtype)
 
     @property
     def _converts(self) -> bool:
         """Whether rows are a copy of what is stored."""
-        return self.pick.columns is not None or self.stored_dtype != self.dtype
+        return self.pick.columns is not None or self.stored_dtype != self.dtype or self.packing is not None

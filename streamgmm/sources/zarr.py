@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.npy import check_two_dimensional
+from streamgmm.sources.packed import Packing
 from streamgmm.sources.picking import digest
 from streamgmm.sources.runs import cut_runs, default_chunk_rows, unit_runs
 from streamgmm.sources.stamps import Stamp, check_stamp
@@ -123,6 +124,10 @@ class ZarrSource(StoredSource):
         self.decodes = bool(set(self.codecs) - {"bytes", "crc32c"})
         names, marked = notes(array, n_stored)
         self._describe(name, shape, array.dtype, columns, marked if weight is None else weight, names)
+        # xarray gives the fill value of version 2 this meaning; in arrays of others it is what was not written.
+        by_xarray = array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in array.attrs
+        fill = array.fill_value if by_xarray else None
+        self._unpack(Packing.of(dict(array.attrs), array.dtype, name, fill))
         # What is read as a whole: an inner chunk of a shard, or a stored chunk.
         self.unit_shape = regular(array.chunks, name)
         self.stored_shape = regular(array.shards, name) if array.shards is not None else self.unit_shape
@@ -213,6 +218,7 @@ class ZarrSource(StoredSource):
             "weight": self.pick.weight if self.weight is None else digest(self.weight),
             "missing_chunks": self.missing_chunks,
             "runs": digest(np.array(self.runs, np.int64)),
+            **({} if self.packing is None else {"packing": repr(self.packing)}),
             "stamps": digest(np.array([self.stamps[key] for key in sorted(self.stamps)], np.int64)),
         }
 
