@@ -21,7 +21,7 @@ from streamgmm.executors import Executor, Threads, single_threaded_blas
 from streamgmm.fitted import Fitted
 from streamgmm.fitting import Position, readings
 from streamgmm.memory import MemoryPlan, Shape, plan_memory
-from streamgmm.outcome import Clock, print_progress, report_of, warn_unless_converged
+from streamgmm.outcome import Clock, print_progress, report_of, warn_if_drowned, warn_unless_converged
 from streamgmm.parameters import MixtureParameters
 from streamgmm.partial import Partial
 from streamgmm.persistence import load_model
@@ -302,6 +302,12 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         if self.max_iter > 0:
             # Where fit was called, behind scikit-learn's wrapper.
             warn_unless_converged(memory, self.tol, self.max_iter, stacklevel=5)
+            warn_if_drowned(self.mixture_, self.reg_covar, self._names_here, stacklevel=5)
+
+    @property
+    def _names_here(self) -> Any:
+        """Names of the features of the mixture, or None."""
+        return getattr(self, "feature_names_in_", None) if self.projection_ is None else self.projection_.names
 
     def _begin(
         self,

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from streamgmm.candidates import Begin, Memory, best
 from streamgmm.criteria import criteria
+from streamgmm.mixture import Mixture
 
-__all__ = ["Clock", "print_progress", "report_of", "warn_unless_converged"]
+Array = NDArray[np.float64]
+
+__all__ = [
+    "Clock",
+    "overall_of",
+    "print_progress",
+    "report_of",
+    "warn_if_drowned",
+    "warn_unless_converged",
+    "words_of_drowned",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,48 @@ def warn_unless_converged(memory: Memory, tol: float, max_iter: int, stacklevel:
             ConvergenceWarning,
             stacklevel=stacklevel + 1,
         )
+
+
+DROWNED = 0.5
+"""Part of a feature's variance above which `reg_covar` hides what clusters there are in it."""
+
+
+def drowned(mean: Array, variance: Array, reg_covar: float) -> NDArray[np.intp]:
+    """Features (of D) that vary, and whose variance is not well above what `reg_covar` adds to it."""
+    varies = variance > np.maximum((1e-12 * np.abs(mean)) ** 2, 1e-12 * reg_covar)
+    return np.flatnonzero(varies & (reg_covar > DROWNED * variance))
+
+
+def words_of_drowned(mean: Array, variance: Array, reg_covar: float, names: Sequence[str]) -> tuple[str, str] | None:
+    """What is wrong with `reg_covar`, and what to do; None where nothing is."""
+    which = drowned(mean, variance, reg_covar)
+    if not len(which):
+        return None
+    listed = ", ".join(f"{names[i]} ({variance[i]:.2g})" for i in which[:5]) + (", ..." if len(which) > 5 else "")
+    fitting = 1e-6 * float(variance[which].min())
+    return (
+        f"reg_covar={reg_covar:g} is added to every variance, and more than half of the variance of feature(s) "
+        f"{listed}: clusters closer than {np.sqrt(reg_covar):.2g} in their units cannot be told apart.",
+        f"Set reg_covar={fitting:.1g}, or scale the features: make_pipeline(sg.Scaler(), ...), --scale on the command "
+        "line.",
+    )
+
+
+def overall_of(model: Mixture, reg_covar: float) -> tuple[Array, Array]:
+    """(D,) means and variances of the rows behind a model, without what `reg_covar` added."""
+    share = model.weights / model.weights.sum()
+    mean = share @ model.means
+    variances = model.family.variances(model.covariances, *model.means.shape)
+    with np.errstate(over="ignore"):
+        return mean, share @ variances + share @ (model.means - mean) ** 2 - reg_covar
+
+
+def warn_if_drowned(model: Mixture, reg_covar: float, names: Sequence[Any] | None, stacklevel: int) -> None:
+    """Say so where `reg_covar` is large in the units of the data."""
+    named = [f"x{i}" for i in range(model.n_features)] if names is None else [str(name) for name in names]
+    words = words_of_drowned(*overall_of(model, reg_covar), reg_covar, named)
+    if words:
+        warnings.warn(" ".join(words), UserWarning, stacklevel=stacklevel + 1)
 
 
 def print_progress(memory: Memory, iteration: int, every: int) -> None:

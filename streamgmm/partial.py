@@ -16,6 +16,7 @@ from streamgmm.covariance import family
 from streamgmm.em import non_finite
 from streamgmm.learner import Learner, StepReport
 from streamgmm.mixture import Mixture
+from streamgmm.outcome import warn_if_drowned
 from streamgmm.parameters import MixtureParameters
 from streamgmm.reading import Reader
 from streamgmm.sources import is_array_like, refuse_unreadable
@@ -179,6 +180,8 @@ class Partial(Reader, MixtureParameters):
         model = learner.model
         if model is None:
             return
+        if "mixture_" not in self.__dict__:
+            warn_if_drowned(model, self.reg_covar, getattr(self, "feature_names_in_", None), stacklevel=4)
         self.mixture_ = model
         self.n_iter_ = learner.steps
         self.converged_ = False

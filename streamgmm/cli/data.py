@@ -18,6 +18,8 @@ app = typer.Typer(help="Look at, verify and convert data.", no_args_is_help=True
 Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use of a table.")]
 Weight = Annotated[str | None, typer.Option("--weight", metavar="NAME", help="Column of sample weights.")]
 NEXT = "next: streamgmm select {0}{1} --report   or   streamgmm fit {0}{2} -k {3} --out out/model"
+REG_COVAR = 1e-6
+"""Default of the estimators."""
 FEW = 150
 """Rows below which fewer numbers of components are proposed than usual: one for each ten."""
 
@@ -66,6 +68,7 @@ def check(
 
     Exit code 1 where a chunk is damaged or differs from the manifest.
     """
+    from streamgmm.outcome import words_of_drowned
     from streamgmm.sources.tools import check as checked
     from streamgmm.sources.tools import load_manifest
 
@@ -111,6 +114,12 @@ def check(
     if len(present) > 1 and present.max() > 30 * present.min():
         message(f"ranges of the features differ by a factor of {present.max() / present.min():.2g}: add --scale")
         options += " --scale"
+    # As if values were spread evenly between the smallest and the largest.
+    variance = spread**2 / 12
+    words = words_of_drowned(np.zeros(len(spread)), variance, REG_COVAR, names)
+    if words:
+        message(f"{words[0]} {words[1]}")
+        options += "" if "--scale" in options else " --scale"
     if found.nan:
         message(
             f"{found.nan:,} values are missing: add --set missing=marginalize, and every row is used for what it has"

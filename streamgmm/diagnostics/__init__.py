@@ -11,6 +11,8 @@ from streamgmm.diagnostics import components, data, fit
 from streamgmm.diagnostics.case import Finding, examine
 from streamgmm.estimator import GaussianMixture
 
+DROWNED_HIDES = ("duplicate-components", "too-many-components", "one-component-owns-everything")
+
 __all__ = ["Finding", "diagnose"]
 
 
@@ -38,4 +40,7 @@ def diagnose(gm: GaussianMixture, X: Any, sample_weight: ArrayLike | None = None
     """
     check_is_fitted(gm)
     case = examine(gm, X, sample_weight)
-    return [finding for check in (*data.CHECKS, *fit.CHECKS, *components.CHECKS) for finding in check(case)]
+    found = [finding for check in (*data.CHECKS, *fit.CHECKS, *components.CHECKS) for finding in check(case)]
+    # Components blurred into each other look alike and too many: what blurred them is the cause.
+    hidden = DROWNED_HIDES if any(finding.code == "drowned-features" for finding in found) else ()
+    return [finding for finding in found if finding.code not in hidden]

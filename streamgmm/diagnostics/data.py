@@ -8,8 +8,22 @@ import numpy as np
 
 from streamgmm.covariance import FULL
 from streamgmm.diagnostics.case import Case, Check, Finding
+from streamgmm.outcome import words_of_drowned
 
 __all__ = ["CHECKS"]
+
+
+def drowned_features(case: Case) -> Iterator[Finding]:
+    """`reg_covar` beside the variances: where it is large, no other remark about components means anything."""
+    mean, variance, reg_covar = case.sample.mean, np.diag(case.sample.covariance), case.gm.reg_covar
+    words = words_of_drowned(mean, variance, reg_covar, case.names)
+    if words:
+        yield Finding(
+            "drowned-features",
+            words[0],
+            {"reg_covar": reg_covar, "variances": dict(zip(case.names, variance.tolist(), strict=True))},
+            words[1],
+        )
 
 
 def unscaled_features(case: Case) -> Iterator[Finding]:
@@ -98,4 +112,4 @@ def float32_trouble(case: Case) -> Iterator[Finding]:
         )
 
 
-CHECKS: tuple[Check, ...] = (unscaled_features, constant_features, many_features, float32_trouble)
+CHECKS: tuple[Check, ...] = (drowned_features, unscaled_features, constant_features, many_features, float32_trouble)
