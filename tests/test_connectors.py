@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streamgmm as sg
+from streamgmm.errors import ChunkReadError
 from streamgmm.stream import StreamPositionError
 from streamgmm.stream.connectors import connect
 from streamgmm.stream.connectors.arrow import ArrowStream
@@ -304,6 +305,28 @@ def test_growing_zarr(tmp_path):
     np.testing.assert_array_equal(stack(rest), X[80:])
     with pytest.raises(StreamPositionError, match="cut or replaced"):
         read(GrowingZarr(tmp_path / "x.zarr"), 500)
+
+
+@pytest.mark.parametrize("columns", [2, 1])
+def test_a_hole_inside_a_shard_is_refused(columns, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    X = 1 + np.arange(160.0).reshape(80, 2)
+    path = tmp_path / "s.zarr"
+    array = zarr.create_array(path, shape=X.shape, chunks=(10, columns), shards=(40, 2), dtype="f8")
+    array[:50], array[60:] = X[:50], X[60:]
+    stream = GrowingZarr(path).open(None)
+    np.testing.assert_array_equal(next(stream).rows, X[:40])
+    with pytest.raises(ChunkReadError, match="rows from 50 on are not stored inside their shard"):
+        next(stream)
+    array[50:60] = X[50:60]
+    np.testing.assert_array_equal(stack(read(GrowingZarr(path))), X)
+
+
+def test_a_stream_unpacks_as_a_fit_does(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    attributes = {"scale_factor": 0.5, "_FillValue": -1}
+    zarr.create_array(tmp_path / "p.zarr", data=np.array([[1, -1], [2, 4]], "i2"), attributes=attributes)
+    np.testing.assert_array_equal(stack(read(GrowingZarr(tmp_path / "p.zarr"))), [[0.5, np.nan], [1, 2]])
 
 
 def test_parquet_folder(tmp_path):

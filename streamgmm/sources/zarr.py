@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.npy import check_two_dimensional
-from streamgmm.sources.packed import Packing
 from streamgmm.sources.picking import digest
 from streamgmm.sources.runs import cut_runs, default_chunk_rows, unit_runs
 from streamgmm.sources.stamps import Stamp, check_stamp
 from streamgmm.sources.stored import StoredChunk, StoredSource
 from streamgmm.sources.zarr_decode import Layout
-from streamgmm.sources.zarr_metadata import check_size, checked_codecs, has_checksums, notes, regular
+from streamgmm.sources.zarr_metadata import check_size, checked_codecs, has_checksums, notes, packing_of, regular
 from streamgmm.sources.zarr_stored import missing_units
 
 PEAK = 2.4
@@ -124,10 +123,7 @@ class ZarrSource(StoredSource):
         self.decodes = bool(set(self.codecs) - {"bytes", "crc32c"})
         names, marked = notes(array, n_stored)
         self._describe(name, shape, array.dtype, columns, marked if weight is None else weight, names)
-        # xarray gives the fill value of version 2 this meaning; in arrays of others it is what was not written.
-        by_xarray = array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in array.attrs
-        fill = array.fill_value if by_xarray else None
-        self._unpack(Packing.of(dict(array.attrs), array.dtype, name, fill))
+        self._unpack(packing_of(array, name))
         # What is read as a whole: an inner chunk of a shard, or a stored chunk.
         self.unit_shape = regular(array.chunks, name)
         self.stored_shape = regular(array.shards, name) if array.shards is not None else self.unit_shape

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from streamgmm.sources.packed import Packing
+
 MAX_CHUNK_BYTES = 4 * 2**30
 """A stored chunk that claims to be larger than this is refused: metadata are read before anybody has checked them."""
 
@@ -26,6 +28,13 @@ def notes(array: Any, n_stored: int) -> tuple[list[str] | None, int | None]:
     known = isinstance(names, list) and len(names) == n_stored and all(isinstance(name, str) for name in names)
     good = isinstance(weight, int) and 0 <= weight < n_stored
     return names if known else None, weight if good else None
+
+
+def packing_of(array: Any, name: str) -> Packing | None:
+    """How the stored numbers of a Zarr array become values."""
+    # xarray gives the fill value of version 2 this meaning; in arrays of others it is what was not written.
+    by_xarray = array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in array.attrs
+    return Packing.of(dict(array.attrs), array.dtype, name, array.fill_value if by_xarray else None)
 
 
 def regular(shape: Any, name: str) -> tuple[int, int]:

@@ -32,7 +32,7 @@ def missing_units(source: ZarrSource, array: Any) -> list[tuple[int, str]]:
                 for row in range(first, stop, unit):
                     gone.setdefault(row, key)
             elif array.shards is not None:
-                for row in _holes(source, array, key, first, stop):
+                for row in holes(array, source.name, key, first, stop):
                     gone.setdefault(row, f"{key} (inside the shard)")
     return sorted(gone.items())
 
@@ -61,7 +61,7 @@ def _stored_keys(source: ZarrSource, array: Any) -> set[str]:
     return set(sync(listed()))
 
 
-def _holes(source: ZarrSource, array: Any, key: str, first: int, stop: int) -> Sequence[int]:
+def holes(array: Any, name: str, key: str, first: int, stop: int) -> Sequence[int]:
     """First rows of inner chunks that a present shard does not hold: Zarr reads these as the fill value, always."""
     from zarr.abc.store import RangeByteRequest, SuffixByteRequest
     from zarr.core.buffer import default_buffer_prototype
@@ -70,7 +70,7 @@ def _holes(source: ZarrSource, array: Any, key: str, first: int, stop: int) -> S
     shards = Shards.of(array)
     if shards is None:
         return ()
-    length, unit = shards.index_bytes, source.unit_shape[0]
+    length, unit = shards.index_bytes, int(array.chunks[0])
     wanted = SuffixByteRequest(length) if shards.at_end else RangeByteRequest(0, length)
     full_key = f"{array.path}/{key}" if array.path else key
     buffer = sync(array.store.get(full_key, default_buffer_prototype(), wanted))
@@ -78,8 +78,8 @@ def _holes(source: ZarrSource, array: Any, key: str, first: int, stop: int) -> S
         index = shards.index(np.frombuffer(b"" if buffer is None else buffer.to_bytes(), np.uint8))
     except ValueError as error:
         raise ChunkReadError(
-            source.name, first // unit, f"shard {key} is truncated or damaged: {error}. Restore it."
+            name, first // unit, f"shard {key} is truncated or damaged: {error}. Restore it."
         ) from error
-    across = min(shards.grid[1], -(-source.n_stored // source.unit_shape[1]))
+    across = min(shards.grid[1], -(-array.shape[1] // array.chunks[1]))
     absent = (index[:, :across, 0] == ABSENT).any(axis=1)
     return [row for row, hole in zip(range(first, stop, unit), absent, strict=False) if hole]

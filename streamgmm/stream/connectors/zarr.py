@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from streamgmm.errors import ChunkReadError
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
 from streamgmm.stream.connectors import Source
 
@@ -38,8 +39,24 @@ class GrowingZarr(Source):
 
         return zarr.open_array(self.path, mode="r", config={"read_missing_chunks": False})
 
+    def _holes(self, array: Any, start: int, stop: int) -> list[int]:
+        """First rows, among `start` to `stop` of one shard, of the chunks that the shard does not hold."""
+        if array.shards is None:
+            return []
+        from streamgmm.sources.zarr_stored import holes
+
+        (height, width), step = array.shards, array.chunks[0]
+        row, end = start // height, min((start // height + 1) * height, array.shape[0])
+        found: set[int] = set()
+        for j in range(-(-array.shape[1] // width)):
+            key = array.metadata.encode_chunk_key((row, j))
+            found.update(holes(array, str(self.path), key, row * height, end))
+        return sorted(hole for hole in found if hole < stop and hole + step > start)
+
     def open(self, position: Position) -> Iterator[Batch]:
         from zarr.errors import ChunkNotFoundError
+
+        from streamgmm.sources.zarr_metadata import packing_of
 
         at = int(position or 0)
         while True:
@@ -53,15 +70,27 @@ class GrowingZarr(Source):
                     "array that was being read, or begin with a new snapshot."
                 )
             ready = length // step * step if self.follow else length
-            progress = False
+            packing, progress = packing_of(array, str(self.path)), False
             while at < ready:
                 stop = min(ready, (at // step + 1) * step)
                 try:
                     rows = np.asarray(array[at:stop])
+                    gone = self._holes(array, at, stop)
                 except ChunkNotFoundError:
                     if not self.follow:
                         raise
                     break
+                if gone:
+                    if self.follow:
+                        break
+                    raise ChunkReadError(
+                        str(self.path),
+                        at // step,
+                        f"rows from {gone[0]} on are not stored inside their shard, and would be read as "
+                        f"{array.fill_value}. Restore them.",
+                    )
+                if packing is not None:
+                    rows = packing.unpack(rows)
                 yield Batch(rows, stop, at)
                 at, progress = stop, True
             if not self.follow:
