@@ -8,10 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from streamgmm.candidates import Begin
+from streamgmm.candidates import Begin, Candidate, Totals
 from streamgmm.covariance import Covariance
 from streamgmm.dealing import cheap
-from streamgmm.em import Models
+from streamgmm.em import Models, bound
 from streamgmm.executors import Executor
 from streamgmm.given import Given
 from streamgmm.kmeans_parallel import SPREAD, spread_out
@@ -20,10 +20,10 @@ from streamgmm.prior import Conjugate, NormalInverseWishart
 from streamgmm.seeding import Survey, background_box, made, prepared, survey
 from streamgmm.sources.base import Source
 from streamgmm.starts import NOWHERE, Keeper, Watcher, search
-from streamgmm.stats import observed
+from streamgmm.stats import Stats, observed
 from streamgmm.updates import Maximize
 
-__all__ = ["Beginning", "begin", "begin_again"]
+__all__ = ["Beginning", "begin", "begin_again", "solved"]
 
 NOISE_START = 0.5
 """Weight of the background in the first model. Large, so that the components start from the dense parts only: from 0.1,
@@ -45,6 +45,8 @@ class Beginning:
     noise : bool
         Whether there is a background.
     reg_covar, repair : see `Maximize`
+    solves : bool
+        Whether the first pass may finish a fit of one component.
     searches : bool
         Whether starts are followed on the sample, and the sample serves the solver too.
     sample_rows, threads : int
@@ -63,6 +65,7 @@ class Beginning:
     noise: bool
     reg_covar: float
     repair: bool
+    solves: bool
     searches: bool
     sample_rows: int
     threads: int
@@ -79,6 +82,32 @@ def begin_again(
             f"expected {shape} and {family.name!r}. Set warm_start=False."
         )
     return Begin((last.observing(observed(last.box, missing, shape[1])),), prior, traces=(trace,))
+
+
+def solved(sample: Survey, family: Covariance, maximize: Maximize) -> Candidate | None:
+    """The fit of one component to complete rows, which the moments of the first pass give in closed form.
+
+    None where the moments overflow.
+    """
+    D, count = len(sample.mean), sample.count
+    scatter = sample.covariance * count
+    if not np.isfinite(scatter).all():
+        return None
+    shape = family.scatter_shape(1, D)
+    size = int(np.prod(shape))
+    own = scatter if size == D * D else np.diag(scatter) if size == D else np.trace(scatter)
+    stats = Stats(
+        np.array([count]), sample.mean[None].copy(), np.reshape(own, shape), 0.0, 0.0, 0.0, count, sample.n_rows, family
+    )  # fmt: skip
+    blank = Candidate(0, Mixture.trusted(np.ones(1), stats.mean, stats.scatter, family, stats.scatter), reseeds=(0,))
+    model, reseeds, events = maximize(blank, stats)
+    # Every row has the responsibility 1 whatever the model, so the log-likelihood of the result is this bound.
+    loglik = bound(model, stats)
+    prior = maximize.prior_of(model)
+    value = (loglik + (0.0 if prior is None else prior.log_density(model))) / count
+    repairs = tuple({"iteration": 1, **event} for event in events)
+    last = Totals(loglik, 0.0, 0.0, count, sample.n_rows)
+    return Candidate(0, model, (value,), 1, "converged", last, reseeds, repairs)
 
 
 def begin(
@@ -100,7 +129,11 @@ def begin(
     """
     family, K, D, given = wanted.family, wanted.n_components, wanted.n_features, wanted.given
     whole = _whole(wanted)
-    if whole is not None and not wanted.noise and (wanted.prior is None or not wanted.prior.needs_data):
+    closed = K == 1 and wanted.solves and wanted.missing == "error" and not wanted.noise
+    if (
+        whole is not None and not closed and not wanted.noise
+        and (wanted.prior is None or not wanted.prior.needs_data)
+    ):  # fmt: skip
         prior = None if wanted.prior is None else wanted.prior.resolve(family, K, D, None, None)
         return Begin((whole.observing(observed(None, wanted.missing, D)),), prior)
     rng = generator()
@@ -117,6 +150,10 @@ def begin(
             "of positive weight. Lower n_components."
         )
     prior = _resolved(wanted, sample)
+    if closed:
+        one = solved(sample, family, Maximize(wanted.reg_covar, wanted.repair, prior))
+        if one is not None:
+            return Begin((one.model,), prior, sample.n_rows, 1, solved=(one,))
     observe = _observing(wanted, sample)
     begun = partial(
         Begin, prior=prior, rows=sample.n_rows, passes=1, sample=sample if wanted.searches else None

@@ -132,6 +132,8 @@ class Begin:
         The sample, where one was taken.
     explored : tuple of Start
         The starts that were followed on the sample, the best first.
+    solved : Memory
+        Candidates that the first pass has finished already; see `beginnings.solved`.
     """
 
     models: Models
@@ -141,6 +143,7 @@ class Begin:
     traces: tuple[tuple[float, ...], ...] = ()
     sample: Survey | None = None
     explored: tuple[Start, ...] = ()
+    solved: tuple[Candidate, ...] = ()
 
 
 Memory = tuple[Candidate, ...]

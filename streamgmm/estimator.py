@@ -28,6 +28,7 @@ from streamgmm.persistence import load_model
 from streamgmm.prior import NormalInverseWishart
 from streamgmm.resident import Peak
 from streamgmm.rowcount import RowCount
+from streamgmm.rules import Block
 from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
 from streamgmm.starts import KEPT, Watcher, sample_rows
@@ -264,9 +265,11 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
             )
             self.prior_ = begun.prior
             clock = Clock(began, time.perf_counter())
-            place = journal.get("em") or (candidates(begun.models, begun.traces), Position())
+            place = journal.get("em") or (begun.solved or candidates(begun.models, begun.traces), Position())
             rows = journal.get("rows") or RowCount(begun.rows)
             memory, position = place
+            if begun.solved:
+                yield Step((), position, memory, Block(0, 0, ()), ())
             settings = Settings(
                 self.n_components, source.n_features,
                 Maximize(self.reg_covar, self.on_collapse == "repair", begun.prior), RULES[self.stopping](self.tol),
@@ -327,7 +330,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         wanted = Beginning(
             chosen, K, D, self._given(chosen, D), self.init_params, self.n_init, self.moves, self.missing,
             NormalInverseWishart() if isinstance(self.prior, str) else self.prior, self.noise is not None,
-            self.reg_covar, self.on_collapse == "repair", self.solver == "auto",
+            self.reg_covar, self.on_collapse == "repair", self.max_iter > 0, self.solver == "auto",
             memory_plan.sample_rows or self._sample_rows(D), memory_plan.starts,
         )  # fmt: skip
         begun = begin(
