@@ -314,7 +314,7 @@ class _Judge:
         return self.model.log_prob(rows) - self.offset
 
     def verdict(self, rows: NDArray[Any]) -> NDArray[np.int64]:
-        # The threshold is the log-density of a row, known to about 1e-9 nats: rounding must not make that row an outlier.
+        # The threshold is the log-density of a row, known to about 1e-9 nats: rounding must not exclude it.
         return np.where(self.decision(rows) >= -1e-9 * max(1.0, abs(self.offset)), 1, -1)
 
 
