@@ -239,3 +239,12 @@ def test_unsigned_whole_numbers(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("x", data=stored).attrs.update({"_Unsigned": "true", "_FillValue": np.int8(-1)})
     np.testing.assert_array_equal(read(open_source(tmp_path / "x.h5")), [[np.nan, 1], [128, 127]])
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "feather"])
+def test_files_of_a_folder_may_order_their_columns_otherwise(suffix, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    for i, order in enumerate([["a", "b"], ["b", "a"], ["a", "b"]]):
+        part = pa.table({"a": X[200 * i : 200 * i + 200, 0], "b": X[200 * i : 200 * i + 200, 1]}).select(order)
+        stored(part, suffix, tmp_path).rename(tmp_path / f"{i}.{suffix}")
+    np.testing.assert_array_equal(read(open_source(tmp_path)), X)

@@ -91,7 +91,7 @@ class Hdf5Source(StoredSource):
                 gone = _unwritten(data)
                 fill_value = data.fillvalue
                 packing = Packing.of(_attributes(data), dtype, name)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise ChunkReadError(
                 path, 0, f"the HDF5 file cannot be opened ({error}). Restore or rewrite it."
             ) from error

@@ -123,7 +123,7 @@ class ParquetSource(RunSource):
             found, marked = self._survey(file)
             if not schema:
                 schema, labels, first = found, marked, file
-            elif found != schema:
+            elif set(found) != set(schema):  # columns are read by name, in any order
                 different = sorted({str(a[0]) for a in set(found) ^ set(schema)})
                 raise ValueError(
                     f"{path}: expected the same columns in every file; {file} and {first} differ in "
