@@ -334,7 +334,9 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         state = decode(json.loads(arrays.pop("tree").tobytes()), arrays)
         if not isinstance(state, dict) or set(state) != {"about", "entries", "results", "nodes"}:
             raise ValueError("it does not hold the state of a fit")
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        if [type(state[name]) for name in ("about", "entries", "results", "nodes")] != [dict, dict, list, dict]:
+            raise ValueError("the parts of its state are not those of a fit")
+    except (KeyError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{os.fspath(path)}: not a checkpoint of this version: {error}") from None
     return state
 
@@ -376,7 +378,7 @@ def _digest(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return repr(value)
-    tree, arrays = encode(value)
+    tree, arrays = encode(value, first=True)
     digest = hashlib.sha256(json.dumps(tree).encode())
     for array in arrays.values():
         digest.update(np.ascontiguousarray(array))

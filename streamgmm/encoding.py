@@ -1,15 +1,15 @@
 """Values as JSON and named arrays, and back with the same bits. No code is run by reading: nothing is pickled.
 
 Understood are None, truth values, numbers, text, NumPy scalars, tuples, lists, dicts, arrays of numbers, covariance
-families, random generators, and dataclasses and named tuples that this package defines. Whatever else comes is refused
-with its place, so that a new kind of state cannot get lost without a word.
+families, random generators, and the classes in `HOMES`. Whatever else comes is refused with its place, so that a new
+kind of state cannot get lost without a word.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any, Literal
 
@@ -21,19 +21,75 @@ from streamgmm.covariance import Covariance, family
 __all__ = ["decode", "encode"]
 
 _KIND = "$"
-_HOME = re.compile(r"streamgmm(\.[a-z_]+)+")
 _STORED = {"<f8", "<f4", "<i8", "<u8", "|u1", "|b1"}
 
+HOMES = {
+    "Affine": "streamgmm.affine:Affine",
+    "Begin": "streamgmm.candidates:Begin",
+    "Candidate": "streamgmm.candidates:Candidate",
+    "Centres": "streamgmm.centres:Centres",
+    "Completed": "streamgmm.imputing:Completed",
+    "Conjugate": "streamgmm.prior:Conjugate",
+    "Draw": "streamgmm.draws:Draw",
+    "Leaves": "streamgmm.rules:Leaves",
+    "LloydStats": "streamgmm.centres:LloydStats",
+    "Mixture": "streamgmm.mixture:Mixture",
+    "Moments": "streamgmm.moments:Moments",
+    "NormalInverseWishart": "streamgmm.prior:NormalInverseWishart",
+    "Observation": "streamgmm.stats:Observation",
+    "Online": "streamgmm.rules:Online",
+    "Pace": "streamgmm.accelerate:Pace",
+    "Plan": "streamgmm.kernels.plan:Plan",
+    "Position": "streamgmm.fitting:Position",
+    "RowCount": "streamgmm.rowcount:RowCount",
+    "Start": "streamgmm.candidates:Start",
+    "Stats": "streamgmm.stats:Stats",
+    "Survey": "streamgmm.seeding:Survey",
+    "SurveyPart": "streamgmm.seeding:_Part",
+    "Totals": "streamgmm.candidates:Totals",
+}
+"""Classes that a file may hold, by the names that it holds them by: a name stays when its class moves.
 
-def encode(value: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
+They are imported when first met, as they lie above this module and few of them are needed at once.
+"""
+
+_SPELLINGS = {
+    name: f"streamgmm.{module}:{name if name != 'SurveyPart' else '_Part'}"
+    for module, names in {
+        "accelerate": "Pace",
+        "affine": "Affine",
+        "candidates": "Begin Candidate Start Totals",
+        "centres": "Centres LloydStats",
+        "draws": "Draw",
+        "fitting": "Position",
+        "imputing": "Completed",
+        "kernels.plan": "Plan",
+        "mixture": "Mixture",
+        "moments": "Moments",
+        "prior": "Conjugate NormalInverseWishart",
+        "rowcount": "RowCount",
+        "rules": "Leaves Online",
+        "seeding": "Survey SurveyPart",
+        "stats": "Observation Stats",
+    }.items()
+    for name in names.split()
+}
+"""How the first files spelled these names: by the modules that the classes stood in. Never changed again."""
+
+_NAMES = {spelling: name for name, spelling in _SPELLINGS.items()}
+
+
+def encode(value: Any, *, first: bool = False) -> tuple[Any, dict[str, NDArray[Any]]]:
     """`value` as a JSON tree, and the arrays it names. What occurs twice is stored once.
+
+    `first`: classes are spelled as in the first files, for hashes that must stay what they were.
 
     Raises
     ------
     TypeError
         For a kind of value that is not understood, naming its place.
     """
-    encoder = _Encoder()
+    encoder = _Encoder(first)
     return encoder.node(value, "state"), encoder.arrays
 
 
@@ -42,15 +98,19 @@ def decode(tree: Any, arrays: dict[str, NDArray[Any]]) -> Any:
 
     Raises
     ------
-    ValueError, KeyError, TypeError
+    ValueError
         Where the tree is not one that `encode` makes.
     """
-    return _Decoder(arrays).value(tree)
+    try:
+        return _Decoder(arrays).value(tree)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"its content is damaged or forged ({type(error).__name__}: {str(error)[:80]})") from None
 
 
 class _Encoder:
-    def __init__(self) -> None:
+    def __init__(self, first: bool) -> None:
         self.arrays: dict[str, NDArray[Any]] = {}
+        self._first = first
         self._seen: dict[int, tuple[Any, int]] = {}  # holds the value too, so that its id stays its own
 
     def node(self, value: Any, place: str) -> Any:
@@ -83,8 +143,9 @@ class _Encoder:
             return {_KIND: "random_state", "state": self.node(value.get_state(legacy=False), place)}
         if kind is np.random.Generator:
             return {_KIND: "generator", "state": self.node(value.bit_generator.state, place)}
-        if _HOME.fullmatch(kind.__module__):
-            home = {"class": f"{kind.__module__}:{kind.__qualname__}"}
+        name = _names().get(f"{kind.__module__}:{kind.__qualname__}")
+        if name is not None:
+            home = {"class": _SPELLINGS[name] if self._first and name in _SPELLINGS else name}
             if is_dataclass(kind):
                 # A leading underscore marks what follows from the rest, and is made again when wanted.
                 parts = {
@@ -92,11 +153,10 @@ class _Encoder:
                     for f in fields(kind)
                 }
                 return {_KIND: "object", **home, "fields": parts}
-            if issubclass(kind, tuple) and hasattr(kind, "_fields"):
-                return {_KIND: "named", **home, "items": self.node(tuple(value), place)}
+            return {_KIND: "named", **home, "items": self.node(tuple(value), place)}
         raise TypeError(
             f"{place}: cannot keep a {kind.__module__}.{kind.__qualname__}. Expected numbers, text, arrays, containers "
-            "of them, or dataclasses of streamgmm."
+            "of them, or a class that encoding.HOMES lists."
         )
 
     def _array(self, value: NDArray[Any]) -> dict[str, Any]:
@@ -173,23 +233,34 @@ class _Decoder:
         raise ValueError(f"unknown kind of value {kind!r}")
 
     def _dataclass(self, cls: type, parts: dict[str, Any]) -> Any:
-        if not is_dataclass(cls) or [f.name for f in fields(cls)] != list(parts):
+        if not is_dataclass(cls):
+            raise ValueError(f"{cls.__name__} has no fields")
+        known = {f.name: f for f in fields(cls)}
+        absent = {name: _default(f) for name, f in known.items() if name not in parts}
+        if not parts.keys() <= known.keys() or any(value is MISSING for value in absent.values()):
             raise ValueError(f"{cls.__name__} has other fields in this version")
         made = object.__new__(cls)
         for name, part in parts.items():
             object.__setattr__(made, name, self.value(part))
+        for name, value in absent.items():  # fields that were added since the file was written
+            object.__setattr__(made, name, value)
         return made
 
 
-def _find(where: str) -> type:
-    """The class called ``module:name``, which must be one that this package defines."""
-    module, _, name = where.partition(":")
-    if not _HOME.fullmatch(module) or not name.isidentifier():
-        raise ValueError(f"{where[:60]!r} is not a class of streamgmm")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError):
-        raise ValueError(f"{where[:60]!r} is not in this version") from None
-    if not isinstance(found, type) or found.__module__ != module:
-        raise ValueError(f"{where[:60]!r} is not a class of streamgmm")
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+@cache
+def _names() -> dict[str, str]:
+    return {home: name for name, home in HOMES.items()}
+
+
+def _find(name: Any) -> type:
+    """The class that files call `name`; nothing but the classes in `HOMES` is imported."""
+    home = HOMES.get(_NAMES.get(name, name)) if isinstance(name, str) else None
+    if home is None:
+        raise ValueError(f"{str(name)[:60]!r} is not a class of streamgmm that a file may hold in this version")
+    module, _, attribute = home.partition(":")
+    found: type = getattr(import_module(module), attribute)
     return found

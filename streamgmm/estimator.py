@@ -401,5 +401,5 @@ def load(path: str | PathLike[str]) -> GaussianMixture:
     content = load_model(path)
     try:
         return GaussianMixture._from_file(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: its header does not describe a GaussianMixture: {error}") from None

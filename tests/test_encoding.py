@@ -95,7 +95,22 @@ def test_unknown_kinds_are_refused_with_their_place(value):
 
 
 @pytest.mark.parametrize(
-    "where", ["os:system", "streamgmm.errors:os", "builtins:eval", "streamgmm.x:Y", "streamgmm.em:em"]
+    "where",
+    [
+        "os:system",
+        "streamgmm.errors:os",
+        "builtins:eval",
+        "streamgmm.x:Y",
+        "streamgmm.em:em",
+        "streamgmm.__main__:main",
+        "streamgmm.stats:Scale",
+        "main",
+        "",
+        "Mixture ",
+        3,
+        None,
+        ["Mixture"],
+    ],
 )
 def test_only_own_dataclasses_are_made(where):
     node = {"$": "object", "class": where, "fields": {}, "number": 0}

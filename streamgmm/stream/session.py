@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -400,7 +401,7 @@ class StreamSession:
         500
         """
         assert self.snapshot is not None
-        restore_to(self, *snapshots.read(self.snapshot))
+        snapshots.read(self.snapshot, partial(restore_to, self))
         self._saved_rows = self.counts.rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, A
     write_arrays(path, arrays, header, kind=KIND)
 
 
-def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays and header of the newest snapshot, or of the one before where that is damaged.
+def read(path: Path, use: Callable[[dict[str, NDArray[Any]], dict[str, Any]], None]) -> None:
+    """Give arrays and header of the newest snapshot to `use`, or of the one before where that is damaged.
 
     Raises
     ------
@@ -52,9 +52,20 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         Where both are.
     """
     try:
-        return read_arrays(path, kind=KIND)
+        _read(path, use)
     except (ModelFileError, FileNotFoundError) as error:
         if not previous(path).exists():
             raise
         log.warning("%s; going on from the snapshot before it", error)
-        return read_arrays(previous(path), kind=KIND)
+        _read(previous(path), use)
+
+
+def _read(path: Path, use: Callable[[dict[str, NDArray[Any]], dict[str, Any]], None]) -> None:
+    arrays, header = read_arrays(path, kind=KIND)
+    try:
+        use(arrays, header)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: does not hold the state of a stream ({type(error).__name__}: {str(error)[:200]}). Restore it "
+            "from a copy, or begin with another file."
+        ) from error
