@@ -43,7 +43,8 @@ class Coordinates:
             D = len(shift)
             i, j = np.tril_indices(D, -1)
             diagonal = np.diagonal(lower, axis1=-2, axis2=-1)
-            parts = [np.log(diagonal), lower[..., i, j]]
+            with np.errstate(divide="ignore", invalid="ignore"):  # beyond rounding there is no proposal
+                parts = [np.log(diagonal), lower[..., i, j]]
         else:
             means, parts = delta / spread, [np.log(model.factors)]
         return np.concatenate([log_weights, means.ravel(), *(part.ravel() for part in parts)])

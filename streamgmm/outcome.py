@@ -95,7 +95,8 @@ DROWNED = 0.5
 
 def drowned(mean: Array, variance: Array, reg_covar: float) -> NDArray[np.intp]:
     """Features (of D) that vary, and whose variance is not well above what `reg_covar` adds to it."""
-    varies = variance > np.maximum((1e-12 * np.abs(mean)) ** 2, 1e-12 * reg_covar)
+    with np.errstate(over="ignore"):
+        varies = variance > np.maximum((1e-12 * np.abs(mean)) ** 2, 1e-12 * reg_covar)
     return np.flatnonzero(varies & (reg_covar > DROWNED * variance))
 
 

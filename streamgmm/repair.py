@@ -67,7 +67,7 @@ def _about_the_bulk(stats: Stats) -> tuple[Array, Array, Array]:
     weight = np.where(near, stats.weight, 0.0)
     scatter = stats.scatter
     if stats.family is not TIED and not near.all():
-        scatter = scatter * near.reshape(-1, *(1,) * (scatter.ndim - 1))
+        scatter = np.where(near.reshape(-1, *(1,) * (scatter.ndim - 1)), scatter, 0.0)
     within = stats.family.total_scatter(scatter, stats.mean.shape[1])
     if stats.family is TIED:
         within = within * (weight.sum() / stats.weight.sum())
@@ -99,7 +99,7 @@ def floor_spread(stats: Stats, overall: Array) -> Array:
     # A constant feature has no scale of its own: its floor is to be above the rounding of its value.
     size = np.abs(stats.mean[int(np.argmax(stats.weight))])
     scale = np.where(scale > 0, scale, np.maximum(1.0, 1e-7 * size))
-    correlation = overall / np.outer(scale, scale)
+    correlation = overall / scale[:, None] / scale
     np.fill_diagonal(correlation, 1.0)
     if np.linalg.eigvalsh(correlation)[0] < COLLINEAR:
         return np.diag(scale)

@@ -400,7 +400,7 @@ def _labelled(x: Array, weight: Array, labels: NDArray[Any], K: int, family: Cov
         own, w = x[mine], weight[mine]
         mass[k] = w.sum()
         if mass[k] > 0:
-            mean[k] = w @ own / mass[k]
+            mean[k] = own[0] + w @ (own - own[0]) / mass[k]  # of equal rows it is that row, to the last digit
             part = family.scatter_of(squarable(own - mean[k]), w[:, None], nothing)
             if family is TIED:
                 scatter += part

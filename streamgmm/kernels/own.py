@@ -197,7 +197,7 @@ class Own:
             delta = x[present] - self.means[k]
             delta = delta @ self.whiten.T if self.whiten.shape[1] == D and matrix else delta * self.whiten[:, 0]
             delta = np.clip(delta, -1e300, 1e300)
-            mean[k] = r / mass[k] @ delta
+            mean[k] = delta[0] + r / mass[k] @ (delta - delta[0])  # of equal rows it is that row, to the last digit
             rest = squarable(delta - mean[k])
             if matrix:
                 scatter[0 if self.family == Family.TIED else k] += (rest * r[:, None]).T @ rest
