@@ -134,7 +134,8 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
     n_passes_ : int
         Full readings of the data, initialisation included.
     report_ : dict
-        Criteria of the last E-step, repairs, rows read, timings.
+        Criteria of the last E-step (``solver="stepwise"`` has none, and says why under ``"criteria"``), repairs, rows
+        read, timings.
 
     Examples
     --------

@@ -42,7 +42,8 @@ class Clock:
 
 
 def report_of(memory: Memory, begin: Begin, *, solver: str, n_passes: int, clock: Clock) -> dict[str, Any]:
-    """`report_` of an estimator: starts, repairs, seconds, and the criteria of the last E-step where there was one."""
+    """`report_` of an estimator: starts, repairs, seconds, and the criteria of the last E-step where there was one over
+    all rows under one model."""
     winner = best(memory)
     report: dict[str, Any] = {
         "solver": solver,
@@ -61,14 +62,14 @@ def report_of(memory: Memory, begin: Begin, *, solver: str, n_passes: int, clock
     }  # fmt: skip
     if winner.last is not None:
         last, df = winner.last, winner.model.n_parameters
-        report |= {
-            "rows": last.rows,
-            "weight": last.count,
-            "dropped": last.dropped,
-            "loglik": last.loglik,
-            "n_parameters": df,
-            **criteria(last.loglik, last.log_max, last.count, df),
-        }
+        report |= {"rows": last.rows, "weight": last.count, "dropped": last.dropped, "n_parameters": df}
+        if np.isnan(last.loglik):
+            report["criteria"] = (
+                f"not given: solver={solver!r} never evaluates all rows under one model. Use bic(X), aic(X), icl(X) "
+                "or score(X)."
+            )
+        else:
+            report |= {"loglik": last.loglik, **criteria(last.loglik, last.log_max, last.count, df)}
     return report
 
 

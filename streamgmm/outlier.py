@@ -174,10 +174,12 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         settings = mixture.get_params()
         plain = GaussianMixture().get_params()
         others = {name for name, value in settings.items() if np.ndim(value) > 0 or value != plain[name]}
-        if len(numbers) == 1 or others - {"n_components", "covariance_type", "solver", *_SHARED}:
+        passable = {"n_components", "covariance_type", "solver", *_SHARED}
+        if len(numbers) == 1 or others - passable or mixture.solver == "stepwise":
             fits = [self._mixture(k).fit(source) for k in numbers]
-            bic = {gm.n_components: float(gm.report_["bic"]) for gm in fits}
-            return min(fits, key=lambda gm: bic[gm.n_components]), bic, sum(gm.n_passes_ for gm in fits)
+            extra = sum("bic" not in gm.report_ for gm in fits)
+            bic = {gm.n_components: float(gm.report_["bic"] if "bic" in gm.report_ else gm.bic(source)) for gm in fits}
+            return min(fits, key=lambda gm: bic[gm.n_components]), bic, sum(gm.n_passes_ for gm in fits) + extra
         # Rows in memory cost less to read than steps on a sample of them save (2 to 4 times, measured).
         solver = "squarem" if source.in_memory and mixture.solver == "auto" else mixture.solver
         found = select(

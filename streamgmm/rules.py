@@ -189,6 +189,8 @@ class Online:
         1 / effective number of rows in `mean` (Kish): with rates rho, q <- (1 - rho)^2 q + rho^2 / n.
     mean : tuple of statistics, one per model, scaled to one row; None before the first batch
     late : the running average of `mean` over late steps, and their number
+    lap_rows, lap_dropped : int
+        Rows of the present lap, and those of them with nothing observed: `mean` cannot tell, it sums those of all laps.
     """
 
     step: int = 0
@@ -198,6 +200,8 @@ class Online:
     late: All | None = None
     n_late: int = 0
     lap_seen: float = 0.0
+    lap_rows: int = 0
+    lap_dropped: int = 0
 
     @property
     def totals(self) -> All | None:
@@ -279,10 +283,13 @@ class Stepwise(Rule):
 
     def absorb(self, state: Online, block: Block, stats: All) -> tuple[Online, All | None]:
         batch = stats[0].count
+        if block.index == 0:
+            state = replace(state, lap_seen=0.0, lap_rows=0, lap_dropped=0, late=None, n_late=0)
+        state = replace(
+            state, lap_rows=state.lap_rows + stats[0].rows, lap_dropped=state.lap_dropped + stats[0].dropped
+        )
         if batch <= 0:
             return state, None
-        if block.index == 0:
-            state = replace(state, lap_seen=0.0, late=None, n_late=0)
         seen = state.seen + batch
         hold = seen < self.hold_rows
         if state.mean is None:

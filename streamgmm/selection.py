@@ -188,6 +188,11 @@ def select(
             f"select starts from one sample; init_params={SPREAD!r} would read all rows 7 times for every K. "
             "Use init_params='kmeans', or fit GaussianMixture for the K in question."
         )
+    if solver == "stepwise":
+        raise ValueError(
+            "select compares log-likelihoods of whole passes, and solver='stepwise' never evaluates all rows under one "
+            "model. Use solver='auto', or fit GaussianMixture for each K and compare bic(X)."
+        )
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {CRITERIA}; got {criterion!r}.")
     if criterion in ("heldout", "cv") and folds < 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -191,7 +192,7 @@ class BlockUpdate(Update):
             pace=replace(candidate.pace, path=(candidate.model,)),
         )
 
-    def _close(self, candidate: Candidate, model: Mixture, value: float, stats: Stats) -> Candidate:
+    def _close(self, candidate: Candidate, model: Mixture, value: float, last: Totals) -> Candidate:
         """`candidate` at the end of a reading that gave `value`."""
         trace = (*candidate.trace, value)
         n_iter = candidate.n_iter + 1
@@ -203,7 +204,6 @@ class BlockUpdate(Update):
             status = "converged"
         elif n_iter >= self.max_iter:
             status = "stopped"
-        last = Totals.of(stats)
         return replace(
             candidate, model=model, trace=trace, n_iter=n_iter, status=status, last=last, plain_from=plain_from
         )
@@ -221,17 +221,23 @@ class IncrementalUpdate(BlockUpdate):
         (before,) = candidate.pace.path
         prior = self.maximize.prior_of(candidate.model)
         penalty = 0.0 if prior is None else prior.log_density(before)
-        return self._close(candidate, candidate.model, (bound(before, stats) + penalty) / stats.count, stats)
+        return self._close(candidate, candidate.model, (bound(before, stats) + penalty) / stats.count, Totals.of(stats))
 
 
 @dataclass(frozen=True, slots=True)
 class StepwiseUpdate(BlockUpdate):
-    """For `Stepwise`: the value of a lap is that of the averaged statistics, and its model is made of them."""
+    """For `Stepwise`: the value of a lap is that of the averaged statistics, and its model is made of them.
+
+    Those statistics blend batches of several laps, each under another model, so no log-likelihood of the data follows
+    from them: the totals have rows and weight of the lap, and NaN for the rest.
+    """
 
     def lap(self, step: Step) -> Memory:
-        averaged = step.state.averaged
+        state = step.state
+        averaged = state.averaged
         if averaged is None:
             return step.memory
+        last = Totals(nan, nan, nan, state.lap_seen, state.lap_rows, state.lap_dropped)
         parts = iter(averaged)
         after = []
         for candidate in step.memory:
@@ -239,6 +245,6 @@ class StepwiseUpdate(BlockUpdate):
                 stats = next(parts)
                 value = objective(candidate.model, stats, self.maximize.prior_of(candidate.model))
                 settled = self._block(candidate, stats)
-                candidate = self._close(settled, settled.model, value, stats)
+                candidate = self._close(settled, settled.model, value, last)
             after.append(candidate)
         return self.retire(tuple(after))

@@ -124,8 +124,8 @@ class Prepared:
 
     def criteria(self, row: Mapping[str, Any], weight: float | None = None) -> dict[str, Any]:
         """Log-likelihood and criteria of `row` in the units of the data; with `weight` the means per row too."""
-        moved = {name: row[name] + 2 * self.log_scale for name in ("bic", "aic", "icl")}
-        moved["loglik"] = row["loglik"] - self.log_scale
+        shifts = dict.fromkeys(("bic", "aic", "icl"), 2 * self.log_scale) | {"loglik": -self.log_scale}
+        moved = {name: row[name] + shift for name, shift in shifts.items() if name in row}
         if weight is not None:
             means = ("lower_bound", "heldout", "cv")
             moved |= {name: row[name] - self.log_scale / weight for name in means if row[name] is not None}
