@@ -1,19 +1,107 @@
-"""Fields of a line of CSV: what every reader of such lines has to agree on."""
+"""Text tables: records, fields, and the dialect that the first lines show. Every reader of such lines agrees on these.
+
+Lines end at ``\\n``, ``\\r\\n`` or ``\\r`` and nowhere else; a line end between double quotes belongs to a field.
+"""
 
 from __future__ import annotations
 
 import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
-__all__ = ["delimiter_of", "fields_of"]
+__all__ = [
+    "BLANKS", "MISSING", "Dialect", "Head", "Record", "column_kinds", "delimiter_of", "fields_of", "number_of",
+    "records", "sniff",
+]  # fmt: skip
+
+BLANKS = " "
+"""The delimiter of tables whose fields are separated by runs of blanks and tabs."""
+_DELIMITERS = (",", ";", "\t", "|", BLANKS)
+MISSING = ("na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "\\n", "?", ".", "-", "--", "*")
+"""Fields that stand for a missing value, besides the empty one, in any case."""
+_MISSING = frozenset(MISSING) | {""}
+_A_LOOK = 200
+"""Records by which the delimiter is judged."""
+_MOSTLY = 0.9
+"""Share of numbers among the values of a column above which the others are errors, and the column is no text."""
+_SURE = 10
+"""Rows that must differ from a first line of whole numbers in kind, before this is taken for a header of one name."""
+
+_LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|\Z)")
+_NUMBER = {
+    ".": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE | re.ASCII),
+    ",": re.compile(r"[+-]?(\d+(,\d+)?|,\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE | re.ASCII),
+}
+_GROUPED = {
+    ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.ASCII),
+    ",": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?", re.ASCII),
+}
+_TRUTH = {"true": 1.0, "false": 0.0}
+_WHOLE = re.compile(r"\d+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a table is written.
+
+    Attributes
+    ----------
+    delimiter : one of ``, ; tab |``, or `BLANKS`
+    decimal : "." or ","
+    comment : lines that begin with # are no records
+    quoted : fields between double quotes occur
+    padded : blanks occur between a delimiter and an opening quote
+    """
+
+    delimiter: str
+    decimal: str = "."
+    comment: bool = False
+    quoted: bool = False
+    padded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record: number of its first line, from 1, its place in the text, its fields without blanks around them."""
+
+    line: int
+    start: int
+    end: int
+    fields: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the first lines of a table teach.
+
+    Attributes
+    ----------
+    names : of the columns, or None without a header
+    n_fields : fields of a record
+    body : the records after the header
+    first : where in the text the first of them begins
+    notice : a sentence where the first line may have been taken for the wrong thing
+    """
+
+    dialect: Dialect
+    names: tuple[str, ...] | None
+    n_fields: int
+    body: list[Record]
+    first: int
+    notice: str | None
 
 
 def delimiter_of(line: str) -> str:
-    """Comma, semicolon or tab: the one that a first line holds most of, quoted ones not counted."""
-    return max(",;\t", key=lambda mark: len(fields_of(line, mark)))
+    """Comma, semicolon, tab or bar: the one that a line holds most of, quoted ones not counted; else blanks."""
+    best = max(_DELIMITERS[:-1], key=lambda mark: len(fields_of(line, mark)))
+    return best if len(fields_of(line, best)) > 1 or len(fields_of(line, BLANKS)) == 1 else BLANKS
 
 
 def fields_of(line: str, delimiter: str) -> list[str]:
-    """The fields of one line; what stands between double quotes is one field.
+    """The fields of one record; what stands between double quotes is one field.
 
     Raises
     ------
@@ -25,9 +113,215 @@ def fields_of(line: str, delimiter: str) -> list[str]:
     >>> fields_of('"Bern, Wabern",3.5', ",")
     ['Bern, Wabern', '3.5']
     """
+    if delimiter == BLANKS:
+        line = line.strip(" \t").replace("\t", " ")
+        if '"' not in line:
+            return line.split()
+        line = re.sub(" +", " ", line)
     if '"' not in line:
         return line.split(delimiter)
     try:
-        return next(csv.reader([line], delimiter=delimiter))
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
     except csv.Error as error:
         raise ValueError(str(error)) from None
+
+
+def _unfinished(text: str, dialect: Dialect) -> bool:
+    """Whether a quoted field goes on in the next line."""
+    if text.count('"') % 2 == 0:
+        return False
+    try:
+        list(csv.reader([text], delimiter=dialect.delimiter, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        return "unexpected end of data" in str(error)
+    return False
+
+
+def records(text: str, dialect: Dialect, *, whole: bool = True, line: int = 1) -> Iterator[Record]:
+    """The records of a text; blank lines and comments are none.
+
+    Parameters
+    ----------
+    whole : the text is not cut off: what follows the last line end is a record too
+    line : number of the first line
+    """
+    start, first, pending = 0, line, ""
+    for number, found in enumerate(_LINE.finditer(text), line):
+        content, end = found[1], found.end()
+        if found.start() == len(text) and not pending:
+            return
+        if not pending:
+            start, first = found.start(), number
+            if not content.strip() or (dialect.comment and content.lstrip().startswith("#")):
+                continue
+        pending += content
+        last = end == len(text)
+        if last and not whole and not found[2]:
+            return
+        if '"' in pending and _unfinished(pending, dialect) and not last:
+            pending += found[2]
+            continue
+        yield Record(first, start, end, [field.strip() for field in fields_of(pending, dialect.delimiter)])
+        pending = ""
+
+
+def number_of(field: str, decimal: str = ".", kind: str = "number") -> float | None:
+    """The number that a field holds; NaN where it says that there is none, None where it is something else.
+
+    Parameters
+    ----------
+    kind : "number"; "grouped", where thousands may be set apart; "truth", for true and false
+
+    Examples
+    --------
+    >>> number_of("1,234.5", kind="grouped"), number_of("2,5", ","), number_of("True", kind="truth"), number_of("Ex")
+    (1234.5, 2.5, 1.0, None)
+    """
+    field = field.strip()
+    if field.lower() in _MISSING:
+        return float("nan")
+    if kind == "truth" and field.lower() in _TRUTH:
+        return _TRUTH[field.lower()]
+    if kind == "grouped" and _GROUPED[decimal].fullmatch(field):
+        field = field.replace("." if decimal == "," else ",", "")
+    return float(field.replace(decimal, ".")) if _NUMBER[decimal].fullmatch(field) else None
+
+
+def _kind(values: Sequence[str], delimiter: str, decimal: str) -> tuple[str, str | None]:
+    """What a column holds, by its fields: "number", "grouped", "truth", "empty" or "text"; the first that is none.
+
+    A mark that sets thousands apart is believed where it cannot part fields or decimals: in a field that is quoted for
+    it, or one with both marks or two groups.
+    """
+    present = [value for value in values if value.lower() not in _MISSING]
+    if not present:
+        return ("empty" if values else "number"), None
+    if all(value.lower() in _TRUTH for value in present):
+        return "truth", None
+    other = "." if decimal == "," else ","
+    grouped = [value for value in present if _GROUPED[decimal].fullmatch(value)]
+    decisive = delimiter == other or any(value.count(other) > 1 or decimal in value for value in grouped)
+    grouped = [v for v in grouped if not _NUMBER[decimal].fullmatch(v)] if decisive else []
+    odd = [v for v in present if not _NUMBER[decimal].fullmatch(v) and not (grouped and _GROUPED[decimal].fullmatch(v))]
+    if len(odd) > (1 - _MOSTLY) * len(present):
+        return "text", odd[0]
+    return ("grouped" if grouped else "number"), None
+
+
+def column_kinds(rows: Sequence[Sequence[str]], n: int, dialect: Dialect) -> list[tuple[str, str | None]]:
+    """For each of `n` columns what it holds (see `number_of`, or "empty", or "text"), and a field that is no number."""
+    whole = [row for row in rows if len(row) == n]
+    return [_kind([row[j] for row in whole], dialect.delimiter, dialect.decimal) for j in range(n)]
+
+
+def _good(rows: Sequence[Sequence[str]], n: int, delimiter: str, decimal: str) -> int:
+    kinds = column_kinds(rows, n, Dialect(delimiter, decimal))
+    return sum(kind in ("number", "grouped", "truth") for kind, _ in kinds)
+
+
+def _choose(text: str, whole: bool, comment: bool) -> tuple[str, str, int]:
+    """Delimiter, decimal mark and fields of a record: with which most columns hold numbers in most records."""
+    best, found = (-1.0, -1.0), (",", ".", 1)
+    for delimiter in _DELIMITERS:
+        some = []
+        for record in records(text, Dialect(delimiter, comment=comment), whole=whole):
+            some.append(record.fields)
+            if len(some) == _A_LOOK:
+                break
+        if not some:
+            continue
+        counts = Counter(map(len, some[1:] or some))
+        n, often = max(counts.items(), key=lambda item: (item[1], item[0]))
+        if n == 1 and delimiter != ",":
+            continue
+        body = [row for row in some[1:] if len(row) == n] or [row for row in some if len(row) == n]
+        # Equal: the point, which is what most programs write.
+        decimal = max(".,", key=lambda mark: (_good(body, n, delimiter, mark), mark == "."))
+        share = often / max(1, len(some) - 1 or 1)
+        header = float(len(some[0]) in (n - 1, n, n + 1))
+        numbers = (_good(body, n, delimiter, decimal) + _empty(body, n)) / n
+        score = round(numbers * share * (0.5 + 0.5 * header), 3), round(share * (n > 1), 3)
+        if score > best:
+            best, found = score, (delimiter, decimal, n)
+    return found
+
+
+def _empty(rows: Sequence[Sequence[str]], n: int) -> int:
+    return sum(all(row[j].lower() in _MISSING for row in rows) for j in range(n)) if rows else 0
+
+
+def sniff(text: str, *, whole: bool = True, header: bool | None = None) -> Head | None:
+    """Dialect, header and records of the beginning of a table; None where there is no record.
+
+    Parameters
+    ----------
+    whole : the text is the whole table
+    header : whether the first record names the columns; None: it does where its fields differ in kind from those below
+    """
+    lines = [found[1].strip() for found in _LINE.finditer(text)]
+    comment = next((line for line in lines if line), "").startswith("#")
+    delimiter, decimal, n = _choose(text, whole, comment or any(line.startswith("#") for line in lines))
+    if not comment:  # further down: comments where they are no records of the table
+        marked = [line for line in lines if line.startswith("#")]
+        comment = any(len(fields_of(line, delimiter)) != n for line in marked)
+    quote = re.search(rf"(?:^|[\r\n{re.escape(delimiter)}])([ \t]*)\"", text)
+    padded = delimiter != BLANKS and re.search(rf"{re.escape(delimiter)}[ \t]+\"", text) is not None
+    dialect = Dialect(delimiter, decimal, comment, quote is not None, padded)
+    found = list(records(text, dialect, whole=whole))
+    if not found:
+        return None
+    first, rest = found[0].fields, found[1:]
+    notice = None
+    if header is None:
+        header, notice = _is_header(first, [record.fields for record in rest], n, dialect)
+    if not header:
+        return Head(dialect, _names_above(lines, found[0], n, dialect), n, found, found[0].start, notice)
+    n = n if rest else len(first)
+    names = first[:n] if len(first) > n else [*[""] * (n - len(first)), *first]
+    if len(first) < n and all(not record.fields[-1] for record in rest if len(record.fields) == n):
+        names = [*first, *[""] * (n - len(first))]  # a delimiter at the end of every row
+    return Head(dialect, tuple(names), n, rest, found[0].end, notice)
+
+
+def _names_above(lines: Sequence[str], first: Record, n: int, dialect: Dialect) -> tuple[str, ...] | None:
+    """The names in a comment right above the first record, as NumPy's savetxt writes them."""
+    above = lines[first.line - 2] if first.line > 1 else ""
+    if not (dialect.comment and above.startswith("#")):
+        return None
+    names = [name.strip() for name in fields_of(above.lstrip("# \t"), dialect.delimiter)]
+    fits = len(names) == n == len(set(names)) and all(names) and not any(number_of(name) is not None for name in names)
+    return tuple(names) if fits else None
+
+
+def _is_header(first: list[str], body: list[list[str]], n: int, dialect: Dialect) -> tuple[bool, str | None]:
+    """Whether a first record names the columns, and a notice where that is not certain.
+
+    A word above numbers is a name. Whole numbers are names (pandas writes 0,1,2; years) where all below are decimals,
+    or where they count from 0 or are years in a row, and what follows does not count on.
+    """
+    decimal = dialect.decimal
+    if not body or len(first) != n:
+        return not all(number_of(field, decimal, "grouped") is not None for field in first), None
+    kinds = column_kinds(body, n, dialect)
+    numeric = [j for j, (kind, _) in enumerate(kinds) if kind in ("number", "grouped", "truth")]
+    if not numeric:
+        return not all(number_of(field, decimal, "grouped") is not None for field in first), None
+    if any(number_of(first[j], decimal, kinds[j][0]) is None for j in numeric):
+        return True, None
+    if numeric[0] == 0 and not first[0]:
+        numeric = numeric[1:]  # row labels have no name
+    above = [first[j] for j in numeric]
+    if not above or not all(map(_WHOLE.fullmatch, above)) or len(set(above)) < len(above):
+        return False, None
+    counts = [int(field) for field in above]
+    run = len(counts) > 1 and all(b - a == 1 for a, b in pairwise(counts))
+    below = [row[j] for row in body if len(row) == n for j in numeric if row[j].lower() not in _MISSING]
+    decimals = not any(map(_WHOLE.fullmatch, (field.lstrip("+-") for field in below)))
+    goes_on = body[0][numeric[0]] == str(counts[-1] + 1)
+    known = len(counts) > 2 and (counts[0] == 0 or 1800 <= counts[0] <= 2200)
+    shown = dialect.delimiter.join(first[:6]) + (" ..." if len(first) > 6 else "")
+    if (decimals and (run or len(body) >= _SURE)) or (run and known and not goes_on):
+        return True, f"the first line ({shown}) was taken for the names of the columns; if it is data: header=False"
+    if (run or decimals) and not goes_on:
+        return False, f"the first line ({shown}) was taken for data; if it names the columns: header=True"
+    return False, None

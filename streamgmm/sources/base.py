@@ -96,6 +96,8 @@ class Source(ABC):
         True where `Chunk.load` decompresses or parses, so that decoded chunks are worth keeping.
     left_out : tuple of str
         Stored columns that are row labels, and no features.
+    notice : str or None
+        What a person should know of how the data were understood.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Source(ABC):
     in_memory: bool = False
     decodes: bool = False
     left_out: tuple[str, ...] = ()
+    notice: str | None = None
 
     @abstractmethod
     def chunks(self) -> Iterator[Chunk]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["are_labels", "index_columns", "pandas_index", "row_labels", "tell_left_out", "told_apart"]
+__all__ = ["are_labels", "index_columns", "pandas_index", "row_labels", "tell_left_out", "tell_of", "told_apart"]
 
 log = logging.getLogger("streamgmm.sources")
 
@@ -81,6 +81,13 @@ def told_apart(names: Sequence[str]) -> list[str]:
     if sum(not name for name in names) < 2:
         return list(names)
     return [name or f"Unnamed: {i}" for i, name in enumerate(names)]
+
+
+def tell_of(source: Any) -> None:
+    """Say once what a person should know of how the data of a source were understood."""
+    tell_left_out(source.name, source.left_out)
+    if source.notice:
+        log.warning("%s: %s.", source.name, source.notice)
 
 
 def tell_left_out(name: str, labels: Sequence[str]) -> None:
