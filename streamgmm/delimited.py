@@ -310,8 +310,10 @@ def _is_header(first: list[str], body: list[list[str]], n: int, dialect: Dialect
         return True, None
     if numeric[0] == 0 and not first[0]:
         numeric = numeric[1:]  # row labels have no name
+    if not numeric:  # a word that does not come again below
+        return any(name and all(row[j] != name for row in body if len(row) == n) for j, name in enumerate(first)), None
     above = [first[j] for j in numeric]
-    if not above or not all(map(_WHOLE.fullmatch, above)) or len(set(above)) < len(above):
+    if not all(map(_WHOLE.fullmatch, above)) or len(set(above)) < len(above):
         return False, None
     counts = [int(field) for field in above]
     run = len(counts) > 1 and all(b - a == 1 for a, b in pairwise(counts))

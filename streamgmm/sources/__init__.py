@@ -10,6 +10,7 @@ from typing import Any
 
 from streamgmm.sources.array import ArraySource
 from streamgmm.sources.base import Chunk, Slab, Source
+from streamgmm.sources.files import are_paths
 from streamgmm.sources.limits import cached, limit_chunks
 from streamgmm.sources.opening import open_quietly, open_source
 from streamgmm.sources.unreadable import refuse_unreadable
@@ -33,7 +34,7 @@ _READ_IN_CHUNKS = {"zarr", "dask", "h5py", "xarray", "dask_expr"}
 def is_array_like(obj: Any) -> bool:
     """True for what scikit-learn would take as rows in memory: arrays, nested lists, tables."""
     module = type(obj).__module__.partition(".")[0]
-    return not isinstance(obj, (str, Path, Source)) and module not in _READ_IN_CHUNKS
+    return not isinstance(obj, (str, Path, Source)) and not are_paths(obj) and module not in _READ_IN_CHUNKS
 
 
 def array_source(X: Any, weight: Any = None, *, chunk_rows: int | None = None) -> Source:

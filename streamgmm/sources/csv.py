@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -443,7 +444,7 @@ def record_start(file: Any, at: int, layout: Layout) -> int:
         file.seek(at - unit)
         raw = file.read(size)
         whole = len(raw) < size
-        end = _first_end(_narrow(raw, layout.encoding), layout.dialect, whole)
+        end = _first_end(_narrow(raw, layout.encoding), layout, whole)
         if end is not None:
             return int(at - unit + end * unit)
         if whole:
@@ -451,14 +452,42 @@ def record_start(file: Any, at: int, layout: Layout) -> int:
         size *= 4
 
 
-def _first_end(text: bytes, dialect: Dialect, whole: bool) -> int | None:
+def _first_end(text: bytes, layout: Layout, whole: bool) -> int | None:
     """Where the first line ends that ends outside quotes; None where that is not in `text`."""
-    toggles = iter(()) if not dialect.quoted or b'"' not in text else iter(_toggles(text, dialect))
-    inside, toggle = next(toggles, False), next(toggles, None)
-    skip = len(text) - len(text.lstrip(b'"')) if dialect.quoted else 0
+    if not layout.dialect.quoted or b'"' not in text:
+        return _end_after(text, 0, iter(()), False, whole)
+    skip = len(text) - len(text.lstrip(b'"'))
+    found = list(islice(_switches(text, layout.dialect, skip), 1000))
+    sides = (opens != (i % 2 == 1) for i, (_, opens, closes) in enumerate(found) if opens != closes)
+    outside = next(sides, None)
+    if outside is not None:
+        return _end_after(text, skip, _switches(text, layout.dialect, skip), not outside, whole)
+    # Nothing tells: the side from which on records have the right number of fields.
+    ends = [_end_after(text, skip, _switches(text, layout.dialect, skip), inside, whole) for inside in (False, True)]
+    return max(ends, key=lambda end: _fitting(text, end, layout))
+
+
+def _switches(text: bytes, dialect: Dialect, skip: int) -> Iterator[tuple[int, bool, bool]]:
+    """Where quoting begins or ends from byte `skip` on: the place, and whether it may be a beginning, and an end.
+
+    A run of quotes of odd number opens a field if what precedes it is a delimiter or a line end, and closes one if one
+    of these follows. The first of which only one is true tells whether the text begins inside quotes.
+    """
+    around = {dialect.delimiter.encode(), b"\n", b"\r"} | ({b" ", b"\t"} if dialect.padded else set())
+    for found in _QUOTES.finditer(text, skip):
+        low, high = found.span()
+        opens = text[low - 1 : low] in around
+        closes = high == len(text) or text[high : high + 1] in around
+        if (high - low) % 2 and (opens or closes):
+            yield low, opens, closes
+
+
+def _end_after(text: bytes, skip: int, switches: Iterator[Any], inside: bool, whole: bool) -> int | None:
+    """The end of the first line end outside quotes, where `inside` tells on which side byte `skip` is."""
+    switch = next(switches, None)
     for found in _LINE_END.finditer(text, skip):
-        while toggle is not None and toggle < found.start():
-            inside, toggle = not inside, next(toggles, None)
+        while switch is not None and switch[0] < found.start():
+            inside, switch = not inside, next(switches, None)
         if found.end() == len(text) and found[0] == b"\r" and not whole:
             return None
         if not inside:
@@ -466,35 +495,12 @@ def _first_end(text: bytes, dialect: Dialect, whole: bool) -> int | None:
     return None
 
 
-def _toggles(text: bytes, dialect: Dialect) -> Iterator[Any]:
-    """First whether the text begins inside quotes, then where quoting begins or ends.
-
-    A run of quotes of odd number opens a field if what precedes it is a delimiter or a line end, and closes one if one
-    of these follows. The first run of which only one of the two is true tells on which side the text begins.
-    """
-    around = {dialect.delimiter.encode(), b"\n", b"\r"} | ({b" ", b"\t"} if dialect.padded else set())
-    skip = len(text) - len(text.lstrip(b'"'))
-    runs = []
-    inside, known = False, False
-    for found in _QUOTES.finditer(text, skip):
-        low, high = found.span()
-        if (high - low) % 2 == 0:
-            continue
-        opens = text[low - 1 : low] in around
-        closes = high == len(text) or text[high : high + 1] in around
-        if not known and opens != closes:
-            inside, known = closes != (len(runs) % 2 == 1), True
-            yield inside
-            yield from runs
-        if not (opens or closes):
-            continue
-        if known:
-            yield low
-        else:
-            runs.append(low)
-    if not known:
-        yield inside
-        yield from runs
+def _fitting(text: bytes, end: int | None, layout: Layout) -> int:
+    """How many of the next records have as many fields as they should."""
+    if end is None:
+        return 0
+    some = islice(records(text[end:].decode("latin-1"), layout.dialect, whole=False), 5)
+    return sum(len(record.fields) == len(layout.stored) for record in some)
 
 
 def lines_between(layout: Layout, low: int, high: int) -> Text:

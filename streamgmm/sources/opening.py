@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
 from streamgmm.masked import unmasked
 from streamgmm.sources.array import ArraySource
 from streamgmm.sources.base import Source
-from streamgmm.sources.labels import tell_left_out
+from streamgmm.sources.files import are_paths, files_in, files_like, open_files
+from streamgmm.sources.labels import tell_of
+from streamgmm.sources.picking import Exclude
 from streamgmm.sources.unreadable import refuse_unreadable
 
 _MISSING = ("error", "skip", "fill")
@@ -43,6 +47,8 @@ def open_source(
     weight: Any = None,
     chunk_rows: int | None = None,
     missing_chunks: str = "error",
+    exclude: Any = None,
+    header: bool | None = None,
 ) -> Source:
     """Open rows of numbers, wherever they are, as a `Source`.
 
@@ -52,7 +58,9 @@ def open_source(
         A path to ``.npy``, ``.zarr``, ``.parquet`` (file or folder), ``.arrow``/``.feather``, ``.csv`` or
         ``file.h5::dataset`` (``store.zarr::array`` for a Zarr group); a URL of a Zarr store or Parquet file; an
         ndarray or memmap; a `zarr.Array`; a `h5py.Dataset`; a pandas, polars or pyarrow table; a dask array or
-        dataframe; an xarray DataArray or Dataset. A `Source` is returned as it is.
+        dataframe; an xarray DataArray or Dataset. A `Source` is returned as it is. Several files are read one after
+        the other: a list of paths in its order, a pattern (``"data/*.csv"``) or a folder in the order of sorted paths;
+        their columns are matched by name.
     columns : list of names or positions, optional
         Features to read, in this order; by default all but the weights and row labels: the index that pandas or Dask
         wrote, or a first column without a name. What is left out as row labels is logged, and stands in
@@ -63,6 +71,11 @@ def open_source(
         Rows per chunk, where the format leaves a choice.
     missing_chunks : {"error", "skip", "fill"}
         What a Zarr or HDF5 chunk that is not stored means: damage, no rows, or rows of the fill value.
+    exclude : list of names or positions, optional
+        Columns to leave out, where `columns` does not say what to read.
+    header : bool, optional
+        Text tables: whether the first line names the columns. None looks at it, and logs a notice where it could be
+        taken for either.
 
     Raises
     ------
@@ -78,36 +91,75 @@ def open_source(
     >>> source.n_rows, source.n_features, source.n_chunks
     (1000, 3, 4)
     """
-    source = open_quietly(obj, columns=columns, weight=weight, chunk_rows=chunk_rows, missing_chunks=missing_chunks)
+    source = open_quietly(
+        obj, columns=columns, exclude=exclude, weight=weight, chunk_rows=chunk_rows, missing_chunks=missing_chunks,
+        header=header,
+    )  # fmt: skip
     if source is not obj:
-        tell_left_out(source.name, source.left_out)
+        tell_of(source)
     return source
 
 
 def open_quietly(
-    obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows: int | None = None, missing_chunks: str = "error"
+    obj: Any,
+    *,
+    columns: Any = None,
+    exclude: Any = None,
+    weight: Any = None,
+    chunk_rows: int | None = None,
+    missing_chunks: str = "error",
+    header: bool | None = None,
 ) -> Source:
-    """As `open_source`, without a word about row labels; `Source.left_out` has them."""
+    """As `open_source`, but logs nothing of row labels and headers: see `Source.left_out` and `Source.notice`."""
     if missing_chunks not in _MISSING:
         raise ValueError(f"missing_chunks must be one of {', '.join(map(repr, _MISSING))}; got {missing_chunks!r}.")
+    if header not in (None, True, False):
+        raise ValueError(f"header must be True, False or None (the first line is looked at); got {header!r}.")
     if isinstance(obj, Source):
-        given = {"columns": columns, "weight": weight, "chunk_rows": chunk_rows}
+        given = {
+            "columns": columns, "exclude": exclude, "weight": weight, "chunk_rows": chunk_rows, "header": header
+        }  # fmt: skip
         extra = [key for key, value in given.items() if value is not None]
         if extra:
             raise ValueError(f"{extra[0]}= belongs where the source is opened: open_source(path, {extra[0]}=...).")
         return obj
+    if exclude is not None:
+        if columns is not None:
+            raise ValueError("columns= says what is read, exclude= what is not: give one of the two.")
+        columns = Exclude.of(exclude)
     choices = {"columns": columns, "weight": weight, "chunk_rows": chunk_rows}
+    how = _How(missing_chunks, header)
+    if are_paths(obj):
+        paths = [os.fspath(path) for path in obj]
+        if len(paths) == 1:
+            return _open_path(paths[0], choices, how)
+        shown = ", ".join(paths[:2]) + (f", ... ({len(paths)} files)" if len(paths) > 2 else "")
+        return _open_several(shown, paths, choices, how)
     if isinstance(obj, (str, os.PathLike)):
-        return _open_path(os.fspath(obj), choices, missing_chunks)
+        return _open_path(os.fspath(obj), choices, how)
     return _open_object(obj, choices, missing_chunks)
 
 
-def _open_path(path: str, choices: dict[str, Any], missing: str) -> Source:
-    remote = "://" in path.replace("file://", "", 1)
-    if path.startswith("file://"):
-        path = path.removeprefix("file://")
-    file, _, inner = path.partition("::") if not remote else (path, "", "")
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What concerns some formats only."""
+
+    missing: str
+    header: bool | None
+
+
+def _open_several(name: str, paths: list[str], choices: dict[str, Any], how: _How) -> Source:
+    return open_files(name, paths, lambda path, some: _open_path(path, some, how), choices)
+
+
+def _open_path(path: str, choices: dict[str, Any], how: _How) -> Source:
+    path = _local(path)
+    remote = "://" in path
+    file, inner = (path, "") if remote else _split(path)
     if not remote and not os.path.exists(file):
+        if set(file) & set("*?["):
+            paths = [f"{found}::{inner}" if inner else found for found in files_like(file)]
+            return _open_several(path, paths, choices, how)
         raise FileNotFoundError(f"{file}: there is no such file or folder. Check the path{near(file)}")
     kind = _kind_of(file, remote)
     if remote and kind not in ("zarr", "parquet", "arrow"):
@@ -117,15 +169,39 @@ def _open_path(path: str, choices: dict[str, Any], missing: str) -> Source:
     if inner and kind not in ("hdf5", "zarr"):
         raise ValueError(f"{path}: '::' chooses an array inside an HDF5 file or a Zarr group; this is {kind}.")
     if remote:
-        return _open_kind(file, inner, kind, choices, missing)
+        return _open_kind(file, inner, kind, choices, how)
+    if kind == "files":
+        return _open_several(file, [found for found, _ in files_in(file, _SUFFIXES)], choices, how)
     # Workers have folders of their own: they are sent where the file is; messages name it as it was given.
     absolute = os.path.abspath(file)
-    source = _open_kind(absolute, inner, kind, choices, missing)
+    source = _open_kind(absolute, inner, kind, choices, how)
     source.name = source.name.replace(absolute, file.rstrip("/") or file, 1)
     return source
 
 
-def _open_kind(file: str, inner: str, kind: str, choices: dict[str, Any], missing: str) -> Source:
+def _local(path: str) -> str:
+    """The path that a file URL or a leading ~ means; anything else as it is."""
+    if path.startswith("file://"):
+        rest = path.removeprefix("file://").removeprefix("localhost")
+        decoded = unquote(rest)
+        return rest if os.path.exists(rest) and not os.path.exists(decoded) else decoded
+    return os.path.expanduser(path) if path.startswith("~") and not os.path.exists(path) else path
+
+
+def _split(path: str) -> tuple[str, str]:
+    """File and what "::" chooses in it; a name may hold "::" itself."""
+    file, inner = path, ""
+    while not os.path.exists(file) and "::" in file:
+        file, _, rest = file.rpartition("::")
+        inner = f"{rest}::{inner}" if inner else rest
+    if os.path.exists(file):
+        return file, inner
+    file, _, inner = path.partition("::")
+    return file, inner
+
+
+def _open_kind(file: str, inner: str, kind: str, choices: dict[str, Any], how: _How) -> Source:
+    missing = how.missing
     if kind == "npy":
         from streamgmm.sources.npy import FileSource, npy_layout
 
@@ -141,7 +217,7 @@ def _open_kind(file: str, inner: str, kind: str, choices: dict[str, Any], missin
     if kind == "csv":
         from streamgmm.sources.csv import CsvSource
 
-        return CsvSource(file, **choices)
+        return CsvSource(file, header=how.header, **choices)
     from streamgmm.sources.parquet import ParquetSource
 
     return ParquetSource(file, kind, **choices)
@@ -155,13 +231,13 @@ def _kind_of(file: str, remote: bool) -> str:
         names = set(os.listdir(file))
         if names & {"zarr.json", ".zarray", ".zgroup"}:
             return "zarr"
-        inside = {_SUFFIXES.get(Path(name).suffix.lower()) for _, _, files in os.walk(file) for name in files} - {None}
-        if len(inside) == 1 and inside <= {"parquet", "arrow"}:
-            return str(inside.pop())
-        raise ValueError(
-            f"{file}: expected a Zarr store or a folder of Parquet or Arrow files; found "
-            f"{'nothing of the kind' if not inside else ' and '.join(sorted(map(str, inside)))}."
-        )
+        inside = {kind for _, kind in files_in(file, _SUFFIXES)}
+        if not inside:
+            raise ValueError(
+                f"{file}: expected a Zarr store or a folder of files, {', '.join(sorted(_SUFFIXES))}; found nothing of "
+                "the kind."
+            )
+        return inside.pop() if len(inside) == 1 and inside <= {"parquet", "arrow"} else "files"
     with open(file, "rb") as stream:
         head = stream.read(8)
     for magic, name in _MAGIC.items():

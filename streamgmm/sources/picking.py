@@ -59,6 +59,19 @@ def check_weights(weights: Any, name: str, start: int | None, index: int) -> NDA
 
 
 @dataclass(frozen=True, slots=True)
+class Exclude:
+    """In the place of `columns`: all but these names or positions."""
+
+    columns: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, columns: Any) -> Exclude | None:
+        """What `exclude=` means: a name, a position, or several."""
+        columns = (columns,) if isinstance(columns, (str, int, np.integer)) else tuple(columns)
+        return cls(columns) if columns else None
+
+
+@dataclass(frozen=True, slots=True)
 class Pick:
     """Which stored columns are features, in which order, and which one holds the sample weights."""
 
@@ -92,6 +105,9 @@ class Pick:
         at = None if weight is None or not isinstance(weight, (str, int, np.integer)) else position(weight)
         if columns is None:
             chosen = None if at is None else tuple(i for i in range(n_stored) if i != at)
+        elif isinstance(columns, Exclude):
+            without = {position(column) for column in columns.columns} | {at}
+            chosen = tuple(i for i in range(n_stored) if i not in without)
         else:
             if isinstance(columns, (str, int, np.integer)):
                 columns = [columns]

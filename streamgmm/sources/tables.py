@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
 from streamgmm.sources.labels import index_columns, row_labels
-from streamgmm.sources.picking import Pick, check_weights, digest, weight_array
+from streamgmm.sources.picking import Exclude, Pick, check_weights, digest, weight_array
 from streamgmm.sources.runs import cut_runs, even_runs, wanted_rows
 
 
@@ -87,7 +87,8 @@ def choose_columns(
         raise ValueError(f"{name}: two columns are called {repeated!r}; rename one.")
     pick = Pick.of(name, len(names), columns, weight, names)
     labels = tuple(label for label in labels if pick.weight is None or label != names[pick.weight])
-    left_out = labels if columns is None else ()
+    whole = columns is None or isinstance(columns, Exclude)
+    left_out = labels if whole else ()
     chosen = [i for i in (range(len(names)) if pick.columns is None else pick.columns) if names[i] not in left_out]
     if not chosen:
         raise ValueError(
@@ -97,12 +98,16 @@ def choose_columns(
     numeric = [
         column
         for i, (column, what, _) in enumerate(stored)
-        if what is None and i != pick.weight and column not in labels
+        if what is None and i != pick.weight and column not in labels and (i in chosen or not whole)
     ]
     for i in (*chosen, *(() if pick.weight is None else (pick.weight,))):
         column, what, _ = stored[i]
         if what is not None:
-            others = [column for column, what, _ in stored if what is not None and column not in left_out]
+            others = [
+                column
+                for i, (column, what, _) in enumerate(stored)
+                if what is not None and column not in left_out and (i in chosen or not whole)
+            ]
             remedy = (
                 f"Leave it out, open_source(..., columns={numeric[:20]!r}{'...' * (len(numeric) > 20)}), or encode it "
                 "as numbers."

@@ -13,7 +13,7 @@ from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.dask import open_dask
 from streamgmm.sources.labels import row_labels
 from streamgmm.sources.npy import check_two_dimensional
-from streamgmm.sources.picking import Pick, digest, row_dtype
+from streamgmm.sources.picking import Exclude, Pick, digest, row_dtype
 from streamgmm.sources.runs import even_runs, wanted_rows
 from streamgmm.sources.stored import StoredChunk, StoredSource
 
@@ -96,8 +96,13 @@ def open_xarray(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows
         obj, weight = obj.drop_vars(weight), obj[weight].data
     shapes = {str(name): variable.dims for name, variable in obj.data_vars.items()}
     tables = [name for name, dims in shapes.items() if len(dims) == 2]
-    if len(tables) == 1 and (columns is None or not set(map(str, columns)) <= set(shapes)):
+    if len(tables) == 1 and (
+        columns is None or isinstance(columns, Exclude) or not set(map(str, columns)) <= set(shapes)
+    ):
         return _table(obj[tables[0]], columns, weight, chunk_rows)
+    if isinstance(columns, Exclude):
+        picked = Pick.of("xarray Dataset", len(shapes), columns, None, list(shapes)).columns or ()
+        columns = [list(shapes)[i] for i in picked]
     left_out = row_labels(list(shapes)) if columns is None else ()
     wanted = [name for name in shapes if name not in left_out] if columns is None else list(columns)
     unknown = [name for name in wanted if name not in shapes]
