@@ -59,7 +59,7 @@ class Layout:
     first : byte at which the first record after the header begins
     dialect : delimiter, decimal mark and so on
     stored : names of all fields of a record, each once
-    kinds : columns that are not plain numbers, and what they are ("grouped", "truth")
+    kinds : columns of numbers, and how these are written: see `number_of`
     """
 
     path: str
@@ -105,7 +105,7 @@ class CsvChunk(Chunk):
 
     def _parse(self, text: Text) -> tuple[Rows, Any]:
         """Rows and raw weights; columns that pyarrow cannot read as numbers are read as text and converted."""
-        texts = {name for name in self.columns.all if name in self.layout.kinds}
+        texts = {name for name in self.columns.all if self.layout.kinds.get(name) in ("grouped", "truth")}
         while True:
             try:
                 table = self._table(text, texts)
@@ -369,7 +369,7 @@ def _schema(
             what = f"text ({'' if line is None else f'line {line}: '}{str(odd)[:40]!r})"
         elif kind == "empty" and not (isinstance(asked, (list, tuple)) and name in asked):
             what = "no value in any of the lines looked at"
-        elif kind in ("grouped", "truth"):
+        elif kind != "empty":
             layout.kinds[name] = kind
         schema.append((name, what, False))
     if schema and all(what and what.startswith("no value") for _, what, _ in schema):
@@ -464,7 +464,7 @@ def _first_end(text: bytes, layout: Layout, whole: bool) -> int | None:
         return _end_after(text, skip, _switches(text, layout.dialect, skip), not outside, whole)
     # Nothing tells: the side from which on records have the right number of fields.
     ends = [_end_after(text, skip, _switches(text, layout.dialect, skip), inside, whole) for inside in (False, True)]
-    return max(ends, key=lambda end: _fitting(text, end, layout))
+    return max(ends, key=lambda end: _fitting(text, end, layout, whole))
 
 
 def _switches(text: bytes, dialect: Dialect, skip: int) -> Iterator[tuple[int, bool, bool]]:
@@ -495,12 +495,21 @@ def _end_after(text: bytes, skip: int, switches: Iterator[Any], inside: bool, wh
     return None
 
 
-def _fitting(text: bytes, end: int | None, layout: Layout) -> int:
-    """How many of the next records have as many fields as they should."""
+def _fitting(text: bytes, end: int | None, layout: Layout, whole: bool) -> int:
+    """How many more of the next records are as they should than are not."""
     if end is None:
         return 0
-    some = islice(records(text[end:].decode("latin-1"), layout.dialect, whole=False), 5)
-    return sum(len(record.fields) == len(layout.stored) for record in some)
+    some = islice(records(text[end:].decode("latin-1"), layout.dialect, whole=whole), 5)
+    return sum(1 if _fits(record.fields, layout) else -1 for record in some)
+
+
+def _fits(fields: list[str], layout: Layout) -> bool:
+    """Whether a record has as many fields as it should, and numbers where they should be."""
+    kinds = [layout.kinds.get(name) for name in layout.stored]
+    return len(fields) == len(kinds) and all(
+        kind is None or number_of(field, layout.dialect.decimal, kind) is not None
+        for field, kind in zip(fields, kinds, strict=True)
+    )
 
 
 def lines_between(layout: Layout, low: int, high: int) -> Text:
