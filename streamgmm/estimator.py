@@ -173,7 +173,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         (array([[1.]]), array([[[3.]]]))
         """
         began = time.perf_counter()
-        source = self._source(X, sample_weight, reset=True)
+        source = self._training_source(X, sample_weight)
         self._learner = None
         executor = self._executor(source)
         with single_threaded_blas():  # for the M-steps too: threads cost more than they bring on small matrices
@@ -210,7 +210,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         """
         began = time.perf_counter()
         self._validate_params()
-        source = self._source(X, sample_weight, reset=True)
+        source = self._training_source(X, sample_weight)
         executor = self._executor(source)
         executor.on_chunk = on_chunk
         try:
@@ -242,7 +242,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         >>> gm.discard_checkpoint(X) > 0, gm.discard_checkpoint(X)
         (True, 0)
         """
-        return self._journal(self._source(X, sample_weight, reset=True)).discard()
+        return self._journal(self._training_source(X, sample_weight)).discard()
 
     # The way of a fit -------------------------------------------------------------------------------------------
 

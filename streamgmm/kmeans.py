@@ -131,7 +131,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         ([1.0, 11.0], 4.0)
         """
         began = time.perf_counter()
-        source = self._source(X, sample_weight, reset=True)
+        source = self._training_source(X, sample_weight)
         executor = self._executor(source)
         if source.n_rows is not None and source.n_rows < self.n_clusters:
             raise ValueError(f"n_samples={source.n_rows} should be >= n_clusters={self.n_clusters}. Lower n_clusters.")
@@ -309,7 +309,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         -4.0
         """
         check_is_fitted(self)
-        source = self._source(X, sample_weight, reset=False)
+        source = self._training_source(X, sample_weight, reset=False)
         models = cast(Any, (self._centres,))
         task = within(source, partial(e_step, models))
         (stats,) = cast(Any, self._executor(source).run(task, source.chunks(), merge_all))

@@ -156,7 +156,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         >>> bool(detector.score_samples([[99.0]]) < detector.offset_)
         True
         """
-        source = self._source(X, sample_weight, reset=True)
+        source = self._training_source(X, sample_weight)
         in_memory = is_array_like(X)
         self.estimator_, self.bic_, readings = self._fitted(source)
         self.n_components_, self.n_iter_ = self.estimator_.n_components, self.estimator_.n_iter_

@@ -20,6 +20,7 @@ from streamgmm.outcome import warn_if_drowned
 from streamgmm.parameters import MixtureParameters
 from streamgmm.reading import Reader
 from streamgmm.sources import is_array_like, refuse_unreadable
+from streamgmm.sources.living import living_rows
 from streamgmm.weights import check_weight
 
 Array = NDArray[np.float64]
@@ -70,7 +71,7 @@ class Partial(Reader, MixtureParameters):
                 self.partial_fit(batch)
             return self
         if not is_array_like(X):
-            source = self._source(X, sample_weight, reset=self._fresh)
+            source = self._training_source(X, sample_weight, reset=self._fresh)
             for chunk in source.chunks():
                 self._learn(*chunk.load(), chunk)
             return self
@@ -129,6 +130,7 @@ class Partial(Reader, MixtureParameters):
         return self._learner is None and "mixture_" not in self.__dict__
 
     def _learn(self, rows: Array, weight: Array | None, chunk: Any = None) -> list[StepReport]:
+        rows, weight = living_rows(rows, weight)
         if not math.isfinite(float(np.einsum("ij->", rows))) and not np.isfinite(rows).all():
             bad = ~np.isfinite(rows).all(axis=1)
             raise non_finite(rows, int(np.argmax(bad)), chunk)

@@ -22,6 +22,7 @@ from streamgmm.sources import array_source, is_array_like, open_quietly, open_so
 from streamgmm.sources.arranged import matched, select_names
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.labels import tell_left_out
+from streamgmm.sources.living import living
 from streamgmm.sources.picking import row_dtype
 from streamgmm.sources.tables import is_frame, no_number, with_text_names, without_labels, without_numbers
 from streamgmm.weights import check_weight
@@ -55,6 +56,10 @@ class Reader:
                 f"{self.n_features_in_} features as input."
             )
         return source
+
+    def _training_source(self, X: Any, sample_weight: ArrayLike | None, *, reset: bool = True) -> Source:
+        """`_source` for those who sum over rows: what rows of weight 0 hold does not matter."""
+        return living(self._source(X, sample_weight, reset=reset))
 
     @property
     def _known_names(self) -> tuple[str, ...]:

@@ -204,7 +204,7 @@ def select(
     }  # fmt: skip
     probe = GaussianMixture(Ks[-1], **common)
     probe._validate_params()
-    source = probe._source(X, sample_weight, reset=True)
+    source = probe._training_source(X, sample_weight)
     runner = probe._executor(source)
     if source.n_rows is not None and source.n_rows < Ks[-1]:
         raise ValueError(

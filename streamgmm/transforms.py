@@ -69,7 +69,7 @@ class _Moving(Transforming, BaseEstimator):
         array([2.])
         """
         first = not hasattr(self, "_moments")
-        source = self._source(X, sample_weight, reset=first)
+        source = self._training_source(X, sample_weight, reset=first)
         known = self._collect(source)
         self._moments = known if first else self._moments.merge(known)
         self.n_passes_ = getattr(self, "n_passes_", 0) + (known is not getattr(source, "moments", None))
