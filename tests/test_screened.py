@@ -234,18 +234,26 @@ def test_a_component_that_lost_its_rows_is_left_to_the_dense_form(monkeypatch):
 
 
 def test_one_row_beyond_the_forms_accuracy_leaves_no_more_than_its_panel(monkeypatch):
-    """Such rows may even be all that a component has."""
+    """Such rows may even be all that a component has.
+
+    The component is narrow enough for its rows to need differences about its mean, and not so narrow that the frame
+    is set about it alone, or that its rows go to `own`.
+    """
     model = wishart(8, 16, 3.0)
     means, covariances = model.means.copy(), model.covariances.copy()
-    covariances[3] *= 1e-9
+    covariances[3] *= 1e-6
     model = Mixture(model.weights, means, covariances, "full")
     rows = model.sample(4000, 4)[0][np.random.default_rng(0).permutation(4000)]
-    rows = np.concatenate([rows[np.linalg.norm(rows - means[3], axis=1) > 1e-3], means[3:4] + 1e-7])
+    rows = np.concatenate([rows[np.linalg.norm(rows - means[3], axis=1) > 3e-2], means[3:4] + 3e-6])
     seen = spy(monkeypatch)
     found = both(monkeypatch, model, rows)
     assert seen["taken"] == len(rows) // PANEL * PANEL
     assert found[1][0].centred is not None
     assert found[1][0].centred[1][3] > 0.99
+    for sums, _ in found:
+        assert sums.own is None
+        mass = sums.feature[:, -1] + sums.centred[1]
+        np.testing.assert_allclose(mass.sum(), len(rows), rtol=1e-14)
     assert_same(found)
 
 
