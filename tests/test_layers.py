@@ -53,6 +53,7 @@ HOUSE = [
     {"stats"},
     {"affine"},
     {"kernels"},
+    {"_locks"},
     {"_jit", "errors", "_atomic", "resident", "delimited", "masked", "weights"},
 ]
 LATE = {

@@ -113,6 +113,7 @@ def kept_in(config: Config) -> Config:
 def run_stream(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], bool]:
     """Run until the stream ends or a signal comes: what happened, and whether Ctrl-C ended it."""
     from streamgmm.stream import StreamSession
+    from streamgmm.stream.snapshots import discard
 
     config = kept_in(config)
     one, kind = config.stream, source_of(config)
@@ -121,8 +122,7 @@ def run_stream(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], 
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
     if fresh and one.snapshot is not None:
-        for name in (one.snapshot, one.snapshot + ".previous"):
-            Path(name).unlink(missing_ok=True)
+        discard(Path(one.snapshot))
     source = connector(config)
     session = StreamSession(
         estimator(config),

@@ -33,6 +33,7 @@ def state_of(session: StreamSession) -> tuple[Arrays, dict[str, Any]]:
         "threshold": session.threshold,
         "position": session.position,
         "layout": session.layout,
+        "source": session.source,
         "counts": asdict(session.counts),
     }
 
@@ -69,6 +70,14 @@ def restore_to(session: StreamSession, arrays: Arrays, header: dict[str, Any]) -
     if session.detector is not None and header["detector"] is not None:
         session.detector.restore(header["detector"])
     session.position = header["position"]
+    source = header.get("source")
+    if source is not None:
+        session.source = {
+            "identity": {str(name): str(value) for name, value in source["identity"].items()},
+            "at": source["at"],
+            "bytes": int(source["bytes"]),
+            "sha256": str(source["sha256"]),
+        }
     if header.get("layout") is not None:
         session._learn_layout(header["layout"])
     session.counts = Counts(**header["counts"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm._locks import FileLock
 from streamgmm.estimator import GaussianMixture
 from streamgmm.executors import single_threaded_blas
 from streamgmm.learner import Learner, StepReport
 from streamgmm.mixture import Mixture
 from streamgmm.sources.arranged import order_of
-from streamgmm.stream import snapshots
+from streamgmm.stream import origin, snapshots
 from streamgmm.stream.batch import Batch, Position, batches_of
 from streamgmm.stream.drift import Cusum
 from streamgmm.stream.intake import Intake, Taken
@@ -43,7 +45,8 @@ class StreamSession:
         Its settings are used, and it is kept up to date. If it was fitted, the stream goes on from there.
     snapshot : path, optional
         One file, replaced atomically: model, statistics, rows that wait, sketch, detector, position, counts and
-        generator state. Where it exists the session begins from it.
+        generator state. Where it exists the session begins from it. While `run` or `save` is at work it is locked
+        (``<snapshot>.lock``). It remembers which stream it is of, and what precedes its position.
     every_rows, every_seconds : float
         A snapshot is due after either.
     anomaly_rate : float, optional
@@ -122,6 +125,10 @@ class StreamSession:
             "restructure": restructure,
             "step_rows": step_rows,
         }
+        self.source: dict[str, Any] | None = None
+        self._stream: Any = None
+        self._lock = None if self.snapshot is None else FileLock(self.snapshot)
+        self._stamp: snapshots.Stamp = None
         if self.snapshot is not None:
             snapshots.sweep(self.snapshot)
             if snapshots.exists(self.snapshot):
@@ -205,7 +212,12 @@ class StreamSession:
         Raises
         ------
         StreamPositionError
-            Where the stream jumps, or goes back in a way that cannot be cut off.
+            Where the stream jumps, or goes back in a way that cannot be cut off, or is not what it was before the
+            snapshot's position.
+        CheckpointMismatchError
+            Where the snapshot is of another stream, or was written by another session meanwhile.
+        StreamGMMError
+            Where another session has the snapshot in use.
 
         Examples
         --------
@@ -215,10 +227,30 @@ class StreamSession:
         >>> [update.position for update in session.run(batches, max_rows=300)]
         [100, 200, 300]
         """
+        with self._locked():
+            yield from self._run(stream, max_rows)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Nobody else writes the snapshot meanwhile, and nobody has since this session read or wrote it."""
+        if self._lock is None or self._lock.held:
+            yield
+            return
+        assert self.snapshot is not None
+        self._lock.acquire()
+        try:
+            snapshots.expect(self.snapshot, self._stamp)
+            yield
+        finally:
+            self._lock.release()
+
+    def _run(self, stream: Any, max_rows: int | None) -> Iterator[Update]:
         self._stopping = False
+        origin.check(stream, self.source, self.position, str(self.snapshot))
         if self.layout is not None and hasattr(stream, "go_by"):
             stream.go_by(self.layout)
         batches = batches_of(stream, self.position)
+        self._stream = stream
         try:
             while not self._stopping and (max_rows is None or self.counts.rows < max_rows):
                 self.waiting = True
@@ -239,6 +271,8 @@ class StreamSession:
             self._save(stream)
         finally:
             self.waiting = False
+            self._note_source()
+            self._stream = None
             close = getattr(stream, "close", None)
             if close is not None:
                 close()
@@ -363,6 +397,8 @@ class StreamSession:
         ------
         ValueError
             Without a path, or before the first row.
+        CheckpointMismatchError, StreamGMMError
+            Where another session wrote it meanwhile, or has it in use.
 
         Examples
         --------
@@ -376,8 +412,17 @@ class StreamSession:
         """
         if self.snapshot is None:
             raise ValueError("This session was given no snapshot path.")
-        snapshots.write(self.snapshot, *state_of(self))
+        self._note_source()
+        with self._locked():
+            snapshots.write(self.snapshot, *state_of(self))
+            self._stamp = snapshots.stamp(self.snapshot)
         self._saved_rows, self._saved_at = self.counts.rows, time.monotonic()
+
+    def _note_source(self) -> None:
+        """Which stream this is, and what precedes the position."""
+        found = origin.of(self._stream, self.position)
+        if found is not None:
+            self.source = found
 
     def load(self) -> None:
         """Take everything back from the snapshot, or from the one before where the newest is damaged.
@@ -401,6 +446,7 @@ class StreamSession:
         500
         """
         assert self.snapshot is not None
+        self._stamp = snapshots.stamp(self.snapshot)
         snapshots.read(self.snapshot, partial(restore_to, self))
         self._saved_rows = self.counts.rows
 

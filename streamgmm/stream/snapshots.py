@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from streamgmm.errors import ModelFileError
+from streamgmm._locks import FileLock
+from streamgmm.errors import CheckpointMismatchError, ModelFileError, StreamGMMError
 from streamgmm.persistence import read_arrays, write_arrays
 
 KIND = "streamgmm-stream"
+Stamp = tuple[int, int, int] | None
 log = logging.getLogger("streamgmm.stream")
 
 
@@ -28,9 +32,65 @@ def exists(path: Path) -> bool:
 
 
 def sweep(path: Path) -> None:
-    """Remove what an interrupted write of this very file left behind."""
-    for part in path.parent.glob(f".{path.name}.*.part*"):
-        part.unlink(missing_ok=True)
+    """Remove what an interrupted write of this very file left behind; nothing where a session is at work on it."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]+\.part({re.escape(path.suffix)})?")
+    left = [part for part in path.parent.glob(f".{escape(path.name)}.*.part*") if ours.fullmatch(part.name)]
+    if not left:
+        return
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except (StreamGMMError, OSError):  # in use, or in a folder that is for reading only
+        return
+    try:
+        for part in left:
+            part.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def discard(path: Path) -> None:
+    """Remove the snapshot and the one before.
+
+    Raises
+    ------
+    StreamGMMError
+        Where a session has them in use.
+    """
+    if not exists(path):
+        return
+    lock = FileLock(path)
+    lock.acquire()
+    try:
+        path.unlink(missing_ok=True)
+        previous(path).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def stamp(path: Path) -> Stamp:
+    """What tells one writing of the file from another; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def expect(path: Path, known: Stamp) -> None:
+    """See that nobody wrote the snapshot since it was `known`.
+
+    Raises
+    ------
+    CheckpointMismatchError
+        Where somebody did.
+    """
+    here = stamp(path)
+    if here is not None and here != known:
+        raise CheckpointMismatchError(
+            f"{path} was written by another session since this one was made. Make a new StreamSession to go on from "
+            "it, or give this one a snapshot of its own."
+        )
 
 
 def write(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> None:

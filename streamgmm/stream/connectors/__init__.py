@@ -6,9 +6,11 @@ after that position is safe in a snapshot.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from streamgmm.stream.batch import Batch, Position
@@ -42,6 +44,20 @@ class Source(ABC):
 
     unit = "rows"
     parser: Parser | None = None
+    tail: bytes = b""
+    """The last of what was handed over, at most; what a snapshot remembers a hash of."""
+
+    def identity(self) -> dict[str, Any]:
+        """Which stream this is, as JSON keeps it: its kind, and its path, topic or key."""
+        names = {name: getattr(self, name, None) for name in ("path", "topic", "key")}
+        found = {name: str(value) for name, value in names.items() if isinstance(value, str | Path)}
+        if found.get("path", "-") != "-":
+            found["path"] = os.path.abspath(found["path"])
+        return {"kind": type(self).__name__, **found}
+
+    def before(self, position: Position, n: int) -> bytes | None:
+        """What stands before `position`, as `tail` of length `n` was; None where only reading all of it would tell."""
+        return None
 
     @property
     def layout(self) -> dict[str, Any] | None:
@@ -64,6 +80,9 @@ class Source(ABC):
                     f"{', '.join(self.parser.columns or ())}. Ask for the former, or begin with a new snapshot."
                 )
             self.parser.layout = known
+
+    def going_on(self, position: Position) -> None:  # noqa: B027 (optional)
+        """Told before `open` where what precedes `position` is what it was; raises where it cannot go on from there."""
 
     @abstractmethod
     def open(self, position: Position) -> Iterator[Batch]:

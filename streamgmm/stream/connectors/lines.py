@@ -15,6 +15,8 @@ from streamgmm.stream.connectors.parse import Parser
 __all__ = ["DeadLetters", "Lines"]
 
 _BLOCK = 1 << 20
+TAIL = 4096
+"""Bytes before the position that a snapshot remembers a hash of."""
 MAX_LINE = 1 << 20
 """Bytes after which something without a line's end is no line."""
 
@@ -97,11 +99,32 @@ class Lines(Source):
             if not cut and len(rest) > MAX_LINE:
                 cut = len(rest)
             if cut:
+                self.tail = rest[max(0, cut - TAIL) : cut]
                 yield self._batch(rest[:cut], at)
                 at += cut
                 rest = rest[cut:]
             if not block:
                 return
+
+    def before(self, position: Position, n: int) -> bytes | None:
+        return self._at(int(position) - n, n)
+
+    def going_on(self, position: Position) -> None:
+        around = self._at(int(position) - 1, 2)
+        if around and around[:1] != b"\n" and around[1:] not in (b"", b"\n", b"\r"):
+            raise StreamPositionError(
+                f"{self.path}: its last line had no end when it was read, up to byte {position}, and has grown since: "
+                "half of it was learnt. Begin with a new snapshot, and read files that grow with follow=True, which "
+                "leaves an unended line for later."
+            )
+
+    def _at(self, first: int, n: int) -> bytes | None:
+        """Up to n bytes of the file; None of what is no file."""
+        if not os.path.isfile(self.path):
+            return None
+        with open(self.path, "rb") as file:
+            file.seek(max(0, first))
+            return file.read(n)
 
     def close(self) -> None:
         if self._file is not None and self._file is not sys.stdin.buffer:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from streamgmm.sources.labels import tell_left_out
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
 from streamgmm.stream.connectors import Source
@@ -50,6 +52,14 @@ class ParquetFolder(Source):
         self.columns = columns
         self.follow, self.poll = follow, poll
 
+    def before(self, position: Position, n: int) -> bytes | None:
+        name, done = position
+        file = self._file(name) if (self.path / name).exists() else None
+        if file is None or not 0 < done <= file.num_row_groups:
+            return None if file is None else b""
+        columns, _ = features_of(file.schema_arrow, self.columns)
+        return _tail(matrix(file.read_row_group(done - 1, columns=columns), columns))
+
     def _names(self) -> list[str]:
         return sorted(p.name for p in self.path.glob(self.pattern) if p.name[0] not in "._")
 
@@ -78,6 +88,7 @@ class ParquetFolder(Source):
                     told = True
                 for group in range(done if name == last else 0, file.num_row_groups):
                     rows = matrix(file.read_row_group(group, columns=columns), columns)
+                    self.tail = _tail(rows)
                     start = [last, done] if last else None
                     last, done, progress = name, group + 1, True
                     known.add(name)
@@ -97,3 +108,11 @@ class ParquetFolder(Source):
             if self.follow:
                 return None
             raise
+
+
+TAIL_ROWS = 64
+"""Rows before the position that a snapshot remembers a hash of, at most."""
+
+
+def _tail(rows: Any) -> bytes:
+    return np.ascontiguousarray(rows[-TAIL_ROWS:]).tobytes()

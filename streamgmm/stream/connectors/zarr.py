@@ -14,6 +14,9 @@ from streamgmm.stream.connectors import Source
 
 __all__ = ["GrowingZarr"]
 
+TAIL_ROWS = 64
+"""Rows before the position that a snapshot remembers a hash of, at most."""
+
 
 class GrowingZarr(Source):
     """Rows appended to a two-dimensional Zarr array by somebody else.
@@ -38,6 +41,13 @@ class GrowingZarr(Source):
         import zarr
 
         return zarr.open_array(self.path, mode="r", config={"read_missing_chunks": False})
+
+    def before(self, position: Position, n: int) -> bytes | None:
+        array, at = self._open(), int(position)
+        if array.ndim != 2 or array.shape[0] < at:
+            return None  # `open` says so
+        rows = n // max(1, array.shape[1] * array.dtype.itemsize)
+        return np.ascontiguousarray(array[max(0, at - rows) : at]).tobytes()
 
     def _holes(self, array: Any, start: int, stop: int) -> list[int]:
         """First rows, among `start` to `stop` of one shard, of the chunks that the shard does not hold."""
@@ -89,6 +99,7 @@ class GrowingZarr(Source):
                         f"rows from {gone[0]} on are not stored inside their shard, and would be read as "
                         f"{array.fill_value}. Restore them.",
                     )
+                self.tail = np.ascontiguousarray(rows[-TAIL_ROWS:]).tobytes()
                 if packing is not None:
                     rows = packing.unpack(rows)
                 yield Batch(rows, stop, at)
