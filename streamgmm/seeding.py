@@ -40,6 +40,7 @@ class Survey:
     count : sum of the sample weights in the data
     box : (2, D) smallest and largest value of each feature among the rows of positive weight
     wild : whether the moments are those of the bulk of the sample, as a few rows far away would decide them otherwise
+    keys : (m,) what the rows were chosen by, the largest first, or None
     """
 
     rows: NDArray[Any]
@@ -50,6 +51,15 @@ class Survey:
     count: float
     box: Array
     wild: bool = False
+    keys: Array | None = None
+
+    def among(self, size: int) -> Survey:
+        """The sample of `size` rows that the same pass would have taken."""
+        m = len(self.rows)
+        if self.keys is None or m <= size:
+            return self
+        kept = np.sort(np.argpartition(self.keys, m - size)[m - size :])
+        return replace(self, rows=self.rows[kept], weight=np.ones(size), keys=self.keys[kept])
 
     @property
     def complete(self) -> bool:
@@ -231,7 +241,7 @@ def survey(source: Any, executor: Any, *, size: int, seed: int, missing: bool = 
     mean, covariance = part.mean, part.scatter / part.count
     if missing and np.isnan(rows).any():
         rows, mean, covariance = complete(rows, weight, seed)
-    return sound(Survey(rows, weight, mean, covariance, part.n_rows, part.count, part.box))
+    return sound(Survey(rows, weight, mean, covariance, part.n_rows, part.count, part.box, keys=part.keys[order]))
 
 
 FARTHEST = 1e4

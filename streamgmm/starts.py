@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -46,6 +47,8 @@ LADDER = ((1, 15, 3), (5, 20, 1))
 """Steps on parts of a dear sample: so many times `few_rows`, so many steps, and so many models that are left then."""
 DEAR_ROUNDS = ((60, 0.0),)
 PIECE = 10
+FOLLOWED = 1e6
+"""Rows x components x features^2 of all the data up to which every start is followed to its end, and none dropped."""
 TOLERANCE = 1e-6
 PATIENCE = 2
 """Pieces of `PIECE` steps without a gain on rows not seen after which a start has ended on the sample."""
@@ -168,10 +171,12 @@ def draw(
     reg_covar: float,
     oversampling: int | None = None,
     threads: int = 1,
+    but: int = 0,
 ) -> list[tuple[str, Mixture]]:
     """First models, `oversampling` for each start; the kinds alternate, since no way of starting is best everywhere.
 
-    A single start is drawn in every kind: on the sample that costs no reading.
+    A single start is drawn in every kind: on the sample that costs no reading. Of the same generator, more starts
+    begin with those that fewer have; the first `but` are left out.
     """
     kinds = DIVERSE.get(init, (init,))
     if oversampling is None:
@@ -180,7 +185,7 @@ def draw(
         oversampling *= len(kinds)
     chosen = [kinds[i % len(kinds)] for i in range(oversampling * n_init)]
     starts = [prepared(survey, K, family, init=kind, rng=rng, reg_covar=reg_covar) for kind in chosen]
-    return list(zip(chosen, made(starts, threads=threads), strict=True))
+    return list(zip(chosen[but:], made(starts[but:], threads=threads), strict=True))
 
 
 def chains(
@@ -232,7 +237,17 @@ def search(
         Holds how far a dear search has come, and is asked where to go on.
     """
     ground = Ground.of(survey)
-    dear = not cheap(len(survey.rows), K, survey.rows.shape[1])
+    m, D = survey.rows.shape
+    dear = not cheap(m, K, D)
+    alone: list[Start] = []
+    ways = len(DIVERSE.get(init, (init,)))
+    nested, followed = survey.among(sample_rows(K, D, rich=False)), ground.complete and m * K * D**2 <= FOLLOWED
+    if n_init > 1 and not dear and not (followed and nested is survey):
+        # A race drops late winners, so it may not drop what a single start would have come to.
+        alone = search(
+            nested, K, family, init=init, n_init=1, rng=deepcopy(rng), observe=observe, maximize=maximize,
+            executor=executor, threads=threads,
+        )  # fmt: skip
     few = few_rows(K, survey.rows.shape[1])
     keeper = keeper if dear else NOWHERE
     seed = int(rng.randint(2**31 - 1)) if moves else 0
@@ -245,12 +260,15 @@ def search(
             replace(survey, rows=part.rows, weight=part.weight) if dear else survey, K, family, init=init,
             n_init=n_init - n_grown if dear else n_init, rng=rng, reg_covar=maximize.reg_covar,
             oversampling=1 if dear else None, threads=threads,
+            but=ways * OVERSAMPLING if alone and nested is survey else 0,
         )  # fmt: skip
         grown = chains(ground, (K,), family, n=n_grown, rng=rng, maximize=maximize, executor=executor)
         first = [("grown", found[K]) for found in grown if K in found] + drawn
         first = [(kind, observe(model)) for kind, model in first]
     survivors = 1 if n_init == 1 else max(2, n_init // 3)
     rounds: Sequence[tuple[int, float]] = ROUNDS
+    if followed and n_init > 1:
+        rounds = ((sum(steps for steps, _ in ROUNDS), 0.0),)
     if dear:
         survivors, rounds = 1, DEAR_ROUNDS
         for i, (times, steps, left) in enumerate(LADDER[rung:], rung + 1):
@@ -261,8 +279,8 @@ def search(
             first = [(one.init, one.model) for one in found]
             keeper.put("ladder", (i, first))
     found = explore(
-        first, ground, maximize=maximize, executor=executor, survivors=survivors, rounds=rounds, watcher=watcher,
-        local=dear, keeper=keeper,
+        first + [(one.init, one.model) for one in alone], ground, maximize=maximize, executor=executor,
+        survivors=survivors, rounds=rounds, watcher=watcher, local=dear, keeper=keeper, spared=len(alone),
     )  # fmt: skip
     if moves == 0:
         return found
@@ -285,8 +303,11 @@ def explore(
     at: int = 0,
     local: bool = False,
     keeper: Keeper = NOWHERE,
+    spared: int = 0,
 ) -> list[Start]:
     """Short EM on the sample for every first model, worse ones dropped between rounds; the best come first.
+
+    The last `spared` of them are not dropped: there may be as many more than `survivors`.
 
     Models are ranked on rows that their EM did not see, or by the likelihood itself where the sample is all there is.
     With `local` each step may be followed by many of the components that move most (see `local`).
@@ -294,8 +315,8 @@ def explore(
     walk = Walk(tuple(model for _, model in first), ground, maximize, executor, watcher, at, local=local, keeper=keeper)
     for steps, share in rounds:
         walk.go(steps)
-        walk.leave(max(survivors, round(share * len(walk.alive))))
-    chosen = walk.alive[:survivors]
+        walk.leave(max(survivors, round(share * len(walk.alive))), len(first) - spared)
+    chosen = walk.alive
     if watcher is not None:
         watcher.begun(at, [(i, walk.taken[i]) for i in chosen])
     return [Start(walk.kept[i], first[i][0], float(walk.score[i])) for i in chosen]
@@ -382,9 +403,10 @@ class Walk:
                     self._settled.add(i)
             self._keep()
 
-    def leave(self, n: int) -> None:
-        """The best `n` go on."""
-        self.alive = sorted(self.alive, key=lambda i: (-self.score[i], i))[:n]
+    def leave(self, n: int, spared: int) -> None:
+        """The best `n` go on, and every model from number `spared`."""
+        ordered = sorted(self.alive, key=lambda i: (-self.score[i], i))
+        self.alive = [i for place, i in enumerate(ordered) if place < n or i >= spared]
 
 
 def mean_log_likelihoods(models: Models, source: Source, executor: Executor) -> Any:
