@@ -30,7 +30,7 @@ import numpy as np
 
 from benchmarks.cases import CASES, TINY, Case, folder
 from benchmarks.environments import cache, python_of
-from benchmarks.readme import processor, write_section
+from benchmarks.readme import model_name, write_section
 from streamgmm._jit import sources_hash
 
 AGREE = 1e-6
@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=None)
     options = parser.parse_args(arguments)
     rate = matrix_rate(options.threads, options.instructions)
-    processors = f"{options.threads} threads of {processor()}"
+    processors = f"{options.threads} threads of {model_name()}"
     machine = f"{processors}, {vectors(options.instructions).lstrip(', ')}"
     path = options.results or cache() / "results.json"
     stored = json.loads(path.read_text()) if path.exists() else {}

@@ -5,8 +5,16 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+from streamgmm.kernels._target import registers
+
 
 def processor() -> str:
+    """The processor, and the width of the vectors that kernels are compiled for there."""
+    width = registers().width
+    return f"{model_name()}, vectors of {width} doubles ({64 * width} bits)"
+
+
+def model_name() -> str:
     """What the machine calls its processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
