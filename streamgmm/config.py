@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import json
 import os
 import tomllib
@@ -29,8 +30,12 @@ class _Section(BaseModel):
 class DataSection(_Section):
     """Where the rows come from."""
 
-    path: str | None = Field(default=None, description="file, folder or URL of the data")
+    path: str | list[str] | None = Field(
+        default=None, description="file, folder, pattern or URL of the data; or a list of them"
+    )
     columns: list[str] | None = Field(default=None, description="columns to use; all numeric ones by default")
+    exclude: list[str] | None = Field(default=None, description="columns to leave out, where columns is not set")
+    header: bool | None = Field(default=None, description="the first line of a CSV names its columns; None: it is seen")
     weight: str | None = Field(default=None, description="column of sample weights")
     chunk_rows: int | None = Field(default=None, gt=0, description="rows per chunk where the format has none")
     missing_chunks: Literal["error", "skip", "fill"] = Field(default="error", description="what an absent chunk means")
@@ -102,7 +107,6 @@ class StreamSection(_Section):
         default="auto", description='by [data] path: a file, a folder, or "-" for lines from standard input'
     )
     format: Literal["auto", "ndjson", "csv", "float64"] = Field(default="auto", description="of lines and of messages")
-    header: bool | None = Field(default=None, description="the first line of a CSV names its columns; None: it is seen")
     width: int | None = Field(default=None, ge=1, description="numbers per row, where no columns are named")
     follow: bool = Field(default=False, description="wait for more at the end")
     servers: str | None = Field(default=None, description="Kafka: host:port,...; Redis: redis://host:port/0")
@@ -174,6 +178,7 @@ def load_config(path: str | os.PathLike[str] | None = None, *settings: Mapping[s
     """
     name = "--set" if path is None else os.fspath(path)
     tree: dict[str, Any] = {} if path is None else _read(Path(path))
+    _move(tree)
     for section, keys in tree.items():
         if section not in _SECTIONS:
             hint = _key_hint(section) or _suggest(section, _SECTIONS)
@@ -198,15 +203,33 @@ def load_config(path: str | os.PathLike[str] | None = None, *settings: Mapping[s
     return config
 
 
+_MOVED = {("stream", "header"): "data"}
+"""Keys that were in another section, and where they are now."""
+
+
+def _move(tree: dict[str, Any]) -> None:
+    """Put keys of configs of before where they are now."""
+    for (section, key), now in _MOVED.items():
+        keys = tree.get(section)
+        if isinstance(keys, dict) and key in keys:
+            tree.setdefault(now, {}).setdefault(key, keys.pop(key))
+
+
 def _absolute(config: Config, folder: Path) -> Config:
     """Paths in a file are meant from where the command runs unless only the file's own folder has them."""
     path = config.data.path
-    if path is None or "://" in path or Path(path.split("::")[0]).exists():
+    if path is None:
         return config
-    beside = folder / path.split("::")[0]
-    if not beside.exists():
-        return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(folder / path)})})
+    found = _beside(path, folder) if isinstance(path, str) else [_beside(one, folder) for one in path]
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": found})})
+
+
+def _beside(path: str, folder: Path) -> str:
+    file = path.split("::")[0]
+    if "://" in path or path.startswith("~") or glob.glob(glob.escape(file)) or glob.glob(file):
+        return path
+    beside = folder / file
+    return str(folder / path) if beside.exists() or glob.glob(glob.escape(f"{folder}/") + file) else path
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -246,6 +269,7 @@ def parse_value(text: str) -> Any:
 def _find(where: str) -> tuple[str, str]:
     """Section and key of ``section.key`` or of a ``key`` alone."""
     section, dot, key = where.rpartition(".")
+    section = _MOVED.get((section, key), section)
     if dot and section in _SECTIONS:
         if key in _SECTIONS[section]:
             return section, key

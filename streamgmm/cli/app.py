@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ from typer import Typer
 from typer.core import TyperGroup
 
 from streamgmm.cli import apply, data, demo, fit, inspect, report, select, stream, warmup
-from streamgmm.cli.terminal import NOT_CONVERGED, message
+from streamgmm.cli.terminal import NOT_CONVERGED, as_option, message
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "NOT_CONVERGED", "USAGE", "app", "run"]
@@ -124,12 +125,21 @@ def _one_line(error: Exception) -> str:
     # What is said for Python, in the words of the terminal.
     text = text.replace("set missing='marginalize' of a GaussianMixture", "fit with --set missing=marginalize")
     text = re.sub(r"open_source\(\.\.\., columns=\[(.*?)\](\.\.\.)?\)", _columns_option, text)
+    text = re.sub(r"exclude=\[(.*?)\]", lambda found: _option("--exclude", found[1]), text)
     return text if text else f"{type(error).__name__} (run again with --debug for the traceback)"
 
 
 def _columns_option(found: re.Match[str]) -> str:
-    names = re.findall(r"'([^']*)'", found[1])
-    return f"--columns {shlex.quote(','.join(names) or 'A,B')}{found[2] or ''}"
+    return _option("--columns", found[1]) + (found[2] or "")
+
+
+def _option(option: str, listed: str) -> str:
+    """The option that means a list of names as Python shows it."""
+    try:
+        names = [str(name) for name in ast.literal_eval(f"[{listed}]")]
+    except (ValueError, SyntaxError):
+        names = []
+    return f"{option} {shlex.quote(as_option(names) if names else 'A,B')}"
 
 
 def _show_warning(text: Any, category: type[Warning], *_: Any, **__: Any) -> None:

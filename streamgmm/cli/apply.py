@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 
 from streamgmm.cli.folder import feature_names, load
 from streamgmm.cli.prepare import open_rows
-from streamgmm.cli.terminal import Data, Json, Model, Out, emit, facts, message
+from streamgmm.cli.terminal import (
+    Data,
+    Header,
+    Json,
+    Model,
+    Out,
+    emit,
+    facts,
+    message,
+    names_of,
+    one_or_more,
+)  # fmt: skip
 from streamgmm.cli.writers import check_out, write_rows
 from streamgmm.criteria import criteria
 from streamgmm.sources.arranged import names_differ
@@ -21,17 +32,17 @@ Columns = Annotated[
 ]
 
 
-def fitted(model: str) -> tuple[Any, Callable[[str, str | None], Any]]:
-    """The estimator in `model`, and what opens data for it (path, columns or None)."""
+def fitted(model: str) -> tuple[Any, Callable[..., Any]]:
+    """The estimator in `model`, and what opens data for it (path or paths, columns or None, header)."""
     gm = load(model)
     known = getattr(gm, "feature_names_in_", None)
     names = None if known is None else [str(name) for name in known]
 
-    def opened(data: str, columns: str | None) -> Any:
-        source = _open(names, data, columns)
+    def opened(data: str | list[str], columns: str | None, header: bool | None = None) -> Any:
+        source = _open(names, data, columns, header)
         if source.n_features != gm.n_features_in_:
             raise ValueError(
-                f"{data} has {source.n_features} feature(s), the model was fitted to {gm.n_features_in_}"
+                f"{source.name} has {source.n_features} feature(s), the model was fitted to {gm.n_features_in_}"
                 f"{'' if names is None else f' ({", ".join(names[:10])})'}. Give it rows of the same columns; "
                 "--columns A,B,... chooses them by name or number."
             )
@@ -40,22 +51,22 @@ def fitted(model: str) -> tuple[Any, Callable[[str, str | None], Any]]:
     return gm, opened
 
 
-def _open(names: list[str] | None, data: str, columns: str | None) -> Any:
+def _open(names: list[str] | None, data: str | list[str], columns: str | None, header: bool | None) -> Any:
     """The source; without --columns the ones that the model was fitted on, where both have names."""
     from streamgmm.sources import open_source
 
     if columns is not None:
-        return open_source(data, columns=columns.split(","))
+        return open_source(data, columns=names_of(columns), header=header)
     if names is None:
-        return open_rows(data)
+        return open_rows(data, header=header)
     try:
-        return open_source(data, columns=names)
+        return open_source(data, columns=names, header=header)
     except (ValueError, TypeError, KeyError):
-        source = open_rows(data)  # a format without names: position counts
+        source = open_rows(data, header=header)  # a format without names: position counts
         if source.feature_names is None:
             return source
         if not set(names) <= set(source.feature_names):
-            raise names_differ(source.feature_names, names, data) from None
+            raise names_differ(source.feature_names, names, source.name) from None
         raise
 
 
@@ -65,6 +76,7 @@ def predict(
     out: Out = None,
     proba: Annotated[bool, typer.Option("--proba", help="Responsibilities, one column a component.")] = False,
     columns: Columns = None,
+    header: Header = None,
     json: Json = False,
 ) -> None:
     """Label rows by their most responsible component.
@@ -73,7 +85,7 @@ def predict(
     """
     gm, opened = fitted(model)
     check_out(out)
-    source = opened(data, columns)
+    source = opened(one_or_more(data), columns, header)
     counts: NDArray[np.int64] = np.zeros(len(gm.weights_) + 1, np.int64)  # the last one: background
 
     def parts() -> Iterator[NDArray[Any]]:
@@ -100,6 +112,7 @@ def score(
     data: Data,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Log-density of each row.")] = None,
     columns: Columns = None,
+    header: Header = None,
     json: Json = False,
 ) -> None:
     """Log-likelihood, BIC, AIC and ICL of data under a model.
@@ -108,7 +121,7 @@ def score(
     """
     gm, opened = fitted(model)
     check_out(out)
-    source = opened(data, columns)
+    source = opened(one_or_more(data), columns, header)
     loglik, _, log_max, count, rows = (float(v) for v in gm._totals(source))
     result = {
         "rows": int(rows),

@@ -12,7 +12,20 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streamgmm.cli.prepare import open_rows
-from streamgmm.cli.terminal import Data, Json, emit, facts, message, stderr_console, table
+from streamgmm.cli.terminal import (
+    Data,
+    Exclude,
+    Header,
+    Json,
+    as_option,
+    emit,
+    facts,
+    message,
+    names_of,
+    one_or_more,
+    stderr_console,
+    table,
+)  # fmt: skip
 
 app = typer.Typer(help="Look at, verify and convert data.", no_args_is_help=True)
 Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use of a table.")]
@@ -24,8 +37,9 @@ FEW = 150
 """Rows below which fewer numbers of components are proposed than usual: one for each ten."""
 
 
-def _open(data: str, columns: str | None, weight: str | None = None) -> Any:
-    return open_rows(data, columns=None if columns is None else columns.split(","), weight=weight)
+def _open(data: list[str], columns: str | None, weight: str | None, exclude: str | None, header: bool | None) -> Any:
+    chosen = {"columns": names_of(columns), "exclude": names_of(exclude)}
+    return open_rows(one_or_more(data), weight=weight, header=header, **chosen)
 
 
 @contextmanager
@@ -41,24 +55,34 @@ def _counting(source: Any) -> Iterator[Callable[[int, int], None]]:
 
 
 @app.command(epilog="Example:  streamgmm data describe table.csv")
-def describe(data: Data, columns: Columns = None, weight: Weight = None, json: Json = False) -> None:
+def describe(
+    data: Data,
+    columns: Columns = None,
+    exclude: Exclude = None,
+    header: Header = None,
+    weight: Weight = None,
+    json: Json = False,
+) -> None:
     """Say what is there, without reading the rows: shape, type, chunks, columns."""
     from streamgmm.sources.tools import describe as described
 
-    document = described(_open(data, columns, weight))
+    document = described(_open(data, columns, weight, exclude, header))
     if json:
         emit(document)
         return
     names = document["feature_names"] or ()
     listed = ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
     print(facts((k.replace("_", " "), v) for k, v in {**document, "feature_names": listed or None}.items()))
-    message(f"next: streamgmm data check {data}   or   streamgmm fit {data} -k 5 --out out/model")
+    words = shlex.join(data)
+    message(f"next: streamgmm data check {words}   or   streamgmm fit {words} -k 5 --out out/model")
 
 
 @app.command(epilog="Example:  streamgmm data check table.csv --manifest table.json")
 def check(
     data: Data,
     columns: Columns = None,
+    exclude: Exclude = None,
+    header: Header = None,
     weight: Weight = None,
     manifest: Annotated[str | None, typer.Option("--manifest", metavar="FILE", help="Write what was found.")] = None,
     against: Annotated[str | None, typer.Option("--against", metavar="FILE", help="An earlier manifest.")] = None,
@@ -72,7 +96,7 @@ def check(
     from streamgmm.sources.tools import check as checked
     from streamgmm.sources.tools import load_manifest
 
-    source = _open(data, columns, weight)
+    source = _open(data, columns, weight, exclude, header)
     earlier = None if against is None else load_manifest(against)
     with _counting(source) as progress:
         found = checked(source, against=earlier, progress=progress)
@@ -107,8 +131,10 @@ def check(
     same = [str(name) for name, width in zip(names, spread, strict=True) if width == 0]
     if same and len(same) < len(names) and found.feature_names:
         message(f"the same in every row, so left out below: {', '.join(same)}")
-        columns = ",".join(name for name in names if name not in same)
+        columns, exclude = as_option(name for name in names if name not in same), None
     options = "" if columns is None else f" --columns {shlex.quote(columns)}"
+    options += "" if exclude is None else f" --exclude {shlex.quote(exclude)}"
+    options += {None: "", True: " --header", False: " --no-header"}[header]
     options += "" if weight is None else f" --set {shlex.quote(f'weight={weight}')}"
     present = spread[spread > 0]
     if len(present) > 1 and present.max() > 30 * present.min():
@@ -132,7 +158,7 @@ def check(
         return
     most = max(1, found.rows // 10)
     choice = options if found.rows >= FEW else f"{options} --k-max {most}"
-    message(NEXT.format(shlex.quote(data), choice, options, min(5, most)))
+    message(NEXT.format(shlex.join(data), choice, options, min(5, most)))
 
 
 @app.command(epilog="Example:  streamgmm data convert table.csv table.zarr")
@@ -140,6 +166,8 @@ def convert(
     data: Data,
     out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="The new store.", show_default=False)],
     columns: Columns = None,
+    exclude: Exclude = None,
+    header: Header = None,
     weight: Weight = None,
     chunk_rows: Annotated[int | None, typer.Option("--chunk-rows", help="Rows of a stored chunk.")] = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32 or float64.")] = None,
@@ -151,7 +179,7 @@ def convert(
 
     from streamgmm.sources.tools import convert as converted
 
-    source = _open(data, columns, weight)
+    source = _open(data, columns, weight, exclude, header)
     with _counting(source) as progress:
         done = converted(source, out, chunk_rows=chunk_rows, dtype=dtype, overwrite=overwrite, progress=progress)
     if json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,12 +15,28 @@ import typer
 
 from streamgmm.cli.prepare import Prepared, open_rows, prepare
 from streamgmm.cli.progress import FitProgress
-from streamgmm.cli.terminal import NOT_CONVERGED, Json, components, emit, facts, message
+from streamgmm.cli.terminal import (
+    NOT_CONVERGED,
+    Exclude,
+    Header,
+    Json,
+    components,
+    emit,
+    facts,
+    message,
+    names_of,
+    one_or_more,
+)  # fmt: skip
 from streamgmm.config import Config, ConfigError, load_config, parse_value
 
 NEXT = "next: streamgmm report {0}   streamgmm inspect {0}   streamgmm predict {0} {1} --out labels.csv"
 UNFINISHED = "not converged (exit code 3): allow more with --set max_iter=1000, or ask less with --set tol=1e-4"
-What = Annotated[str, typer.Argument(metavar="CONFIG.toml | DATA", help="A config, or data.", show_default=False)]
+What = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CONFIG.toml | DATA...", help="A config; or data: files, a folder, a pattern.", show_default=False
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any config key, such as fit.tol=1e-8.")
 ]
@@ -35,22 +52,26 @@ Scale = Annotated[bool | None, typer.Option("--scale", help="Scale features to d
 Pca = Annotated[str | None, typer.Option("--pca", metavar="N", help="Fit N principal components (0.9: 90 %).")]
 
 
-def configured(what: str, settings: list[str] | None, *, pathless: tuple[str, ...] = (), **given: Any) -> Config:
-    """The config meant by a path to a config or to data, options given, and ``--set``; the later ones win.
+def configured(what: list[str], settings: list[str] | None, *, pathless: tuple[str, ...] = (), **given: Any) -> Config:
+    """The config meant by a path to a config or paths to data, options given, and ``--set``; the later ones win.
 
     `pathless` are the values of ``stream.source`` with which [data] need not name a path.
     """
     options = {key.replace("__", "."): value for key, value in given.items() if value is not None}
-    if "data.columns" in options:
-        options["data.columns"] = options["data.columns"].split(",")
+    for key in ("data.columns", "data.exclude"):
+        if key in options:
+            options[key] = names_of(options[key])
     if "data.pca" in options:
         options["data.pca"] = parse_value(options["data.pca"])
-    if what.endswith(".toml"):
-        config = load_config(what, options, settings or ())
+    configs = [word for word in what if word.endswith(".toml")]
+    if configs and len(what) > 1:
+        raise ConfigError(f"{configs[0]}: a config is given alone; it names its data in [data] path.")
+    if configs:
+        config = load_config(configs[0], options, settings or ())
     else:
-        config = load_config(None, {"data.path": what}, options, settings or ())
+        config = load_config(None, {"data.path": one_or_more(what)}, options, settings or ())
     if config.data.path is None and config.stream.source not in pathless:
-        raise ConfigError(f"{what}: no data named. Add path = ... to its [data], or --set data.path=...")
+        raise ConfigError(f"{what[0]}: no data named. Add path = ... to its [data], or --set data.path=...")
     return config
 
 
@@ -59,7 +80,7 @@ def open_data(config: Config) -> tuple[Any, Config]:
     chosen = config.data.model_dump(exclude={"path", "scale", "pca"}, exclude_defaults=True)
     source = open_rows(config.data.path, **chosen)
     if config.data.columns is None and source.feature_names is not None:
-        data = config.data.model_copy(update={"columns": list(source.feature_names)})
+        data = config.data.model_copy(update={"columns": list(source.feature_names), "exclude": None})
         config = config.model_copy(update={"data": data})
     return source, config
 
@@ -85,6 +106,8 @@ def fit(
         str | None, typer.Option(help="full, tied, diag, spherical, or a structure of mclust such as VEV.")
     ] = None,
     columns: Columns = None,
+    exclude: Exclude = None,
+    header: Header = None,
     scale: Scale = None,
     pca: Pca = None,
     settings: Settings = None,
@@ -98,7 +121,7 @@ def fit(
     """
     config = configured(
         what, settings, model__n_components=components, model__covariance_type=covariance, output__dir=out,
-        data__columns=columns, data__scale=scale, data__pca=pca,
+        data__columns=columns, data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca,
     )  # fmt: skip
     document, _ = run_fit(config, fresh=fresh)
     if json:
@@ -138,8 +161,14 @@ def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any
 
             write_folder(Path(folder), gm, config, document, history)
             message(f"written: {folder}/model.safetensors, report.json, config.toml")
-            message(NEXT.format(folder, config.data.path))
+            message(NEXT.format(folder, words_of(config)))
     return document, gm
+
+
+def words_of(config: Config) -> str:
+    """The data of a config as words of a command."""
+    path = config.data.path
+    return shlex.join([path] if isinstance(path, str) else path or [])
 
 
 def rows_of(source: Any) -> str:

@@ -59,7 +59,7 @@ def selection_page(
         shown,
         gm.mixture_.impute(rows) if gaps else rows,
         title=f"K = {gm.n_components} of {config.select.k_min} to {config.select.k_max}, by {found.criterion.upper()}",
-        subtitle=f"{config.data.path}: {document['data']['rows']:,} rows of {ready.raw.n_features} features",
+        subtitle=f"{ready.raw.name}: {document['data']['rows']:,} rows of {ready.raw.n_features} features",
         best=best,
         elbow=found.elbow.get(found.table[best]["covariance_type"]),
         plane=history.plane,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from streamgmm.affine import Affine
-from streamgmm.cli.terminal import message
+from streamgmm.cli.terminal import as_option, message
 from streamgmm.config import Config, ConfigError
 from streamgmm.covariance import DIAG
 from streamgmm.mixture import Mixture
@@ -33,6 +33,7 @@ def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
         source = open_quietly(path, columns=columns, **options)
         if source.left_out:
             message(f"note: left out, because they are row labels: {_listed(list(source.left_out))}. {CHOOSE}")
+        _tell_notice(source)
         return source
     except NotNumbersError as error:
         if columns is not None or not error.numeric:
@@ -43,12 +44,20 @@ def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
             f"note: left out, because they hold no numbers: {_listed(error.other)}. Used: {_listed(error.numeric)}. "
             f"To choose yourself: --columns {_option(error.numeric)}"
         )
-        return open_quietly(path, columns=error.numeric, **options)
+        source = open_quietly(path, columns=error.numeric, **{**options, "exclude": None})
+        _tell_notice(source)
+        return source
+
+
+def _tell_notice(source: Source) -> None:
+    if source.notice:
+        words = source.notice.replace("header=False", "--no-header").replace("header=True", "--header")
+        message(f"note: {words}")
 
 
 def _option(names: list[str]) -> str:
     """Some names as --columns takes them."""
-    return shlex.quote(",".join(names[:3])) + ",..." * (len(names) > 3)
+    return shlex.quote(as_option(names[:3])) + ",..." * (len(names) > 3)
 
 
 def _listed(names: list[str]) -> str:

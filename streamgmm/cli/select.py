@@ -26,10 +26,11 @@ from streamgmm.cli.fit import (
     outcome,
     output_folder,
     rows_of,
+    words_of,
 )  # fmt: skip
 from streamgmm.cli.prepare import Prepared, prepare
 from streamgmm.cli.progress import FitProgress
-from streamgmm.cli.terminal import NOT_CONVERGED, Json, emit, message, table
+from streamgmm.cli.terminal import NOT_CONVERGED, Exclude, Header, Json, emit, message, table
 from streamgmm.config import Config, ConfigError
 from streamgmm.resident import Peak
 
@@ -53,6 +54,8 @@ def select(
     covariance: Kinds = None,
     criterion: Annotated[str | None, typer.Option(help="bic, aic, icl, heldout or cv.")] = None,
     columns: Columns = None,
+    exclude: Exclude = None,
+    header: Header = None,
     scale: Scale = None,
     pca: Pca = None,
     settings: Settings = None,
@@ -70,7 +73,7 @@ def select(
     config = configured(
         what, settings, select__k_min=k_min, select__k_max=k_max, select__covariance_types=covariance,
         select__criterion=criterion, output__dir=out or ("out/selected" if report else None), data__columns=columns,
-        data__scale=scale, data__pca=pca,
+        data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca,
     )  # fmt: skip
     check_out(proba)
     document = run_select(config, report=report, proba=proba)
@@ -153,7 +156,7 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
 
             selection_page(Path(str(folder)), config, document, found, history, gm, ready, findings)
         if folder is not None:
-            message(NEXT.format(folder, config.data.path))
+            message(NEXT.format(folder, words_of(config)))
     return document
 
 

@@ -11,8 +11,8 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from streamgmm.cli.fit import Columns, Folder, Settings, What, configured, estimator
-from streamgmm.cli.terminal import Json, emit, message
+from streamgmm.cli.fit import Columns, Folder, Settings, What, configured, estimator, words_of
+from streamgmm.cli.terminal import Header, Json, emit, message
 from streamgmm.cli.watch import Watch, jsonable_line, measured, summary
 from streamgmm.config import Config, ConfigError
 from streamgmm.errors import StreamGMMError
@@ -29,6 +29,7 @@ def stream(
     ] = None,
     half_life: Annotated[float | None, typer.Option(help="Rows after which a row counts half.")] = None,
     columns: Columns = None,
+    header: Header = None,
     settings: Settings = None,
     out: Folder = None,
     json: Json = False,
@@ -40,7 +41,8 @@ def stream(
     """
     config = configured(
         what, settings, pathless=("kafka", "redis", "synthetic"), model__n_components=components,
-        model__covariance_type=covariance, fit__half_life=half_life, data__columns=columns, output__dir=out,
+        model__covariance_type=covariance, fit__half_life=half_life, data__columns=columns, data__header=header,
+        output__dir=out,
     )  # fmt: skip
     document, interrupted = run_stream(config, fresh=fresh)
     if json:
@@ -54,6 +56,8 @@ def stream(
 def source_of(config: Config) -> str:
     """The kind of connector that [stream] source names, or that [data] path shows."""
     path = config.data.path or ""
+    if not isinstance(path, str):
+        raise ConfigError(f"{words_of(config)}: a stream is one file or folder. Give one.")
     if config.stream.source != "auto":
         return config.stream.source
     suffix = Path(path).suffix.lower()
@@ -80,7 +84,7 @@ def connector(config: Config) -> Any:
     text = {"format": one.format, "columns": data.columns, "width": one.width, "dead_letters": one.dead_letters}
     table_like = {"path": data.path, "columns": data.columns, "follow": one.follow}
     if kind == "lines":
-        return connect("lines", path=data.path, header=one.header, follow=one.follow, **text)
+        return connect("lines", path=data.path, header=data.header, follow=one.follow, **text)
     if kind in ("kafka", "redis") and not (one.servers and one.topic):
         raise ConfigError(f'[stream] source = "{kind}" needs servers and topic.')
     if kind == "redis":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
@@ -19,12 +22,54 @@ Out = Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help=".n
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Folder written by fit --out, or a model file.", show_default=False)
 ]
-Data = Annotated[str, typer.Argument(metavar="DATA", help="File, folder or URL of rows.", show_default=False)]
+Data = Annotated[
+    list[str],
+    typer.Argument(metavar="DATA...", help="File, folder, pattern or URL of rows; or several.", show_default=False),
+]
+Exclude = Annotated[
+    str | None, typer.Option("--exclude", metavar="A,B,...", help="Columns to leave out of those that hold numbers.")
+]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header", help="The first line of a CSV names the columns, or is data.", show_default=False
+    ),
+]
+
+
+def one_or_more(data: list[str]) -> str | list[str]:
+    """What `open_source` takes for the words of a command."""
+    return data[0] if len(data) == 1 else data
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """The names in A,B,...; a name that holds a comma stands between double quotes."""
+    return None if text is None else [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+
+
+def as_option(names: Iterable[str]) -> str:
+    """Names as `names_of` reads them."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(names)
+    return out.getvalue()
+
+
+def shown(text: str) -> str:
+    """Text as a terminal may have it: control characters, line ends and marks of direction are written as escapes."""
+    return "".join(map(_shown, text)) if not (text.isascii() and text.isprintable()) else text
+
+
+def _shown(mark: str) -> str:
+    acts = unicodedata.category(mark) in ("Cc", "Cs", "Zl", "Zp") or mark in _DIRECTION
+    return mark.encode("unicode_escape").decode() if acts else mark
+
+
+_DIRECTION = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
 
 
 def message(text: str) -> None:
     """A line for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
 
 
 def emit(document: Any) -> None:
@@ -39,6 +84,7 @@ def stderr_console() -> Console:
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A plain table, numbers to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
+    head = [shown(name) for name in head]
     widths = [max(len(str(line[i])) for line in [list(head), *cells]) for i in range(len(head))]
     lines = [head, *cells]
     return "\n".join("  ".join(str(c).rjust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
@@ -46,7 +92,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> str:
     """Names and values, one a line, aligned."""
-    pairs = [(name, _cell(value)) for name, value in pairs if value is not None]
+    pairs = [(shown(name), _cell(value)) for name, value in pairs if value is not None]
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs)
 
@@ -69,7 +115,7 @@ def _cell(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value)
+    return shown(str(value))
 
 
 def n_rows(count: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import typer
 from numpy.typing import NDArray
 
 from streamgmm._atomic import atomic_path
+from streamgmm.cli.terminal import shown
 
 FORMATS = (".npy", ".csv", ".parquet", ".zarr")
 
@@ -58,6 +60,17 @@ def _writer(out: str | None, columns: Sequence[str]) -> Any:
     return {".npy": _npy, ".csv": _csv, ".parquet": _parquet, ".zarr": _zarr}[Path(out).suffix](out, columns)
 
 
+def _header(columns: Sequence[str], *, escaped: bool) -> str:
+    """Names as a line of CSV; those that are no plain words, or that a spreadsheet would run, are quoted."""
+
+    def field(name: str) -> str:
+        name = shown(name) if escaped else name
+        plain = re.fullmatch(r"[^\s\",;=+@\-#|'][^\",;|\x00-\x1f\x7f-\x9f\u2028\u2029]*", name) and name == name.strip()
+        return name if plain else '"' + name.replace('"', '""') + '"'
+
+    return ",".join(map(field, columns))
+
+
 @contextmanager
 def _csv(out: str | None, columns: Sequence[str]) -> Iterator[Any]:
     with ExitStack() as stack:
@@ -65,7 +78,7 @@ def _csv(out: str | None, columns: Sequence[str]) -> Iterator[Any]:
             file: Any = sys.stdout
         else:
             file = stack.enter_context(stack.enter_context(atomic_path(out)).open("w", encoding="utf-8"))
-        file.write(",".join(columns) + "\n")
+        file.write(_header(columns, escaped=out is None and file.isatty()) + "\n")
 
         def write(part: NDArray[Any]) -> None:
             file.writelines(",".join(map(repr, row)) + "\n" for row in part.tolist())
