@@ -33,9 +33,7 @@ NEXT = "next: streamgmm report {0}   streamgmm inspect {0}   streamgmm predict {
 UNFINISHED = "not converged (exit code 3): allow more with --set max_iter=1000, or ask less with --set tol=1e-4"
 What = Annotated[
     list[str],
-    typer.Argument(
-        metavar="CONFIG.toml | DATA...", help="A config; or data: files, a folder, a pattern.", show_default=False
-    ),
+    typer.Argument(metavar="CONFIG.toml | DATA...", help="A config, or data.", show_default=False),
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any config key, such as fit.tol=1e-8.")

@@ -42,7 +42,7 @@ Kinds = Annotated[
     list[str] | None,
     typer.Option(
         "--covariance",
-        help="full, tied, diag, spherical, a structure such as VEV, or mclust for all; repeat for several.",
+        help="full, tied, diag, spherical, VEV or such, mclust (all); repeatable.",
     ),
 ]
 

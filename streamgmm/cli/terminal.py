@@ -26,14 +26,10 @@ Data = Annotated[
     list[str],
     typer.Argument(metavar="DATA...", help="File, folder, pattern or URL of rows; or several.", show_default=False),
 ]
-Exclude = Annotated[
-    str | None, typer.Option("--exclude", metavar="A,B,...", help="Columns to leave out of those that hold numbers.")
-]
+Exclude = Annotated[str | None, typer.Option("--exclude", metavar="A,B,...", help="Columns to leave out.")]
 Header = Annotated[
     bool | None,
-    typer.Option(
-        "--header/--no-header", help="The first line of a CSV names the columns, or is data.", show_default=False
-    ),
+    typer.Option("--header/--no-header", help="CSV: names in the first line.", show_default=False),
 ]
 
 
