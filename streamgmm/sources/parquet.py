@@ -15,6 +15,7 @@ import numpy as np
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Rows, RunSource, Weights
 from streamgmm.sources.labels import index_columns
+from streamgmm.sources.nested import Leaf, UnequalListsError, leaves, roots
 from streamgmm.sources.picking import check_weights, digest, weight_array
 from streamgmm.sources.runs import check_chunk_rows, default_chunk_rows
 from streamgmm.sources.stamps import Stamp, check_shape, check_stamp, stamp
@@ -47,6 +48,7 @@ class ParquetChunk(Chunk):
     columns: Columns
     name: str
     weight: Weights = field(repr=False)
+    nested: dict[str, Leaf] = field(repr=False, hash=False)
 
     def check(self) -> None:
         if self.group.stamp is not None:
@@ -54,7 +56,12 @@ class ParquetChunk(Chunk):
 
     def load(self) -> tuple[Rows, Weights]:
         self.check()
-        rows, weights = retried(self._read, self.name, self.index)
+        try:
+            rows, weights = retried(self._read, self.name, self.index)
+        except ChunkReadError as error:
+            if isinstance(error.__cause__, UnequalListsError):
+                raise ChunkReadError(self.name, self.index, str(error.__cause__)) from error.__cause__
+            raise
         check_shape(rows.shape, (self.n, len(self.columns.names)), self.name, self.index)
         if weights is not None:
             return rows, check_weights(weights, self.name, self.start, self.index)
@@ -62,7 +69,7 @@ class ParquetChunk(Chunk):
 
     def _read(self) -> tuple[Rows, Any]:
         pa = import_pyarrow(self.name)
-        group, wanted = self.group, list(self.columns.all)
+        group, wanted = self.group, roots(self.columns.all, self.nested)
         which = range(group.first, group.stop)
         with opened(group.path) as file:
             if self.arrow:
@@ -72,7 +79,7 @@ class ParquetChunk(Chunk):
                 reader = pa.parquet.ParquetFile(file, page_checksum_verification=True)
                 if self.n == group.end - group.start:
                     table = reader.read_row_groups(list(which), columns=wanted, use_threads=False)
-                    return arrow_rows(table, self.columns)
+                    return arrow_rows(table, self.columns, self.nested)
                 batches = reader.iter_batches(
                     batch_size=65_536, row_groups=list(which), columns=wanted, use_threads=False
                 )
@@ -86,7 +93,7 @@ class ParquetChunk(Chunk):
         for batch in batches:
             low, high = max(0, -at), min(batch.num_rows, self.n - at)
             if low < high:
-                part, weight = arrow_rows(batch.slice(low, high - low), self.columns)
+                part, weight = arrow_rows(batch.slice(low, high - low), self.columns, self.nested)
                 rows[at + low : at + high] = part
                 if weights is not None:
                     weights[at + low : at + high] = weight
@@ -117,19 +124,12 @@ class ParquetSource(RunSource):
         self.chunk_rows = None if chunk_rows is None else check_chunk_rows(chunk_rows)
         self.files = _files(path, kind)
         self.groups: list[Group] = []
-        schema: list[tuple[str, str | None, bool]] = []
-        labels: tuple[str, ...] = ()
-        for file in self.files:
-            found, marked = self._survey(file)
-            if not schema:
-                schema, labels, first = found, marked, file
-            elif set(found) != set(schema):  # columns are read by name, in any order
-                different = sorted({str(a[0]) for a in set(found) ^ set(schema)})
-                raise ValueError(
-                    f"{path}: expected the same columns in every file; {file} and {first} differ in "
-                    f"{', '.join(different) or 'their order'}. Rewrite them alike."
-                )
+        self.nested: dict[str, Leaf] = {}
+        surveyed = [self._survey(file) for file in self.files]
+        schema = _common(path, self.files, [found for found, _ in surveyed], columns)
+        labels = surveyed[0][1]
         self.columns = choose_columns(path, schema, columns, weight, labels)
+        self.nested = {name: leaf for name, leaf in self.nested.items() if name in self.columns.all}
         self.left_out = self.columns.left_out
         self.feature_names = self.columns.names
         self.n_features = len(self.columns.names)
@@ -153,17 +153,24 @@ class ParquetSource(RunSource):
                     # One column is enough to count rows, and costs little where batches are compressed.
                     narrow = arrow_reader(stream, [schema.names[0]]) if schema.names else reader
                     counts = [narrow.get_batch(i).num_rows for i in range(reader.num_record_batches)]
+                    parts = range(reader.num_record_batches)
+                    found = leaves(schema, lambda name: (reader.get_batch(i).column(name) for i in parts))
                 else:
                     metadata = pa.parquet.ParquetFile(stream, page_checksum_verification=True)
                     schema = metadata.schema_arrow
                     counts = [metadata.metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+                    found = leaves(
+                        schema,
+                        lambda name: (b.column(name) for b in metadata.iter_batches(batch_size=1024, columns=[name])),
+                    )
         except (pa.ArrowException, OSError) as error:
             reason = f"{file} is no whole {self.kind} file ({str(error).strip().rstrip('.')}). Restore or rewrite it."
             raise ChunkReadError(file, len(self.groups), reason) from error
         for i, count in enumerate(counts):
             self.groups.append(Group(file, mark, i, i + 1, row, row + count))
             row += count
-        return arrow_schema(schema), index_columns(schema)
+        self.nested |= {leaf.name: leaf for leaf in found if leaf.steps}
+        return arrow_schema([(leaf.name, leaf.kind) for leaf in found]), index_columns(schema)
 
     def _cut(self, max_rows: int | None) -> None:
         self.owners: list[Group] = []
@@ -178,7 +185,8 @@ class ParquetSource(RunSource):
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
         group = self.owners[index]
         skip, n, weight = start - group.start, stop - start, self.weights_of(start, stop)
-        return ParquetChunk(index, start, group, skip, n, self.kind == "arrow", self.columns, self.name, weight)
+        arrow = self.kind == "arrow"
+        return ParquetChunk(index, start, group, skip, n, arrow, self.columns, self.name, weight, self.nested)
 
     @property
     def chunk_bytes(self) -> int | None:
@@ -203,6 +211,37 @@ class ParquetSource(RunSource):
             "weight": self.columns.weight if self.weight is None else digest(self.weight),
             "runs": digest(np.array(self.runs, np.int64)),
         }
+
+
+_Schema = list[tuple[str, str | None, bool]]
+
+
+def _common(path: str, files: list[str], schemas: list[_Schema], columns: Any) -> _Schema:
+    """The schema of files whose columns are read by name, in any order and precision.
+
+    Columns that some files lack are left out where others are asked for by name.
+    """
+    by_name = [{name: (what, single) for name, what, single in schema} for schema in schemas]
+    named = isinstance(columns, (list, tuple)) and all(isinstance(name, str) for name in columns)
+    for file, found in zip(files[1:], by_name[1:], strict=True):
+        different = sorted(name for name in set(found) ^ set(by_name[0]) if not named or name in columns)
+        different += sorted(
+            name
+            for name in set(found) & set(by_name[0])
+            if found[name][0] != by_name[0][name][0] and (not named or name in columns)
+        )
+        if different:
+            raise ValueError(
+                f"{path}: expected the same columns in every file; {file} and {files[0]} differ in "
+                f"{', '.join(different)}. Rewrite them alike, or name those that all have, columns=[...]."
+            )
+    if len(schemas) == 1:
+        return schemas[0]
+    return [
+        (name, what, all(found[name][1] for found in by_name))
+        for name, what, _ in schemas[0]
+        if all(name in found for found in by_name)
+    ]
 
 
 def _join(groups: list[Group], wanted: int) -> list[Group]:

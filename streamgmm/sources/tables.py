@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
 from streamgmm.sources.labels import index_columns, row_labels
+from streamgmm.sources.nested import Leaf
 from streamgmm.sources.picking import Exclude, Pick, check_weights, digest, weight_array
 from streamgmm.sources.runs import cut_runs, even_runs, wanted_rows
 
@@ -139,8 +140,8 @@ def import_pyarrow(name: str) -> Any:
     return pyarrow
 
 
-def arrow_schema(schema: Any) -> list[tuple[str, str | None, bool]]:
-    """A pyarrow schema in the form `choose_columns` takes."""
+def arrow_schema(fields: Any) -> list[tuple[str, str | None, bool]]:
+    """A pyarrow schema, or pairs of name and type, in the form `choose_columns` takes."""
     import pyarrow.types as t
 
     def what(kind: Any) -> str | None:
@@ -152,15 +153,24 @@ def arrow_schema(schema: Any) -> list[tuple[str, str | None, bool]]:
             return "text"
         return str(kind)
 
-    return [(field.name, what(field.type), t.is_float32(field.type)) for field in schema]
+    pairs = [field if isinstance(field, tuple) else (field.name, field.type) for field in fields]
+    return [(name, what(kind), t.is_float32(kind)) for name, kind in pairs]
 
 
-def arrow_rows(table: Any, columns: Columns) -> tuple[Rows, NDArray[np.float64] | None]:
-    """Rows of a pyarrow table or record batch; nulls become NaN."""
+def arrow_rows(
+    table: Any, columns: Columns, nested: dict[str, Leaf] | None = None
+) -> tuple[Rows, NDArray[np.float64] | None]:
+    """Rows of a pyarrow table or record batch; nulls become NaN.
+
+    Parameters
+    ----------
+    nested : columns that lie inside others
+    """
     import pyarrow as pa
 
     def get(name: str) -> NDArray[Any]:
-        column = table.column(name)
+        leaf = (nested or {}).get(name)
+        column = table.column(name) if leaf is None else leaf.take(table.column(leaf.root))
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         wanted = pa.float32() if column.type == pa.float32() else pa.float64()
