@@ -132,16 +132,17 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
     giving_up: Stopping = never
     if settings.retire is nobody:
         settings = replace(settings, retire=hopeless)
-    if settings.survey is not None:
-        step = SampleStep.of(settings.survey, settings.maximize, settings.executor)
-        work = SAMPLE_WORK * min(1.0, DEAR / (settings.n_components * settings.n_features**2))
-        inner = int(np.clip(work * settings.survey.n_rows // len(settings.survey.rows), *INNER))
-        accelerator = Corrected(step, settings.tol, accelerator, inner)
-        if settings.survey.complete and not cheap(
-            len(settings.survey.rows), settings.n_components, settings.n_features
-        ):
+    sample = settings.survey
+    if sample is not None:
+        step = SampleStep.of(sample, settings.maximize, settings.executor)
+        size = settings.n_components * settings.n_features**2
+        if sample.complete and not cheap(len(sample.rows), settings.n_components, settings.n_features):
             accelerator = Local(step.source, settings.executor, settings.maximize, settings.tol)
             giving_up = fruitless(FRUITLESS, settings.tol)
+        elif not sample.complete or size <= DEAR:  # beyond, a step on a sample of all rows costs as much as a pass
+            work = SAMPLE_WORK * min(1.0, DEAR / size)
+            inner = int(np.clip(work * sample.n_rows // len(sample.rows), *INNER))
+            accelerator = Corrected(step, settings.tol, accelerator, inner)
     return (Stage(Exact(), replace(update(settings, accelerator=accelerator), giving_up=giving_up)),)
 
 

@@ -35,6 +35,8 @@ not see say that it gets worse, and full readings begin while there is something
 """
 OVERSAMPLING = 2
 """First models drawn for each start that was asked for: on the sample they are cheap."""
+WIDE = 1e5
+"""Components x features^2 above which it is one: each of them costs much."""
 GROWN = 3
 """One of so many starts is grown (see `growing`), where there is more than one."""
 HOLD = 5
@@ -180,12 +182,16 @@ def draw(
     """
     kinds = DIVERSE.get(init, (init,))
     if oversampling is None:
-        oversampling = OVERSAMPLING if cheap(len(survey.rows), K, survey.rows.shape[1]) else 1
+        oversampling = _oversampling(*survey.rows.shape, K)
     if n_init == 1:
         oversampling *= len(kinds)
     chosen = [kinds[i % len(kinds)] for i in range(oversampling * n_init)]
     starts = [prepared(survey, K, family, init=kind, rng=rng, reg_covar=reg_covar) for kind in chosen]
     return list(zip(chosen[but:], made(starts[but:], threads=threads), strict=True))
+
+
+def _oversampling(m: int, D: int, K: int) -> int:
+    return OVERSAMPLING if cheap(m, K, D) and K * D**2 <= WIDE else 1
 
 
 def chains(
@@ -240,7 +246,7 @@ def search(
     m, D = survey.rows.shape
     dear = not cheap(m, K, D)
     alone: list[Start] = []
-    ways = len(DIVERSE.get(init, (init,)))
+    known = _oversampling(m, D, K) * len(DIVERSE.get(init, (init,)))
     nested, followed = survey.among(sample_rows(K, D, rich=False)), ground.complete and m * K * D**2 <= FOLLOWED
     if n_init > 1 and not dear and not (followed and nested is survey):
         # A race drops late winners, so it may not drop what a single start would have come to.
@@ -260,7 +266,7 @@ def search(
             replace(survey, rows=part.rows, weight=part.weight) if dear else survey, K, family, init=init,
             n_init=n_init - n_grown if dear else n_init, rng=rng, reg_covar=maximize.reg_covar,
             oversampling=1 if dear else None, threads=threads,
-            but=ways * OVERSAMPLING if alone and nested is survey else 0,
+            but=known if alone and nested is survey else 0,
         )  # fmt: skip
         grown = chains(ground, (K,), family, n=n_grown, rng=rng, maximize=maximize, executor=executor)
         first = [("grown", found[K]) for found in grown if K in found] + drawn

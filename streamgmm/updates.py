@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from streamgmm.accelerate import Accelerator
 from streamgmm.candidates import Candidate, Memory, Retire, Totals, nobody, running
 from streamgmm.covariance import Covariance
+from streamgmm.covariance.triangular import Triangular
 from streamgmm.em import CollapsedError, Models, Step, bound, m_step, objective
 from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate
@@ -69,6 +70,9 @@ class Maximize:
         """
         if self.reg_covar == 0.0:
             return value
+        if isinstance(model.family, Triangular):
+            inverse = np.sum(model.precisions_cholesky**2, axis=(-2, -1))
+            return value - 0.5 * self.reg_covar * float(np.sum(share * inverse))
         # tr(inverse) through the family's own scatter of one row a component, one unit from the mean in each feature.
         D = model.n_features
         unit = sum(model.family.between(share, np.broadcast_to(one, model.means.shape)) for one in np.eye(D))
