@@ -182,7 +182,7 @@ def draw(
     """
     kinds = DIVERSE.get(init, (init,))
     if oversampling is None:
-        oversampling = _oversampling(*survey.rows.shape, K)
+        oversampling = _oversampling(survey.rows.shape[0], survey.rows.shape[1], K)
     if n_init == 1:
         oversampling *= len(kinds)
     chosen = [kinds[i % len(kinds)] for i in range(oversampling * n_init)]
