@@ -43,10 +43,8 @@ Folder = Annotated[
 ]
 
 
-Columns = Annotated[
-    str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use; by default all that hold numbers.")
-]
-Scale = Annotated[bool | None, typer.Option("--scale", help="Scale features to deviation 1 first.")]
+Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use (all numeric).")]
+Scale = Annotated[bool | None, typer.Option("--scale", help="Scale to deviation 1 first.")]
 Pca = Annotated[str | None, typer.Option("--pca", metavar="N", help="Fit N principal components (0.9: 90 %).")]
 
 
