@@ -99,3 +99,16 @@ def test_the_command_line_takes_them_too(tmp_path, capsys):
         main(["data", "check", str(path), "--json"])
     assert end.value.code == 0
     assert list(json.loads(capsys.readouterr().out)["min"]) == ["e_0", "e_1", "e_2"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather"])
+def test_folders_as_jobs_write_them(suffix, tmp_path):
+    folder = tmp_path / "f"
+    folder.mkdir()
+    for i in range(2):
+        write(pa.table({"a": X[:, 0], "b": X[:, 1] + i}), tmp_path / f"t{suffix}").rename(folder / f"00000{i}_0")
+    for name in ("_SUCCESS", "_metadata", ".part.crc", "README.txt", "LICENSE"):
+        (folder / name).write_text("made by the nightly job")
+    source = sg.open_source(folder)
+    assert source.feature_names == ("a", "b")
+    np.testing.assert_array_equal(read(source), np.r_[X[:, :2], X[:, :2] + [0, 1]])

@@ -353,7 +353,7 @@ def test_dask_weights():
         open_source(x, weight=w[1:])
     with pytest.raises(ValueError, match="10 partitions but 4"):
         open_source(x[keep], weight=w[w > 0])
-    with pytest.raises(ValueError, match="one weight for each row"):
+    with pytest.raises(ValueError, match="one number for each row"):
         read(open_source(x[keep], weight=w.rechunk(100)))
 
 

@@ -41,10 +41,26 @@ def files_like(pattern: str) -> list[str]:
     return found
 
 
+MAGIC = {b"\x93NUMPY": "npy", b"PAR1": "parquet", b"ARROW1": "arrow", b"\x89HDF": "hdf5"}
+"""What files of a format begin with."""
+
+_NOTES = ("readme", "license", "licence", "changelog")
+
+
+def by_magic(path: Path) -> str | None:
+    """The format of a file whose name has no suffix, by its first bytes; None where they tell none."""
+    if path.suffix or not path.is_file():
+        return None
+    with open(path, "rb") as stream:
+        head = stream.read(8)
+    return next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
+
+
 def files_in(folder: str, kinds: dict[str, str]) -> list[tuple[str, str]]:
     """The files below a folder whose suffix is in `kinds`, in the order of their paths, and their kinds.
 
-    Names with "." or "_" in front are passed over, as are files of other kinds. A Zarr store counts as one file.
+    A name without a suffix counts by its first bytes. Names with "." or "_" in front are passed over, as are notes
+    (README.txt) and files of other kinds. A Zarr store counts as one file.
 
     Raises
     ------
@@ -54,8 +70,9 @@ def files_in(folder: str, kinds: dict[str, str]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for path in sorted(Path(folder).iterdir()):
         kind = kinds.get(path.suffix.lower())
-        if path.name.startswith((".", "_")):
+        if path.name.startswith((".", "_")) or (path.is_file() and path.stem.lower() in _NOTES):
             continue
+        kind = kind or by_magic(path)
         if path.is_dir() and not (kind == "zarr" or (path / "zarr.json").exists() or (path / ".zarray").exists()):
             found += files_in(str(path), kinds)
         elif path.is_dir():

@@ -13,7 +13,7 @@ import numpy as np
 from streamgmm.masked import unmasked
 from streamgmm.sources.array import ArraySource
 from streamgmm.sources.base import Source
-from streamgmm.sources.files import are_paths, files_in, files_like, open_files
+from streamgmm.sources.files import MAGIC, are_paths, files_in, files_like, open_files
 from streamgmm.sources.labels import tell_of
 from streamgmm.sources.picking import Exclude
 from streamgmm.sources.unreadable import refuse_unreadable
@@ -36,7 +36,6 @@ _SUFFIXES = {
     ".hdf": "hdf5",
     ".nc": "hdf5",
 }
-_MAGIC = {b"\x93NUMPY": "npy", b"PAR1": "parquet", b"ARROW1": "arrow", b"\x89HDF": "hdf5"}
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, Zstandard
 
 
@@ -240,7 +239,7 @@ def _kind_of(file: str, remote: bool) -> str:
         return inside.pop() if len(inside) == 1 and inside <= {"parquet", "arrow"} else "files"
     with open(file, "rb") as stream:
         head = stream.read(8)
-    for magic, name in _MAGIC.items():
+    for magic, name in MAGIC.items():
         if head.startswith(magic):
             return name
     if head.startswith(b"CDF"):

@@ -14,6 +14,7 @@ import numpy as np
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Rows, RunSource, Weights
+from streamgmm.sources.files import by_magic
 from streamgmm.sources.labels import index_columns
 from streamgmm.sources.nested import Leaf, UnequalListsError, leaves, roots
 from streamgmm.sources.picking import check_weights, digest, weight_array
@@ -263,7 +264,8 @@ def _files(path: str, kind: str) -> list[str]:
     found = sorted(
         str(file)
         for file in Path(path).rglob("*")
-        if file.suffix in endings and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+        if (file.suffix.lower() in endings or by_magic(file) == kind)
+        and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
     )
     if not found:
         raise ValueError(f"{path}: expected {kind} files in this folder; there is none.")
