@@ -158,7 +158,7 @@ def records(text: str, dialect: Dialect, *, whole: bool = True, line: int = 1) -
         last = end == len(text)
         if last and not whole and not found[2]:
             return
-        if '"' in pending and _unfinished(pending, dialect) and not last:
+        if '"' in pending and _unfinished(pending, dialect) and not (last and whole):
             pending += found[2]
             continue
         yield Record(first, start, end, [field.strip() for field in fields_of(pending, dialect.delimiter)])
@@ -196,7 +196,7 @@ def _kind(values: Sequence[str], delimiter: str, decimal: str) -> tuple[str, str
     present = [value for value in values if value.lower() not in _MISSING]
     if not present:
         return ("empty" if values else "number"), None
-    if all(value.lower() in _TRUTH for value in present):
+    if sum(value.lower() in _TRUTH for value in present) >= _MOSTLY * len(present):
         return "truth", None
     other = "." if decimal == "," else ","
     grouped = [value for value in present if _GROUPED[decimal].fullmatch(value)]

@@ -455,3 +455,50 @@ def test_kafka_without_the_topic_says_so(broker):
 
     with pytest.raises(sg.StreamGMMError, match="Kafka topic"):
         next(Kafka(broker[1], "bad topic name!", idle=0.5).open(None))
+
+
+TEXTS = {
+    "bars": "a|b\n1|2.5\n3|-4\n",
+    "blanks": "a b\n1 2.5\n3   -4\n",
+    "no header": "1\t2.5\n3\t-4\n",
+    "comments": "# made by x\na,b\n1,2.5\n# more\n3,-4\n",
+    "names in a comment": "# a b\n1 2.5\n3 -4\n",
+    "carriage returns": "a,b\r1,2.5\r3,-4\r",
+    "both": "a,b\r\n1,2.5\r\n\r\n3,-4\r\n",
+    "at the end": "a,b,\n1,2.5,\n3,-4,\n",
+    "decimal commas": "a;b\n1,0;2,5\n3,0;-4\n",
+    "thousands": 'a,b\n"1",2.5\n"3",-4\n',
+    "numbers as names": "0,1\n1.0,2.5\n3.0,-4.0\n",
+    "line ends in quotes": 'a,note,b\n1,"x\ny",2.5\n3,"1,2\r\n3",-4\n',
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("block", [1 << 20, 5])
+def test_text_is_read_as_fits_read_it(tmp_path, monkeypatch, kind, block):
+    if kind not in ("names in a comment", "numbers as names"):  # they are known by what follows
+        monkeypatch.setattr("streamgmm.stream.connectors.lines._BLOCK", max(block, len(TEXTS[kind]) // 2 + 1))
+    path = tmp_path / "x.csv"
+    path.write_bytes(TEXTS[kind].encode())
+    batches = read(Lines(path))
+    np.testing.assert_array_equal(stack(batches), [[1, 2.5], [3, -4]])
+    assert sum(batch.rejected for batch in batches) == 0 and batches[-1].end == len(TEXTS[kind])
+
+
+def test_what_fields_mean_in_a_stream():
+    parser = Parser("csv", header=None)
+    rows, bad = parser.parse([b"a,b", b'"1,234.5",True', b'"12",False'])
+    np.testing.assert_array_equal(rows, [[1234.5, 1], [12, 0]])
+    rows, bad = parser.parse([b'"3",maybe', b'"1,000,000",false', b'"1,2",True'])
+    np.testing.assert_array_equal(rows, [[1e6, 0]])
+    assert [line for line, _ in bad] == [b'"3",maybe', b'"1,2",True']
+
+
+def test_quoted_line_ends_wherever_a_block_ends(tmp_path, monkeypatch):
+    path = tmp_path / "x.csv"
+    text = "a,note,b\n" + "".join(f'{i},"two\nlines, and ""more""",{i}.5\n' for i in range(50))
+    path.write_text(text)
+    for block in range(200, 240):
+        monkeypatch.setattr("streamgmm.stream.connectors.lines._BLOCK", block)
+        rows = stack(read(Lines(path)))
+        np.testing.assert_array_equal(rows, [[i, i + 0.5] for i in range(50)])

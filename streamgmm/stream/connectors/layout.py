@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
-from streamgmm.delimited import delimiter_of, fields_of
+from streamgmm.delimited import Head, column_kinds, sniff
 from streamgmm.sources.labels import are_labels, row_labels, tell_left_out, told_apart
 
 __all__ = ["Layout", "layout_of_csv", "layout_of_json"]
 
 log = logging.getLogger("streamgmm.stream")
+_NUMBERS = ("number", "grouped", "truth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,12 @@ class Layout:
         CSV: where they stand in a line of `n_fields`; None: all of them.
     n_fields : int
         CSV: fields of a line.
-    delimiter : str
+    delimiter, decimal : str
         CSV.
+    comment : bool
+        CSV: lines that begin with # are no records.
+    kinds : tuple of str
+        CSV: how the numbers are written, see `streamgmm.delimited.number_of`; plainly where there are none.
     """
 
     format: str
@@ -42,6 +47,9 @@ class Layout:
     places: tuple[int, ...] | None = None
     n_fields: int = 0
     delimiter: str = ","
+    decimal: str = "."
+    comment: bool = False
+    kinds: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """As JSON keeps it; `of` is the inverse."""
@@ -91,65 +99,62 @@ def layout_of_csv(
     Parameters
     ----------
     header : bool or None
-        None: the first line is a header if none of its fields is a number.
+        None: the first line is a header where its fields differ in kind from those below.
 
     Raises
     ------
     ValueError
         Where the header lacks one of `columns`.
     """
-    texts = [line.decode("utf-8", "replace") for line in lines]
-    delimiter = delimiter_of(texts[0])
-    first = fields_of(texts[0], delimiter)
-    if header is None:
-        header = any(first) and not any(_reads_as_number(field) for field in first)
-    if not header:
+    texts = [line.decode("utf-8", "replace").lstrip("\ufeff") for line in lines]
+    head = sniff("\n".join(texts), header=header)
+    if head is None:
+        return None, 0
+    before = accumulate((len(text) + 1 for text in texts), initial=0)
+    heads = sum(at < head.first for at in before) if head.body else len(texts)
+    rows = [record.fields for record in head.body if len(record.fields) == head.n_fields]
+    kinds = [kind for kind, _ in column_kinds(rows, head.n_fields, head.dialect)]
+    if head.notice:
+        log.warning("the stream: %s", head.notice)
+    if head.names is None:
         width = width or (None if columns is None else len(columns))
-        for text in texts if width is None else ():
-            fields = fields_of(text, delimiter)
-            if all(_reads_as_number(field) for field in fields):
-                width = len(fields)
-                break
-        layout = None if width is None else Layout("csv", width, columns, None, width, delimiter)
-        return layout, 0
-    names = told_apart([name.lstrip("\ufeff").strip() for name in first])
+        if width is None and rows and all(kind in _NUMBERS for kind in kinds):
+            width = head.n_fields
+        if width is None:
+            return None, 0
+        return _layout(head, width, columns, None, kinds if width == head.n_fields else ["number"] * width), heads
+    names = told_apart([name.strip() for name in head.names])
     if columns is not None:
         absent = [name for name in columns if name not in names]
         if absent:
             raise ValueError(f"The header has no column {', '.join(absent)}; it has {', '.join(names)}.")
         places = tuple(names.index(name) for name in columns)
-        return Layout("csv", len(places), columns, places, len(names), delimiter), 1
-    for text in texts[1:]:
-        fields = fields_of(text, delimiter)
-        # An empty field may be a number that is missing: it decides nothing.
-        if len(fields) == len(names) and any(map(_reads_as_number, fields)):
-            places = tuple(i for i, field in enumerate(fields) if not field.strip() or _reads_as_number(field))
-            labels = row_labels(names, (), lambda name: are_labels(_column(texts[1:], names, name, delimiter)))
-            if all(names[i] in labels for i in places):
-                continue
-            _tell_left_out([name for i, name in enumerate(names) if i not in places and name not in labels])
-            tell_left_out("the stream", labels)
-            places = tuple(i for i in places if names[i] not in labels)
-            kept = tuple(names[i] for i in places)
-            return Layout("csv", len(places), kept, places, len(names), delimiter), 1
-    return None, 1
+        return _layout(head, len(places), columns, places, [kinds[i] if kinds else "number" for i in places]), heads
+    # A column without a value yet may be one of numbers, unless it has no name: a delimiter at the end of the lines.
+    able = [i for i, kind in enumerate(kinds) if kind in _NUMBERS or (kind == "empty" and head.names[i])]
+    labels = row_labels(names, (), lambda name: are_labels([row[names.index(name)] for row in rows]))
+    places = tuple(i for i in able if names[i] not in labels)
+    if not any(kinds[i] in _NUMBERS for i in places) or not rows:
+        return None, heads
+    other = [name for i, name in enumerate(names) if i not in able and name not in labels and kinds[i] != "empty"]
+    _tell_left_out(other)
+    tell_left_out("the stream", labels)
+    kept = tuple(names[i] for i in places)
+    return _layout(head, len(places), kept, places, [kinds[i] for i in places]), heads
 
 
-def _column(texts: Sequence[str], names: list[str], name: str, delimiter: str) -> list[str]:
-    """The fields of one column in the lines that are whole."""
-    lines = [fields_of(text, delimiter) for text in texts]
-    return [fields[names.index(name)] for fields in lines if len(fields) == len(names)]
+def _layout(
+    head: Head, width: int, columns: tuple[str, ...] | None, places: tuple[int, ...] | None, kinds: Sequence[str]
+) -> Layout:
+    dialect = head.dialect
+    n_fields = width if places is None else head.n_fields
+    return Layout(
+        "csv", width, columns, places, n_fields, dialect.delimiter, dialect.decimal, dialect.comment, tuple(kinds)
+    )
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _reads_as_number(field: str) -> bool:
-    try:
-        return not math.isnan(float(field))
-    except ValueError:
-        return False
 
 
 def _tell_left_out(names: Sequence[str]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import IO, Any
 
+from streamgmm.delimited import Dialect, records
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
 from streamgmm.stream.connectors import Source
 from streamgmm.stream.connectors.parse import Parser
@@ -95,7 +98,7 @@ class Lines(Source):
                 time.sleep(self.poll)
                 continue
             rest += block
-            cut = rest.rfind(b"\n") + 1 if block else len(rest)
+            cut = self._whole(rest) if block else len(rest)
             if not cut and len(rest) > MAX_LINE:
                 cut = len(rest)
             if cut:
@@ -111,7 +114,7 @@ class Lines(Source):
 
     def going_on(self, position: Position) -> None:
         around = self._at(int(position) - 1, 2)
-        if around and around[:1] != b"\n" and around[1:] not in (b"", b"\n", b"\r"):
+        if around and around[:1] not in (b"\n", b"\r") and around[1:] not in (b"", b"\n", b"\r"):
             raise StreamPositionError(
                 f"{self.path}: its last line had no end when it was read, up to byte {position}, and has grown since: "
                 "half of it was learnt. Begin with a new snapshot, and read files that grow with follow=True, which "
@@ -125,6 +128,22 @@ class Lines(Source):
         with open(self.path, "rb") as file:
             file.seek(max(0, first))
             return file.read(n)
+
+    def _whole(self, text: bytes) -> int:
+        """Bytes of the records that have ended; a last carriage return may be half of a line end."""
+        cut = max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
+        return self._ends(text[:cut])[-1] if cut and self.parser.is_quoted(text) else cut
+
+    def _ends(self, text: bytes) -> list[int]:
+        """Where each record of a CSV with quotes ends, 0 first: a line end between quotes is none of a record."""
+        dialect = Dialect(self.parser.delimiter(text), quoted=True)
+        return [0, *(record.end for record in records(text.decode("latin-1"), dialect, whole=False))]
+
+    def _lines(self, text: bytes) -> list[bytes]:
+        if self.parser.is_quoted(text):
+            ends = self._ends(text)
+            return [text[low:high] for low, high in pairwise([*ends, len(text)])]
+        return re.split(rb"\r\n?|\n", text) if b"\r" in text else text.split(b"\n")
 
     def close(self) -> None:
         if self._file is not None and self._file is not sys.stdin.buffer:
@@ -152,7 +171,7 @@ class Lines(Source):
             left -= len(block)
 
     def _batch(self, text: bytes, at: int) -> Batch:
-        lines = text.split(b"\n")
+        lines = self._lines(text)
         long = [line for line in lines if len(line) > MAX_LINE]
         if long:
             lines = [line for line in lines if len(line) <= MAX_LINE]

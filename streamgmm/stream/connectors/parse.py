@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.delimited import fields_of
+from streamgmm.delimited import BLANKS, fields_of, number_of, sniff
 from streamgmm.stream.connectors.layout import Layout, layout_of_csv, layout_of_json
 
 __all__ = ["FORMATS", "Bad", "Parser"]
@@ -28,8 +29,8 @@ class Parser:
     Parameters
     ----------
     format : {"auto", "ndjson", "csv"}
-        NDJSON: an array of numbers, or an object, per line. CSV: numbers and commas (or semicolons, or tabs). "auto"
-        tells them apart by the first lines.
+        NDJSON: an array of numbers, or an object, per line. CSV: numbers and commas (or semicolons, tabs, bars,
+        blanks). "auto" tells them apart by the first lines.
     columns : sequence of str, optional
         Keys of the objects, or names in the CSV's header, in order. None takes what the first record holds of numbers:
         keys sorted, columns as they stand.
@@ -58,6 +59,19 @@ class Parser:
         self.layout: Layout | None = None
         self._heads: list[bytes] = []
 
+    def is_quoted(self, text: bytes) -> bool:
+        """Whether this is CSV with fields between quotes, in which a line end need not end a record."""
+        if b'"' not in text or self.format == "ndjson":
+            return False
+        return self.format == "csv" or not _has_json(re.split(rb"\s*[\r\n]\s*", text.lstrip(), maxsplit=_A_LOOK))
+
+    def delimiter(self, text: bytes) -> str:
+        """What separates the fields of a CSV."""
+        if self.layout is not None:
+            return self.layout.delimiter
+        head = sniff(text[:65_536].decode("latin-1"), whole=False, header=self.header)
+        return "," if head is None else head.dialect.delimiter
+
     def parse(self, lines: Sequence[bytes]) -> tuple[Array, list[Bad]]:
         """Rows of the good lines (n, width), in order, and the bad lines. Blank lines are neither.
 
@@ -66,12 +80,14 @@ class Parser:
         ValueError
             Where a header lacks a column that was asked for.
         """
-        lines = [line for line in map(bytes.strip, lines) if line]
+        lines = [line.strip(b" \r\n") for line in lines if line.strip()]
         if self.layout is None and lines:
             lines = self._learn(lines)
         if self.layout is None:
             return np.empty((0, 0)), [(line, self._reason(line)) for line in lines]
         layout = self.layout
+        if layout.comment:
+            lines = [line for line in lines if not line.lstrip().startswith(b"#")]
         if lines:
             rows = _quick(layout, lines)
             if rows is not None:
@@ -88,7 +104,7 @@ class Parser:
     def _learn(self, lines: list[bytes]) -> list[bytes]:
         """Take the layout from the first lines; those that are no header."""
         if self.format == "auto":
-            self.format = "ndjson" if any(line[:1] in b"[{" for line in lines[:_A_LOOK]) else "csv"
+            self.format = "ndjson" if _has_json(lines) else "csv"
         if self.format == "ndjson":
             self.layout = layout_of_json(lines, self.columns, self.width)
             return lines
@@ -105,6 +121,11 @@ class Parser:
         except (ValueError, RecursionError) as error:
             return str(error)[:200]
         return f"expected numbers, found {len(values)}"
+
+
+def _has_json(lines: Sequence[bytes]) -> bool:
+    """Whether one of the first lines begins as an array or an object does."""
+    return any(line[:1] in (b"[", b"{") for line in lines[:_A_LOOK])
 
 
 def _row(layout: Layout, line: bytes) -> list[float]:
@@ -171,7 +192,13 @@ def _number(value: object) -> float:
 def _csv_rows(layout: Layout, lines: list[bytes]) -> Array:
     if any(b"_" in line or b'"' in line for line in lines):
         raise ValueError("digits with underscores, or quotes")
-    mark = layout.delimiter.encode()
+    if any(kind in ("grouped", "truth") for kind in layout.kinds):
+        raise ValueError("not written plainly")
+    if layout.decimal == ",":
+        if any(b"." in line for line in lines):
+            raise ValueError("perhaps thousands")
+        lines = [line.replace(b",", b".") for line in lines]
+    mark = None if layout.delimiter == BLANKS else layout.delimiter.encode()
     split = [line.split(mark) for line in lines]
     if layout.places is None:
         return np.array([list(map(float, fields)) for fields in split])
@@ -180,12 +207,24 @@ def _csv_rows(layout: Layout, lines: list[bytes]) -> Array:
     return np.array([[float(fields[i]) for i in layout.places] for fields in split])
 
 
+def _written(field: str, decimal: str, kind: str) -> float:
+    value = number_of(field, decimal, kind)
+    if value is None:
+        raise ValueError(f"not a number: {field!r}")
+    return value
+
+
 def _csv_row(layout: Layout, line: bytes) -> list[float]:
     fields = fields_of(line.decode("utf-8", "replace"), layout.delimiter)
     if layout.places is not None:
         if len(fields) != layout.n_fields:
             raise ValueError(f"expected {layout.n_fields} fields, found {len(fields)}")
         fields = [fields[i] for i in layout.places]
+    kinds = layout.kinds or ("number",) * len(fields)
+    if layout.decimal != "." or any(kind in ("grouped", "truth") for kind in kinds):
+        if len(fields) != len(kinds):
+            raise ValueError(f"expected {len(kinds)} numbers, found {len(fields)}")
+        return [_written(field, layout.decimal, kind) for field, kind in zip(fields, kinds, strict=True)]
     if any("_" in field for field in fields):
         raise ValueError("digits with underscores are not numbers here")
     try:
