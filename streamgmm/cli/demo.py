@@ -12,11 +12,11 @@ from streamgmm.cli.terminal import Json, emit, message
 from streamgmm.config import load_config
 
 QUICKSTART = {
-    "model.n_components": 20,
+    "model.n_components": 8,
     "model.covariance_type": "full",
     "model.reg_covar": 1e-6,
-    "fit.tol": 1e-4,
-    "fit.max_iter": 20,
+    "fit.tol": 1e-3,
+    "fit.max_iter": 8,
     "fit.init_params": "kmeans",
     "fit.random_state": 0,
     "compute.memory_limit": "64MB",
@@ -30,7 +30,7 @@ def demo(
 ) -> None:
     """Fit all 8x8 patches of two photographs in half their memory.
 
-    Cuts 531,720 grey patches (63 features, float32) into a Zarr store of 134 MB and fits 20 Gaussians with full
+    Cuts 531,720 grey patches (63 features, float32) into a Zarr store of 134 MB and fits 8 Gaussians with full
     covariances under a memory limit of 64 MB.
     """
     from streamgmm.cli.fit import run_fit, summary
