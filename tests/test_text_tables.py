@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import streamgmm as sg
+from streamgmm.cli.app import run
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.tables import NotNumbersError
 
@@ -193,6 +194,17 @@ def test_one_odd_field_is_an_error_with_a_remedy_that_works(tmp_path):
     assert rows_of(sg.open_source(tmp_path / "t.csv"))[59, 1] == 3750
 
 
+def test_comments_that_only_come_further_down(tmp_path):
+    lines = ["a,b", *["1.5,2.5"] * 30_000, "# restart", "3,4", *["1.5,2.5"] * 500, "5,Ex"]
+    write(tmp_path / "t.csv", "\n".join(lines[:-1]))
+    assert len(rows_of(sg.open_source(tmp_path / "t.csv"))) == 30_501
+    assert sg.open_source(tmp_path / "t.csv", chunk_rows=1000).n_rows == 30_501
+    assert len(rows_of(sg.open_source(tmp_path / "t.csv", chunk_rows=1000))) == 30_501
+    write(tmp_path / "t.csv", "\n".join(lines))
+    with pytest.raises(ChunkReadError, match=f"line {len(lines)}, column 'b': expected a number, found 'Ex'"):
+        rows_of(sg.open_source(tmp_path / "t.csv"))
+
+
 def test_lines_of_errors_are_counted_as_editors_do(tmp_path, monkeypatch):
     monkeypatch.setattr("streamgmm.sources.csv.CHUNK_BYTES", 100)
     for end in ("\n", "\r\n", "\r"):
@@ -264,3 +276,86 @@ def test_no_notice_without_a_doubt(tmp_path, caplog):
         sg.open_source(write(tmp_path / "t.csv", HEADED))
         sg.open_source(write(tmp_path / "u.csv", "\n".join(ROWS)))
     assert not caplog.text
+
+
+# Command line ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        code = run(list(map(str, words)))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.mark.parametrize("kind", ["carriage returns", "bars", "runs of blanks", "decimal commas", "comments between"])
+def test_a_fit_of_every_dialect(cli, tmp_path, kind):
+    write(tmp_path / "t.csv", SAME[kind])
+    assert cli("fit", "t.csv", "-k", 1, "--out", "m")[0] == 0
+    gm = sg.load("m")
+    assert gm.report_["rows"] == 100 and list(gm.feature_names_in_) == ["a", "b", "c"]
+    np.testing.assert_allclose(gm.means_[0], X.mean(0), rtol=0, atol=1e-12)
+
+
+def test_headers_are_told_and_chosen(cli, tmp_path):
+    pd.DataFrame(X).to_csv(tmp_path / "t.csv", index=False)
+    err = cli("data", "check", "t.csv")[2]
+    assert "was taken for the names of the columns; if it is data: --no-header" in err
+    code, out, err = cli("data", "check", "t.csv", "--no-header")
+    assert code == 0 and "101" in out and "was taken" not in err and "--no-header" in err
+    assert cli("fit", "t.csv", "-k", 1, "--no-header", "--out", "m")[0] == 0
+    assert sg.load("m").report_["rows"] == 101
+    (tmp_path / "c.toml").write_text('[data]\npath = "t.csv"\nheader = false\n')
+    assert cli("fit", "c.toml", "--out", "n")[0] == 0
+    assert sg.load("n").report_["rows"] == 101
+
+
+def test_exclude_at_the_command_line(cli, tmp_path):
+    lines = ["a,note,b", *(f"{a},x,{b}" for a, b in X[:, :2].tolist())]
+    lines[60] = "1.5,x,Ex"
+    write(tmp_path / "t.csv", "\n".join(lines))
+    code, _, err = cli("fit", "t.csv", "-k", 1)
+    assert code == 1 and "line 61, column 'b': expected a number, found 'Ex'" in err and "--exclude b" in err
+    assert cli("fit", "t.csv", "-k", 1, "--exclude", "b", "--out", "m")[0] == 0
+    assert list(sg.load("m").feature_names_in_) == ["a"]
+    code, _, err = cli("fit", "t.csv", "-k", 1, "--exclude", "c")
+    assert code == 1 and "there is no column 'c'" in err
+    assert cli("fit", "t.csv", "-k", 1, "--set", 'exclude=["b", "note"]')[0] == 0
+
+
+HOSTILE = ("price, CHF", "=1+1\nx", "+a", "-b", "@c", 'd"q"', "\x1b[31mred", "e\u202etxt", "f\u2028g", "plain", "a b")
+
+
+def test_names_that_would_act_are_shown_and_quoted(cli, tmp_path):
+    import csv
+    import io
+
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(200, len(HOSTILE))), columns=HOSTILE)
+    frame.to_parquet("t.parquet")
+    for words in (("data", "describe"), ("data", "check"), ("fit", "-k", 1, "--out", "m")):
+        code, out, err = cli(*words, "t.parquet")
+        assert code == 0
+        for text in (out, err):
+            assert not set(text) & set("\x1b\u202e\u2028")
+            assert not any(line.startswith("x") for line in text.splitlines())
+    code, out, _ = cli("inspect", "m", "--features", len(HOSTILE))
+    assert code == 0 and not set(out) & set("\x1b\u202e\u2028") and "\\x1b[31mred" in out
+    code, out, _ = cli("sample", "m", "-n", 3)
+    assert code == 0 and next(csv.reader(io.StringIO(out))) == list(HOSTILE)
+    assert [len(row) for row in csv.reader(io.StringIO(out, newline=""))] == [len(HOSTILE)] * 4
+    head = out[: out.index('"plain"') if '"plain"' in out else out.index("plain")]
+    assert not any(f",{mark}" in head for mark in "=+-@")
+    assert cli("sample", "m", "-n", 50, "--out", "s.csv")[0] == 0
+    assert sg.open_source("s.csv").feature_names == tuple(name.strip() for name in HOSTILE)
+    assert cli("predict", "m", "s.csv", "--out", "l.npy")[0] == 0
+
+
+def test_columns_with_commas_in_their_names(cli, tmp_path):
+    write(tmp_path / "t.csv", '"a, in m",b,c\n' + "\n".join(ROWS))
+    assert cli("fit", "t.csv", "-k", 1, "--columns", '"a, in m",c', "--out", "m")[0] == 0
+    assert list(sg.load("m").feature_names_in_) == ["a, in m", "c"]

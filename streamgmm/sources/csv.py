@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.delimited import BLANKS, MISSING, Dialect, Head, column_kinds, number_of, records, sniff
+from streamgmm.delimited import BLANKS, MISSING, Dialect, Head, column_kinds, fields_of, number_of, records, sniff
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.labels import are_labels, row_labels, told_apart
@@ -183,7 +183,8 @@ class CsvChunk(Chunk):
         """The records of the chunk with the numbers of their lines."""
         encoding, path = self.layout.encoding, self.layout.path
         text = lines_between(self.layout, self.low, self.high).tobytes().decode(encoding, "replace")
-        return records(text, self.layout.dialect, line=_lines_before(path, self.low, self.layout) + 1)
+        found = records(text, self.layout.dialect, line=_lines_before(path, self.low, self.layout) + 1)
+        return (record for record in found if not _is_remark(record.fields, self.layout))
 
     def _no_number(self, row: int, name: str, value: str) -> ChunkReadError:
         line = next((record.line for i, record in enumerate(self._records()) if i == row), None)
@@ -205,6 +206,11 @@ class CsvChunk(Chunk):
                     f"line {record.line}: expected {n} fields, found {len(record.fields)}. Mend the line.",
                 )
         return ChunkReadError(self.layout.path, self.index, f"cannot be parsed ({message.strip()}).")
+
+
+def _is_remark(fields: list[str], layout: Layout) -> bool:
+    """Whether a record is a comment, in a file whose beginning has none; see `_invalid`."""
+    return fields[0].startswith("#") and len(fields) != len(layout.stored)
 
 
 class _NotNumber(Exception):
@@ -586,7 +592,7 @@ def count_records(layout: Layout, chunk_rows: int) -> tuple[list[int], list[int]
         with open(layout.path, "rb") as file:
             begin = record_start(file, low, layout)
         raw = lines_between(layout, low, min(low + CHUNK_BYTES - CHUNK_BYTES % layout.unit, size)).tobytes()
-        for end in _ends(_narrow(raw, layout.encoding), layout.dialect):
+        for end in _ends(_narrow(raw, layout.encoding), layout):
             row += 1
             if row % chunk_rows == 0:
                 edges.append(begin + end * layout.unit)
@@ -597,16 +603,21 @@ def count_records(layout: Layout, chunk_rows: int) -> tuple[list[int], list[int]
     return edges, rows_at
 
 
-def _ends(text: bytes, dialect: Dialect) -> Iterator[int]:
+def _ends(text: bytes, layout: Layout) -> Iterator[int]:
     """Where each record of a text ends that begins with one."""
+    dialect = layout.dialect
     if dialect.quoted and b'"' in text:
-        yield from (record.end for record in records(text.decode("latin-1"), dialect))
+        found = records(text.decode("latin-1"), dialect)
+        yield from (record.end for record in found if not _is_remark(record.fields, layout))
         return
     at = 0
     while at < len(text):
         found = _LINE_END.search(text, at)
         end = len(text) if found is None else found.end()
         line = text[at:end].strip()
-        if line and not (dialect.comment and line.startswith(b"#")):
+        remark = line.startswith(b"#") and (
+            dialect.comment or _is_remark(fields_of(line.decode("latin-1"), dialect.delimiter), layout)
+        )
+        if line and not remark:
             yield end
         at = end
