@@ -607,8 +607,8 @@ def _ends(text: bytes, layout: Layout) -> Iterator[int]:
     """Where each record of a text ends that begins with one."""
     dialect = layout.dialect
     if dialect.quoted and b'"' in text:
-        found = records(text.decode("latin-1"), dialect)
-        yield from (record.end for record in found if not _is_remark(record.fields, layout))
+        whole = records(text.decode("latin-1"), dialect)
+        yield from (record.end for record in whole if not _is_remark(record.fields, layout))
         return
     at = 0
     while at < len(text):
