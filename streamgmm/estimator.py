@@ -328,10 +328,11 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         if self._goes_on:
             trace, prior = tuple(self.lower_bounds_), getattr(self, "prior_", None)
             return begin_again(self.mixture_, trace, prior, chosen, (K, D), self.missing)
+        solves = self.max_iter > 0 and self.tol > 0  # tol=0 asks for every iteration, and gets it
         wanted = Beginning(
             chosen, K, D, self._given(chosen, D), self.init_params, self.n_init, self.moves, self.missing,
             NormalInverseWishart() if isinstance(self.prior, str) else self.prior, self.noise is not None,
-            self.reg_covar, self.on_collapse == "repair", self.max_iter > 0, self.solver == "auto",
+            self.reg_covar, self.on_collapse == "repair", solves, self.solver == "auto",
             memory_plan.sample_rows or self._sample_rows(D), memory_plan.starts,
         )  # fmt: skip
         begun = begin(

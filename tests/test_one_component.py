@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sklearn.exceptions
 from conftest import FAMILIES
 from scipy.stats import multivariate_normal
 from test_solvers_counting import Counting
@@ -92,3 +93,14 @@ def test_constant_features_are_floored_and_reported():
     gm = sg.GaussianMixture(1, reg_covar=0).fit(X)
     assert gm.n_passes_ == 1 and gm.means_[0, 2] == 7.0
     assert gm.report_["repairs"][0]["action"] == "floored" and gm.report_["repairs"][0]["features"] == [2]
+
+
+def test_without_a_tolerance_every_iteration_is_taken():
+    """`lower_bounds_[i]` is the log-likelihood after i M-steps, as trajectories of other programs have it."""
+    X, _ = data()
+    given = {"weights_init": [1.0], "means_init": [X.mean(axis=0) + 1.0], "precisions_init": [np.eye(4)]}
+    with pytest.warns(sklearn.exceptions.ConvergenceWarning):
+        gm = sg.GaussianMixture(1, tol=0, max_iter=5, reg_covar=0, solver="exact", **given).fit(X)
+    assert len(gm.lower_bounds_) == gm.n_iter_ == 5
+    assert gm.lower_bounds_[0] < gm.lower_bounds_[1]
+    assert gm.lower_bounds_[1:] == pytest.approx([gm.lower_bounds_[1]] * 4)
