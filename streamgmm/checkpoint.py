@@ -39,7 +39,8 @@ __all__ = ["FileJournal", "Journal", "open_journal", "read_state"]
 log = logging.getLogger(__name__)
 
 FORMAT = "streamgmm-checkpoint"
-VERSION = 1
+VERSION = 2
+"""Statistics of an unfinished pass are about each component's own mean since 2; files of version 1 begin anew."""
 KEPT = 3
 _MOST_RESULTS = 32
 """Finished runs of the executor that are kept between two entries."""
@@ -329,7 +330,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     ModelFileError
         Where the file is damaged, is something else, or was written by another version.
     """
-    arrays, _ = read_arrays(path, kind=FORMAT, version=VERSION)
+    arrays, _ = read_arrays(path, kind=FORMAT, version=VERSION, oldest=VERSION)
     try:
         state = decode(json.loads(arrays.pop("tree").tobytes()), arrays)
         if not isinstance(state, dict) or set(state) != {"about", "entries", "results", "nodes"}:

@@ -119,20 +119,22 @@ def write_arrays(
 
 
 def read_arrays(
-    path: str | os.PathLike[str], *, kind: str, version: int = 1
+    path: str | os.PathLike[str], *, kind: str, version: int = 1, oldest: int = 1
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and header of a file that `write_arrays` wrote. Takes memory for no more than the file is long.
+
+    Versions from `oldest` to `version` are read.
 
     Raises
     ------
     ModelFileError
-        Where the file is damaged, is something else, or comes from a later version.
+        Where the file is damaged, is something else, or is of a version that is not read.
     OSError
         Where the file cannot be opened.
     """
     with open(path, "rb") as file:
         try:
-            return _read(file, kind, version)
+            return _read(file, kind, version, oldest)
         except _BadFileError as error:
             raise ModelFileError(f"{os.fspath(path)}: {error}") from None
 
@@ -141,7 +143,7 @@ class _BadFileError(Exception):
     pass
 
 
-def _read(file: BinaryIO, kind: str, version: int) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def _read(file: BinaryIO, kind: str, version: int, oldest: int) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if size < 10 or length > size - 8:
@@ -155,10 +157,11 @@ def _read(file: BinaryIO, kind: str, version: int) -> tuple[dict[str, NDArray[An
     meta = layout.pop("__metadata__", None)
     if not isinstance(meta, dict) or meta.get("format") != kind:
         raise _BadFileError(f"expected a file of format {kind!r}; its header names {_named(meta)}.")
-    if not str(meta.get("version", "")).isdecimal() or not 1 <= int(meta["version"][:9]) <= version:
-        raise _BadFileError(
-            f"is of version {str(meta.get('version'))[:20]}; this release reads up to {version}. Upgrade streamgmm."
-        )
+    found = str(meta.get("version", ""))
+    if found.isdecimal() and int(found[:9]) < oldest:
+        raise _BadFileError(f"is of version {found[:20]}; this release reads {oldest} to {version}. Write it anew.")
+    if not found.isdecimal() or int(found[:9]) > version:
+        raise _BadFileError(f"is of version {found[:20]}; this release reads up to {version}. Upgrade streamgmm.")
     places = _places(layout, size - 8 - length)
     if _digest(file) != meta.get("sha256"):
         raise _BadFileError("its content does not match its SHA-256: damaged or altered. Restore it from a copy.")

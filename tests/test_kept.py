@@ -14,7 +14,7 @@ import pytest
 
 import streamgmm as sg
 from streamgmm import encoding
-from streamgmm.checkpoint import FileJournal, read_state
+from streamgmm.checkpoint import FORMAT, VERSION, FileJournal, read_state
 from streamgmm.errors import ModelFileError
 from streamgmm.executors import Threads
 from streamgmm.persistence import read_arrays, write_arrays
@@ -115,13 +115,14 @@ def forged(path, change):
     """Write `path` again with its tree, or header, changed and everything else as it was."""
     kind = "streamgmm-checkpoint" if path.name.startswith(("fit", "checkpoint")) else "streamgmm-stream"
     kind = "streamgmm-model" if "model" in path.name else kind
-    arrays, header = read_arrays(path, kind=kind)
+    version = VERSION if kind == FORMAT else 1
+    arrays, header = read_arrays(path, kind=kind, version=version)
     if kind == "streamgmm-checkpoint":
         tree = change(json.loads(arrays.pop("tree").tobytes()))
         arrays = {"tree": np.frombuffer(json.dumps(tree).encode(), np.uint8), **arrays}
     else:
         header = change(header)
-    write_arrays(path, arrays, header, kind=kind)
+    write_arrays(path, arrays, header, kind=kind, version=version)
 
 
 def places(tree, at=()):
@@ -218,3 +219,12 @@ def test_a_fit_passes_over_nonsense_and_begins_anew(tmp_path, monkeypatch):
     again = sg.GaussianMixture(**settings).fit(X)
     assert not again.report_["checkpoint"]["resumed"] and again.report_["checkpoint"]["damaged"]
     assert again.lower_bounds_ == whole.lower_bounds_
+
+
+def test_a_checkpoint_of_the_version_before_is_not_gone_on_with(tmp_path):
+    """Its statistics were about another origin: going on would end in a wrong model."""
+    path = stored("checkpoint-exact", tmp_path)
+    arrays, content = read_arrays(path, kind=FORMAT, version=VERSION)
+    write_arrays(path, arrays, content, kind=FORMAT, version=VERSION - 1)
+    with pytest.raises(ModelFileError, match="version"):
+        read_state(path)
