@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.readme import processor, write_section
-from streamgmm.executors import available_cores
+from streamgmm.thread_limits import available_cores
 
 FEATURES = 8
 CHUNK_ROWS = 131_072

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from benchmarks.readme import processor, write_section
 from streamgmm.em import e_step, merge_all
-from streamgmm.executors import Threads, available_cores
+from streamgmm.executors import Threads
 from streamgmm.mixture import Mixture
 from streamgmm.sources import open_source
 from streamgmm.sources.runs import default_chunk_rows
+from streamgmm.thread_limits import available_cores
 
 Array = NDArray[np.float64]
 

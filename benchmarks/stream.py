@@ -18,8 +18,10 @@ import streamgmm as sg
 from benchmarks.readme import processor, write_section
 from streamgmm.covariance import FULL
 from streamgmm.executors import Threads
+from streamgmm.imputing import survey
 from streamgmm.learner import Learner
-from streamgmm.seeding import made, prepared, sample_size, survey
+from streamgmm.sample_summary import sample_size
+from streamgmm.seeding import made, prepared
 from streamgmm.sources import array_source
 from streamgmm.stream.connectors.synthetic import Synthetic
 from streamgmm.stream.drift import Cusum

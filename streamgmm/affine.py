@@ -93,7 +93,7 @@ class Checked:
 
     def apply(self, rows: NDArray[Any]) -> NDArray[Any]:
         """As `Affine.apply`; `NonFiniteRowError` at the first row with infinity, or NaN where that is not allowed."""
-        from streamgmm.kernels import NonFiniteRowError
+        from streamgmm.errors import NonFiniteRowError
 
         bad = np.isinf(rows) if self.allow_nan else ~np.isfinite(rows)
         if bad.any():

@@ -11,15 +11,19 @@ import numpy as np
 from streamgmm.candidates import Begin, Candidate, Totals
 from streamgmm.covariance import Covariance
 from streamgmm.dealing import cheap
-from streamgmm.em import Models, bound
+from streamgmm.em import Models
 from streamgmm.executors import Executor
-from streamgmm.given import Given
+from streamgmm.given import Given, background_box
+from streamgmm.hooks import NOWHERE, Keeper, Watcher
+from streamgmm.imputing import survey
 from streamgmm.kmeans_parallel import SPREAD, spread_out
+from streamgmm.m_step import bound
 from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate, NormalInverseWishart
-from streamgmm.seeding import Survey, background_box, made, prepared, survey
+from streamgmm.sample_summary import Survey
+from streamgmm.seeding import made, prepared
 from streamgmm.sources.base import Source
-from streamgmm.starts import NOWHERE, Keeper, Watcher, search
+from streamgmm.starts import search
 from streamgmm.stats import Stats, observed
 from streamgmm.updates import Maximize
 

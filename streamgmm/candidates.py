@@ -12,7 +12,7 @@ from streamgmm.accelerate import Pace
 from streamgmm.em import Models
 from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate
-from streamgmm.seeding import Survey
+from streamgmm.sample_summary import Survey
 from streamgmm.stats import Stats
 from streamgmm.stopping import distance_to_limit
 
@@ -50,7 +50,7 @@ class Candidate:
     model : Mixture
         After the last update.
     trace : tuple of float
-        Accepted objective per row of each reading, of the model before its M-step (see `em.objective`); a rejected
+        Accepted objective per row of each reading, of the model before its M-step (see `m_step.objective`); a rejected
         proposal repeats the value before it.
     status : {"running", "converged", "stopped", "dropped"}
     last : Totals or None

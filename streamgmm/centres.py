@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.affine import Affine
-from streamgmm.kernels import NonFiniteRowError, is_small
+from streamgmm.errors import NonFiniteRowError
+from streamgmm.kernels import is_small
 from streamgmm.kernels.reference_lloyd import lloyd as reference
 
 Array = NDArray[np.float64]
@@ -145,3 +146,8 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = array[:]
     view.flags.writeable = False
     return view
+
+
+def nearest(z: Array, centres: Array) -> NDArray[Any]:
+    """(m,) index of the centre nearest to each row."""
+    return np.asarray(np.argmin(np.einsum("ki,ki->k", centres, centres) - 2.0 * (z @ centres.T), axis=1))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.em import Models, e_step, merge_all
+from streamgmm.executors import Executor, within
+from streamgmm.m_step import m_step
+from streamgmm.mixture import Mixture
+from streamgmm.sample_summary import Survey
 from streamgmm.sources import Source, array_source
+from streamgmm.updates import Maximize
 
 CHUNK = 4096
 """Rows of a chunk of few features."""
@@ -43,3 +51,37 @@ def in_memory(rows: NDArray[Any], weight: NDArray[np.float64] | None = None) -> 
         order = np.concatenate([np.arange(i, m, n) for i in range(n)])
         rows, weight = rows[order], None if weight is None else weight[order]
     return array_source(rows, weight, chunk_rows=-(-m // n))
+
+
+def mean_log_likelihoods(models: Models, source: Source, executor: Executor) -> Any:
+    """(len(models),) nats per row."""
+    totals = executor.run(within(source, partial(_totals, models)), source.chunks(), np.add)
+    return totals[:, 0] / totals[:, 3]
+
+
+def _totals(models: Models, chunk: Any) -> Any:
+    rows, weight = chunk.load()
+    return np.stack([model.totals(rows, weight) for model in models])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleStep:
+    """One plain EM step on the sample; nothing is repaired."""
+
+    source: Source
+    scale: float
+    maximize: Maximize
+    executor: Executor
+
+    @classmethod
+    def of(cls, survey: Survey, maximize: Maximize, executor: Executor) -> SampleStep:
+        weight = survey.weight if survey.complete else None
+        source = in_memory(survey.rows, weight)
+        return cls(source, 1.0 if survey.complete else survey.count / len(survey.rows), maximize, executor)
+
+    def __call__(self, model: Mixture) -> Mixture:
+        task = within(self.source, partial(e_step, (model,)))
+        (stats,) = self.executor.run(task, self.source.chunks(), merge_all)
+        # As heavy as the data, which matters to a prior.
+        stats = model.restore(stats).scaled(self.scale)
+        return m_step(stats, reg_covar=self.maximize.reg_covar, prior=self.maximize.prior_of(model))

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.seeding import uniform
-
 Array = NDArray[np.float64]
 
 
@@ -24,13 +22,6 @@ class Draw:
     numbers: NDArray[np.uint64]
     rows: Array
     weight: Array
-
-
-def row_keys(chunk: Any, n_rows: int, seed: int) -> tuple[NDArray[np.uint64], Array]:
-    """(n,) numbers of the rows of a chunk, and log u, which depends on seed and number only."""
-    numbers = np.arange(n_rows, dtype=np.uint64)
-    numbers += np.uint64(chunk.start) if chunk.start is not None else np.uint64(chunk.index) << np.uint64(40)
-    return numbers, np.log(uniform(seed, numbers))
 
 
 def largest(keys: Array, numbers: NDArray[np.uint64], rows: NDArray[Any], weight: Array, size: int) -> Draw:

@@ -44,8 +44,8 @@ HOMES = {
     "RowCount": "streamgmm.rowcount:RowCount",
     "Start": "streamgmm.candidates:Start",
     "Stats": "streamgmm.stats:Stats",
-    "Survey": "streamgmm.seeding:Survey",
-    "SurveyPart": "streamgmm.seeding:_Part",
+    "Survey": "streamgmm.sample_summary:Survey",
+    "SurveyPart": "streamgmm.sample_summary:_Part",
     "Totals": "streamgmm.candidates:Totals",
 }
 """Classes that a file may hold, by the names that it holds them by: a name stays when its class moves.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 __all__ = [
     "CheckpointMismatchError",
     "ChunkReadError",
@@ -107,3 +111,42 @@ class MemoryLimitError(StreamGMMError):
 
 class ClusterError(StreamGMMError):
     """The cluster cannot finish the work: workers died or are gone, or nothing moves any more."""
+
+
+class NonFiniteRowError(ValueError):
+    """A row holds NaN or infinity; `row` is its position in the rows that were passed."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(row)
+        self.row = row
+
+
+class CollapsedError(ValueError):
+    """An M-step met covariances without a Cholesky factor; `collapsed` (K,) or (1,) marks them."""
+
+    def __init__(self, collapsed: Any, repairing: bool = False) -> None:
+        super().__init__(
+            "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
+            "instance caused by singleton or collapsed samples): component(s) "
+            f"{np.flatnonzero(collapsed).tolist()}. Try to decrease the number of components, increase reg_covar, or "
+            "scale the input data." + ("" if repairing else " on_collapse='repair' replaces such components instead.")
+        )
+        self.collapsed = collapsed
+
+
+def non_finite(rows: Any, row: int, chunk: Any) -> ValueError:
+    """The error for a row that holds NaN or infinity."""
+    infinite = np.isinf(rows[row])
+    column = int(np.argmax(infinite if infinite.any() else np.isnan(rows[row])))
+    value = rows[row, column]
+    start = getattr(chunk, "start", None)
+    where = f"row {start + row}" if start is not None else f"row {row} of chunk {getattr(chunk, 'index', 0)}"
+    kind = "NaN" if np.isnan(value) else "infinity"
+    remedy = (
+        "drop or impute such rows, or set missing='marginalize' of a GaussianMixture"
+        if kind == "NaN"
+        else "drop or clip such rows"
+    )
+    names = getattr(getattr(chunk, "columns", None), "names", None)
+    name = f"column {column}" if names is None else f"column {names[column]!r}"
+    return ValueError(f"Input X contains {kind}: {where}, {name}. Expected finite numbers; {remedy}.")

@@ -17,22 +17,24 @@ from streamgmm.checkpoint import Journal, open_journal
 from streamgmm.covariance import family
 from streamgmm.em import Step
 from streamgmm.errors import ModelFileError
-from streamgmm.executors import Executor, Threads, single_threaded_blas
+from streamgmm.executors import Executor, Threads
 from streamgmm.fitted import Fitted
 from streamgmm.fitting import Position, readings
+from streamgmm.hooks import Watcher
 from streamgmm.memory import MemoryPlan, Shape, plan_memory
+from streamgmm.model_file import load_model
 from streamgmm.outcome import Clock, print_progress, report_of, warn_if_drowned, warn_unless_converged
 from streamgmm.parameters import MixtureParameters
 from streamgmm.partial import Partial
-from streamgmm.persistence import load_model
 from streamgmm.prior import NormalInverseWishart
 from streamgmm.resident import Peak
 from streamgmm.rowcount import RowCount
 from streamgmm.rules import Block
 from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
-from streamgmm.starts import KEPT, Watcher, sample_rows
+from streamgmm.starts import KEPT, sample_rows
 from streamgmm.stopping import RULES
+from streamgmm.thread_limits import single_threaded_blas
 from streamgmm.updates import Maximize
 
 _WITHOUT_EFFECT = {"verbose", "verbose_interval", "executor", "n_jobs", "memory_limit", "checkpoint", "max_time"}
@@ -197,7 +199,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         on_chunk : callable (chunk), optional
             Called with each chunk that has been read.
         watcher : optional
-            Told of the steps on the sample, where starts are followed there; see `streamgmm.starts.Watcher`.
+            Told of the steps on the sample, where starts are followed there; see `streamgmm.hooks.Watcher`.
 
         Examples
         --------

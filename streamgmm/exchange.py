@@ -12,8 +12,8 @@ from sklearn.mixture import BayesianGaussianMixture
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
 from streamgmm.covariance import Covariance
+from streamgmm.jsonable import jsonable
 from streamgmm.mixture import Mixture
-from streamgmm.persistence import jsonable
 
 JSON_FORMAT = "streamgmm-json"
 

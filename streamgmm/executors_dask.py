@@ -26,10 +26,11 @@ import numpy as np
 from dask import delayed
 
 from streamgmm.errors import ClusterError
-from streamgmm.executors import Executor, result_of, single_threaded_blas
+from streamgmm.executors import Executor, result_of
 from streamgmm.reduce import Fold
 from streamgmm.sources.base import Source
 from streamgmm.sources.dask import DaskChunk
+from streamgmm.thread_limits import single_threaded_blas
 
 Nodes = list[tuple[tuple[int, int], Any]]
 
@@ -327,7 +328,7 @@ def active_client() -> Any:
 
 def _threads(client: Any) -> int:
     if client is None:
-        from streamgmm.executors import available_cores
+        from streamgmm.thread_limits import available_cores
 
         return available_cores()
     return max(1, sum(client.nthreads().values()))

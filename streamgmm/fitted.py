@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm import plotting
+from streamgmm.imputing import survey
 from streamgmm.predicting import Predicting
 from streamgmm.projection import Projection
-from streamgmm.seeding import survey
 from streamgmm.sources.arranged import matched
 from streamgmm.sources.base import Source
 from streamgmm.storing import Stored

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.candidates import Memory
-from streamgmm.em import Models, non_finite
-from streamgmm.kernels import NonFiniteRowError
+from streamgmm.em import Models
+from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.mixture import Mixture
-from streamgmm.seeding import uniform
+from streamgmm.row_random import uniform
 
 Array = NDArray[np.float64]
 

@@ -85,3 +85,20 @@ def _covariances(precisions: Array, family: Covariance, K: int, D: int) -> Array
         kind = "positive" if family.name in ("diag", "spherical") else "symmetric, positive-definite"
         raise ValueError(f"'{family.name} precision' should be {kind}")
     return family.covariances_from_precisions(checked)
+
+
+def background_box(box: Array) -> Array:
+    """The box of a uniform background, from the smallest and largest values of the data.
+
+    Raises
+    ------
+    ValueError
+        Where a feature is constant, so that the box has no volume.
+    """
+    flat = np.flatnonzero(~(box[0] < box[1]))
+    if flat.size:
+        raise ValueError(
+            f"noise='uniform' needs a box with a volume; feature(s) {flat.tolist()} are constant. Drop them, or set "
+            "noise=None."
+        )
+    return box

@@ -19,16 +19,20 @@ from numpy.typing import NDArray
 
 from streamgmm.accelerate import Squarem
 from streamgmm.candidates import Candidate, candidates
+from streamgmm.centres import nearest
 from streamgmm.covariance import TIED, Covariance, spread_of
 from streamgmm.dealing import in_memory
-from streamgmm.em import CollapsedError, Models, m_step
+from streamgmm.em import Models
+from streamgmm.errors import CollapsedError
 from streamgmm.executors import Executor
 from streamgmm.fitting import Stage, readings
+from streamgmm.labelled_stats import stats_from_responsibilities
+from streamgmm.m_step import m_step
 from streamgmm.mixture import Mixture
+from streamgmm.moments import weighted_moments
 from streamgmm.queries import cheapest_pair, merge_components
 from streamgmm.repair import repairing_m_step
 from streamgmm.rules import Exact, Loaded
-from streamgmm.seeding import nearest, stats_from_responsibilities, weighted_moments
 from streamgmm.stopping import aitken
 from streamgmm.updates import Maximize, Update
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,10 @@ from numpy.typing import NDArray
 from streamgmm.covariance import FULL
 from streamgmm.mixture import Mixture
 from streamgmm.repair import repairing_m_step
+from streamgmm.sample_summary import Survey, _merge_parts, _survey_chunk
+from streamgmm.seeding import sound
 from streamgmm.stats import Observation
+from streamgmm.weights import no_rows
 
 Array = NDArray[np.float64]
 
@@ -66,3 +70,37 @@ def complete(rows: NDArray[Any], weight: Array, seed: int) -> Completed:
     residual = draws - model.impute(np.where(gaps, np.nan, draws))
     filled = model.impute(rows) + np.where(gaps, residual, 0.0)
     return Completed(filled, model.means[0].copy(), model.covariances[0].copy().reshape(D, D))
+
+
+def survey(source: Any, executor: Any, *, size: int, seed: int, missing: bool = False) -> Survey:
+    """One pass: a sample of `size` rows, and the overall mean and covariance.
+
+    The sample keeps the rows with the largest u^(1/w) (Efraimidis & Spirakis 2006), u being a function of seed and
+    absolute row number, so it does not depend on chunking, order or threads.
+
+    Parameters
+    ----------
+    missing : bool
+        Take NaN as not observed: the sample is then completed (see `imputing.complete`), and the moments are those of
+        one Gaussian fitted to it.
+
+    Raises
+    ------
+    ValueError
+        Where no row has positive weight.
+    """
+    task = partial(_survey_chunk, size=size, seed=seed, missing=missing)
+    part = executor.run(task, source.chunks(), partial(_merge_parts, size=size))
+    if part.count <= 0 and missing:
+        raise ValueError(
+            "missing='marginalize': every row has zero weight, or nothing is observed in it. Expected some numbers."
+        )
+    if part.count <= 0:
+        raise no_rows()
+    whole = part.n_rows <= size
+    order = np.argsort(part.numbers)
+    rows, weight = part.rows[order], part.weight[order] if whole else np.ones(len(order))
+    mean, covariance = part.mean, part.scatter / part.count
+    if missing and np.isnan(rows).any():
+        rows, mean, covariance = complete(rows, weight, seed)
+    return sound(Survey(rows, weight, mean, covariance, part.n_rows, part.count, part.box, keys=part.keys[order]))

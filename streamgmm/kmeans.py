@@ -17,15 +17,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.centres import Centres, LloydStats
 from streamgmm.em import e_step, em, merge_all
-from streamgmm.executors import Executor, one_thread, within
+from streamgmm.executors import Executor, within
+from streamgmm.imputing import survey
 from streamgmm.kmeans_parallel import kmeans_parallel
 from streamgmm.lloyd import LloydUpdate, Run, Runs, relocate
 from streamgmm.parameters import EXECUTION, NOT_NEGATIVE, WHOLE
 from streamgmm.reading import Transforming
 from streamgmm.rules import Exact
-from streamgmm.seeding import Survey, sample_size, survey
+from streamgmm.sample_summary import Survey, sample_size
 from streamgmm.sources import is_array_like
 from streamgmm.sources.base import Source
+from streamgmm.thread_limits import one_thread
 
 Array = NDArray[np.float64]
 

@@ -11,17 +11,20 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from streamgmm.affine import Affine
-from streamgmm.centres import Centres
+from streamgmm.centres import Centres, nearest
 from streamgmm.covariance import Covariance
-from streamgmm.draws import Draw, largest, merge_draws, row_keys
-from streamgmm.em import e_step, merge_all, non_finite
-from streamgmm.executors import one_thread, within
-from streamgmm.kernels import NonFiniteRowError
+from streamgmm.draws import Draw, largest, merge_draws
+from streamgmm.em import e_step, merge_all
+from streamgmm.errors import NonFiniteRowError, non_finite
+from streamgmm.executors import within
+from streamgmm.labelled_stats import stats_from_responsibilities
 from streamgmm.mixture import Mixture
 from streamgmm.repair import repairing_m_step
-from streamgmm.seeding import Survey, nearest, stats_from_responsibilities
+from streamgmm.row_random import row_keys
+from streamgmm.sample_summary import Survey
 from streamgmm.sources.transformed import TransformedSource
 from streamgmm.stats import Stats
+from streamgmm.thread_limits import one_thread
 
 Array = NDArray[np.float64]
 

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.accelerate import FINISH, Accelerator, Coordinates, Pace, Squarem
+from streamgmm.accelerate import FINISH, Accelerator, Pace, Squarem
 from streamgmm.candidates import candidates
-from streamgmm.em import CollapsedError, Models
+from streamgmm.coordinates import Coordinates
+from streamgmm.em import Models
+from streamgmm.errors import CollapsedError
 from streamgmm.executors import Executor, within
 from streamgmm.fitting import Stage, readings
 from streamgmm.mixture import Mixture

@@ -22,10 +22,11 @@ import numpy as np
 
 from streamgmm.covariance import Covariance
 from streamgmm.errors import MemoryLimitError
-from streamgmm.executors import Executor, Threads, available_cores
-from streamgmm.kernels import Family
+from streamgmm.executors import Executor, Threads
+from streamgmm.kernels.plan import Family
 from streamgmm.sources.base import Source
 from streamgmm.sources.limits import cached, limit_chunks
+from streamgmm.thread_limits import available_cores
 
 __all__ = ["MemoryPlan", "Shape", "parse_bytes", "plan_memory"]
 

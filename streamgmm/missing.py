@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from streamgmm import kernels
 from streamgmm.covariance.base import LOG_2PI
-from streamgmm.kernels import NonFiniteRowError, Plan, reference_missing
+from streamgmm.errors import NonFiniteRowError
+from streamgmm.kernels import reference_missing
+from streamgmm.kernels.plan import Plan
 from streamgmm.stats import Stats
 
 if TYPE_CHECKING:

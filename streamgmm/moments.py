@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.affine import Affine
-from streamgmm.em import non_finite
+from streamgmm.errors import non_finite
 from streamgmm.weights import no_rows
 
 Array = NDArray[np.float64]
@@ -119,3 +120,36 @@ def moments_of(source: Any, executor: Any, *, full: bool, skip_nan: bool = False
     if total.rows == 0:
         raise no_rows()
     return total
+
+
+def _parts(n: int, D: int) -> Iterator[slice]:
+    """Runs of rows that stay in the cache while they are worked on: copies of a chunk would be many chunks."""
+    step = max(256, 2**14 // D)
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+
+def weighted_moments(rows: NDArray[Any], w: Array) -> tuple[Array, Array]:
+    """(D,) mean and (D, D) scatter of rows with weights."""
+    n, D = rows.shape
+    origin = rows[0].astype(np.float64)
+    first, scatter = np.zeros(D), np.zeros((D, D))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for part in _parts(n, D):
+            first += w[part] @ (rows[part] - origin)
+        mean = origin + first / max(float(w.sum()), np.finfo(float).tiny)
+        for part in _parts(n, D):
+            delta = rows[part] - mean
+            scatter += (delta * w[part, None]).T @ delta
+    return mean, scatter
+
+
+def corners(rows: NDArray[Any]) -> Array:
+    """(2, D) smallest and largest observed value of each feature; NaN is passed over."""
+    n, D = rows.shape
+    beside = max(1, 256 // D) if rows.flags.c_contiguous else 1
+    wide = rows[: n // beside * beside].reshape(-1, beside * D)  # short rows would be compared one by one
+    found = []
+    for extreme in (np.fmin, np.fmax):
+        some = extreme.reduce(wide, axis=0).reshape(-1, D) if len(wide) else rows[:0]
+        found.append(extreme.reduce(np.concatenate([some, rows[wide.size // D :]]), axis=0))
+    return np.array(found, np.float64)

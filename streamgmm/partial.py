@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
 from streamgmm.covariance import family
-from streamgmm.em import non_finite
+from streamgmm.errors import non_finite
 from streamgmm.learner import Learner, StepReport
 from streamgmm.mixture import Mixture
 from streamgmm.outcome import warn_if_drowned

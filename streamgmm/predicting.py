@@ -12,9 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.asking import Asking
 from streamgmm.criteria import criteria
-from streamgmm.em import as_seen, non_finite
+from streamgmm.em import as_seen
+from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.executors import within
-from streamgmm.kernels import NonFiniteRowError
 from streamgmm.mixture import Mixture
 from streamgmm.projection import Behind
 from streamgmm.reading import Reader

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from streamgmm import kernels
 from streamgmm.affine import Affine
-from streamgmm.kernels import NonFiniteRowError, Plan
+from streamgmm.errors import NonFiniteRowError
+from streamgmm.kernels.plan import Plan
 from streamgmm.missing import Answers, Patterns
 from streamgmm.stats import Stats
 

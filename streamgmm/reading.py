@@ -14,9 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import validate_data
 
-from streamgmm.em import non_finite
-from streamgmm.executors import Executor, Threads, single_threaded_blas, within
-from streamgmm.kernels import NonFiniteRowError
+from streamgmm.errors import NonFiniteRowError, non_finite
+from streamgmm.executors import Executor, Threads, within
 from streamgmm.masked import unmasked
 from streamgmm.sources import array_source, is_array_like, open_quietly, open_source, refuse_unreadable
 from streamgmm.sources.arranged import matched, select_names
@@ -25,6 +24,7 @@ from streamgmm.sources.labels import tell_left_out
 from streamgmm.sources.living import living
 from streamgmm.sources.picking import row_dtype
 from streamgmm.sources.tables import is_frame, no_number, with_text_names, without_labels, without_numbers
+from streamgmm.thread_limits import single_threaded_blas
 from streamgmm.weights import check_weight
 
 

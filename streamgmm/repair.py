@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from streamgmm.covariance import TIED, Covariance
 from streamgmm.covariance.base import bulk
-from streamgmm.em import CollapsedError, estimates, m_step, proportions
+from streamgmm.errors import CollapsedError
 from streamgmm.kernels.own import squarable
+from streamgmm.m_step import estimates, m_step, proportions
 from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate
 from streamgmm.stats import Stats

@@ -116,7 +116,7 @@ class Incremental(Rule):
     """Incremental EM (Neal & Hinton 1998): after each block an M-step on the newest statistics of every block.
 
     The first lap holds the models, so it is an exact E-step; from then on the bound F = Q + H never falls
-    (`streamgmm.em.bound`).
+    (`streamgmm.m_step.bound`).
 
     Parameters
     ----------

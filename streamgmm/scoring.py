@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamgmm.draws import Draw, largest, merge_draws, row_keys
-from streamgmm.em import non_finite
+from streamgmm.draws import Draw, largest, merge_draws
+from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.executors import within
-from streamgmm.kernels import NonFiniteRowError
 from streamgmm.reading import Reader
+from streamgmm.row_random import row_keys
 
 Array = NDArray[np.float64]
 Labels = Callable[[NDArray[Any]], NDArray[Any]]

@@ -18,15 +18,15 @@ from streamgmm.candidates import Begin, Memory, best
 from streamgmm.covariance import MCLUST, Covariance, family
 from streamgmm.em import Step
 from streamgmm.estimator import GaussianMixture
-from streamgmm.executors import single_threaded_blas
+from streamgmm.hooks import Watcher
 from streamgmm.kmeans_parallel import SPREAD
 from streamgmm.memory import parse_bytes
 from streamgmm.mixture import Mixture
 from streamgmm.outcome import Clock
 from streamgmm.prior import NormalInverseWishart
-from streamgmm.starts import Watcher
 from streamgmm.stopping import RULES
 from streamgmm.sweep import Plan, Race, criteria, race
+from streamgmm.thread_limits import single_threaded_blas
 
 CRITERIA = ("bic", "aic", "icl", "heldout", "cv")
 
@@ -163,7 +163,7 @@ def select(
     on_step : callable, optional
         Called with every `Step`: for progress and pictures.
     watcher : optional
-        Told of the steps on the sample; see `streamgmm.starts.Watcher`.
+        Told of the steps on the sample; see `streamgmm.hooks.Watcher`.
 
     Raises
     ------

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from streamgmm.accelerate import Accelerator, Corrected, Squarem
 from streamgmm.candidates import Retire, hopeless, nobody
-from streamgmm.dealing import cheap, in_memory
-from streamgmm.em import e_step, m_step, merge_all
-from streamgmm.executors import Executor, within
+from streamgmm.dealing import SampleStep, cheap
+from streamgmm.executors import Executor
 from streamgmm.fitting import Stage
 from streamgmm.local import Local
-from streamgmm.mixture import Mixture
 from streamgmm.rules import Exact, Incremental, Stepwise
+from streamgmm.sample_summary import Survey
 from streamgmm.schedules import Decay
-from streamgmm.seeding import Survey
-from streamgmm.sources import Source
 from streamgmm.stopping import Stopping, fruitless, never
 from streamgmm.updates import IncrementalUpdate, Maximize, StepwiseUpdate, Update
 
@@ -62,29 +58,6 @@ class Settings:
     max_bytes: int | None = None
     retire: Retire = nobody
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SampleStep:
-    """One plain EM step on the sample; nothing is repaired."""
-
-    source: Source
-    scale: float
-    maximize: Maximize
-    executor: Executor
-
-    @classmethod
-    def of(cls, survey: Survey, maximize: Maximize, executor: Executor) -> SampleStep:
-        weight = survey.weight if survey.complete else None
-        source = in_memory(survey.rows, weight)
-        return cls(source, 1.0 if survey.complete else survey.count / len(survey.rows), maximize, executor)
-
-    def __call__(self, model: Mixture) -> Mixture:
-        task = within(self.source, partial(e_step, (model,)))
-        (stats,) = self.executor.run(task, self.source.chunks(), merge_all)
-        # As heavy as the data, which matters to a prior.
-        stats = model.restore(stats).scaled(self.scale)
-        return m_step(stats, reg_covar=self.maximize.reg_covar, prior=self.maximize.prior_of(model))
 
 
 def batch_rows(n_components: int, n_features: int) -> int:

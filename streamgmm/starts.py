@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +13,18 @@ from numpy.typing import NDArray
 from streamgmm.accelerate import Accelerator, Squarem
 from streamgmm.candidates import Memory, Retire, Start, candidates, nobody
 from streamgmm.covariance import Covariance
-from streamgmm.dealing import CHEAP, cheap, in_memory
+from streamgmm.dealing import CHEAP, cheap, in_memory, mean_log_likelihoods
 from streamgmm.em import Models
-from streamgmm.executors import Executor, within
+from streamgmm.executors import Executor
 from streamgmm.fitting import Stage, readings
 from streamgmm.growing import Soil, chain, rearranged
+from streamgmm.hooks import NOWHERE, Keeper, Watcher
 from streamgmm.local import Local
 from streamgmm.mixture import Mixture
+from streamgmm.row_random import uniform
 from streamgmm.rules import Exact
-from streamgmm.seeding import DIVERSE, Survey, made, prepared, sample_size, uniform
+from streamgmm.sample_summary import Survey, sample_size
+from streamgmm.seeding import DIVERSE, made, prepared
 from streamgmm.sources import Source
 from streamgmm.stopping import aitken
 from streamgmm.updates import Maximize, Update
@@ -129,35 +131,6 @@ def _source(rows: NDArray[Any], weight: NDArray[np.float64]) -> Source:
     return in_memory(rows, None if (weight == 1.0).all() else weight)
 
 
-class Watcher(Protocol):
-    """Who wants to see the way of the starts on the sample: `streamgmm.report.history.History`, for pictures."""
-
-    def sampled(self, at: int, memory: Memory) -> None:
-        """After a step on the sample; `at` is the number that the best of these starts will have as a candidate."""
-
-    def begun(self, at: int, chosen: Sequence[tuple[int, int]]) -> None:
-        """At the end, best first: which starts go on to full readings, and after how many of their steps."""
-
-
-class Keeper(Protocol):
-    """Where a dear search is kept on its way: `streamgmm.checkpoint.Journal`."""
-
-    def get(self, name: str) -> Any: ...
-
-    def put(self, name: str, value: Any) -> None: ...
-
-
-class Nowhere:
-    """Keeps nothing."""
-
-    def get(self, name: str) -> None:
-        return None
-
-    def put(self, name: str, value: Any) -> None:
-        pass
-
-
-NOWHERE = Nowhere()
 KEPT = ("ladder", "walk")
 """Entries of a search in its `Keeper`."""
 
@@ -413,14 +386,3 @@ class Walk:
         """The best `n` go on, and every model from number `spared`."""
         ordered = sorted(self.alive, key=lambda i: (-self.score[i], i))
         self.alive = [i for place, i in enumerate(ordered) if place < n or i >= spared]
-
-
-def mean_log_likelihoods(models: Models, source: Source, executor: Executor) -> Any:
-    """(len(models),) nats per row."""
-    totals = executor.run(within(source, partial(_totals, models)), source.chunks(), np.add)
-    return totals[:, 0] / totals[:, 3]
-
-
-def _totals(models: Models, chunk: Any) -> Any:
-    rows, weight = chunk.load()
-    return np.stack([model.totals(rows, weight) for model in models])

@@ -185,7 +185,7 @@ class Stats:
         >>> best.means, best.covariances
         (array([[2.]]), array([1.]))
         """
-        from streamgmm.em import m_step
+        from streamgmm.m_step import m_step
 
         return m_step(self, reg_covar=reg_covar)
 

@@ -14,8 +14,8 @@ from streamgmm import exchange
 from streamgmm.asking import Asking
 from streamgmm.covariance import Covariance
 from streamgmm.learner import Learner
+from streamgmm.model_file import ModelFile, save_model
 from streamgmm.parameters import MixtureParameters
-from streamgmm.persistence import ModelFile, save_model
 from streamgmm.projection import Projection
 from streamgmm.reading import Reader
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.covariance import TIED
+from streamgmm.labelled_stats import stats_from_responsibilities
 from streamgmm.mixture import Mixture
-from streamgmm.seeding import stats_from_responsibilities
 from streamgmm.stats import Stats
 
 Array = NDArray[np.float64]

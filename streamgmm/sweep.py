@@ -18,12 +18,15 @@ from streamgmm.errors import MemoryLimitError
 from streamgmm.executors import Executor, within
 from streamgmm.fitting import readings
 from streamgmm.folds import held_out, task_of
+from streamgmm.hooks import Watcher
+from streamgmm.imputing import survey
 from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate, NormalInverseWishart
-from streamgmm.seeding import DIVERSE, Survey, survey
+from streamgmm.sample_summary import Survey
+from streamgmm.seeding import DIVERSE
 from streamgmm.solvers import SOLVERS, Settings
 from streamgmm.sources.base import Source
-from streamgmm.starts import GROWN, Ground, Walk, Watcher, chains, draw, explore, few_rows, sample_rows
+from streamgmm.starts import GROWN, Ground, Walk, chains, draw, explore, few_rows, sample_rows
 from streamgmm.stats import observed
 from streamgmm.stopping import Stopping
 from streamgmm.updates import Maximize

@@ -14,7 +14,9 @@ from streamgmm.accelerate import Accelerator
 from streamgmm.candidates import Candidate, Memory, Retire, Totals, nobody, running
 from streamgmm.covariance import Covariance
 from streamgmm.covariance.triangular import Triangular
-from streamgmm.em import CollapsedError, Models, Step, bound, m_step, objective
+from streamgmm.em import Models, Step
+from streamgmm.errors import CollapsedError
+from streamgmm.m_step import bound, m_step, objective
 from streamgmm.mixture import Mixture
 from streamgmm.prior import Conjugate
 from streamgmm.repair import DEAD_SHARE, Repaired, repairing_m_step

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
-from streamgmm.errors import ChunkReadError
-from streamgmm.kernels import NonFiniteRowError
+from streamgmm.errors import ChunkReadError, NonFiniteRowError
 from streamgmm.sources import open_source
 
 RNG = np.random.default_rng(11)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from streamgmm.encoding import decode, encode
-from streamgmm.kernels import Plan
+from streamgmm.kernels.plan import Plan
 from tests.conftest import FAMILIES, random_mixture
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamgmm import kernels
-from streamgmm.kernels import NonFiniteRowError
+from streamgmm.errors import NonFiniteRowError
 from streamgmm.mixture import Mixture
 
 FAMILIES = ("full", "tied", "diag", "spherical")

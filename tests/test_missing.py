@@ -16,8 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
 from streamgmm import missing
-from streamgmm.em import bound
 from streamgmm.executors import Threads
+from streamgmm.m_step import bound
 from streamgmm.sources import array_source
 from streamgmm.stats import Observation
 

@@ -12,7 +12,8 @@ from conftest import FAMILIES, random_mixture
 
 from streamgmm._atomic import atomic_path
 from streamgmm.errors import ModelFileError
-from streamgmm.persistence import load_model, read_arrays, save_model, write_arrays
+from streamgmm.model_file import load_model, save_model
+from streamgmm.persistence import read_arrays, write_arrays
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from test_reference import MODELS
 
 import streamgmm as sg
 from streamgmm.covariance import family
-from streamgmm.em import m_step, objective
-from streamgmm.seeding import stats_from_responsibilities
+from streamgmm.labelled_stats import stats_from_responsibilities
+from streamgmm.m_step import m_step, objective
 
 
 @pytest.fixture(scope="module")

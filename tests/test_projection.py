@@ -10,7 +10,7 @@ import pytest
 import streamgmm as sg
 from streamgmm.cli.app import run
 from streamgmm.errors import ModelFileError
-from streamgmm.persistence import load_model, save_model
+from streamgmm.model_file import load_model, save_model
 from streamgmm.projection import Projection
 
 pytestmark = pytest.mark.filterwarnings("ignore:X does not have valid feature names")  # arrays have none; the table had

@@ -13,8 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
 from streamgmm.covariance import family
+from streamgmm.labelled_stats import stats_from_responsibilities
 from streamgmm.reduce import fold
-from streamgmm.seeding import stats_from_responsibilities
 from streamgmm.sources import array_source
 
 MODELS = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical"}

@@ -13,7 +13,8 @@ from sklearn.metrics import adjusted_rand_score
 import streamgmm as sg
 from streamgmm.covariance import DIAG, FULL
 from streamgmm.executors import Threads
-from streamgmm.seeding import corners, survey
+from streamgmm.imputing import survey
+from streamgmm.moments import corners
 from streamgmm.sources import array_source, open_source
 from streamgmm.starts import draw
 

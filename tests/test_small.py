@@ -15,7 +15,8 @@ import streamgmm as sg
 from streamgmm import kernels
 from streamgmm.centres import Centres
 from streamgmm.cli.demo import stopped
-from streamgmm.kernels import NonFiniteRowError, own, reference, reference_lloyd, reference_missing
+from streamgmm.errors import NonFiniteRowError
+from streamgmm.kernels import own, reference, reference_lloyd, reference_missing
 from streamgmm.missing import Patterns
 from streamgmm.sources import array_source
 

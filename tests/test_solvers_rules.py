@@ -11,9 +11,10 @@ from conftest import FAMILIES, random_mixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamgmm.em import bound, em, m_step
+from streamgmm.em import em
 from streamgmm.errors import MemoryLimitError
 from streamgmm.executors import Threads
+from streamgmm.m_step import bound, m_step
 from streamgmm.rules import Exact, Incremental, Leaves, Stepwise
 from streamgmm.schedules import Accumulate, Decay, HalfLife
 from streamgmm.sources import array_source

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from formats import DOUBLES_ONLY, FORMATS
 
-from streamgmm.em import e_step, m_step, merge_all
+from streamgmm.em import e_step, merge_all
 from streamgmm.executors import Threads
+from streamgmm.m_step import m_step
 from streamgmm.mixture import Mixture
 from streamgmm.sources import cached, open_source
 

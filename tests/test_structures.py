@@ -14,8 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 import streamgmm as sg
 from streamgmm.covariance import MCLUST
 from streamgmm.executors import Threads
+from streamgmm.labelled_stats import stats_from_responsibilities
 from streamgmm.reduce import fold
-from streamgmm.seeding import stats_from_responsibilities
 
 HERE = Path(__file__).parent / "data"
 CONSTRAINED = tuple(name for name, kind in MCLUST.items() if kind.unconstrained is not kind and name != "EEE")
@@ -45,7 +45,7 @@ def steps(X, labels, K, name, n, size):
 
 
 def sg_m_step(stats, model):
-    from streamgmm.em import m_step
+    from streamgmm.m_step import m_step
 
     return m_step(stats, previous=model)
 

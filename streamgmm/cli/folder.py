@@ -11,7 +11,8 @@ from typing import Any
 import streamgmm
 from streamgmm._atomic import atomic_path
 from streamgmm.config import Config, dump_toml
-from streamgmm.persistence import MODEL, jsonable
+from streamgmm.jsonable import jsonable
+from streamgmm.model_file import MODEL
 
 REPORT, CONFIG, HISTORY = "report.json", "config.toml", "history.safetensors"
 

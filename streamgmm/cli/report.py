@@ -78,7 +78,7 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
 def draw(gm: Any, source: Any, n_rows: int) -> Any:
     """(N, D) rows of `source`, as the mixture takes them, drawn at random in one reading."""
     from streamgmm.executors import Threads
-    from streamgmm.seeding import survey
+    from streamgmm.imputing import survey
 
     return survey(gm._seen(source), Threads(), size=n_rows, seed=0, missing=gm.missing == "marginalize").rows
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from streamgmm.persistence import jsonable
+from streamgmm.jsonable import jsonable
 
 NOT_CONVERGED = 3
 

@@ -8,7 +8,7 @@ import time
 from typing import IO, Any
 
 from streamgmm.cli.terminal import components, facts, stderr_console
-from streamgmm.persistence import jsonable
+from streamgmm.jsonable import jsonable
 
 
 def jsonable_line(document: dict[str, Any]) -> str:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.kernels import Family, Plan, Sums
 from streamgmm.kernels.own import Own
+from streamgmm.kernels.plan import Family, Plan, Sums
 from streamgmm.stats import Stats
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.covariance.base import LARGEST, Array, Covariance, Framed, within_reach
-from streamgmm.kernels import Family, Sums
+from streamgmm.kernels.plan import Family, Sums
 
 
 class Scaled(Covariance):

@@ -20,7 +20,7 @@ from streamgmm.covariance.base import (
     within_reach,
 )
 from streamgmm.covariance.linear import cholesky_or_none, inverse_lower, refined, spread_of
-from streamgmm.kernels import Family, Sums
+from streamgmm.kernels.plan import Family, Sums
 
 
 class Triangular(Covariance):

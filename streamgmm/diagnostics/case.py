@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.diagnostics.shapes import Pieces, Shape, pieces_of, shape_of
 from streamgmm.estimator import GaussianMixture
+from streamgmm.imputing import survey
 from streamgmm.mixture import Mixture
-from streamgmm.seeding import Survey, survey
+from streamgmm.sample_summary import Survey
 
 __all__ = ["Case", "Check", "Finding", "examine"]
 

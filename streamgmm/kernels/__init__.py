@@ -19,12 +19,9 @@ from numpy.typing import NDArray
 
 from streamgmm.kernels import reference
 from streamgmm.kernels.own import complete
-from streamgmm.kernels.plan import Array, Family, NonFiniteRowError, Plan, Sums, phi_length
+from streamgmm.kernels.plan import Array, Family, Plan, Sums, phi_length
 
-__all__ = [
-    "FORMS", "Array", "Family", "NonFiniteRowError", "Plan", "Sums", "form", "in_all", "is_small", "ready", "run",
-    "small", "warmup",
-]  # fmt: skip
+__all__ = ["FORMS", "form", "in_all", "is_small", "ready", "run", "small", "warmup"]  # fmt: skip
 
 FORMS = ("auto", "reference", "vector", "screened")
 _OLD_NAMES = {"plain": "reference"}

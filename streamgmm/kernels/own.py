@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.kernels.plan import Array, Family, NonFiniteRowError, Plan
+from streamgmm.errors import NonFiniteRowError
+from streamgmm.kernels.plan import Array, Family, Plan
 
 __all__ = ["FAR_SQUARED", "Moments", "Own", "check_finite", "complete", "squarable"]
 

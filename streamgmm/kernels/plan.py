@@ -91,11 +91,3 @@ class Sums(NamedTuple):
     centred: tuple[Array, Array, Array, Array] | None  # mu_k; sum of w r, w r (z - mu_k), w r (z - mu_k)(z - mu_k)^T
     totals: Array  # (5,) sum of w log p, w entropy, w log max r, w; rows of positive weight
     own: Moments | None = None  # of the rows that no kernel could take
-
-
-class NonFiniteRowError(ValueError):
-    """A row holds NaN or infinity; `row` is its position in the rows that were passed."""
-
-    def __init__(self, row: int) -> None:
-        super().__init__(row)
-        self.row = row

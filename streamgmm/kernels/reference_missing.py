@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.kernels.plan import Array, NonFiniteRowError
+from streamgmm.errors import NonFiniteRowError
+from streamgmm.kernels.plan import Array
 from streamgmm.kernels.reference import softmax
 
 _LOG_2PI = math.log(2 * math.pi)

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.covariance import Covariance, spread_of
-from streamgmm.em import CollapsedError
+from streamgmm.errors import CollapsedError
 from streamgmm.given import NOTHING, Given
 from streamgmm.mixture import Mixture
 from streamgmm.repair import MAX_RESEEDS, overall_covariance, repairing_m_step
-from streamgmm.seeding import Survey, made, prepared, sound
+from streamgmm.sample_summary import Survey
+from streamgmm.seeding import made, prepared, sound
 from streamgmm.stats import Stats
 
 __all__ = ["begin", "e_step", "steady_m_step"]

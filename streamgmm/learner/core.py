@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.covariance import Covariance
-from streamgmm.executors import single_threaded_blas
 from streamgmm.given import NOTHING, Given
 from streamgmm.kernels import in_all
 from streamgmm.learner.beginning import begin, e_step, steady_m_step
@@ -24,6 +23,7 @@ from streamgmm.rules import Block, Online, Stepwise
 from streamgmm.schedules import HalfLife
 from streamgmm.stats import Stats
 from streamgmm.surgery import closest_pair, join, lonely, plant, stats_of
+from streamgmm.thread_limits import single_threaded_blas
 
 __all__ = ["Learner", "StepReport"]
 

@@ -54,7 +54,7 @@ class History:
         return candidate.objective, candidate.accepted.weights.copy(), means, covariances
 
     def sampled(self, at: int, memory: Any) -> None:
-        """Take what the starts did on the sample; see `streamgmm.starts.Watcher`."""
+        """Take what the starts did on the sample; see `streamgmm.hooks.Watcher`."""
         if self.plane is None:
             self.plane = Plane.of(self.units(memory[0].model))
         for candidate in memory:

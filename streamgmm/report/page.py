@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.jsonable import jsonable
 from streamgmm.mixture import Mixture
-from streamgmm.persistence import jsonable
 from streamgmm.plotting import PALETTE, Plane
 
 Array = NDArray[np.float64]

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from streamgmm._locks import FileLock
 from streamgmm.estimator import GaussianMixture
-from streamgmm.executors import single_threaded_blas
 from streamgmm.learner import Learner, StepReport
 from streamgmm.mixture import Mixture
 from streamgmm.sources.arranged import order_of
@@ -29,6 +28,7 @@ from streamgmm.stream.intake import Intake, Taken
 from streamgmm.stream.judging import Judge
 from streamgmm.stream.keeping import restore_to, state_of
 from streamgmm.stream.update import Counts, StopStream, Update
+from streamgmm.thread_limits import single_threaded_blas
 
 __all__ = ["StreamSession"]
 
