@@ -84,10 +84,10 @@ def local_workers(number: int) -> Iterator[Any]:
 def measure(path: str, components: int, workers: list[int], repeats: int, threads: int, empty: int) -> dict[str, Any]:
     from functools import partial
 
-    from streamgmm.em import e_step, merge_all
-    from streamgmm.executors import Threads
-    from streamgmm.executors_dask import Dask
-    from streamgmm.mixture import Mixture
+    from streamgmm.em.loop import e_step, merge_all
+    from streamgmm.mixture.mixture import Mixture
+    from streamgmm.runtime.dask import Dask
+    from streamgmm.runtime.executors import Threads
     from streamgmm.sources import open_source
 
     source = open_source(path)
@@ -124,7 +124,7 @@ def measure_deaths(path: str, components: int, workers: int, deaths: int) -> dic
     """Seconds of a fit of four readings and a start, and what each of so many SIGKILLs adds."""
     import streamgmm as sg
     from benchmarks.deaths import lost
-    from streamgmm.executors_dask import Dask
+    from streamgmm.runtime.dask import Dask
     from streamgmm.sources import open_source
 
     with local_workers(workers) as client:
@@ -142,7 +142,7 @@ def measure_deaths(path: str, components: int, workers: int, deaths: int) -> dic
 
 def one_task_a_chunk(client: Any) -> Any:
     """An executor that takes every chunk for a long one."""
-    from streamgmm.executors_dask import Dask
+    from streamgmm.runtime.dask import Dask
 
     executor = Dask(client)
     executor._chunk_seconds = 10.0

@@ -122,7 +122,7 @@ def storage(tiny: bool) -> list[str]:
 def memory(tiny: bool) -> list[str]:
     """Growth of the process while it fits an array that it holds already."""
     import streamgmm as sg
-    from streamgmm.resident import Peak
+    from streamgmm.runtime.peak_memory import Peak
 
     n = 20_000 if tiny else 1_000_000
     X, settings = problem(n, 8, 16)
@@ -195,9 +195,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="sections whose name holds this text")
     parser.add_argument("--tiny", action="store_true", help="small, as the tests run it")
     options = parser.parse_args(arguments)
-    from streamgmm import kernels
+    from streamgmm.kernels import dispatch
 
-    kernels.warmup((np.dtype(np.float64),))
+    dispatch.warmup((np.dtype(np.float64),))
     machine = f"Measured on {os.cpu_count()} cores of {processor()}."
     for name in (*SECTIONS, "growth"):
         if options.only not in name:

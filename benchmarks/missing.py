@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 import streamgmm as sg
 from benchmarks.readme import processor
-from streamgmm.em import e_step, merge_all
-from streamgmm.executors import Threads
+from streamgmm.em.loop import e_step, merge_all
+from streamgmm.runtime.executors import Threads
 from streamgmm.sources import array_source
 
 CASES = ((1_000_000, 8, 16), (300_000, 32, 32))

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.readme import processor, write_section
-from streamgmm.thread_limits import available_cores
+from streamgmm.runtime.thread_limits import available_cores
 
 FEATURES = 8
 CHUNK_ROWS = 131_072
@@ -57,10 +57,10 @@ def fit(path: str, limit: str, passes: int) -> dict[str, object]:
     import warnings
 
     import streamgmm as sg
-    from streamgmm import kernels
+    from streamgmm.kernels import dispatch
 
     warnings.simplefilter("ignore")
-    kernels.warmup((np.dtype(float),))  # compiling, where that has not been done on this machine, takes one core
+    dispatch.warmup((np.dtype(float),))  # compiling, where that has not been done on this machine, takes one core
     busy: list[Mark] = []
     stop = threading.Event()
 

@@ -24,7 +24,7 @@ from sklearn.neighbors import LocalOutlierFactor
 
 import streamgmm as sg
 from benchmarks.readme import processor, write_section
-from streamgmm.outlier import lightest, without
+from streamgmm.estimators.outlier_detector import lightest, without
 
 SETS = ("16_http", "32_shuttle", "34_smtp", "23_mammography", "22_magic.gamma")
 MOST_ROWS = 50_000

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.readme import processor, write_section
-from streamgmm import kernels
-from streamgmm._jit import jit
-from streamgmm.kernels import lanes, panels, products, vector
+from streamgmm.kernels import dispatch
+from streamgmm.kernels._jit import jit
 from streamgmm.kernels._target import registers
-from streamgmm.kernels._vector import LANES, add, broadcast, fma, store, total
-from streamgmm.kernels.scratch import rounded, zeros
-from streamgmm.mixture import Mixture
+from streamgmm.kernels.simd import dense, few_features, panels, products
+from streamgmm.kernels.simd.intrinsics import LANES, add, broadcast, fma, store, total
+from streamgmm.kernels.simd.scratch import rounded, zeros
+from streamgmm.mixture.mixture import Mixture
 
 SHAPES = ((2, 8), (8, 16), (16, 64), (32, 32), (63, 200))
 PANEL = products.PANEL
@@ -73,7 +73,7 @@ def _responsibilities(n, few, R, K, common, out, w, norm, masses, squares, scale
         for u in range(R.shape[0]):
             panels.softmax(R, u * K * PANEL, K, -np.inf, common, out[u])
             if few:
-                value, entropy, log_max = lanes._scale(out[u])
+                value, entropy, log_max = few_features._scale(out[u])
                 store(add(value, add(entropy, log_max)), scales, 0)
         if few:
             continue
@@ -93,7 +93,7 @@ def _statistics(n, cyclic, few, R, z, D, K, phi, twice, psi, part, by_lane):
             if cyclic:
                 products.double_rows(z, 0, D, twice, u * PANEL)
             else:
-                vector._turn(0, z, 0, D, phi, psi, u * PANEL * psi.shape[1], psi.shape[1])
+                dense._turn(0, z, 0, D, phi, psi, u * PANEL * psi.shape[1], psi.shape[1])
         if cyclic:
             products.accumulate_products(R, twice, B, D, K, K * PANEL, psi, part)
         else:
@@ -114,9 +114,9 @@ def seconds(task: Any, n: int, *arguments: Any) -> float:
 def parts(D: int, K: int, work: float) -> dict[str, float]:
     """Seconds a row of each part, and of the kernel; `work` is about the flop of one measurement."""
     q = D * (D + 1) // 2 + D
-    cyclic, few = vector.cyclic_form(0, D), lanes.suits(0, D)
+    cyclic, few = dense.cyclic_form(0, D), few_features.suits(0, D)
     q8, D8 = rounded(q, LANES), rounded(D, LANES)
-    u = lanes.batch_panels(K, q + 1) if few else vector.BATCH
+    u = few_features.batch_panels(K, q + 1) if few else dense.BATCH
     x, z, norm, common, out, w, masses, squares, phi, R, twice, psi, part, coef, by_lane, scales, *frame = zeros(
         (D8, PANEL), (D8, PANEL), (PANEL,), (u * PANEL,), (u, 5, PANEL), (PANEL,), (K, LANES), (0, LANES),
         (u if few else 1, products.STRIP + D8 if cyclic else q + 1, PANEL), (u, K, PANEL),
@@ -142,7 +142,7 @@ def parts(D: int, K: int, work: float) -> dict[str, float]:
 
     def whole(n: int) -> None:
         for _ in range(n):
-            kernels.run(plan, data, None, statistics=True, crowd=0.0)
+            dispatch.run(plan, data, None, statistics=True, crowd=0.0)
 
     return {**per_row, "the whole kernel": seconds(whole, 1) / many}
 
@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="write the table between the markers of this file")
     parser.add_argument("--tiny", action="store_true", help="small, as the tests run it")
     options = parser.parse_args(arguments)
-    if kernels.form() == "reference":
+    if dispatch.form() == "reference":
         print("The hand-tiled kernels do not run on this processor: they do not compile for it.", file=sys.stderr)
         return 1
     lines = table(SHAPES[1:3] if options.tiny else SHAPES, 1e7 if options.tiny else 4e8)

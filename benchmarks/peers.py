@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.cases import CASES, TINY, Case, folder
 from benchmarks.environments import cache, python_of
 from benchmarks.readme import model_name, write_section
-from streamgmm._jit import sources_hash
+from streamgmm.kernels._jit import sources_hash
 
 AGREE = 1e-6
 """Allowed difference of mean log-likelihoods, in nats per row."""

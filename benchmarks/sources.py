@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.readme import processor, write_section
-from streamgmm.em import e_step, merge_all
-from streamgmm.executors import Threads
-from streamgmm.mixture import Mixture
+from streamgmm.em.loop import e_step, merge_all
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.runtime.executors import Threads
+from streamgmm.runtime.thread_limits import available_cores
 from streamgmm.sources import open_source
-from streamgmm.sources.runs import default_chunk_rows
-from streamgmm.thread_limits import available_cores
+from streamgmm.sources.chunking import default_chunk_rows
 
 Array = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ def formats(x: Array, folder: Path) -> Iterator[tuple[str, Any]]:
     import pyarrow.parquet
     import zarr
 
-    from streamgmm.sources.tools import convert
+    from streamgmm.sources.convert import convert
 
     names = [f"x{j}" for j in range(x.shape[1])]
     table = pa.table(list(x.T.copy()), names=names)

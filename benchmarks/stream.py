@@ -16,13 +16,13 @@ from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
 from benchmarks.readme import processor, write_section
-from streamgmm.covariance import FULL
-from streamgmm.executors import Threads
-from streamgmm.imputing import survey
-from streamgmm.learner import Learner
-from streamgmm.sample_summary import sample_size
-from streamgmm.seeding import made, prepared
+from streamgmm.em.initialization.methods import made, prepared
+from streamgmm.em.initialization.sample import survey
+from streamgmm.em.online import Learner
+from streamgmm.mixture.covariance import FULL
+from streamgmm.runtime.executors import Threads
 from streamgmm.sources import array_source
+from streamgmm.sources.summaries.sample import sample_size
 from streamgmm.stream.connectors.synthetic import Synthetic
 from streamgmm.stream.drift import Cusum
 

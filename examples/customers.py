@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import adjusted_rand_score
 
 import streamgmm as sg
-from streamgmm import plotting
+from streamgmm.report import figures
 
 FEATURES = ("age", "income", "visits", "basket", "online", "returns", "tenure", "discount")
 
@@ -27,7 +27,7 @@ def main(folder: Path) -> dict[str, float]:
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     selection.plot(ax=left)
-    plotting.ellipses(gm.mixture_, rows, ax=right)
+    figures.ellipses(gm.mixture_, rows, ax=right)
     figure.savefig(folder / "customers.png", dpi=80)
     return {"K": gm.n_components, "adjusted Rand index": float(adjusted_rand_score(truth, gm.predict(rows)))}
 

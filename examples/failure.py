@@ -7,7 +7,7 @@ from sklearn.datasets import make_circles, make_moons
 from sklearn.metrics import adjusted_rand_score
 
 import streamgmm as sg
-from streamgmm import plotting
+from streamgmm.report import figures
 
 
 def main(folder: Path) -> dict[str, object]:
@@ -19,7 +19,7 @@ def main(folder: Path) -> dict[str, object]:
     }
     for ax, (name, (rows, truth)) in zip(figure.subplots(1, 2), sets.items(), strict=True):
         gm = sg.GaussianMixture(2, n_init=5, random_state=0, max_iter=500).fit(rows)
-        plotting.ellipses(gm.mixture_, rows, ax=ax, names=("x", "y"))
+        figures.ellipses(gm.mixture_, rows, ax=ax, names=("x", "y"))
         agreement = abs(adjusted_rand_score(truth, gm.predict(rows)))
         ax.set(title=f"{name}: agreement with the truth {agreement:.2f}")
         result[f"{name}, agreement"] = float(agreement)

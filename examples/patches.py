@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import streamgmm as sg
-from streamgmm.cli.patches import grey_images, patch_rows
+from streamgmm.cli.demo_data import grey_images, patch_rows
 
 
 def picture(rows: np.ndarray) -> np.ndarray:

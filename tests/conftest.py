@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamgmm.mixture import Mixture
+from streamgmm.mixture.mixture import Mixture
 
 FAMILIES = ("full", "tied", "diag", "spherical")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import FAMILIES, random_mixture
 
-from streamgmm.accelerate import Corrected, Pace, Squarem, mixed
-from streamgmm.coordinates import Coordinates
+from streamgmm.em.acceleration import Corrected, Pace, Squarem, mixed
+from streamgmm.mixture.coordinates import Coordinates
 
 
 @pytest.mark.parametrize("covariance_type", FAMILIES)

@@ -12,7 +12,7 @@ from conftest import FAMILIES
 from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
-from streamgmm import kernels
+from streamgmm.kernels import dispatch
 
 CHOSEN, FEATURE, CENTRED = None, 0.0, np.inf
 
@@ -59,7 +59,7 @@ def ask(model, rows, side=CHOSEN):
     if side is not CHOSEN:
         plan = plan._replace(narrow=np.full(model.n_components, side))
     out = np.empty(len(rows))
-    sums = kernels.run(plan, rows, None, statistics=True, logp=out)
+    sums = dispatch.run(plan, rows, None, statistics=True, logp=out)
     return out, sums.centred is not None
 
 
@@ -130,7 +130,7 @@ def test_one_badly_scaled_gaussian(name, kappa):
 @pytest.mark.parametrize("few", [False, True])
 def test_rows_with_gaps(name, few, monkeypatch):
     """The density of what was observed is that of the marginal, in both forms for missing entries."""
-    from streamgmm import missing
+    from streamgmm.mixture import missing
 
     monkeypatch.setattr(missing, "WORTH", 10**9 if few else 0)
     model, rows, _ = narrow(name, 1e4, 8)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks import costs, environments, parts, peers, startup
-from streamgmm import kernels
+from streamgmm.kernels import dispatch
 
 
 def test_one_small_case_beside_scikit_learn(tmp_path, monkeypatch, capsys):
@@ -56,7 +56,7 @@ def test_costs_fill_their_page_and_draw(tmp_path):
     assert (tmp_path / "cost.png").stat().st_size > 10_000
 
 
-@pytest.mark.skipif(kernels.form() == "reference", reason="the hand-tiled kernels do not compile for this processor")
+@pytest.mark.skipif(dispatch.form() == "reference", reason="the hand-tiled kernels do not compile for this processor")
 def test_parts_of_an_iteration_fill_their_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- begin:parts -->\n<!-- end:parts -->\n")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cluster, out_of_core
-from streamgmm.thread_limits import available_cores
+from streamgmm.runtime.thread_limits import available_cores
 
 
 def test_the_cluster_is_measured_and_tabled(tmp_path):

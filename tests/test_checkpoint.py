@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
-from streamgmm.checkpoint import FileJournal, read_state
 from streamgmm.errors import CheckpointMismatchError, ModelFileError, StreamGMMError
-from streamgmm.executors import Threads
-from streamgmm.sources.array import ArraySource
+from streamgmm.runtime.checkpoint import FileJournal, read_state
+from streamgmm.runtime.executors import Threads
+from streamgmm.sources.formats.array import ArraySource
 from tests.conftest import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -234,7 +234,7 @@ def test_rows_that_change_between_readings_are_an_error():
 def test_writing_keeps_to_its_share(tmp_path, monkeypatch):
     """By a clock that moves when it is looked at: once for each chunk, and once in each write."""
     looks = count()
-    monkeypatch.setattr("streamgmm.checkpoint.time", SimpleNamespace(perf_counter=lambda: float(next(looks))))
+    monkeypatch.setattr("streamgmm.runtime.checkpoint.time", SimpleNamespace(perf_counter=lambda: float(next(looks))))
     monkeypatch.setattr(FileJournal, "share", 0.01)
     report = model(checkpoint=tmp_path, max_iter=150).fit(source()).report_["checkpoint"]
     assert report["seconds"] == report["writes"]
@@ -248,7 +248,7 @@ DRIVER = textwrap.dedent(
     import os, signal, sys, warnings
     import numpy as np
     import streamgmm as sg
-    from streamgmm.checkpoint import FileJournal
+    from streamgmm.runtime.checkpoint import FileJournal
     from tests.test_checkpoint import model, source
 
     warnings.simplefilter("ignore")

@@ -55,7 +55,7 @@ def test_debug_shows_the_traceback():
 
 
 def test_patches_of_the_photographs():
-    from streamgmm.cli.patches import N_ROWS, grey_images, patch_rows
+    from streamgmm.cli.demo_data import N_ROWS, grey_images, patch_rows
 
     images = grey_images()
     sizes, first = [], None
@@ -196,7 +196,7 @@ def test_negative_weight(cli, tmp_path, two_clusters):
 
 
 def test_interrupt_is_130_and_leaves_nothing(cli, rows_file, tmp_path, monkeypatch):
-    from streamgmm.cli import fit
+    from streamgmm.cli.commands import fit
 
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -209,8 +209,8 @@ def test_interrupt_is_130_and_leaves_nothing(cli, rows_file, tmp_path, monkeypat
 def test_quickstart_is_what_the_demo_runs():
     from pathlib import Path
 
-    from streamgmm.cli.demo import QUICKSTART
-    from streamgmm.config import load_config
+    from streamgmm.cli.commands.demo import QUICKSTART
+    from streamgmm.cli.config import load_config
 
     file = load_config(Path(__file__).parents[1] / "configs" / "quickstart.toml")
     here = load_config(None, QUICKSTART | {"data.path": "demo/patches.zarr", "output.dir": "demo/model"})

@@ -228,7 +228,7 @@ def test_without_names_on_one_side_the_position_counts(table, gm, tmp_path):
 
 
 def test_weights_follow_and_dask_runs_alike(table, gm, tmp_path):
-    from streamgmm.executors_dask import Dask
+    from streamgmm.runtime.dask import Dask
 
     weight = np.arange(600.0)
     X = dask_frame(tmp_path, table[["c", "a", "b"]])

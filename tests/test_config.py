@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from streamgmm.cli.fit import estimator
-from streamgmm.config import Config, ConfigError, dump_toml, load_config
-from streamgmm.estimator import GaussianMixture
+from streamgmm.cli.commands.fit import estimator
+from streamgmm.cli.config import Config, ConfigError, dump_toml, load_config
+from streamgmm.estimators.gaussian_mixture import GaussianMixture
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 

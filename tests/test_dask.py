@@ -22,8 +22,8 @@ import streamgmm as sg
 from benchmarks.cluster import local_workers
 from benchmarks.deaths import Killer, fitted, lost
 from streamgmm.errors import ChunkReadError, ClusterError
-from streamgmm.executors import Threads
-from streamgmm.executors_dask import Dask, _fetch, connected
+from streamgmm.runtime.dask import Dask, _fetch, connected
+from streamgmm.runtime.executors import Threads
 from streamgmm.sources import open_source
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
@@ -168,7 +168,7 @@ def test_workers_open_files_themselves(chunks_of, client):
 
 
 def test_rows_of_this_process_do_not_travel_in_bulk(client, monkeypatch):
-    monkeypatch.setattr("streamgmm.executors_dask.SHIP_LIMIT", 100_000)
+    monkeypatch.setattr("streamgmm.runtime.dask.SHIP_LIMIT", 100_000)
     with pytest.raises(ValueError, match="would travel to the workers in every pass"):
         fit(X, "full", Dask(client))
     same_bits(fit(X[:2000], "full", Dask(client)), fit(X[:2000], "full", Threads(1)))
@@ -222,7 +222,7 @@ def test_nobody_at_the_address_is_an_error():
 
 def test_resumed_on_another_executor(tmp_path, chunks_of, client):
     """A reading that threads began is gone on with on the cluster, from the same nodes of the tree."""
-    from streamgmm.checkpoint import FileJournal
+    from streamgmm.runtime.checkpoint import FileJournal
 
     class Stopped(Exception):
         pass

@@ -13,7 +13,7 @@ from test_sources import check_chunks, read
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources import open_source
-from streamgmm.sources.tools import check, convert, describe, load_manifest
+from streamgmm.sources.convert import check, convert, describe, load_manifest
 
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((500, 4))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgmm.dealing import CHUNK, HAND, WIDE, in_memory
+from streamgmm.em.sample_em import CHUNK, HAND, WIDE, in_memory
 
 
 def hands(rows, weight=None):

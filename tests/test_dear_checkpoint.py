@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import streamgmm as sg
-from streamgmm import starts
-from streamgmm.checkpoint import FileJournal, read_state
+from streamgmm.em.initialization import multistart
+from streamgmm.runtime.checkpoint import FileJournal, read_state
 from tests.test_checkpoint import Breaking, BrokenError, eager, same  # noqa: F401
 from tests.test_local import K, slow
 
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 @pytest.fixture(autouse=True)
 def dear(monkeypatch):
-    for module in ("streamgmm.dealing.CHEAP", "streamgmm.starts.CHEAP"):
+    for module in ("streamgmm.em.sample_em.CHEAP", "streamgmm.em.initialization.multistart.CHEAP"):
         monkeypatch.setattr(module, 1e3)
-    monkeypatch.setattr(starts, "LADDER", ((1, 3, 3), (5, 3, 1)))
-    monkeypatch.setattr(starts, "PIECE", 2)
+    monkeypatch.setattr(multistart, "LADDER", ((1, 3, 3), (5, 3, 1)))
+    monkeypatch.setattr(multistart, "PIECE", 2)
 
 
 def fit(X, **kwargs):

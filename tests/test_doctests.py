@@ -12,8 +12,8 @@ import pytest
 import streamgmm as sg
 import streamgmm.stream
 from streamgmm.diagnostics import Finding
-from streamgmm.distances import Divergence
-from streamgmm.scoring import ClusterScores
+from streamgmm.diagnostics.cluster_scores import ClusterScores
+from streamgmm.mixture.divergence import Divergence
 
 MODULES = sorted(
     name

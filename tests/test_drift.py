@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
-from streamgmm.covariance import FULL
-from streamgmm.learner import Learner
+from streamgmm.em.online import Learner
+from streamgmm.mixture.covariance import FULL
 from streamgmm.stream.drift import Cusum, average_run_length
 
 

@@ -151,8 +151,8 @@ def test_a_stream_finds_it_too(damaged):
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_a_read_of_npy_that_fails_once_is_tried_again(number, order, tmp_path, monkeypatch):
-    import streamgmm.sources.npy as npy
-    import streamgmm.sources.transient as transient
+    import streamgmm.sources.formats.npy as npy
+    import streamgmm.sources.retry as transient
 
     real, failures = npy.read_into, [number]
 

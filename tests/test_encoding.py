@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from streamgmm.encoding import decode, encode
 from streamgmm.kernels.plan import Plan
+from streamgmm.runtime.encoding import decode, encode
 from tests.conftest import FAMILIES, random_mixture
 
 
@@ -101,9 +101,9 @@ def test_unknown_kinds_are_refused_with_their_place(value):
         "streamgmm.errors:os",
         "builtins:eval",
         "streamgmm.x:Y",
-        "streamgmm.em:em",
+        "streamgmm.em.loop:em",
         "streamgmm.__main__:main",
-        "streamgmm.stats:Scale",
+        "streamgmm.mixture.stats:Scale",
         "main",
         "",
         "Mixture ",

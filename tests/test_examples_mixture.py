@@ -135,7 +135,7 @@ def test_weights_and_missing_values_resume_after_a_crash(rows, tmp_path):
         if len(seen) == 5:
             raise Stop
 
-    from streamgmm.executors import Threads
+    from streamgmm.runtime.executors import Threads
 
     executor = Threads(1)
     executor.on_chunk = stop

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from streamgmm.executors import Threads
-from streamgmm.mixture import Mixture
-from streamgmm.prepared import Prepared
-from streamgmm.reduce import Fold
+from streamgmm.mixture._evaluator import Prepared
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.runtime.executors import Threads
+from streamgmm.runtime.fold import Fold
 
 
 @dataclass(frozen=True)

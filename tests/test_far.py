@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
-from streamgmm.affine import Affine
+from streamgmm.utils.affine import Affine
 
 FAMILIES = ["full", "tied", "diag", "spherical"]
 

@@ -7,10 +7,10 @@ import pytest
 from conftest import FAMILIES, random_mixture
 
 import streamgmm as sg
-from streamgmm.covariance import family
-from streamgmm.executors import Threads
-from streamgmm.growing import Soil, best_splits, chain, divided, grow, rearranged
-from streamgmm.updates import Maximize
+from streamgmm.em.initialization.split_merge import Soil, best_splits, chain, divided, grow, rearranged
+from streamgmm.em.update import Maximize
+from streamgmm.mixture.covariance import family
+from streamgmm.runtime.executors import Threads
 
 
 def grid(side, n, seed=0, separation=8.0):

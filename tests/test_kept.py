@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
-from streamgmm import encoding
-from streamgmm.checkpoint import FORMAT, VERSION, FileJournal, read_state
 from streamgmm.errors import ModelFileError
-from streamgmm.executors import Threads
-from streamgmm.persistence import read_arrays, write_arrays
-from streamgmm.sources.array import ArraySource
+from streamgmm.runtime import encoding
+from streamgmm.runtime.array_file import read_arrays, write_arrays
+from streamgmm.runtime.checkpoint import FORMAT, VERSION, FileJournal, read_state
+from streamgmm.runtime.executors import Threads
+from streamgmm.sources.formats.array import ArraySource
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

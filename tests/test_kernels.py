@@ -7,9 +7,9 @@ import logging
 import numpy as np
 import pytest
 
-from streamgmm import kernels
 from streamgmm.errors import NonFiniteRowError
-from streamgmm.mixture import Mixture
+from streamgmm.kernels import dispatch
+from streamgmm.mixture.mixture import Mixture
 
 FAMILIES = ("full", "tied", "diag", "spherical")
 SHAPES = [(1, 1), (1, 3), (2, 8), (3, 5), (4, 2), (7, 4), (8, 16), (9, 7), (16, 6), (21, 3), (33, 5), (64, 2)]
@@ -34,7 +34,7 @@ def forced(monkeypatch, form, plan, rows, weight=None, statistics=True, outputs=
             "label": np.full(n, -9),
             "resp": np.full((n, K + (plan.base > -np.inf)), np.nan),
         }
-    return kernels.run(plan, rows, weight, statistics=statistics, **out), out
+    return dispatch.run(plan, rows, weight, statistics=statistics, **out), out
 
 
 def assert_equal(plan, left, right):
@@ -160,37 +160,38 @@ def test_a_component_without_weight_takes_no_part(monkeypatch):
 
 def test_the_form_can_be_forced_and_a_wrong_name_is_refused(monkeypatch):
     monkeypatch.setenv("STREAMGMM_KERNELS", "plain")
-    assert kernels.form() == "reference"
+    assert dispatch.form() == "reference"
     monkeypatch.setenv("STREAMGMM_KERNELS", "fast")
     with pytest.raises(ValueError, match="STREAMGMM_KERNELS must be one of auto, reference, vector"):
-        kernels.form()
+        dispatch.form()
 
 
 def test_where_the_vector_form_does_not_compile_the_reference_serves(monkeypatch, caplog):
     def refuses(*arguments):
         raise TypeError("no such instruction")
 
-    from streamgmm.kernels import vector
+    from streamgmm.kernels.simd import dense
 
-    monkeypatch.setattr(vector, "dense", refuses)
+    monkeypatch.setattr(dense, "dense", refuses)
     monkeypatch.delenv("STREAMGMM_KERNELS", raising=False)
-    kernels._why_not.cache_clear()
+    dispatch._why_not.cache_clear()
     try:
-        with caplog.at_level(logging.INFO, "streamgmm.kernels"):
-            assert kernels.form() == "reference"
-            assert kernels.form() == "reference"
+        with caplog.at_level(logging.INFO, "streamgmm.kernels.dispatch"):
+            assert dispatch.form() == "reference"
+            assert dispatch.form() == "reference"
         assert len(caplog.records) == 1
     finally:
-        kernels._why_not.cache_clear()
+        dispatch._why_not.cache_clear()
 
 
 def test_warmup_compiles_every_form():
-    kernels.warmup()
-    if kernels.form() == "reference":
+    dispatch.warmup()
+    if dispatch.form() == "reference":
         pytest.skip("there is nothing to compile")
-    from streamgmm.kernels import centred_vector, lanes, screen, screened, vector
+    from streamgmm.kernels.simd import centred as centred_vector
+    from streamgmm.kernels.simd import dense, few_features, screened, screening
 
-    for kernel in (centred_vector._panels, lanes._batches, vector._panels, screen._matter, screened._spans):
+    for kernel in (centred_vector._panels, few_features._batches, dense._panels, screening._matter, screened._spans):
         assert len(kernel.signatures) >= 2  # both types of rows
 
 

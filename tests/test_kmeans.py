@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import streamgmm as sg
-from streamgmm.centres import Centres
+from streamgmm.em.kmeans.centres import Centres
 from streamgmm.sources import array_source
 
 

@@ -8,7 +8,7 @@ from conftest import FAMILIES
 from test_solvers_counting import Counting
 
 import streamgmm as sg
-from streamgmm.executors import Threads
+from streamgmm.runtime.executors import Threads
 from streamgmm.sources import array_source
 
 

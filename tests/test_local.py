@@ -7,19 +7,19 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
-from streamgmm import starts
-from streamgmm.candidates import candidates
-from streamgmm.covariance import family
-from streamgmm.dealing import in_memory
-from streamgmm.executors import Threads
-from streamgmm.fitting import Stage, readings
-from streamgmm.local import Local, moves, some
-from streamgmm.mixture import Mixture
-from streamgmm.prior import NormalInverseWishart
-from streamgmm.rules import Exact
-from streamgmm.solvers import FRUITLESS
-from streamgmm.stopping import aitken
-from streamgmm.updates import Maximize, Update
+from streamgmm.em.candidates import candidates
+from streamgmm.em.componentwise import Local, moves, some
+from streamgmm.em.convergence import aitken
+from streamgmm.em.initialization import multistart
+from streamgmm.em.passes import Stage, readings
+from streamgmm.em.sample_em import in_memory
+from streamgmm.em.solvers import FRUITLESS
+from streamgmm.em.update import Maximize, Update
+from streamgmm.em.variants import Exact
+from streamgmm.mixture.covariance import family
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.prior import NormalInverseWishart
+from streamgmm.runtime.executors import Threads
 
 K, D = 12, 3
 
@@ -106,9 +106,9 @@ def test_it_stands_back_where_components_hang_together():
 def test_a_dear_fit_ends_where_plain_em_stays(monkeypatch):
     """Rows that are all in the sample, on which steps count: few readings, and a fixed point of EM on all of them."""
     X, _ = slow()
-    for module in ("streamgmm.dealing.CHEAP", "streamgmm.starts.CHEAP"):
+    for module in ("streamgmm.em.sample_em.CHEAP", "streamgmm.em.initialization.multistart.CHEAP"):
         monkeypatch.setattr(module, 1e3)
-    monkeypatch.setattr(starts, "LADDER", ((1, 3, 3), (5, 3, 1)))  # so few rows are done before anything else
+    monkeypatch.setattr(multistart, "LADDER", ((1, 3, 3), (5, 3, 1)))  # so few rows are done before anything else
     seen = []
     real = Local.propose
     monkeypatch.setattr(Local, "propose", lambda *a: seen.append(real(*a)) or seen[-1])
@@ -125,7 +125,7 @@ def test_a_dear_fit_ends_where_plain_em_stays(monkeypatch):
 
 def test_a_dear_fit_gives_up_where_readings_raise_nothing_and_says_what_to_do(monkeypatch):
     X, _ = slow()
-    for module in ("streamgmm.dealing.CHEAP", "streamgmm.starts.CHEAP"):
+    for module in ("streamgmm.em.sample_em.CHEAP", "streamgmm.em.initialization.multistart.CHEAP"):
         monkeypatch.setattr(module, 1e3)
     gm = sg.GaussianMixture(K, n_init=2, tol=0.0, reg_covar=0.1, random_state=0)
     with pytest.warns(ConvergenceWarning, match="gained nothing: accept it, go on with solver='exact'"):
@@ -139,10 +139,10 @@ def test_a_dear_fit_gives_up_where_readings_raise_nothing_and_says_what_to_do(mo
 def test_a_dear_start_ends_where_its_rows_show_no_gain(monkeypatch):
     """With regularisation the likelihood may fall for as long as anybody looks; cheap starts are seen through."""
     X, model = slow()
-    ground = starts.Ground(X, np.ones(len(X)), X, np.ones(len(X)), True)
-    monkeypatch.setattr(starts, "TOLERANCE", 0.0)
-    monkeypatch.setattr(starts, "mean_log_likelihoods", lambda models, *_: np.zeros(len(models)))
-    walks = [starts.Walk((model,), ground, Maximize(0.1), Threads(1), local=local) for local in (False, True)]
+    ground = multistart.Ground(X, np.ones(len(X)), X, np.ones(len(X)), True)
+    monkeypatch.setattr(multistart, "TOLERANCE", 0.0)
+    monkeypatch.setattr(multistart, "mean_log_likelihoods", lambda models, *_: np.zeros(len(models)))
+    walks = [multistart.Walk((model,), ground, Maximize(0.1), Threads(1), local=local) for local in (False, True)]
     for walk in walks:
-        walk.go(6 * starts.PIECE)
-    assert [walk.taken[0] for walk in walks] == [6 * starts.PIECE, (1 + starts.PATIENCE) * starts.PIECE]
+        walk.go(6 * multistart.PIECE)
+    assert [walk.taken[0] for walk in walks] == [6 * multistart.PIECE, (1 + multistart.PATIENCE) * multistart.PIECE]

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
-from streamgmm.covariance import FAMILIES, FULL
 from streamgmm.errors import ChunkReadError, MemoryLimitError
-from streamgmm.memory import Shape, available_memory, parse_bytes, plan_memory
+from streamgmm.estimators._memory_plan import Shape, available_memory, parse_bytes, plan_memory
+from streamgmm.mixture.covariance import FAMILIES, FULL
 from streamgmm.sources import open_source
-from streamgmm.sources.limits import CachedSource
+from streamgmm.sources.memory_budget import CachedSource
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -99,7 +99,7 @@ def test_projection_grows_with_the_model(matrix, family):
 
 
 def test_refused_before_anything_is_read(matrix, monkeypatch):
-    from streamgmm.sources.npy import FileChunk
+    from streamgmm.sources.formats.npy import FileChunk
 
     def load(self):
         raise AssertionError("read")
@@ -133,7 +133,7 @@ def test_same_bits_for_any_number_of_threads_under_a_limit(matrix):
 
 
 def test_decoded_chunks_are_kept_as_far_as_there_is_room(store, monkeypatch):
-    from streamgmm.sources.zarr import ZarrChunk
+    from streamgmm.sources.formats.zarr import ZarrChunk
 
     loads = []
     read = ZarrChunk._read

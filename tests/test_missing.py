@@ -15,11 +15,11 @@ from naive import missing_e_step, missing_em
 from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
-from streamgmm import missing
-from streamgmm.executors import Threads
-from streamgmm.m_step import bound
+from streamgmm.mixture import missing
+from streamgmm.mixture.m_step import bound
+from streamgmm.mixture.stats import Observation
+from streamgmm.runtime.executors import Threads
 from streamgmm.sources import array_source
-from streamgmm.stats import Observation
 
 MARGINALIZE = Observation(None, True)
 

@@ -14,8 +14,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 import streamgmm as sg
-from streamgmm.sketch import Scale, exact_threshold
 from streamgmm.sources import ArraySource
+from streamgmm.sources.summaries.quantiles import Scale, exact_threshold
 
 
 def data(n=1000, seed=0):

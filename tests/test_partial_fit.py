@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 
 import streamgmm as sg
-from streamgmm.covariance import FAMILIES, FULL
-from streamgmm.learner import Learner, RowDecay
-from streamgmm.rules import Block, Online, Stepwise
-from streamgmm.schedules import Accumulate, HalfLife
-from streamgmm.surgery import stats_of
+from streamgmm.em.online import Learner, RowDecay
+from streamgmm.em.step_sizes import Accumulate, HalfLife
+from streamgmm.em.variants import Block, Online, Stepwise
+from streamgmm.mixture.components import stats_of
+from streamgmm.mixture.covariance import FAMILIES, FULL
 
 K, D = 3, 2
 MEANS = np.array([[-6.0, 0.0], [0.0, 6.0], [6.0, -2.0]])

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from conftest import FAMILIES, random_mixture
 
-from streamgmm._atomic import atomic_path
 from streamgmm.errors import ModelFileError
-from streamgmm.model_file import load_model, save_model
-from streamgmm.persistence import read_arrays, write_arrays
+from streamgmm.estimators.model_file import load_model, save_model
+from streamgmm.runtime.array_file import read_arrays, write_arrays
+from streamgmm.utils.atomic import atomic_path
 
 
 @pytest.fixture

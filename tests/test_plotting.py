@@ -7,7 +7,7 @@ import pytest
 from conftest import FAMILIES, random_mixture
 
 import streamgmm as sg
-from streamgmm import plotting
+from streamgmm.report import figures
 
 matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 matplotlib.use("agg")
@@ -30,7 +30,7 @@ def fitted():
 @pytest.mark.parametrize("covariance_type", FAMILIES)
 def test_the_plane_sees_marginals(covariance_type):
     mixture = random_mixture(covariance_type, 3, 5)
-    plane = plotting.Plane.of(mixture)
+    plane = figures.Plane.of(mixture)
     means, covariances = plane.ellipses(mixture)
     values, labels = mixture.sample(200_000, 1)
     seen = plane.project(values)
@@ -43,7 +43,7 @@ def test_the_plane_sees_marginals(covariance_type):
 
 def test_an_ellipse_is_one_deviation_away():
     covariance = np.array([[4.0, 1.2], [1.2, 1.0]])
-    outline = plotting.ellipse(covariance)
+    outline = figures.ellipse(covariance)
     assert np.allclose(np.einsum("ni,ij,nj->n", outline, np.linalg.inv(covariance), outline), 1.0)
 
 
@@ -72,13 +72,13 @@ def test_two_features_keep_their_names_and_one_is_a_curve():
     ax = gm.plot(X=table)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("long", "wide")
     one = sg.Mixture([0.3, 0.7], [[0.0], [5.0]], [1.0, 2.0], "spherical")
-    x, density = plotting.ellipses(one, [[0.0], [1.0]]).lines[-1].get_data()
+    x, density = figures.ellipses(one, [[0.0], [1.0]]).lines[-1].get_data()
     assert np.trapezoid(density, x) == pytest.approx(1, abs=1e-3)
 
 
 def test_criteria_mark_the_minimum():
     table = [{"n_components": k, "bic": (k - 3) ** 2.0, "aic": (k - 4) ** 2.0} for k in range(1, 7)]
-    ax = plotting.criteria(table)
+    ax = figures.criteria(table)
     marked = [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
     assert marked == [3, 4]
 

@@ -15,9 +15,9 @@ from sklearn.exceptions import ConvergenceWarning
 from test_reference import MODELS
 
 import streamgmm as sg
-from streamgmm.covariance import family
-from streamgmm.labelled_stats import stats_from_responsibilities
-from streamgmm.m_step import m_step, objective
+from streamgmm.mixture.covariance import family
+from streamgmm.mixture.labelled_stats import stats_from_responsibilities
+from streamgmm.mixture.m_step import m_step, objective
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 import streamgmm as sg
 from streamgmm.cli.app import run
 from streamgmm.errors import ModelFileError
-from streamgmm.model_file import load_model, save_model
-from streamgmm.projection import Projection
+from streamgmm.estimators.model_file import load_model, save_model
+from streamgmm.estimators.projection import Projection
 
 pytestmark = pytest.mark.filterwarnings("ignore:X does not have valid feature names")  # arrays have none; the table had
 

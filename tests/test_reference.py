@@ -12,9 +12,9 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
-from streamgmm.covariance import family
-from streamgmm.labelled_stats import stats_from_responsibilities
-from streamgmm.reduce import fold
+from streamgmm.mixture.covariance import family
+from streamgmm.mixture.labelled_stats import stats_from_responsibilities
+from streamgmm.runtime.fold import fold
 from streamgmm.sources import array_source
 
 MODELS = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical"}

@@ -51,7 +51,7 @@ def test_ninety_six_components_on_repeated_rows():
 
 
 def test_a_factor_of_a_matrix_singular_to_rounding_keeps_its_sign():
-    from streamgmm.covariance.linear import refined
+    from streamgmm.mixture.covariance.cholesky import refined
 
     rng = np.random.default_rng(0)
     checked = 0

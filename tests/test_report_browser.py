@@ -73,7 +73,7 @@ def faithful_page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def patches_page(tmp_path_factory):
-    from streamgmm.cli.patches import FEATURE_NAMES, grey_images, patch_rows
+    from streamgmm.cli.demo_data import FEATURE_NAMES, grey_images, patch_rows
 
     rows = np.concatenate([part[::40] for part in patch_rows(grey_images())])
     one, plane = shown(rows, 8, tol=0, max_iter=6)

@@ -8,13 +8,13 @@ import mpmath
 import numpy as np
 import pytest
 
-from streamgmm import kernels
-from streamgmm._jit import jit
-from streamgmm.kernels import screen, vector
-from streamgmm.kernels import screened as form
-from streamgmm.kernels.bounds import upper_bounds, ways_of
-from streamgmm.kernels.products import PANEL
-from streamgmm.mixture import Mixture
+from streamgmm.kernels import dispatch
+from streamgmm.kernels._jit import jit
+from streamgmm.kernels.simd import dense, screening
+from streamgmm.kernels.simd import screened as form
+from streamgmm.kernels.simd.bounds import upper_bounds, ways_of
+from streamgmm.kernels.simd.products import PANEL
+from streamgmm.mixture.mixture import Mixture
 
 
 def wishart(K, D, spread, seed=0, condition=None, weights=None):
@@ -37,7 +37,7 @@ def both(monkeypatch, model, rows, weight=None):
         monkeypatch.setenv("STREAMGMM_KERNELS", name)
         n, K = len(rows), plan.coef.shape[0]
         out = {"logp": np.empty(n), "label": np.empty(n, np.int64), "resp": np.empty((n, K))}
-        found.append((kernels.run(plan, rows, weight, statistics=True, **out), out))
+        found.append((dispatch.run(plan, rows, weight, statistics=True, **out), out))
     return found
 
 
@@ -104,7 +104,7 @@ def test_screened_equals_dense(monkeypatch, K, D, n, spread):
 def test_the_bound_holds_against_fifty_digits(D, condition):
     model = wishart(3, D, 0.3, seed=D, condition=condition)
     plan = model._prepare().plan
-    ways_of_all = screen.Screen(plan).ways
+    ways_of_all = screening.Screen(plan).ways
     rng = np.random.default_rng(5)
     z = np.concatenate([rng.normal(size=(6, D)), plan.means + 1e-6 * rng.normal(size=(3, D))])
     # On the edge: displaced from a mean where projections alone look, so that the bound is as tight as it gets.
@@ -163,7 +163,7 @@ def test_bounds_along_the_projections_are_tight(D):
     """A row that lies off a mean only where projections look: single precision costs a twentieth of a nat."""
     model = wishart(3, D, 0.3, seed=D, condition=1e3)
     plan = model._prepare().plan
-    ways = screen.Screen(plan).ways
+    ways = screening.Screen(plan).ways
     away = along_projections(plan, ways, 0, np.array([30.0]), np.random.default_rng(0))
     bound = bounds_of(plan, ways, plan.means[:1] + away)[0, 0]
     assert 0.0 <= bound - (plan.const[0] - 30.0) < 0.05
@@ -176,12 +176,12 @@ def test_rows_on_the_edge_of_the_bound(monkeypatch, D, condition):
     plan = model._prepare().plan
     lower = np.linalg.cholesky(model.covariances)
     rng = np.random.default_rng(1)
-    away = screen.reach_of(4) + rng.uniform(-1, 1, 600)
+    away = screening.reach_of(4) + rng.uniform(-1, 1, 600)
     direction = rng.normal(size=(600, D))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     k = rng.integers(0, 4, 600)
     edge = model.means[k] + np.einsum("nij,nj->ni", lower[k], direction * np.sqrt(2 * away)[:, None])
-    ways = screen.Screen(plan).ways.reshape(4, -1, D + 1)
+    ways = screening.Screen(plan).ways.reshape(4, -1, D + 1)
     narrow = np.stack([np.linalg.pinv(w[:, :D])[:, 0] for w in ways]) @ np.linalg.inv(plan.whiten).T
     along = model.means[k] + narrow[k] * np.sqrt(2 * away)[:, None]
     rows = np.concatenate([edge, along, model.sample(400, 2)[0]])
@@ -198,10 +198,10 @@ def test_rows_that_are_very_far_go_to_the_centred_form_at_once(monkeypatch, far)
     rows = model.sample(2000, 4)[0]
     rows[77] = far
     monkeypatch.setenv("STREAMGMM_KERNELS", "reference")
-    plain = kernels.run(model._prepare().plan, rows, None, statistics=False).totals
+    plain = dispatch.run(model._prepare().plan, rows, None, statistics=False).totals
     asked = []
-    real = vector.dense
-    monkeypatch.setattr(vector, "dense", lambda *arguments: asked.append(real(*arguments)))
+    real = dense.dense
+    monkeypatch.setattr(dense, "dense", lambda *arguments: asked.append(real(*arguments)))
     (a, out_a), (b, out_b) = both(monkeypatch, model, rows)
     assert len(asked) == 1, "the screened form left rows to the dense one"
     np.testing.assert_allclose(out_b["logp"], out_a["logp"], rtol=1e-12)
@@ -229,7 +229,9 @@ def test_a_component_that_lost_its_rows_is_left_to_the_dense_form(monkeypatch):
     seen = spy(monkeypatch)
     found = both(monkeypatch, model, rows)
     assert seen["calls"] == 1
-    assert not screen.suffices(found[0][0].feature[:, -1], np.zeros(8, np.uint8), 4000 * np.exp(-screen.reach_of(8)))
+    assert not screening.suffices(
+        found[0][0].feature[:, -1], np.zeros(8, np.uint8), 4000 * np.exp(-screening.reach_of(8))
+    )
     assert (found[0][0].feature == found[1][0].feature).all()  # done again: not only near
 
 
@@ -259,14 +261,14 @@ def test_one_row_beyond_the_forms_accuracy_leaves_no_more_than_its_panel(monkeyp
 
 def test_crowded_rows_go_to_the_dense_form(monkeypatch):
     monkeypatch.setenv("STREAMGMM_KERNELS", "auto")
-    if kernels.form() == "reference":
+    if dispatch.form() == "reference":
         pytest.skip("the screened form is chosen only where the hand-tiled one is")
     seen = spy(monkeypatch)
     near, far = wishart(20, 16, 0.1), wishart(20, 16, 4.0)
     for model in (near, far):
         rows = model.sample(3000, 5)[0]
         rows = rows[np.random.default_rng(1).permutation(3000)]
-        kernels.in_all(None, partial(kernels.run, model._prepare().plan, rows, None, statistics=True))
+        dispatch.in_all(None, partial(dispatch.run, model._prepare().plan, rows, None, statistics=True))
     assert seen["calls"] == 1  # the first rows of the other model have told enough
     assert seen["taken"] == 3000
 
@@ -275,8 +277,8 @@ def test_bits_do_not_depend_on_what_ran_before(monkeypatch):
     monkeypatch.setenv("STREAMGMM_KERNELS", "screened")
     model, other = wishart(10, 16, 2.0), wishart(10, 16, 2.0, seed=9)
     rows = model.sample(2500, 6)[0]
-    first = kernels.run(model._prepare().plan, rows, None, statistics=True)
-    kernels.run(other._prepare().plan, rows, None, statistics=True)
-    again = kernels.run(wishart(10, 16, 2.0)._prepare().plan, rows, None, statistics=True)
+    first = dispatch.run(model._prepare().plan, rows, None, statistics=True)
+    dispatch.run(other._prepare().plan, rows, None, statistics=True)
+    again = dispatch.run(wishart(10, 16, 2.0)._prepare().plan, rows, None, statistics=True)
     assert (first.feature == again.feature).all()
     assert (first.totals == again.totals).all()

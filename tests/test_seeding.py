@@ -11,12 +11,12 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import streamgmm as sg
-from streamgmm.covariance import DIAG, FULL
-from streamgmm.executors import Threads
-from streamgmm.imputing import survey
-from streamgmm.moments import corners
+from streamgmm.em.initialization.multistart import draw
+from streamgmm.em.initialization.sample import survey
+from streamgmm.mixture.covariance import DIAG, FULL
+from streamgmm.runtime.executors import Threads
 from streamgmm.sources import array_source, open_source
-from streamgmm.starts import draw
+from streamgmm.sources.summaries.moments import corners
 
 
 def long_ellipses(seed, units=1.0, offset=0.0):

@@ -9,8 +9,8 @@ import pytest
 from test_solvers_counting import Counting
 
 import streamgmm as sg
-from streamgmm.folds import fold_numbers
-from streamgmm.selection import elbow
+from streamgmm.em.model_selection.cross_validation import fold_numbers
+from streamgmm.estimators.select import elbow
 from streamgmm.sources import array_source
 
 

@@ -12,12 +12,12 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
-from streamgmm import kernels
-from streamgmm.centres import Centres
-from streamgmm.cli.demo import stopped
+from streamgmm.cli.commands.demo import stopped
+from streamgmm.em.kmeans.centres import Centres
 from streamgmm.errors import NonFiniteRowError
-from streamgmm.kernels import own, reference, reference_lloyd, reference_missing
-from streamgmm.missing import Patterns
+from streamgmm.kernels import dispatch
+from streamgmm.kernels.plain import lloyd, missing, own_mean, reference
+from streamgmm.mixture.missing import Patterns
 from streamgmm.sources import array_source
 
 JOBS = {
@@ -79,11 +79,11 @@ def forms(monkeypatch):
         monkeypatch.setattr(module, name, told)
 
     spy(reference, "run", "numpy")
-    spy(kernels, "form", "compiled")
-    spy(reference_missing, "missing", "numpy")
+    spy(dispatch, "form", "compiled")
+    spy(missing, "missing", "numpy")
     spy(Centres, "_run_compiled", "compiled")
     spy(Patterns, "_few_compiled", "compiled")
-    monkeypatch.setattr("streamgmm.centres.reference", _told(seen, reference_lloyd.lloyd))
+    monkeypatch.setattr("streamgmm.em.kmeans.centres.reference", _told(seen, lloyd.lloyd))
     return seen
 
 
@@ -101,7 +101,7 @@ def table(n=ROWS, D=2):
 
 
 def limit_at(monkeypatch, K, p):
-    monkeypatch.setattr(kernels, "SMALL", ROWS * (K * (p + 32) + 16 * p))
+    monkeypatch.setattr(dispatch, "SMALL", ROWS * (K * (p + 32) + 16 * p))
 
 
 EM = {"covariance_type": "full", "random_state": 0, "solver": "exact", "max_iter": 5, "tol": 0}
@@ -150,7 +150,7 @@ def test_missing_entries_have_one_form(monkeypatch, forms, n, form):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         gm.fit(source)
-    monkeypatch.setattr(kernels, "small", lambda n_rows, K, p: n_rows <= ROWS)  # marginals are smaller
+    monkeypatch.setattr(dispatch, "small", lambda n_rows, K, p: n_rows <= ROWS)  # marginals are smaller
     forms.clear()
     list(gm.predict(source)), list(gm.impute(source)), gm.score(source)
     assert forms == {form}
@@ -158,7 +158,7 @@ def test_missing_entries_have_one_form(monkeypatch, forms, n, form):
 
 def test_rows_of_unknown_number_are_many(monkeypatch, forms):
     model = sg.Mixture([1.0], [[0.0]], [1.0], "spherical")
-    kernels.in_all(None, model.log_prob, np.zeros((3, 1)))
+    dispatch.in_all(None, model.log_prob, np.zeros((3, 1)))
     assert forms == {"compiled"}
     forms.clear()
     model.log_prob(np.zeros((3, 1)))
@@ -207,14 +207,14 @@ def test_lloyds_step_finds_the_first_row_that_is_not_finite(monkeypatch, form):
 
 
 def test_a_form_that_cannot_run_here_is_one_error(monkeypatch):
-    monkeypatch.setattr(kernels, "_why_not", lambda *_: "there is no compiler")
+    monkeypatch.setattr(dispatch, "_why_not", lambda *_: "there is no compiler")
     model = sg.Mixture([1.0], [[0.0]], [1.0], "spherical")
     for form in ("vector", "screened"):
         monkeypatch.setenv("STREAMGMM_KERNELS", form)
         with pytest.raises(ValueError, match=f"STREAMGMM_KERNELS={form}.*there is no compiler.*unset"):
             model.log_prob([[1.0]])
     monkeypatch.setenv("STREAMGMM_KERNELS", "auto")
-    assert kernels.in_all(None, model.log_prob, [[0.0]]) == pytest.approx(-0.5 * np.log(2 * np.pi), rel=1e-15)
+    assert dispatch.in_all(None, model.log_prob, [[0.0]]) == pytest.approx(-0.5 * np.log(2 * np.pi), rel=1e-15)
 
 
 def test_a_row_has_the_same_bits_whatever_rows_are_with_it(monkeypatch):
@@ -234,7 +234,7 @@ def test_a_row_has_the_same_bits_whatever_rows_are_with_it(monkeypatch):
 def test_very_many_far_rows_have_totals_without_statistics(monkeypatch, form):
     """Rows that no frame holds are taken in parts; without statistics there is nothing to merge."""
     monkeypatch.setenv("STREAMGMM_KERNELS", form)
-    monkeypatch.setattr(own, "_NUMBERS", 64)
+    monkeypatch.setattr(own_mean, "_NUMBERS", 64)
     model = sg.Mixture([0.5, 0.5], [[0.0], [1.0]], [1.0, 1.0], "spherical")
     rows = np.full((100, 1), 1e5)
     assert model.totals(rows)[0] == pytest.approx(100 * float(model.log_prob(rows[:1])[0]), rel=1e-12)

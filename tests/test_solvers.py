@@ -12,9 +12,9 @@ from conftest import FAMILIES, random_mixture
 from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
-from streamgmm.coordinates import Coordinates
-from streamgmm.covariance import family
-from streamgmm.labelled_stats import stats_from_responsibilities
+from streamgmm.mixture.coordinates import Coordinates
+from streamgmm.mixture.covariance import family
+from streamgmm.mixture.labelled_stats import stats_from_responsibilities
 from streamgmm.sources import array_source
 
 SMALL = json.loads((Path(__file__).parent / "data" / "mclust.json").read_text())["sets"]

@@ -11,12 +11,12 @@ from conftest import FAMILIES, random_mixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamgmm.em import em
+from streamgmm.em.loop import em
+from streamgmm.em.step_sizes import Accumulate, Decay, HalfLife
+from streamgmm.em.variants import Exact, Incremental, Leaves, Stepwise
 from streamgmm.errors import MemoryLimitError
-from streamgmm.executors import Threads
-from streamgmm.m_step import bound, m_step
-from streamgmm.rules import Exact, Incremental, Leaves, Stepwise
-from streamgmm.schedules import Accumulate, Decay, HalfLife
+from streamgmm.mixture.m_step import bound, m_step
+from streamgmm.runtime.executors import Threads
 from streamgmm.sources import array_source
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from formats import DOUBLES_ONLY, FORMATS
 
-from streamgmm.em import e_step, merge_all
-from streamgmm.executors import Threads
-from streamgmm.m_step import m_step
-from streamgmm.mixture import Mixture
+from streamgmm.em.loop import e_step, merge_all
+from streamgmm.mixture.m_step import m_step
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.runtime.executors import Threads
 from streamgmm.sources import cached, open_source
 
 FAMILIES = ["full", "tied", "diag", "spherical"]

@@ -16,7 +16,7 @@ from test_sources import check_chunks, read
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources import cached, limit_chunks, open_source
-from streamgmm.sources.tables import NotNumbersError
+from streamgmm.sources.formats.tables import NotNumbersError
 
 RNG = np.random.default_rng(8)
 X = RNG.standard_normal((1000, 4))
@@ -257,13 +257,13 @@ def test_csv_numbers_are_those_of_python_to_the_bit(tmp_path):
 
 
 def test_csv_is_cut_at_line_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("streamgmm.sources.csv.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("streamgmm.sources.formats.csv.CHUNK_BYTES", 1000)
     path = FORMATS["csv"](tmp_path, X, 64)
     source = open_source(path)
     assert source.n_chunks > 50
     check_chunks(source, X)
     for size in range(990, 1010):  # every way an edge can fall beside a line end
-        monkeypatch.setattr("streamgmm.sources.csv.CHUNK_BYTES", size)
+        monkeypatch.setattr("streamgmm.sources.formats.csv.CHUNK_BYTES", size)
         np.testing.assert_array_equal(read(open_source(path))[0], X)
 
 

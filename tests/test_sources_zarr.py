@@ -10,9 +10,9 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCode
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources import open_source
-from streamgmm.sources.scratch import LARGEST, scratch
-from streamgmm.sources.tools import describe
-from streamgmm.sources.zarr_decode import Layout, _zstd_size
+from streamgmm.sources.buffers import LARGEST, scratch
+from streamgmm.sources.convert import describe
+from streamgmm.sources.formats.zarr_decode import Layout, _zstd_size
 
 X = np.random.default_rng(5).integers(0, 50, (100, 3)) / 8
 
@@ -200,7 +200,7 @@ def test_memory_is_used_again_once_nobody_holds_it(tmp_path):
 
 
 def test_large_blocks_are_not_held_on_to():
-    from streamgmm.sources.scratch import _blocks
+    from streamgmm.sources.buffers import _blocks
 
     scratch("large", LARGEST + 1)
     assert "large" not in _blocks.held

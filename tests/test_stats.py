@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streamgmm as sg
-from streamgmm.reduce import Fold, fold
+from streamgmm.runtime.fold import Fold, fold
 
 FIELDS = ("weight", "mean", "scatter", "loglik", "entropy", "log_max", "count", "rows")
 few = settings(max_examples=25, deadline=None)

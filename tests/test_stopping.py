@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgmm.stopping import FLUTTER, aitken, distance_to_limit, fruitless, last_change, never
+from streamgmm.em.convergence import FLUTTER, aitken, distance_to_limit, fruitless, last_change, never
 
 
 def geometric(rate, n, *, limit=-3.0, first=1.0):

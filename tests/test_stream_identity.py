@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
-from streamgmm._locks import FileLock
 from streamgmm.stream.connectors import connect
+from streamgmm.utils.locks import FileLock
 
 X = np.random.default_rng(0).normal(size=(1000, 2)) + 10
 
@@ -67,7 +67,7 @@ def test_a_session_that_was_overtaken_does_not_write_over_the_other(tmp_path):
 def test_the_lock_ends_with_its_process_however_that_ends(tmp_path):
     path = tmp_path / "s"
     code = (
-        "import sys, pathlib; from streamgmm._locks import FileLock\n"
+        "import sys, pathlib; from streamgmm.utils.locks import FileLock\n"
         "lock = FileLock(pathlib.Path(sys.argv[1])); lock.acquire(); print('held', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(

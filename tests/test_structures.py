@@ -12,10 +12,10 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
-from streamgmm.covariance import MCLUST
-from streamgmm.executors import Threads
-from streamgmm.labelled_stats import stats_from_responsibilities
-from streamgmm.reduce import fold
+from streamgmm.mixture.covariance import MCLUST
+from streamgmm.mixture.labelled_stats import stats_from_responsibilities
+from streamgmm.runtime.executors import Threads
+from streamgmm.runtime.fold import fold
 
 HERE = Path(__file__).parent / "data"
 CONSTRAINED = tuple(name for name, kind in MCLUST.items() if kind.unconstrained is not kind and name != "EEE")
@@ -45,7 +45,7 @@ def steps(X, labels, K, name, n, size):
 
 
 def sg_m_step(stats, model):
-    from streamgmm.m_step import m_step
+    from streamgmm.mixture.m_step import m_step
 
     return m_step(stats, previous=model)
 

@@ -87,7 +87,7 @@ def test_all_kernel_tests_on_narrower_processors(cpu):
 TINY = """
 import json
 import numpy as np
-from streamgmm._jit import jit
+from streamgmm.kernels._jit import jit
 
 
 @jit

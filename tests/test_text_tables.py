@@ -11,7 +11,7 @@ import pytest
 import streamgmm as sg
 from streamgmm.cli.app import run
 from streamgmm.errors import ChunkReadError
-from streamgmm.sources.tables import NotNumbersError
+from streamgmm.sources.formats.tables import NotNumbersError
 
 X = np.random.default_rng(0).normal(size=(100, 3)).round(5)
 ROWS = [",".join(map(repr, row)) for row in X.tolist()]
@@ -62,7 +62,7 @@ SAME = {
 @pytest.mark.parametrize("kind", SAME)
 @pytest.mark.parametrize("size", [4 * 2**20, 333])
 def test_the_same_rows_in_every_dialect(tmp_path, monkeypatch, kind, size):
-    monkeypatch.setattr("streamgmm.sources.csv.CHUNK_BYTES", size)
+    monkeypatch.setattr("streamgmm.sources.formats.csv.CHUNK_BYTES", size)
     source = sg.open_source(write(tmp_path / "t.csv", SAME[kind]))
     assert source.feature_names == ("a", "b", "c")
     np.testing.assert_array_equal(rows_of(source), X)
@@ -74,7 +74,7 @@ def test_the_same_rows_in_every_dialect(tmp_path, monkeypatch, kind, size):
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_encodings(tmp_path, monkeypatch, encoding, line_end):
-    monkeypatch.setattr("streamgmm.sources.csv.CHUNK_BYTES", 500)
+    monkeypatch.setattr("streamgmm.sources.formats.csv.CHUNK_BYTES", 500)
     text = HEADED.replace("a,b,c", "Größe,b,c").replace("\n", line_end)
     source = sg.open_source(write(tmp_path / "t.csv", text, encoding))
     assert source.feature_names == ("Größe", "b", "c") and source.n_chunks > 4
@@ -95,7 +95,7 @@ def test_line_ends_in_quotes_wherever_a_chunk_is_cut(tmp_path, monkeypatch, note
     text = "a,note,b\n" + "".join(f'{a},"{note}",{b}\n' for a, b in X[:40, :2].tolist())
     write(tmp_path / "t.csv", text)
     for size in range(60, 120):
-        monkeypatch.setattr("streamgmm.sources.csv.CHUNK_BYTES", size)
+        monkeypatch.setattr("streamgmm.sources.formats.csv.CHUNK_BYTES", size)
         np.testing.assert_array_equal(rows_of(sg.open_source(tmp_path / "t.csv", columns=["a", "b"])), X[:40, :2])
     assert sg.open_source(tmp_path / "t.csv", columns=["a", "b"], chunk_rows=3).n_rows == 40
 
@@ -206,7 +206,7 @@ def test_comments_that_only_come_further_down(tmp_path):
 
 
 def test_lines_of_errors_are_counted_as_editors_do(tmp_path, monkeypatch):
-    monkeypatch.setattr("streamgmm.sources.csv.CHUNK_BYTES", 100)
+    monkeypatch.setattr("streamgmm.sources.formats.csv.CHUNK_BYTES", 100)
     for end in ("\n", "\r\n", "\r"):
         lines = ["# c", "", "a,b", *["1.5,2.5"] * 60, "1,Ex", "3,4"]
         write(tmp_path / "t.csv", end.join(lines))
@@ -246,9 +246,9 @@ def test_exclude(tmp_path):
 def test_reads_that_fail_for_a_moment_are_tried_again(tmp_path, monkeypatch):
     import errno
 
-    import streamgmm.sources.csv as module
+    import streamgmm.sources.formats.csv as module
 
-    monkeypatch.setattr("streamgmm.sources.transient._PAUSES", (0, 0, 0))
+    monkeypatch.setattr("streamgmm.sources.retry._PAUSES", (0, 0, 0))
     path = write(tmp_path / "t.csv", HEADED)
     real, failures = module.lines_between, []
 

@@ -19,13 +19,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 import streamgmm as sg
-from streamgmm.affine import Affine
-from streamgmm.em import e_step, merge_all
-from streamgmm.executors import Threads
-from streamgmm.moments import moments_of
+from streamgmm.em.loop import e_step, merge_all
+from streamgmm.runtime.executors import Threads
 from streamgmm.sources import ArraySource
-from streamgmm.sources.limits import cached, limit_chunks
+from streamgmm.sources.memory_budget import cached, limit_chunks
+from streamgmm.sources.summaries.moments import moments_of
 from streamgmm.sources.transformed import TransformedSource
+from streamgmm.utils.affine import Affine
 
 
 class Stored(ArraySource):

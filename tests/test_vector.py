@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from streamgmm.kernels import _vector as v
-from streamgmm.kernels._elementary import exp, log, log_and_inverse
+from streamgmm.kernels.simd import intrinsics as v
+from streamgmm.kernels.simd.elementary import exp, log, log_and_inverse
 
 
 @njit

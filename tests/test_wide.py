@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
-from streamgmm.covariance import DIAG, FULL, SPHERICAL, TIED
-from streamgmm.mixture import Mixture
-from streamgmm.updates import Maximize
+from streamgmm.em.update import Maximize
+from streamgmm.mixture.covariance import DIAG, FULL, SPHERICAL, TIED
+from streamgmm.mixture.mixture import Mixture
 
 
 @pytest.mark.parametrize("family", [FULL, TIED, DIAG, SPHERICAL], ids=lambda family: family.name)

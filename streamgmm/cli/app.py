@@ -15,7 +15,7 @@ import typer
 from typer import Typer
 from typer.core import TyperGroup
 
-from streamgmm.cli import apply, data, demo, fit, inspect, report, select, stream, warmup
+from streamgmm.cli.commands import data, demo, fit, inspect, predict, report, select, stream, warmup
 from streamgmm.cli.terminal import NOT_CONVERGED, as_option, message
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -65,9 +65,9 @@ def _add(command: Callable[..., Any], name: str, example: str, short: str | None
 _add(demo.demo, "demo", "streamgmm demo")
 _add(fit.fit, "fit", "streamgmm fit table.csv -k 3 --scale --out model")
 _add(select.select, "select", "streamgmm select table.csv --k-max 6 --scale --report")
-_add(apply.predict, "predict", "streamgmm predict model table.csv --out labels.csv")
-_add(apply.score, "score", "streamgmm score model table.csv --out density.csv")
-_add(apply.sample, "sample", "streamgmm sample model -n 5")
+_add(predict.predict, "predict", "streamgmm predict model table.csv --out labels.csv")
+_add(predict.score, "score", "streamgmm score model table.csv --out density.csv")
+_add(predict.sample, "sample", "streamgmm sample model -n 5")
 _add(inspect.inspect, "inspect", "streamgmm inspect model")
 _add(report.report, "report", "streamgmm report model --out page.html")
 _add(stream.stream, "stream", "streamgmm stream configs/stream.toml", "Learn from a stream, and survive a crash.")
@@ -98,7 +98,7 @@ def run(argv: list[str]) -> int:
 
 
 def _explain(error: Exception) -> int:
-    from streamgmm.config import ConfigError
+    from streamgmm.cli.config import ConfigError
 
     if isinstance(error, typer.Abort) or type(error).__name__ == "Abort":
         message("interrupted")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from streamgmm.jsonable import jsonable
+from streamgmm.utils.jsonable import jsonable
 
 NOT_CONVERGED = 3
 

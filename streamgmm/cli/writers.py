@@ -16,8 +16,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from streamgmm._atomic import atomic_path
 from streamgmm.cli.terminal import shown
+from streamgmm.utils.atomic import atomic_path
 
 FORMATS = (".npy", ".csv", ".parquet", ".zarr")
 

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.diagnostics import components, data, fit
 from streamgmm.diagnostics.case import Finding, examine
-from streamgmm.estimator import GaussianMixture
+from streamgmm.estimators.gaussian_mixture import GaussianMixture
 
 DROWNED_HIDES = ("duplicate-components", "too-many-components", "one-component-owns-everything")
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.diagnostics.shapes import Pieces, Shape, pieces_of, shape_of
-from streamgmm.estimator import GaussianMixture
-from streamgmm.imputing import survey
-from streamgmm.mixture import Mixture
-from streamgmm.sample_summary import Survey
+from streamgmm.em.initialization.sample import survey
+from streamgmm.estimators.gaussian_mixture import GaussianMixture
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.sources.summaries.sample import Survey
 
 __all__ = ["Case", "Check", "Finding", "examine"]
 

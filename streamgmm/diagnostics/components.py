@@ -9,8 +9,8 @@ import numpy as np
 
 from streamgmm.diagnostics.case import Case, Check, Finding
 from streamgmm.diagnostics.shapes import Shape
-from streamgmm.queries import cheapest_pair, merge_components
-from streamgmm.surgery import bhattacharyya
+from streamgmm.mixture.components import bhattacharyya
+from streamgmm.mixture.queries import cheapest_pair, merge_components
 
 __all__ = ["CHECKS"]
 

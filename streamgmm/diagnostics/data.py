@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from streamgmm.covariance import FULL
 from streamgmm.diagnostics.case import Case, Check, Finding
-from streamgmm.outcome import words_of_drowned
+from streamgmm.estimators._fit_report import words_of_drowned
+from streamgmm.mixture.covariance import FULL
 
 __all__ = ["CHECKS"]
 

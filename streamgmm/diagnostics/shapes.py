@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.estimator import GaussianMixture
-from streamgmm.mixture import Mixture
+from streamgmm.estimators.gaussian_mixture import GaussianMixture
+from streamgmm.mixture.mixture import Mixture
 
 Array = NDArray[np.float64]
 

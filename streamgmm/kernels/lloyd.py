@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgmm._jit import inline, jit
+from streamgmm.kernels._jit import inline, jit
 
 BLOCK = 128
 

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from streamgmm._jit import inline, jit
+from streamgmm.kernels._jit import inline, jit
 from streamgmm.kernels.plan import FULL, TIED
 
 _LOG_2PI = math.log(2 * math.pi)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from streamgmm.kernels.own import Moments, Own
+    from streamgmm.kernels.plain.own_mean import Moments, Own
 
 Array = NDArray[np.float64]
 

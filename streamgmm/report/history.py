@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.mixture import Mixture
-from streamgmm.persistence import read_arrays, write_arrays
-from streamgmm.plotting import Plane
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.report.figures import Plane
+from streamgmm.runtime.array_file import read_arrays, write_arrays
 
 Array = NDArray[np.float64]
 KIND = "streamgmm-history"
@@ -54,7 +54,7 @@ class History:
         return candidate.objective, candidate.accepted.weights.copy(), means, covariances
 
     def sampled(self, at: int, memory: Any) -> None:
-        """Take what the starts did on the sample; see `streamgmm.hooks.Watcher`."""
+        """Take what the starts did on the sample; see `streamgmm.em.hooks.Watcher`."""
         if self.plane is None:
             self.plane = Plane.of(self.units(memory[0].model))
         for candidate in memory:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.jsonable import jsonable
-from streamgmm.mixture import Mixture
-from streamgmm.plotting import PALETTE, Plane
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.report.figures import PALETTE, Plane
+from streamgmm.utils.jsonable import jsonable
 
 Array = NDArray[np.float64]
 SHOWN = 6

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from streamgmm.sources.array import ArraySource
 from streamgmm.sources.base import Chunk, Slab, Source
 from streamgmm.sources.files import are_paths
-from streamgmm.sources.limits import cached, limit_chunks
+from streamgmm.sources.formats.array import ArraySource
+from streamgmm.sources.memory_budget import cached, limit_chunks
 from streamgmm.sources.opening import open_quietly, open_source
 from streamgmm.sources.unreadable import refuse_unreadable
 

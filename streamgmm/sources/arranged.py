@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
-from streamgmm.sources.tables import Columns, column_names, is_frame, select, without_labels
+from streamgmm.sources.formats.tables import Columns, column_names, is_frame, select, without_labels
 
 __all__ = [
     "ArrangedSource",

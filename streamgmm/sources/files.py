@@ -15,7 +15,7 @@ import numpy as np
 
 from streamgmm.sources.arranged import matched
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
-from streamgmm.sources.picking import weight_array
+from streamgmm.sources.columns import weight_array
 
 __all__ = ["FilesSource", "are_paths", "files_in", "files_like", "open_files"]
 

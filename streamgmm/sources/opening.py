@@ -10,13 +10,13 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from streamgmm.masked import unmasked
-from streamgmm.sources.array import ArraySource
 from streamgmm.sources.base import Source
+from streamgmm.sources.columns import Exclude
 from streamgmm.sources.files import MAGIC, are_paths, files_in, files_like, open_files
+from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.labels import tell_of
-from streamgmm.sources.picking import Exclude
 from streamgmm.sources.unreadable import refuse_unreadable
+from streamgmm.utils.masked import unmasked
 
 _MISSING = ("error", "skip", "fill")
 
@@ -202,22 +202,22 @@ def _split(path: str) -> tuple[str, str]:
 def _open_kind(file: str, inner: str, kind: str, choices: dict[str, Any], how: _How) -> Source:
     missing = how.missing
     if kind == "npy":
-        from streamgmm.sources.npy import FileSource, npy_layout
+        from streamgmm.sources.formats.npy import FileSource, npy_layout
 
         return FileSource(npy_layout(file), name=file, **choices)
     if kind == "zarr":
-        from streamgmm.sources.zarr import open_zarr
+        from streamgmm.sources.formats.zarr import open_zarr
 
         return open_zarr(file, path=inner, missing_chunks=missing, **choices)
     if kind == "hdf5":
-        from streamgmm.sources.hdf5 import open_hdf5
+        from streamgmm.sources.formats.hdf5 import open_hdf5
 
         return open_hdf5(file, inner, missing_chunks=missing, **choices)
     if kind == "csv":
-        from streamgmm.sources.csv import CsvSource
+        from streamgmm.sources.formats.csv import CsvSource
 
         return CsvSource(file, header=how.header, **choices)
-    from streamgmm.sources.parquet import ParquetSource
+    from streamgmm.sources.formats.parquet import ParquetSource
 
     return ParquetSource(file, kind, **choices)
 
@@ -275,23 +275,23 @@ def _open_object(obj: Any, choices: dict[str, Any], missing: str) -> Source:
     refuse_unreadable(obj)
     module = type(obj).__module__.partition(".")[0]
     if module == "zarr":
-        from streamgmm.sources.zarr import open_zarr
+        from streamgmm.sources.formats.zarr import open_zarr
 
         return open_zarr(obj, missing_chunks=missing, **choices)
     if module == "h5py":
-        from streamgmm.sources.hdf5 import open_hdf5
+        from streamgmm.sources.formats.hdf5 import open_hdf5
 
         return open_hdf5(obj, missing_chunks=missing, **choices)
     if module in ("dask", "dask_expr"):
-        from streamgmm.sources.dask import open_dask
+        from streamgmm.sources.formats.dask import open_dask
 
         return open_dask(obj, **choices)
     if module == "xarray":
-        from streamgmm.sources.xarray import open_xarray
+        from streamgmm.sources.formats.xarray import open_xarray
 
         return open_xarray(obj, **choices)
     if module in ("pandas", "polars", "pyarrow"):
-        from streamgmm.sources.tables import TableSource, is_frame
+        from streamgmm.sources.formats.tables import TableSource, is_frame
 
         if not is_frame(obj):
             raise TypeError(f"Expected a table; got a {module} {type(obj).__name__}. Make it a frame first.")
@@ -306,7 +306,7 @@ def _open_object(obj: Any, choices: dict[str, Any], missing: str) -> Source:
 
 
 def _open_array(obj: Any, choices: dict[str, Any]) -> Source:
-    from streamgmm.sources.npy import FileSource, check_two_dimensional, memmap_layout
+    from streamgmm.sources.formats.npy import FileSource, check_two_dimensional, memmap_layout
 
     try:
         array = np.asarray(unmasked(obj))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from streamgmm.affine import Affine
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.utils.affine import Affine
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm._locks import FileLock
-from streamgmm.estimator import GaussianMixture
-from streamgmm.learner import Learner, StepReport
-from streamgmm.mixture import Mixture
+from streamgmm.em.online import Learner, StepReport
+from streamgmm.estimators.gaussian_mixture import GaussianMixture
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.runtime.thread_limits import single_threaded_blas
 from streamgmm.sources.arranged import order_of
 from streamgmm.stream import origin, snapshots
+from streamgmm.stream.anomalies import Judge
 from streamgmm.stream.batch import Batch, Position, batches_of
 from streamgmm.stream.drift import Cusum
-from streamgmm.stream.intake import Intake, Taken
-from streamgmm.stream.judging import Judge
-from streamgmm.stream.keeping import restore_to, state_of
+from streamgmm.stream.snapshot import restore_to, state_of
 from streamgmm.stream.update import Counts, StopStream, Update
-from streamgmm.thread_limits import single_threaded_blas
+from streamgmm.stream.validation import Intake, Taken
+from streamgmm.utils.locks import FileLock
 
 __all__ = ["StreamSession"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from streamgmm._locks import FileLock
 from streamgmm.errors import CheckpointMismatchError, ModelFileError, StreamGMMError
-from streamgmm.persistence import read_arrays, write_arrays
+from streamgmm.runtime.array_file import read_arrays, write_arrays
+from streamgmm.utils.locks import FileLock
 
 KIND = "streamgmm-stream"
 Stamp = tuple[int, int, int] | None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.learner import StepReport
+from streamgmm.em.online import StepReport
 from streamgmm.stream.batch import Position
 
 __all__ = ["Counts", "StopStream", "Update"]

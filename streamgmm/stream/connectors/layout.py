@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
-from streamgmm.delimited import Head, column_kinds, sniff
+from streamgmm.sources.formats.delimited import Head, column_kinds, sniff
 from streamgmm.sources.labels import are_labels, row_labels, tell_left_out, told_apart
 
 __all__ = ["Layout", "layout_of_csv", "layout_of_json"]
@@ -38,7 +38,8 @@ class Layout:
     comment : bool
         CSV: lines that begin with # are no records.
     kinds : tuple of str
-        CSV: how the numbers are written, see `streamgmm.delimited.number_of`; plainly where there are none.
+        CSV: how the numbers are written, see `streamgmm.sources.formats.delimited.number_of`; plainly where there are
+        none.
     """
 
     format: str

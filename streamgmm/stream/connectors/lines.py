@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import IO, Any
 
-from streamgmm.delimited import Dialect, records
+from streamgmm.sources.formats.delimited import Dialect, records
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
 from streamgmm.stream.connectors import Source
 from streamgmm.stream.connectors.parse import Parser

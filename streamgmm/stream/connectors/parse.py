@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.delimited import BLANKS, fields_of, number_of, sniff
+from streamgmm.sources.formats.delimited import BLANKS, fields_of, number_of, sniff
 from streamgmm.stream.connectors.layout import Layout, layout_of_csv, layout_of_json
 
 __all__ = ["FORMATS", "Bad", "Parser"]

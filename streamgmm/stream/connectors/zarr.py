@@ -53,7 +53,7 @@ class GrowingZarr(Source):
         """First rows, among `start` to `stop` of one shard, of the chunks that the shard does not hold."""
         if array.shards is None:
             return []
-        from streamgmm.sources.zarr_stored import holes
+        from streamgmm.sources.formats.zarr_stored import holes
 
         (height, width), step = array.shards, array.chunks[0]
         row, end = start // height, min((start // height + 1) * height, array.shape[0])
@@ -66,7 +66,7 @@ class GrowingZarr(Source):
     def open(self, position: Position) -> Iterator[Batch]:
         from zarr.errors import ChunkNotFoundError
 
-        from streamgmm.sources.zarr_metadata import packing_of
+        from streamgmm.sources.formats.zarr_metadata import packing_of
 
         at = int(position or 0)
         while True:

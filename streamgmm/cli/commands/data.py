@@ -1,0 +1,189 @@
+"""`streamgmm data`: look at, verify and convert data."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from streamgmm.cli.preprocessing import open_rows
+from streamgmm.cli.terminal import (
+    Data,
+    Exclude,
+    Header,
+    Json,
+    as_option,
+    emit,
+    facts,
+    message,
+    names_of,
+    one_or_more,
+    stderr_console,
+    table,
+)  # fmt: skip
+
+app = typer.Typer(help="Look at, verify and convert data.", no_args_is_help=True)
+Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use of a table.")]
+Weight = Annotated[str | None, typer.Option("--weight", metavar="NAME", help="Column of sample weights.")]
+NEXT = "next: streamgmm select {0}{1} --report   or   streamgmm fit {0}{2} -k {3} --out out/model"
+REG_COVAR = 1e-6
+"""Default of the estimators."""
+FEW = 150
+"""Rows below which fewer numbers of components are proposed than usual: one for each ten."""
+
+
+def _open(data: list[str], columns: str | None, weight: str | None, exclude: str | None, header: bool | None) -> Any:
+    chosen = {"columns": names_of(columns), "exclude": names_of(exclude)}
+    return open_rows(one_or_more(data), weight=weight, header=header, **chosen)
+
+
+@contextmanager
+def _counting(source: Any) -> Iterator[Callable[[int, int], None]]:
+    """Live progress of one reading; quiet where stderr is no terminal."""
+    console = stderr_console()
+    columns = (BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total} chunks, {task.fields[rows]} rows"))
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal, transient=True
+    ) as bar:
+        task = bar.add_task("", total=source.n_chunks, rows="0")
+        yield lambda chunks, rows: bar.update(task, completed=chunks, rows=f"{rows:,}")
+
+
+@app.command(epilog="Example:  streamgmm data describe table.csv")
+def describe(
+    data: Data,
+    columns: Columns = None,
+    exclude: Exclude = None,
+    header: Header = None,
+    weight: Weight = None,
+    json: Json = False,
+) -> None:
+    """Say what is there, without reading the rows: shape, type, chunks, columns."""
+    from streamgmm.sources.convert import describe as described
+
+    document = described(_open(data, columns, weight, exclude, header))
+    if json:
+        emit(document)
+        return
+    names = document["feature_names"] or ()
+    listed = ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
+    print(facts((k.replace("_", " "), v) for k, v in {**document, "feature_names": listed or None}.items()))
+    words = shlex.join(data)
+    message(f"next: streamgmm data check {words}   or   streamgmm fit {words} -k 5 --out out/model")
+
+
+@app.command(epilog="Example:  streamgmm data check table.csv --manifest table.json")
+def check(
+    data: Data,
+    columns: Columns = None,
+    exclude: Exclude = None,
+    header: Header = None,
+    weight: Weight = None,
+    manifest: Annotated[str | None, typer.Option("--manifest", metavar="FILE", help="Write what was found.")] = None,
+    against: Annotated[str | None, typer.Option("--against", metavar="FILE", help="An earlier manifest.")] = None,
+    json: Json = False,
+) -> None:
+    """Read everything: rows, ranges, NaN, chunks that cannot be read or have changed.
+
+    Exit code 1 where a chunk is damaged or differs from the manifest.
+    """
+    from streamgmm.estimators._fit_report import words_of_drowned
+    from streamgmm.sources.convert import check as checked
+    from streamgmm.sources.convert import load_manifest
+
+    source = _open(data, columns, weight, exclude, header)
+    earlier = None if against is None else load_manifest(against)
+    with _counting(source) as progress:
+        found = checked(source, against=earlier, progress=progress)
+    if manifest is not None:
+        found.save(manifest)
+        message(f"written: {manifest}")
+    names = found.feature_names or [f"x{j}" for j in range(found.n_features)]
+    document = {
+        "rows": found.rows,
+        "weight": found.weight,
+        "nan": found.nan,
+        "infinite": found.infinite,
+        "chunks": len(found.chunks),
+        "problems": found.problems,
+        "min": dict(zip(names, found.min, strict=True)),
+        "max": dict(zip(names, found.max, strict=True)),
+    }
+    if json:
+        emit(document)
+    else:
+        print(facts((k, v) for k, v in document.items() if k not in ("problems", "min", "max")))
+        print()
+        print(table(["feature", "min", "max"], list(zip(names, found.min, found.max, strict=True))[:20]))
+    for problem in found.problems:
+        message(f"problem: {problem}")
+    if found.problems:
+        raise typer.Exit(1)
+    if found.infinite:
+        message(f"{found.infinite:,} values are infinite: drop or clip those rows before a fit")
+        return
+    spread = np.subtract(np.array(found.max, float), np.array(found.min, float))
+    same = [str(name) for name, width in zip(names, spread, strict=True) if width == 0]
+    if same and len(same) < len(names) and found.feature_names:
+        message(f"the same in every row, so left out below: {', '.join(same)}")
+        columns, exclude = as_option(name for name in names if name not in same), None
+    options = "" if columns is None else f" --columns {shlex.quote(columns)}"
+    options += "" if exclude is None else f" --exclude {shlex.quote(exclude)}"
+    options += {None: "", True: " --header", False: " --no-header"}[header]
+    options += "" if weight is None else f" --set {shlex.quote(f'weight={weight}')}"
+    present = spread[spread > 0]
+    if len(present) > 1 and present.max() > 30 * present.min():
+        message(f"ranges of the features differ by a factor of {present.max() / present.min():.2g}: add --scale")
+        options += " --scale"
+    # As if values were spread evenly between the smallest and the largest.
+    variance = spread**2 / 12
+    words = words_of_drowned(np.zeros(len(spread)), variance, REG_COVAR, names)
+    if words:
+        message(f"{words[0]} {words[1]}")
+        options += "" if "--scale" in options else " --scale"
+    if found.nan:
+        message(
+            f"{found.nan:,} values are missing: add --set missing=marginalize, and every row is used for what it has"
+        )
+        options += " --set missing=marginalize"
+    if found.rows < 2:
+        message(
+            f"nothing to fit: {found.rows} row(s), where a mixture needs two, and ten for each component to be of use"
+        )
+        return
+    most = max(1, found.rows // 10)
+    choice = options if found.rows >= FEW else f"{options} --k-max {most}"
+    message(NEXT.format(shlex.join(data), choice, options, min(5, most)))
+
+
+@app.command(epilog="Example:  streamgmm data convert table.csv table.zarr")
+def convert(
+    data: Data,
+    out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="The new store.", show_default=False)],
+    columns: Columns = None,
+    exclude: Exclude = None,
+    header: Header = None,
+    weight: Weight = None,
+    chunk_rows: Annotated[int | None, typer.Option("--chunk-rows", help="Rows of a stored chunk.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32 or float64.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it is a Zarr array.")] = False,
+    json: Json = False,
+) -> None:
+    """Copy any source to a checksummed Zarr array: whole or not at all."""
+    from dataclasses import asdict
+
+    from streamgmm.sources.convert import convert as converted
+
+    source = _open(data, columns, weight, exclude, header)
+    with _counting(source) as progress:
+        done = converted(source, out, chunk_rows=chunk_rows, dtype=dtype, overwrite=overwrite, progress=progress)
+    if json:
+        emit(asdict(done))
+    else:
+        print(facts(asdict(done).items()))
+        message(NEXT.format(shlex.quote(out), "", "", 5))

@@ -1,0 +1,256 @@
+"""`streamgmm fit`."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streamgmm.cli.config import Config, ConfigError, load_config, parse_value
+from streamgmm.cli.preprocessing import Prepared, open_rows, prepare
+from streamgmm.cli.progress import FitProgress
+from streamgmm.cli.terminal import (
+    NOT_CONVERGED,
+    Exclude,
+    Header,
+    Json,
+    components,
+    emit,
+    facts,
+    message,
+    names_of,
+    one_or_more,
+)  # fmt: skip
+
+NEXT = "next: streamgmm report {0}   streamgmm inspect {0}   streamgmm predict {0} {1} --out labels.csv"
+UNFINISHED = "not converged (exit code 3): allow more with --set max_iter=1000, or ask less with --set tol=1e-4"
+What = Annotated[
+    list[str],
+    typer.Argument(metavar="CONFIG.toml | DATA...", help="A config, or data.", show_default=False),
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any config key, such as fit.tol=1e-8.")
+]
+Folder = Annotated[
+    str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model, report and resolved config.")
+]
+
+
+Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use (all numeric).")]
+Scale = Annotated[bool | None, typer.Option("--scale", help="Scale to deviation 1 first.")]
+Pca = Annotated[str | None, typer.Option("--pca", metavar="N", help="Fit N principal components (0.9: 90 %).")]
+
+
+def configured(what: list[str], settings: list[str] | None, *, pathless: tuple[str, ...] = (), **given: Any) -> Config:
+    """The config meant by a path to a config or paths to data, options given, and ``--set``; the later ones win.
+
+    `pathless` are the values of ``stream.source`` with which [data] need not name a path.
+    """
+    options = {key.replace("__", "."): value for key, value in given.items() if value is not None}
+    for key in ("data.columns", "data.exclude"):
+        if key in options:
+            options[key] = names_of(options[key])
+    if "data.pca" in options:
+        options["data.pca"] = parse_value(options["data.pca"])
+    configs = [word for word in what if word.endswith(".toml")]
+    if configs and len(what) > 1:
+        raise ConfigError(f"{configs[0]}: a config is given alone; it names its data in [data] path.")
+    if configs:
+        config = load_config(configs[0], options, settings or ())
+    else:
+        config = load_config(None, {"data.path": one_or_more(what)}, options, settings or ())
+    if config.data.path is None and config.stream.source not in pathless:
+        raise ConfigError(f"{what[0]}: no data named. Add path = ... to its [data], or --set data.path=...")
+    return config
+
+
+def open_data(config: Config) -> tuple[Any, Config]:
+    """The rows that [data] names, and the config with the columns that are used."""
+    chosen = config.data.model_dump(exclude={"path", "scale", "pca"}, exclude_defaults=True)
+    source = open_rows(config.data.path, **chosen)
+    if config.data.columns is None and source.feature_names is not None:
+        data = config.data.model_copy(update={"columns": list(source.feature_names), "exclude": None})
+        config = config.model_copy(update={"data": data})
+    return source, config
+
+
+def estimator(config: Config) -> Any:
+    """A `GaussianMixture` with the config's parameters."""
+    from streamgmm.estimators.gaussian_mixture import GaussianMixture
+
+    known = inspect.signature(GaussianMixture).parameters
+    changed = {k: v for name in ("model", "fit", "compute") for k, v in getattr(config, name).model_dump().items()}
+    changed.pop("scheduler")  # `run_fit` connects to it
+    defaults = Config().flat()
+    unknown = [key for key, value in changed.items() if key not in known and value != defaults[key]]
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)}: not understood by fit.")
+    return GaussianMixture(**{key: value for key, value in changed.items() if key in known})
+
+
+def fit(
+    what: What,
+    components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
+    covariance: Annotated[
+        str | None, typer.Option(help="full, tied, diag, spherical, or a structure of mclust such as VEV.")
+    ] = None,
+    columns: Columns = None,
+    exclude: Exclude = None,
+    header: Header = None,
+    scale: Scale = None,
+    pca: Pca = None,
+    settings: Settings = None,
+    out: Folder = None,
+    json: Json = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard a checkpoint instead of resuming it.")] = False,
+) -> None:
+    """Fit a mixture to data of any size, by exact EM.
+
+    Exit code 3: finished, but not converged.
+    """
+    config = configured(
+        what, settings, model__n_components=components, model__covariance_type=covariance, output__dir=out,
+        data__columns=columns, data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca,
+    )  # fmt: skip
+    document, _ = run_fit(config, fresh=fresh)
+    if json:
+        emit(document)
+    else:
+        print(summary(document))
+    if not document["converged"]:
+        message(UNFINISHED)
+        raise typer.Exit(NOT_CONVERGED)
+
+
+def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any]:
+    """Fit, show progress, write the output folder; what happened, and the estimator."""
+    from streamgmm.cli.commands.warmup import compile_kernels
+
+    gm = estimator(config)
+    raw, config = open_data(config)
+    folder = config.output.dir
+    with ExitStack() as stack:
+        if config.compute.scheduler is not None:
+            from streamgmm.runtime.dask import connected
+
+            gm.executor = stack.enter_context(connected(config.compute.scheduler))
+        if folder is not None:
+            stack.enter_context(output_folder(Path(folder)))
+        message(f"{raw.name}: {rows_of(raw)}; K = {gm.n_components}, {gm.covariance_type} covariances")
+        compiled = compile_kernels((gm.covariance_type,), gm.n_components, raw)
+        ready = prepare(config, raw, gm.executor)
+        if fresh:
+            gm.discard_checkpoint(ready.source)
+        history = follow(gm, ready)
+        ready.restore(gm)
+        document = {**outcome(gm, ready, config), "compile_seconds": compiled}
+        document["passes"] += ready.passes
+        if folder is not None:
+            from streamgmm.cli.output_folder import write_folder
+
+            write_folder(Path(folder), gm, config, document, history)
+            message(f"written: {folder}/model.safetensors, report.json, config.toml")
+            message(NEXT.format(folder, words_of(config)))
+    return document, gm
+
+
+def words_of(config: Config) -> str:
+    """The data of a config as words of a command."""
+    path = config.data.path
+    return shlex.join([path] if isinstance(path, str) else path or [])
+
+
+def rows_of(source: Any) -> str:
+    """Size of a source in words."""
+    rows = "rows unknown before reading" if source.n_rows is None else f"{source.n_rows:,} rows"
+    chunks = "" if source.n_chunks is None else f", {source.n_chunks:,} chunk{'s' * (source.n_chunks != 1)}"
+    return f"{rows} x {source.n_features} {source.dtype}{chunks}"
+
+
+def follow(gm: Any, ready: Prepared) -> Any:
+    """Fit with live progress; the path that the models took, in the units of the data, for pictures."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    from streamgmm.report.history import History
+
+    source = ready.source
+    history = History(ready.mixture)
+    progress = FitProgress(source.n_chunks, source.n_rows)
+    with progress.showing(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the exit code says it
+        for step in gm.fit_steps(source, on_chunk=progress.chunk, watcher=history):
+            progress.step(step)
+            history.add(step)
+    history.offset = -ready.per_row(gm)
+    return history
+
+
+def outcome(gm: Any, ready: Prepared, config: Config) -> dict[str, Any]:
+    """What `report.json` says of a fit."""
+    from streamgmm.cli.output_folder import versions
+
+    raw = ready.raw
+    return {
+        "data": {"path": config.data.path, "rows": gm.report_.get("rows"), "features": raw.n_features},
+        "feature_names": None if raw.feature_names is None else list(raw.feature_names),
+        "means": gm.means_ if gm.projection_ is None else gm.projection_.back(gm.means_),
+        "weights": gm.weights_,
+        "n_components": gm.n_components,
+        "covariance_type": gm.covariance_type,
+        "converged": bool(gm.converged_),
+        "log_likelihood_per_row": gm.lower_bound_,
+        "passes": gm.n_passes_,
+        "iterations": gm.n_iter_,
+        "trace": list(gm.lower_bounds_),
+        **{key: value for key, value in gm.report_.items() if key not in ("converged", "n_iter", "n_passes")},
+        "versions": versions(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def summary(document: dict[str, Any]) -> str:
+    """What a person wants to know of a fit."""
+    seconds = document["seconds"]["total"]
+    rows, passes = document.get("rows") or 0, document["passes"]
+    memory = document["memory"]
+    lines = [
+        ("rows", rows),
+        ("passes over the data", passes),
+        ("time", f"{seconds:.1f} s ({rows * passes / max(seconds, 1e-9):,.0f} rows/s)"),
+        ("compile time", f"{document['compile_seconds']:.1f} s"),
+        ("resident memory", _memory(memory)),
+        ("log-likelihood per row", f"{document['log_likelihood_per_row']:.6f} nats"),
+        ("BIC", None if "bic" not in document else f"{document['bic']:.1f}"),
+        ("converged", document["converged"]),
+        ("repairs", len(document["repairs"]) or None),
+    ]
+    return f"{facts(lines)}\n\n{components(document['weights'], document['means'], document['feature_names'])}"
+
+
+def _memory(memory: dict[str, int | None]) -> str | None:
+    if memory["before"] is None or memory["peak"] is None:
+        return None
+    before, peak = memory["before"], memory["peak"]
+    return (
+        f"{before / 1e6:.0f} MB before the first row, {peak / 1e6:.0f} MB at the peak (+{(peak - before) / 1e6:.0f} MB)"
+    )
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Make the folder now, so that a fit of hours cannot fail on it; take it away again if the work fails."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+        raise

@@ -1,0 +1,236 @@
+"""`streamgmm select`: the whole workflow, from a range of K to a page about the chosen one."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import warnings
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streamgmm.cli.commands.fit import (  # fmt: skip
+    NEXT,
+    UNFINISHED,
+    Columns,
+    Pca,
+    Scale,
+    Settings,
+    What,
+    configured,
+    follow,
+    open_data,
+    outcome,
+    output_folder,
+    rows_of,
+    words_of,
+)
+from streamgmm.cli.config import Config, ConfigError
+from streamgmm.cli.preprocessing import Prepared, prepare
+from streamgmm.cli.progress import FitProgress
+from streamgmm.cli.terminal import NOT_CONVERGED, Exclude, Header, Json, emit, message, table
+from streamgmm.runtime.peak_memory import Peak
+
+N_INIT = 10
+"""Starts of each K, where none are asked for."""
+
+Folder = Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the chosen model.")]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--covariance",
+        help="full, tied, diag, spherical, VEV or such, mclust (all); repeatable.",
+    ),
+]
+
+
+def select(
+    what: What,
+    k_min: Annotated[int | None, typer.Option("--k-min", help="Smallest K (1).")] = None,
+    k_max: Annotated[int | None, typer.Option("--k-max", help="Largest K (15).")] = None,
+    covariance: Kinds = None,
+    criterion: Annotated[str | None, typer.Option(help="bic, aic, icl, heldout or cv.")] = None,
+    columns: Columns = None,
+    exclude: Exclude = None,
+    header: Header = None,
+    scale: Scale = None,
+    pca: Pca = None,
+    settings: Settings = None,
+    out: Folder = None,
+    report: Annotated[bool, typer.Option("--report", help="Also write DIR/report.html, K switchable.")] = False,
+    proba: Annotated[str | None, typer.Option("--proba", metavar="FILE", help="Write every row's soft labels.")] = None,
+    json: Json = False,
+) -> None:
+    """Choose K: all candidates on the same readings of the data.
+
+    Fits the chosen one to the end and says what an expert would of it.
+    """
+    from streamgmm.cli.writers import check_out
+
+    config = configured(
+        what, settings, select__k_min=k_min, select__k_max=k_max, select__covariance_types=covariance,
+        select__criterion=criterion, output__dir=out or ("out/selected" if report else None), data__columns=columns,
+        data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca,
+    )  # fmt: skip
+    check_out(proba)
+    document = run_select(config, report=report, proba=proba)
+    if json:
+        emit(document)
+    else:
+        print(_table(document))
+    if not document["converged"]:
+        message(UNFINISHED)
+        raise typer.Exit(NOT_CONVERGED)
+
+
+def run_select(config: Config, *, report: bool, proba: str | None = None) -> dict[str, Any]:
+    """Sweep, choose, finish the fit, write the folder, the soft labels and the page; what happened."""
+    from streamgmm.cli.commands.report import remarks
+    from streamgmm.cli.commands.warmup import compile_kernels
+    from streamgmm.cli.output_folder import write_folder
+    from streamgmm.cli.writers import write_rows
+    from streamgmm.report.history import History
+
+    config = _checked(config)
+    chosen = config.select
+    raw, config = open_data(config)
+    folder = config.output.dir
+    with ExitStack() as stack:
+        executor: Any = config.compute.executor
+        if config.compute.scheduler is not None:
+            from streamgmm.runtime.dask import connected
+
+            executor = stack.enter_context(connected(config.compute.scheduler))
+        if folder is not None:
+            stack.enter_context(output_folder(Path(folder)))
+        message(f"{raw.name}: {rows_of(raw)}; K = {chosen.k_min} to {chosen.k_max}, {config.fit.n_init} starts of each")
+        compiled = compile_kernels(chosen.covariance_types, chosen.k_max, raw)
+        peak, began = Peak(), time.perf_counter()
+        ready = prepare(config, raw, executor)
+        history = History(ready.mixture)
+        found = _sweep(config, ready, executor, history)
+        gm, final, passes = found.best, history, found.n_passes + ready.passes
+        if not gm.converged_:
+            gm.set_params(warm_start=True, max_iter=config.fit.max_iter)
+            final = follow(gm, ready)
+            gm.set_params(warm_start=False)
+            passes += gm.n_passes_
+        kind = gm.covariance_type, gm.n_components
+        chosen_row = next(
+            i for i, row in enumerate(found.table) if (row["covariance_type"], row["n_components"]) == kind
+        )
+        history.follow(found.leaders[chosen_row])
+        history.offset = -ready.per_row(gm)
+        found = _in_data_units(found, ready, gm)
+        ready.restore(gm)
+        model = config.model.model_copy(update={"covariance_type": kind[0], "n_components": kind[1]})
+        config = config.model_copy(update={"model": model})
+        findings = remarks(gm, raw, config)
+        document = {
+            **outcome(gm, ready, config),
+            "passes": passes + 1,  # the findings take one
+            "seconds": {"total": time.perf_counter() - began},
+            "compile_seconds": compiled,
+            "memory": peak.report(),
+            "findings": [str(finding) for finding in findings],
+            "selection": {
+                "criterion": found.criterion,
+                "table": found.table,
+                "chosen": chosen_row,
+                "minimum": found.minimum,
+                "elbow": found.elbow,
+                **found.report,
+            },
+        }
+        if folder is not None:
+            write_folder(Path(folder), gm, config, document, final)
+            message(f"written: {folder}/model.safetensors, report.json, config.toml")
+        if proba is not None:
+            count = write_rows(proba, [f"p{k}" for k in range(gm.n_components)], iter(gm.predict_proba(raw)))
+            message(f"{count:,} rows of soft labels written: {proba}")
+        if report:
+            from streamgmm.cli.commands.select_page import selection_page
+
+            selection_page(Path(str(folder)), config, document, found, history, gm, ready, findings)
+        if folder is not None:
+            message(NEXT.format(folder, words_of(config)))
+    return document
+
+
+def _checked(config: Config) -> Config:
+    """The config with the restarts that a sweep wants; what a sweep cannot do is refused."""
+    chosen = config.select
+    if chosen.k_min > chosen.k_max:
+        raise ConfigError(f"k_min = {chosen.k_min} is larger than k_max = {chosen.k_max}.")
+    defaults, flat = Config().flat(), config.flat()
+    unknown = [k for k in ("noise", "half_life", "max_time", "checkpoint") if flat[k] != defaults[k]]
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)}: not understood by select. Take it out, and use it in fit.")
+    if "n_init" not in config.fit.model_fields_set:
+        config = config.model_copy(update={"fit": config.fit.model_copy(update={"n_init": N_INIT})})
+    return config
+
+
+def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
+    """`streamgmm.select` with the config's settings and live progress."""
+    from streamgmm.estimators._memory_plan import parse_bytes
+    from streamgmm.estimators.select import select as sweep
+
+    chosen, limit = config.select, config.compute.memory_limit
+    known = inspect.signature(sweep).parameters
+    given = config.fit.model_dump() | config.model.model_dump() | config.compute.model_dump()
+    given |= {"executor": executor, "memory_limit": None if limit is None else parse_bytes(limit)}
+    passed = {k: v for k, v in given.items() if k in known and k not in ("n_components", "max_iter")}
+    progress = FitProgress(ready.source.n_chunks, ready.source.n_rows)
+
+    def on_step(step: Any) -> None:
+        progress.step(step)
+        history.add(step)
+
+    with progress.showing(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return sweep(
+            ready.source, range(chosen.k_min, chosen.k_max + 1), chosen.covariance_types,
+            criterion=chosen.criterion, folds=chosen.folds, on_step=on_step, watcher=history, **passed,
+        )  # fmt: skip
+
+
+def _in_data_units(found: Any, ready: Prepared, gm: Any) -> Any:
+    """The sweep's figures and models in the units of the data."""
+    weight = float(gm.report_["weight"])
+    table = [{**row, **ready.criteria(row, weight)} for row in found.table]
+    return replace(found, table=table, models=tuple(map(ready.mixture, found.models)))
+
+
+def _table(document: dict[str, Any]) -> str:
+    """The sweep for a person, the chosen row marked."""
+    selection = document["selection"]
+    judged = [name for name in ("heldout", "cv") if selection["table"][0][name] is not None]
+    names = ("covariance_type", "n_components", "status", "n_passes", "df", "lower_bound", "bic", "aic", "icl", *judged)
+    head = ["", "covariance", "K", "status", "passes", "df", "nats/row", "BIC", "AIC", "ICL", *map(str.upper, judged)]
+    chosen = document["selection"]["chosen"]
+    rows = []
+    for i, row in enumerate(selection["table"]):
+        cells = [f"{row[n]:.1f}" if n in ("bic", "aic", "icl") else row[n] for n in names]
+        rows.append(["->" if i == chosen else "", *cells])
+    best = selection["table"][chosen]
+    elbows = ", ".join(f"{K} ({kind})" for kind, K in selection["elbow"].items())
+    end = (
+        f"chosen by {selection['criterion'].upper()}: K = {best['n_components']}, {best['covariance_type']}; "
+        f"elbow at {elbows}; {document['passes']} readings of the data in all"
+    )
+    lines = [table(head, rows), "", end, *_edge(selection, best)]
+    said = document["findings"]
+    lines += ["", f"diagnosed, the chosen K only: {len(said) or 'no'} finding{'s' * (len(said) != 1)}"]
+    return "\n".join(lines + [f"  {text}" for text in said])
+
+
+def _edge(selection: dict[str, Any], best: dict[str, Any]) -> list[str]:
+    """A warning where the best K is the largest that was tried."""
+    largest = max(row["n_components"] for row in selection["table"])
+    if best["n_components"] < largest or largest == 1:
+        return []
+    return [f"the best K is the largest that was tried: the curve may go on; try --k-max {2 * largest}"]

@@ -1,0 +1,53 @@
+"""The folder that `fit --out` writes, and how it is read again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import streamgmm
+from streamgmm.cli.config import Config, dump_toml
+from streamgmm.estimators.model_file import MODEL
+from streamgmm.utils.atomic import atomic_path
+from streamgmm.utils.jsonable import jsonable
+
+REPORT, CONFIG, HISTORY = "report.json", "config.toml", "history.safetensors"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"streamgmm": streamgmm.__version__, "python": platform.python_version()}
+    for name in ("numpy", "scipy", "numba", "scikit-learn", "zarr"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_folder(folder: Path, gm: Any, config: Config, document: dict[str, Any], history: Any) -> None:
+    """Write model, report, resolved config and history, each whole or not at all; the model last."""
+    write_text(folder / CONFIG, dump_toml(config))
+    history.save(folder / HISTORY)
+    write_text(folder / REPORT, json.dumps(jsonable(document), allow_nan=False, indent=2) + "\n")
+    gm.save(folder / MODEL)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def load(where: str) -> Any:
+    """The fitted estimator in a folder or a file."""
+    return streamgmm.load(where)
+
+
+def feature_names(gm: Any) -> list[str]:
+    """Names of the columns of the data that the model speaks of."""
+    known = getattr(gm, "feature_names_in_", None)
+    return [f"x{j}" for j in range(gm.n_features_in_)] if known is None else [str(name) for name in known]

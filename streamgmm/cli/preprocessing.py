@@ -1,0 +1,177 @@
+"""What happens to the rows before a fit, and to the model after it: columns, scaling, principal components.
+
+A model of scaled rows is written in the units of the data, where it is a mixture too. One of principal components
+cannot be: such a model carries its projection, and answers for the rows of the data all the same.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streamgmm.cli.config import Config, ConfigError
+from streamgmm.cli.terminal import as_option, message
+from streamgmm.estimators.projection import Projection
+from streamgmm.mixture.covariance import DIAG
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.sources.base import Source
+from streamgmm.sources.formats.tables import NotNumbersError
+from streamgmm.utils.affine import Affine
+
+CHOOSE = "To choose yourself: --columns A,B,..."
+
+
+def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
+    """`open_source`; what is left out where no columns are named, row labels and those without numbers, is told."""
+    from streamgmm.sources import open_quietly
+
+    try:
+        source = open_quietly(path, columns=columns, **options)
+        if source.left_out:
+            message(f"note: left out, because they are row labels: {_listed(list(source.left_out))}. {CHOOSE}")
+        _tell_notice(source)
+        return source
+    except NotNumbersError as error:
+        if columns is not None or not error.numeric:
+            raise
+        if error.labels:
+            message(f"note: left out, because they are row labels: {_listed(error.labels)}.")
+        message(
+            f"note: left out, because they hold no numbers: {_listed(error.other)}. Used: {_listed(error.numeric)}. "
+            f"To choose yourself: --columns {_option(error.numeric)}"
+        )
+        source = open_quietly(path, columns=error.numeric, **{**options, "exclude": None})
+        _tell_notice(source)
+        return source
+
+
+def _tell_notice(source: Source) -> None:
+    if source.notice:
+        words = source.notice.replace("header=False", "--no-header").replace("header=True", "--header")
+        message(f"note: {words}")
+
+
+def _option(names: list[str]) -> str:
+    """Some names as --columns takes them."""
+    return shlex.quote(as_option(names[:3])) + ",..." * (len(names) > 3)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name or "(a column without a name)" for name in names[:10]) + (
+        f", ... ({len(names)} in all)" if len(names) > 10 else ""
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows ready for a fit.
+
+    Attributes
+    ----------
+    raw, source : as stored; as fitted
+    passes : readings that the preparation took
+    scale : Affine or None
+        From the units of the data to those of the fit, where only a scale lies between.
+    log_scale : float
+        Sum over all numbers of the data of w log s: what densities in the units of the data are lower by.
+    projection : Projection or None
+    """
+
+    raw: Source
+    source: Source
+    passes: int = 0
+    scale: Affine | None = None
+    log_scale: float = 0.0
+    projection: Projection | None = None
+
+    def mixture(self, fitted: Mixture) -> Mixture:
+        """A fitted mixture in the units of the data; as it is where rows are projected."""
+        if self.scale is None:
+            return fitted
+        shift, s = self.scale.shift, 1.0 / self.scale.matrix
+        # Scaled features keep the structure of diagonal covariances, but neither one variance nor shared orientations.
+        kept = fitted.family.unconstrained is DIAG
+        kind, sigma = (fitted.family if kept else fitted.family.unconstrained).name, fitted.covariances
+        if kind == "spherical":
+            kind, sigma = "diag", sigma[:, None] * s**2
+        else:
+            sigma = sigma * (s**2 if sigma.shape == (len(fitted.weights), len(s)) and kept else np.outer(s, s))
+        return Mixture(
+            fitted.weights,
+            fitted.means * s + shift,
+            sigma,
+            kind,
+            noise_weight=fitted.noise_weight,
+            box=None if fitted.box is None else fitted.box * s + shift,
+            missing="marginalize" if fitted.missing else "error",
+        )
+
+    def restore(self, gm: Any) -> None:
+        """Bring a fitted estimator to the rows of the data: mixture, trace and criteria, or the projection."""
+        if self.projection is not None:
+            gm.project(self.projection, self.raw.feature_names)
+        if self.scale is None:
+            return
+        gm.mixture_ = self.mixture(gm.mixture_)
+        gm.set_params(covariance_type=gm.mixture_.family.name)
+        if "weight" not in gm.report_:  # no iteration was asked for
+            return
+        per_row = self.per_row(gm)
+        gm.lower_bound_ -= per_row
+        gm.lower_bounds_ = [value - per_row for value in gm.lower_bounds_]
+        gm.report_ = {**gm.report_, **self.criteria(gm.report_), "starts": [
+            {**start, "lower_bound": start["lower_bound"] - per_row} for start in gm.report_["starts"]
+        ]}  # fmt: skip
+
+    def per_row(self, gm: Any) -> float:
+        """Nats per row by which densities in the units of the data are lower."""
+        return self.log_scale / float(gm.report_["weight"]) if self.log_scale else 0.0
+
+    def criteria(self, row: Mapping[str, Any], weight: float | None = None) -> dict[str, Any]:
+        """Log-likelihood and criteria of `row` in the units of the data; with `weight` the means per row too."""
+        shifts = dict.fromkeys(("bic", "aic", "icl"), 2 * self.log_scale) | {"loglik": -self.log_scale}
+        moved = {name: row[name] + shift for name, shift in shifts.items() if name in row}
+        if weight is not None:
+            means = ("lower_bound", "heldout", "cv")
+            moved |= {name: row[name] - self.log_scale / weight for name in means if row[name] is not None}
+        return moved
+
+
+def prepare(config: Config, raw: Source, executor: Any = None) -> Prepared:
+    """Scale and project the rows as [data] says; one reading of the data for both.
+
+    Raises
+    ------
+    ConfigError
+        Where principal components are asked of rows with missing values.
+    """
+    from streamgmm.estimators.preprocessing import PCA, Scaler
+
+    data, gaps = config.data, config.model.missing == "marginalize"
+    if not data.scale and data.pca is None:
+        return Prepared(raw, raw)
+    if gaps and data.pca is not None:
+        raise ConfigError(
+            "pca: needs rows without missing values; got missing = marginalize. Leave one of the two out."
+        )
+    runs: dict[str, Any] = {"executor": executor or config.compute.executor, "n_jobs": config.compute.n_jobs}
+    scaler = Scaler(missing="ignore" if gaps else "error", **runs)
+    source: Any = scaler.fit_transform(raw) if data.scale else raw
+    scale: Affine = source.affine if data.scale else Affine(np.zeros(raw.n_features), np.ones(raw.n_features))
+    if data.pca is None:
+        log_scale = -float(scaler._moments.count @ np.log(scale.matrix))
+        message(f"scaled: {raw.n_features} features to mean 0 and deviation 1; the model is written in their own units")
+        return Prepared(raw, source, scaler.n_passes_, scale, log_scale)
+    pca = PCA(data.pca, **runs)
+    source = pca.fit_transform(source)
+    kept = 100 * pca.explained_variance_ratio_.sum()
+    message(f"principal components: {pca.n_components_} of {raw.n_features} keep {kept:.1f} % of the variance")
+    shift = scale.shift if data.scale else pca.mean_  # behind a scaler the mean is 0
+    matrix, inverse = scale.matrix[:, None] * pca.components_.T, pca.components_ / scale.matrix
+    projection = Projection(shift, matrix, inverse)
+    passes = pca.n_passes_ + (scaler.n_passes_ if data.scale else 0)
+    return Prepared(raw, projection.of(raw), passes, projection=projection)

@@ -1,0 +1,39 @@
+"""What a fit tells those who watch it, and where it keeps what it has reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from streamgmm.em.candidates import Memory
+
+
+class Watcher(Protocol):
+    """Who wants to see the way of the starts on the sample: `streamgmm.report.history.History`, for pictures."""
+
+    def sampled(self, at: int, memory: Memory) -> None:
+        """After a step on the sample; `at` is the number that the best of these starts will have as a candidate."""
+
+    def begun(self, at: int, chosen: Sequence[tuple[int, int]]) -> None:
+        """At the end, best first: which starts go on to full readings, and after how many of their steps."""
+
+
+class Keeper(Protocol):
+    """Where a dear search is kept on its way: `streamgmm.runtime.checkpoint.Journal`."""
+
+    def get(self, name: str) -> Any: ...
+
+    def put(self, name: str, value: Any) -> None: ...
+
+
+class Nowhere:
+    """Keeps nothing."""
+
+    def get(self, name: str) -> None:
+        return None
+
+    def put(self, name: str, value: Any) -> None:
+        pass
+
+
+NOWHERE = Nowhere()

@@ -1,0 +1,1 @@
+"""Where EM begins: methods, the sample they see, several starts, splits and merges."""

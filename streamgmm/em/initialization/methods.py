@@ -1,0 +1,214 @@
+"""The first models: one pass that fills a reservoir and takes the overall moments, then k-means on the sample."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from operator import add
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+
+from streamgmm.em.kmeans.centres import nearest
+from streamgmm.mixture.covariance import DIAG, Covariance
+from streamgmm.mixture.covariance.full_tied import Triangular
+from streamgmm.mixture.labelled_stats import stats_from_responsibilities
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.repair import repairing_m_step
+from streamgmm.runtime.executors import Threads
+from streamgmm.runtime.thread_limits import one_thread
+from streamgmm.sources.summaries.moments import weighted_moments
+from streamgmm.sources.summaries.sample import Survey
+
+Array = NDArray[np.float64]
+
+
+FARTHEST = 1e4
+"""Distance of a row from the median, in median distances, from which it has no say in centre and scale."""
+_SPREAD = 0.5
+"""Mean distance of the sample from the overall mean, in overall deviations, below which it is looked into."""
+_INFLATED = 100.0
+"""Overall variance, in variances of the bulk, up to which rows far away have not decided it."""
+
+
+def sound(survey: Survey) -> Survey:
+    """The survey with the moments of the bulk of its sample, where a few rows far away have decided the overall ones.
+
+    One fill value of 1e20 would make one point of everything else, wherever a start is sought, a prior is taken from
+    the data or a covariance is floored.
+    """
+    rows = np.asarray(survey.rows, np.float64)
+    variance = np.diag(survey.covariance)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        mean_distance = np.mean(np.abs(rows - survey.mean), axis=0)
+        if np.isfinite(survey.covariance).all() and (mean_distance >= _SPREAD * np.sqrt(variance)).all():
+            return survey  # 0.8 of a deviation for a Gaussian, next to nothing where one row makes the deviation
+        bulk = _near_the_median(rows)
+        mean, scatter = weighted_moments(rows[bulk], survey.weight[bulk])
+        covariance = scatter / survey.weight[bulk].sum()
+        if (variance <= _INFLATED * np.diag(covariance)).all():
+            return survey
+    return replace(survey, mean=mean, covariance=covariance, wild=True)
+
+
+def _near_the_median(rows: Array) -> NDArray[np.bool_]:
+    """(m,) mask of rows within `FARTHEST` of every feature's median; all, where that leaves none."""
+    bulk = np.ones(len(rows), bool)
+    for column in rows.T:
+        apart = np.abs(column - np.median(column))
+        if apart.any():
+            bulk &= apart <= FARTHEST * np.median(apart[apart > 0])
+    return bulk if bulk.any() else ~bulk
+
+
+_FEW = 0.05
+"""Share of the weight up to which rows far away are taken for one group, whatever they hold."""
+
+
+def drawn_in(z: Array, weight: Array) -> Callable[[Array], Array]:
+    """A map of whitened rows that brings what is far away near: k-means is to see clusters, not one distance.
+
+    Few rows far away become one point outside the others; of many the order of distances is kept.
+    """
+    bulk = (np.abs(z) <= FARTHEST).all(axis=1)
+    share = weight[~bulk].sum() / weight.sum()
+    if share <= _FEW:
+        # So far that k-means++ meets it first, and no farther: its tolerance is a part of the overall variance.
+        place = 10.0 * np.sqrt(np.mean(z[bulk] ** 2) / max(share, 1e-4))
+        return lambda z: np.where((np.abs(z) <= FARTHEST).all(axis=1, keepdims=True), z, place)
+
+    def nearer(z: Array) -> Array:
+        size = np.abs(z) / FARTHEST
+        return np.where(size <= 1.0, z, np.sign(z) * FARTHEST * (1.0 + np.log(np.maximum(size, 1.0))))
+
+    return nearer
+
+
+# Starts ---------------------------------------------------------------------------------------------------------------
+
+LLOYD_STEPS = 30
+"""Steps of k-means for a start: EM goes on from there. On 63,000 photo patches, K = 50, the inertia is then 0.13 %
+above that of the 107 steps to the end."""
+
+
+class Way(NamedTuple):
+    """A way to assign the rows of a sample to components: chance first, in the order of the starts, then pure work.
+
+    Attributes
+    ----------
+    draw : callable (weights (m,), K, generator) -> drawn
+    assign : callable (whitened rows (m, D), weights (m,), K, drawn) -> labels (m,) or responsibilities (m, K)
+    """
+
+    draw: Callable[[Array, int, np.random.RandomState], Any]
+    assign: Callable[[Array, Array, int, Any], NDArray[Any]]
+
+
+def _seed(weight: Array, K: int, rng: np.random.RandomState) -> int:
+    return int(rng.randint(2**31 - 1))
+
+
+def _rows(weight: Array, K: int, rng: np.random.RandomState) -> NDArray[Any]:
+    return rng.choice(len(weight), K, replace=False, p=weight / weight.sum())
+
+
+def _kmeans(z: Array, weight: Array, K: int, seed: int) -> NDArray[Any]:
+    if K == 1:
+        return np.zeros(len(z), np.int64)
+    from sklearn.cluster import KMeans  # a quarter of a second, which one Gaussian need not wait
+
+    with one_thread():
+        model = KMeans(K, n_init=1, max_iter=LLOYD_STEPS, random_state=seed)
+        model.fit(z, sample_weight=weight)
+    return np.asarray(model.labels_)
+
+
+def _kmeans_plusplus(z: Array, weight: Array, K: int, seed: int) -> NDArray[Any]:
+    from sklearn.cluster import kmeans_plusplus
+
+    centres, _ = kmeans_plusplus(z, K, sample_weight=weight, random_state=seed)
+    return nearest(z, centres)
+
+
+def _nearest_rows(z: Array, weight: Array, K: int, rows: NDArray[Any]) -> NDArray[Any]:
+    return nearest(z, z[rows])
+
+
+def _random(z: Array, weight: Array, K: int, seed: int) -> NDArray[Any]:
+    resp = np.random.RandomState(seed).uniform(size=(len(z), K))
+    return np.asarray(resp / resp.sum(axis=1, keepdims=True))
+
+
+INIT: dict[str, Way] = {
+    "kmeans": Way(_seed, _kmeans),
+    "k-means++": Way(_seed, _kmeans_plusplus),
+    "random_from_data": Way(_rows, _nearest_rows),
+    "random": Way(_seed, _random),
+}
+
+
+DIVERSE: dict[str, tuple[str, ...]] = {"kmeans": ("kmeans", "kmeans scaled", "rows")}
+"""What restarts alternate between: k-means on whitened rows, on rows scaled feature by feature, rows drawn."""
+
+_SCALED = "kmeans scaled"
+_INTERNAL: dict[str, Way] = {_SCALED: INIT["kmeans"], "rows": INIT["random_from_data"]}
+
+
+def prepared(
+    survey: Survey,
+    K: int,
+    family: Covariance,
+    *,
+    init: str,
+    rng: np.random.RandomState,
+    reg_covar: float,
+    centres: Array | None = None,
+) -> Callable[[], Mixture]:
+    """One first model with K components, from the sample: what makes it, in any thread, once chance has had its say.
+
+    Parameters
+    ----------
+    init : a key of `INIT`, or one of `DIVERSE`
+    centres : (K, D), optional
+        Means given by the user: rows go to the nearest of them.
+    """
+    way = (INIT | _INTERNAL)[init if centres is None else "kmeans"]
+    drawn = way.draw(survey.weight, K, rng) if centres is None else None
+
+    def make() -> Mixture:
+        frame = DIAG if init == _SCALED and isinstance(family, Triangular) else family
+        to_frame = frame.whitener(survey.mean, survey.covariance)
+        z = to_frame(survey.rows)
+        at = None if centres is None else to_frame(centres)
+        if survey.wild:
+            nearer = drawn_in(z, survey.weight)
+            z, at = nearer(z), None if at is None else nearer(at)
+        resp = way.assign(z, survey.weight, K, drawn) if at is None else nearest(z, at)
+        origin = survey.mean if survey.wild else None
+        stats = stats_from_responsibilities(survey.rows, survey.weight, resp, K, family, origin)
+        return repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model
+
+    return make
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One of several starts, as an executor takes them."""
+
+    index: int
+    make: Callable[[], Mixture]
+
+
+def made(starts: Iterable[Callable[[], Mixture]], *, threads: int = 1) -> list[Mixture]:
+    """First models in the order of `prepared` starts, several at a time; the same bits for any number of threads."""
+    places = [_Place(i, make) for i, make in enumerate(starts)]
+    with warnings.catch_warnings():
+        # Fewer distinct rows than clusters is dealt with by the repair of collapsed components.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return Threads(threads).run(lambda place: [place.make()], places, add)
+
+
+__all__ = ["INIT", "made", "prepared"]

@@ -1,0 +1,106 @@
+"""Fill the gaps of a sample, so that a start can be sought in it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.em.initialization.methods import sound
+from streamgmm.mixture.covariance import FULL
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.repair import repairing_m_step
+from streamgmm.mixture.stats import Observation
+from streamgmm.sources.summaries.sample import Survey, _merge_parts, _survey_chunk
+from streamgmm.utils.sample_weight import no_rows
+
+Array = NDArray[np.float64]
+
+_STEPS = 30
+_TOLERANCE = 1e-5
+
+
+class Completed(NamedTuple):
+    """Rows without gaps, and the moments of the Gaussian that filled them."""
+
+    rows: Array
+    mean: Array
+    covariance: Array
+
+
+def complete(rows: NDArray[Any], weight: Array, seed: int) -> Completed:
+    """Replace NaN by one draw from its conditional distribution, under one Gaussian fitted to what was observed.
+
+    A draw, not the conditional mean: filled with means, rows of one pattern lie in a plane, and a component that starts
+    there has no volume.
+
+    Parameters
+    ----------
+    rows : (m, D), every row with something observed
+    weight : (m,) >= 0
+
+    Raises
+    ------
+    ValueError
+        Where a feature is never observed.
+    """
+    never = np.flatnonzero(np.isnan(rows).all(axis=0))
+    if never.size:
+        raise ValueError(
+            f"missing='marginalize': feature(s) {never.tolist()} are missing in every row of the sample, so there is "
+            "nothing to learn them from. Drop these columns."
+        )
+    D = rows.shape[1]
+    variances = np.nanvar(rows, axis=0, dtype=np.float64)
+    first = np.nanmean(rows, axis=0, dtype=np.float64)[None]
+    sigma = np.diag(np.where(variances > 0, variances, 1.0))[None]
+    model = Mixture(np.ones(1), first, sigma, FULL).observing(Observation(None, True))
+    before = -np.inf
+    for _ in range(_STEPS):
+        stats = model.accumulate(rows, weight)
+        model = repairing_m_step(stats, reg_covar=0.0, reseeds=(0,)).model
+        now = stats.loglik / stats.count
+        if now - before < _TOLERANCE:
+            break
+        before = now
+    gaps = np.isnan(rows)
+    draws, _ = model.sample(len(rows), np.random.default_rng(seed))
+    residual = draws - model.impute(np.where(gaps, np.nan, draws))
+    filled = model.impute(rows) + np.where(gaps, residual, 0.0)
+    return Completed(filled, model.means[0].copy(), model.covariances[0].copy().reshape(D, D))
+
+
+def survey(source: Any, executor: Any, *, size: int, seed: int, missing: bool = False) -> Survey:
+    """One pass: a sample of `size` rows, and the overall mean and covariance.
+
+    The sample keeps the rows with the largest u^(1/w) (Efraimidis & Spirakis 2006), u being a function of seed and
+    absolute row number, so it does not depend on chunking, order or threads.
+
+    Parameters
+    ----------
+    missing : bool
+        Take NaN as not observed: the sample is then completed (see `em.initialization.sample.complete`), and the
+        moments are those of one Gaussian fitted to it.
+
+    Raises
+    ------
+    ValueError
+        Where no row has positive weight.
+    """
+    task = partial(_survey_chunk, size=size, seed=seed, missing=missing)
+    part = executor.run(task, source.chunks(), partial(_merge_parts, size=size))
+    if part.count <= 0 and missing:
+        raise ValueError(
+            "missing='marginalize': every row has zero weight, or nothing is observed in it. Expected some numbers."
+        )
+    if part.count <= 0:
+        raise no_rows()
+    whole = part.n_rows <= size
+    order = np.argsort(part.numbers)
+    rows, weight = part.rows[order], part.weight[order] if whole else np.ones(len(order))
+    mean, covariance = part.mean, part.scatter / part.count
+    if missing and np.isnan(rows).any():
+        rows, mean, covariance = complete(rows, weight, seed)
+    return sound(Survey(rows, weight, mean, covariance, part.n_rows, part.count, part.box, keys=part.keys[order]))

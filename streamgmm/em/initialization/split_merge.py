@@ -1,0 +1,240 @@
+"""Mixtures that grow on rows at hand: components are split where two fit their rows better than one.
+
+k-means and random rows start every component at once, and EM keeps most of their mistakes. A mixture that grows from
+one component, always where that gains most (greedy EM: Vlassis & Likas 2002, Verbeek et al. 2003), makes its mistakes
+one at a time: on the nine features of shuttle, K = 15, and on photo patches, K = 50, it ends above the best of ten
+others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.em.acceleration import Squarem
+from streamgmm.em.candidates import Candidate, candidates
+from streamgmm.em.convergence import aitken
+from streamgmm.em.kmeans.centres import nearest
+from streamgmm.em.loop import Models
+from streamgmm.em.passes import Stage, readings
+from streamgmm.em.sample_em import in_memory
+from streamgmm.em.update import Maximize, Update
+from streamgmm.em.variants import Exact, Loaded
+from streamgmm.errors import CollapsedError
+from streamgmm.mixture.covariance import TIED, Covariance, spread_of
+from streamgmm.mixture.labelled_stats import stats_from_responsibilities
+from streamgmm.mixture.m_step import m_step
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.queries import cheapest_pair, merge_components
+from streamgmm.mixture.repair import repairing_m_step
+from streamgmm.runtime.executors import Executor
+from streamgmm.sources.summaries.moments import weighted_moments
+
+Array = NDArray[np.float64]
+
+DIVISIONS = 2
+"""Ways in which the rows of a component are divided: across its widest direction, then by random pairs of rows."""
+FOLLOWED = 3
+"""Splits that are followed up in the whole mixture where one is wanted."""
+AT_ONCE = 3
+"""One of so many components may be split at a time, where more than one split is wanted."""
+CHANGED = 0.2
+"""Change of a component's weight, as a share of it, after which its split is sought anew."""
+LOCAL_STEPS = 6
+"""EM steps of two components on the rows of one."""
+FIRST_STEPS, STEPS = 10, 15
+"""EM steps of the whole mixture after splits, and more of them after one that was chosen among several."""
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Two components for one.
+
+    Attributes
+    ----------
+    gain : nats gained on the rows of the component, more than 0
+    component : its number
+    weight : its weight when the split was found
+    share : (2,) of its weight
+    means, covariances : of the two, in the shapes of the family with K = 2
+    """
+
+    gain: float
+    component: int
+    weight: float
+    share: Array
+    means: Array
+    covariances: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Soil:
+    """What a mixture grows on.
+
+    Attributes
+    ----------
+    rows, weight : (m, D), (m,)
+    maximize : Maximize
+    executor : Executor
+    seed : int
+    """
+
+    rows: NDArray[Any]
+    weight: Array
+    maximize: Maximize
+    executor: Executor
+    seed: int
+
+    def one(self, family: Covariance) -> Mixture:
+        """One component for all rows."""
+        stats = stats_from_responsibilities(self.rows, self.weight, np.zeros(len(self.rows), np.int64), 1, family)
+        return repairing_m_step(stats, reg_covar=self.maximize.reg_covar, reseeds=(0,)).model
+
+    def follow(self, models: Models, steps: int) -> Candidate:
+        """The best of these after so many EM steps."""
+        source = in_memory(self.rows, self.weight)
+        update = Update(self.maximize, aitken(TOLERANCE), 10**9, Squarem(TOLERANCE))
+        memory = candidates(models)
+        for step in readings(source, memory, (Stage(Exact(), update, steps),), self.executor):
+            memory = step.memory
+        return max(memory, key=lambda c: (c.objective, -c.index))
+
+
+def chain(model: Mixture, numbers: Iterable[int], soil: Soil) -> dict[int, Mixture]:
+    """Mixtures with these numbers of components (ascending), each grown from the one before, as far as rows bear it."""
+    found = {}
+    known: dict[int, Split] = {}
+    for K in numbers:
+        model, known = grow(model, K, soil, known)
+        if model.n_components != K:
+            break
+        found[K] = model
+    return found
+
+
+def grow(
+    model: Mixture, K: int, soil: Soil, known: Mapping[int, Split] | None = None
+) -> tuple[Mixture, dict[int, Split]]:
+    """`model` with K components, or as many as its rows can bear; and the splits that were found and not made."""
+    splits = dict(known or {})
+    while model.n_components < K:
+        k = model.n_components
+        splits = best_splits(model, soil, splits)
+        found = sorted(splits.values(), key=lambda split: (-split.gain, split.component))
+        if not found:
+            break
+        n = min(K - k, max(1, k // AT_ONCE), len(found))
+        choices = [found[:n]] if n > 1 else [[one] for one in found[:FOLLOWED]]
+        models = tuple(divided(model, chosen) for chosen in choices)
+        ahead = soil.follow(models, FIRST_STEPS)
+        model = ahead.accepted if n > 1 else soil.follow((ahead.accepted,), STEPS).accepted
+        for split in choices[ahead.index]:
+            del splits[split.component]
+    return model, splits
+
+
+def best_splits(model: Mixture, soil: Soil, known: Mapping[int, Split]) -> dict[int, Split]:
+    """The best split of every component whose rows are enough for two.
+
+    Found on each component's own rows alone (those it has the largest share of), so that all together cost no more than
+    EM steps of two components. A component that is about as heavy as when its split was found keeps it.
+    """
+    kept = {k: old for k, old in known.items() if abs(model.weights[k] - old.weight) <= CHANGED * old.weight}
+    labels = model.labels(soil.rows)
+    order = np.argsort(labels, kind="stable")
+    edges = np.searchsorted(labels[order], np.arange(model.n_components + 1))
+    fewest = 4 * (model.n_features + 1)
+    chunks: list[Loaded] = []
+    for k, (low, high) in enumerate(pairwise(edges)):
+        if high - low >= fewest and k not in kept:
+            part = order[low:high]  # ascending: the sort is stable
+            chunks.append(Loaded(len(chunks), k, soil.rows[part], soil.weight[part]))
+    if not chunks:
+        return kept
+    spread = spread_of(weighted_moments(soil.rows, soil.weight)[1] / soil.weight.sum())
+    task = partial(_best_split, model, spread, soil.maximize.reg_covar, soil.seed + model.n_components)
+    return kept | {split.component: split for split in soil.executor.run(task, chunks, _join)}
+
+
+def _join(a: tuple[Split, ...], b: tuple[Split, ...]) -> tuple[Split, ...]:
+    return a + b
+
+
+def _best_split(model: Mixture, spread: Array, reg_covar: float, seed: int, chunk: Loaded) -> tuple[Split, ...]:
+    """The best split of component ``chunk.start`` on the rows of the chunk, or nothing."""
+    rows, weight = chunk.load()
+    assert weight is not None and chunk.start is not None
+    family, k = model.family, chunk.start
+    rng = np.random.RandomState((seed, k))
+    maximum = partial(m_step, reg_covar=reg_covar)
+    try:
+        one = maximum(stats_from_responsibilities(rows, weight, np.zeros(len(rows), np.int64), 1, family))
+    except CollapsedError:
+        return ()
+    before = one.totals(rows, weight)[0]
+    z = family.whitener(one.means[0], family.dense(one.covariances, 1, model.n_features)[0])(rows)
+    step, _ = family.split(one.covariances, 0, spread)
+    divisions = [nearest(rows - one.means[0], np.stack([step, -step]))]
+    divisions += [nearest(z, z[rng.choice(len(z), 2, replace=False)]) for _ in range(DIVISIONS - 1)]
+    fewest = 2 * (model.n_features + 1)
+    best: tuple[Split, ...] = ()
+    for labels in divisions:
+        try:
+            two = maximum(stats_from_responsibilities(rows, weight, labels, 2, family))
+            for _ in range(LOCAL_STEPS):
+                two = maximum(two.restore(two.frame_stats(rows, weight)))
+        except CollapsedError:
+            continue
+        gain = float(two.totals(rows, weight)[0] - before)
+        if two.weights.min() * len(rows) >= fewest and gain > (best[0].gain if best else 0.0):
+            best = (Split(gain, k, float(model.weights[k]), two.weights, two.means, two.covariances),)
+    return best
+
+
+def divided(model: Mixture, chosen: Sequence[Split]) -> Mixture:
+    """`model` with these components split; the second halves come last."""
+    family = model.family
+    weights, means, covariances = model.weights.copy(), model.means.copy(), model.covariances.copy()
+    for split in chosen:
+        k = split.component
+        weights = np.append(weights, weights[k] * split.share[1])
+        weights[k] *= split.share[0]
+        means = np.concatenate([means, split.means[1:]])
+        means[k] = split.means[0]
+        if family is not TIED:
+            covariances = np.concatenate([covariances, split.covariances[1:]])
+            covariances[k] = split.covariances[0]
+    covariances = family.constrained(covariances, weights, means.shape[1])
+    factors, _ = family.factor(covariances)
+    return Mixture.trusted(weights, means, covariances, family, factors, model.noise_weight, model.observation)
+
+
+def rearranged(model: Mixture, soil: Soil, moves: int) -> Mixture:
+    """`model` after at most so many split-and-merge moves (Ueda et al. 2000), each kept only where it gains.
+
+    EM cannot carry a component through others to where it is missing. A move merges the two components that lose least
+    by it and splits a third, on the same number of components.
+    """
+    best = soil.follow((model,), STEPS)
+    for _ in range(moves if model.n_components > 2 else 0):
+        found = best_splits(best.accepted, soil, {})
+        ordered = sorted(found.values(), key=lambda split: (-split.gain, split.component))[:FOLLOWED]
+        proposals = tuple(
+            # The second half of a split comes last, so the numbers of the pair stay.
+            merge_components(divided(best.accepted, [split]), [cheapest_pair(best.accepted, but=split.component)])
+            for split in ordered
+        )
+        if not proposals:
+            break
+        after = soil.follow((soil.follow(proposals, FIRST_STEPS).accepted,), STEPS)
+        if not after.objective > best.objective + TOLERANCE:
+            break
+        best = after
+    return best.accepted

@@ -1,0 +1,1 @@
+"""K-means: centres, Lloyd's step, and the parallel initialization."""

@@ -1,0 +1,150 @@
+"""k-means‖: a start for k-means, and for mixtures, from a few readings of all the data."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+
+from streamgmm.em.kmeans.centres import Centres, nearest
+from streamgmm.em.loop import e_step, merge_all
+from streamgmm.errors import NonFiniteRowError, non_finite
+from streamgmm.mixture.covariance import Covariance
+from streamgmm.mixture.labelled_stats import stats_from_responsibilities
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.repair import repairing_m_step
+from streamgmm.mixture.stats import Stats
+from streamgmm.runtime.executors import within
+from streamgmm.runtime.thread_limits import one_thread
+from streamgmm.sources.summaries.reservoir import Draw, largest, merge_draws
+from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.transformed import TransformedSource
+from streamgmm.utils.affine import Affine
+from streamgmm.utils.row_random import row_keys
+
+Array = NDArray[np.float64]
+
+SPREAD = "kmeans||"
+"""The value of `init_params` of a mixture that stands for all this."""
+ROUNDS = 5
+
+
+Drawn = tuple[Draw, ...]
+
+
+def _draw_chunk(centres: tuple[Centres, ...], size: int, seeds: tuple[int, ...], chunk: Any) -> Drawn:
+    rows, weight = chunk.load()
+    drawn = []
+    for one, seed in zip(centres, seeds, strict=True):
+        try:
+            _, distance = one.assign(rows)
+        except NonFiniteRowError as error:
+            raise non_finite(rows, error.row, chunk) from None
+        chance = distance if weight is None else distance * weight
+        possible = np.flatnonzero(chance > 0)
+        numbers, log_u = row_keys(chunk, len(rows), seed)
+        chance = chance[possible]
+        drawn.append(largest(log_u[possible] / chance, numbers[possible], rows[possible], chance, size))
+    return tuple(drawn)
+
+
+def _merge(size: int, a: Drawn, b: Drawn) -> Drawn:
+    return tuple(merge_draws(size, left, right) for left, right in zip(a, b, strict=True))
+
+
+def kmeans_parallel(
+    source: Any, executor: Any, first: Array, K: int, rng: np.random.RandomState, *, rounds: int = ROUNDS
+) -> tuple[list[Array], int]:
+    """Starting centres by k-means‖ (Bahmani et al. 2012): (K, D) for each start, and the readings this took.
+
+    Each of `rounds` readings adds 2 K rows, drawn with chances proportional to the squared distance from the
+    candidates so far; one more reading counts the rows nearest to each, and weighted k-means leaves K of them. The draw
+    is without replacement by keys log(u) / chance (Efraimidis & Spirakis 2006), where u depends on seed and row number
+    only: no reading is needed to find the normalising sum, and chunking and threads do not matter. All starts share the
+    readings.
+
+    Parameters
+    ----------
+    first : (starts, D)
+        The first candidate of each start, in the units of the data.
+    """
+    candidates = [row[None].astype(np.float64) for row in first]
+    size = 2 * K
+    for _ in range(rounds):
+        centres = tuple(Centres(points, row) for points, row in zip(candidates, first, strict=True))
+        seeds = tuple(int(rng.randint(2**31 - 1)) for _ in first)
+        task = within(source, partial(_draw_chunk, centres, size, seeds))
+        drawn = executor.run(task, source.chunks(), partial(_merge, size))
+        candidates = [np.concatenate([points, draw.rows]) for points, draw in zip(candidates, drawn, strict=True)]
+    centres = tuple(Centres(points, row) for points, row in zip(candidates, first, strict=True))
+    counts = executor.run(within(source, partial(e_step, cast(Any, centres))), source.chunks(), merge_all)
+    chosen = [_reclustered(points, stats.mass, K, rng) for points, stats in zip(candidates, counts, strict=True)]
+    return chosen, rounds + 1
+
+
+def _reclustered(candidates: Array, mass: Array, K: int, rng: np.random.RandomState) -> Array:
+    """(K, D) of the candidates by k-means, each as heavy as the rows nearest to it."""
+    kept = mass > 0
+    candidates, mass = candidates[kept], mass[kept]
+    if len(candidates) <= K:
+        return np.concatenate([candidates, np.repeat(candidates[:1], K - len(candidates), axis=0)])
+    from sklearn.cluster import KMeans
+
+    with one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = KMeans(K, n_init=5, random_state=rng.randint(2**31 - 1)).fit(candidates, sample_weight=mass)
+    return np.asarray(model.cluster_centers_)
+
+
+def spread_out(
+    source: Any,
+    executor: Any,
+    sample: Survey,
+    K: int,
+    family: Covariance,
+    *,
+    n_init: int,
+    rng: np.random.RandomState,
+    reg_covar: float,
+    missing: bool = False,
+) -> tuple[list[Mixture], int]:
+    """First models of `n_init` starts, each with centres by k-means‖ on whitened rows; and the readings this took.
+
+    Every row belongs to the nearest centre, and the models are made of all rows: groups that the sample does not know
+    have their components. All starts share the readings.
+
+    Raises
+    ------
+    ValueError
+        Where entries may be `missing`: rows have no distances then.
+    """
+    if missing:
+        raise ValueError(
+            f"init_params={SPREAD!r} measures distances between rows, and missing='marginalize' expects some without "
+            "all of their entries. Use init_params='kmeans', which starts on a sample that is completed."
+        )
+    whiten = family.whitener(sample.mean, sample.covariance)
+    affine = Affine(sample.mean, whiten(sample.mean + np.eye(len(sample.mean))))
+    chance = sample.weight / sample.weight.sum()
+    first = affine.apply(sample.rows[rng.choice(len(sample.rows), n_init, p=chance)])
+    centres, readings = kmeans_parallel(TransformedSource(source, affine), executor, first, K, rng)
+    task = partial(_labelled_stats, affine, tuple(centres), family, sample.mean if sample.wild else None)
+    totals = executor.run(task, source.chunks(), merge_all)
+    models = [repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model for stats in totals]
+    return models, readings + 1
+
+
+def _labelled_stats(
+    affine: Affine, centres: tuple[Array, ...], family: Covariance, origin: Array | None, chunk: Any
+) -> tuple[Stats, ...]:
+    """Statistics of the rows of a chunk, each in the component of the nearest centre, for every set of centres."""
+    rows, weight = chunk.load()
+    w = np.ones(len(rows)) if weight is None else weight
+    z = affine.apply(np.asarray(rows, np.float64))
+    return tuple(
+        stats_from_responsibilities(rows, w, nearest(z, points), len(points), family, origin) for points in centres
+    )

@@ -1,0 +1,1 @@
+"""All candidates of a selection on shared passes, and cross-validation."""

@@ -1,0 +1,290 @@
+"""Candidates of every kind and number of components on the same sample, and then on the same readings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.em.candidates import Candidate, Memory, Start, candidates, hopeless
+from streamgmm.em.convergence import Stopping
+from streamgmm.em.hooks import Watcher
+from streamgmm.em.initialization.methods import DIVERSE
+from streamgmm.em.initialization.multistart import GROWN, Ground, Walk, chains, draw, explore, few_rows, sample_rows
+from streamgmm.em.initialization.sample import survey
+from streamgmm.em.loop import Models, Step
+from streamgmm.em.model_selection.cross_validation import held_out, task_of
+from streamgmm.em.passes import readings
+from streamgmm.em.solvers import SOLVERS, Settings
+from streamgmm.em.update import Maximize
+from streamgmm.errors import MemoryLimitError
+from streamgmm.mixture.covariance import Covariance
+from streamgmm.mixture.criteria import criteria as criteria_of
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
+from streamgmm.mixture.stats import observed
+from streamgmm.runtime.executors import Executor, within
+from streamgmm.sources.base import Source
+from streamgmm.sources.summaries.sample import Survey
+
+Array = NDArray[np.float64]
+Kind = tuple[Covariance, int]
+"""Family and number of components."""
+
+ROUNDS = ((10, 0.5), (10, 0.0))
+"""EM of the drawn models on a part of the sample."""
+WALK = 200
+"""EM steps on all of the sample at most, for those that are left."""
+SURVIVORS = 2
+"""Starts of each kind that go on to all of the sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be compared, and how.
+
+    Attributes
+    ----------
+    kinds : tuple of (family, K)
+    splits : tuple of int
+        Folds that are left out in turn; none where nothing is judged on rows held out.
+    folds : int
+    criterion : str or None
+        By which the hopeless are dropped; None drops nobody.
+    solver : str
+    tol, reg_covar, max_iter, n_init, init_params, missing : as in `GaussianMixture`
+    """
+
+    kinds: tuple[Kind, ...]
+    splits: tuple[int, ...]
+    folds: int
+    criterion: str | None
+    solver: str
+    stopping: Stopping
+    tol: float
+    reg_covar: float
+    max_iter: int
+    n_init: int
+    init_params: str
+    missing: str
+    repair: bool
+    prior: NormalInverseWishart | None
+
+    @property
+    def largest(self) -> int:
+        return max(K for _, K in self.kinds)
+
+    def rows(self, D: int, *, rich: bool) -> int:
+        """Rows of the sample."""
+        return sample_rows(self.largest, D, rich=rich and self.solver == "auto" and self.n_init > 1)
+
+    def check_memory(self, source: Source, limit: int | None, n_jobs: int) -> int:
+        """Rows of the sample that fit, or a refusal with numbers."""
+        D, K = source.n_features, self.largest
+        rich, lean = self.rows(D, rich=True), self.rows(D, rich=False)
+        if limit is None:
+            return rich
+        each = [8 * (K + K * D + int(np.prod(f.scatter_shape(K, D)))) for f, K in self.kinds]
+        # Statistics: a partial sum for each thread and a few waiting in the fold; models and their plans are as large.
+        needed = sum(each) * (SURVIVORS + len(self.splits)) * (n_jobs + 6)
+        chunks = (source.chunk_bytes or 0) * (n_jobs + 1)
+        for size in (rich, lean):
+            # Held twice, since part of it is put aside, and once more for labels of k-means.
+            sample = size * (2 * D * 8 + 8 * K * n_jobs)
+            if needed + sample + chunks <= limit:
+                return size
+        raise MemoryLimitError(
+            f"select needs about {(needed + sample + chunks) / 1e6:.0f} MB: {needed / 1e6:.0f} for the statistics of "
+            f"{len(self.kinds)} kinds of model, {sample / 1e6:.0f} for the sample, {chunks / 1e6:.0f} for chunks; "
+            f"{limit / 1e6:.0f} MB may be used. Raise memory_limit, or narrow n_components or covariance_types."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Where every candidate ended: those of a kind on all rows, and one for each fold.
+
+    Attributes
+    ----------
+    memory : Memory
+    kind_of, fold_of : tuple of int
+        Of each candidate: the position of its kind, and the fold left out (-1: none).
+    scores : (len(memory), 2)
+        Log-likelihood and weight of the fold left out.
+    priors : resolved priors by kind
+    sample : Survey
+    n_passes : int
+    started : float
+        When full readings began.
+    """
+
+    memory: Memory
+    kind_of: tuple[int, ...]
+    fold_of: tuple[int, ...]
+    scores: Array
+    priors: dict[Kind, Conjugate]
+    sample: Survey
+    n_passes: int
+    started: float
+
+    def team(self, kind: int) -> Memory:
+        """The candidates of a kind that saw all rows."""
+        return tuple(c for c in self.memory if self.kind_of[c.index] == kind and self.fold_of[c.index] < 0)
+
+
+def race(
+    source: Source,
+    runner: Executor,
+    plan: Plan,
+    *,
+    sample_rows: int,
+    rng: np.random.RandomState,
+    on_step: Callable[[Step], None] | None,
+    watcher: Watcher | None,
+) -> Race:
+    """Carry every kind from the sample to its limit on all rows, as far as it can still win."""
+    D = source.n_features
+    gaps = plan.missing == "marginalize"
+    sample = survey(source, runner, size=sample_rows, seed=int(rng.randint(2**31 - 1)), missing=gaps)
+    if sample.n_rows < plan.largest:
+        raise ValueError(
+            f"Expected n_samples >= n_components but got n_components up to {plan.largest}, n_samples = "
+            f"{sample.n_rows} rows of positive weight. Lower the largest number of components."
+        )
+    priors: dict[Kind, Conjugate] = {}
+    if plan.prior is not None:
+        covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
+        priors = {(f, K): plan.prior.resolve(f, K, D, sample.mean, covariance) for f, K in plan.kinds}
+    maximize = Maximize(plan.reg_covar, plan.repair, priors or None)
+    observation = observed(None, plan.missing, D)
+    first = _first(sample, plan, maximize, runner, rng, lambda model: model.observing(observation))
+    kind_of = [g for g, found in enumerate(first) for _ in found]
+    models, better = _walked(first, sample, plan, tuple(kind_of), maximize, runner, watcher)
+    # For every fold the model that did best on all rows.
+    models += tuple(models[better[g]] for g in range(len(plan.kinds)) for _ in plan.splits)
+    fold_of = tuple([-1] * len(kind_of) + [v for _ in plan.kinds for v in plan.splits])
+    kind_of += [g for g in range(len(plan.kinds)) for _ in plan.splits]
+    started = time.perf_counter()
+    settings = Settings(
+        plan.largest, D, maximize, plan.stopping, plan.tol, plan.max_iter, runner, None if sample.complete else sample,
+        source.n_rows, retire=Judge(tuple(kind_of), fold_of, plan.criterion),
+    )  # fmt: skip
+    memory = candidates(models)
+    of_step = partial(task_of, fold_of, plan.folds) if plan.splits else None
+    n_passes = 1
+    for step in readings(source, memory, SOLVERS[plan.solver](settings), runner, task_of=of_step):
+        memory = step.memory
+        n_passes += 1
+        if on_step is not None:
+            on_step(step)
+    scores = np.zeros((len(memory), 2))
+    if plan.splits:
+        apart = [c for c in memory if fold_of[c.index] >= 0]
+        judged = tuple((c.accepted, fold_of[c.index]) for c in apart)
+        task = within(source, partial(held_out, judged, plan.folds))
+        scores[[c.index for c in apart]] = runner.run(task, source.chunks(), np.add)
+        n_passes += 1
+    return Race(memory, tuple(kind_of), fold_of, scores, priors, sample, n_passes, started)
+
+
+def _first(
+    sample: Survey,
+    plan: Plan,
+    maximize: Maximize,
+    runner: Executor,
+    rng: np.random.RandomState,
+    observe: Callable[[Mixture], Mixture],
+) -> list[list[Start]]:
+    """For every kind the best of what was drawn and of what has grown, on a part of the sample.
+
+    Growing is shared: from each number of components to the next.
+    """
+    D, ground = sample.rows.shape[1], Ground.of(sample)
+    part = ground.part(few_rows(plan.largest, D))
+    small = replace(sample, rows=part.rows, weight=part.weight)
+    n_grown = max(1, plan.n_init // GROWN) if plan.n_init > 1 and plan.init_params in DIVERSE else 0
+    grown = {
+        kind: chains(ground, [K for f, K in plan.kinds if f is kind], kind, n=n_grown, rng=rng, maximize=maximize,
+                     executor=runner)
+        for kind in dict.fromkeys(f for f, _ in plan.kinds)
+    }  # fmt: skip
+    found = []
+    for kind, K in plan.kinds:
+        n_init = 1 if K == 1 else plan.n_init
+        first = draw(
+            small, K, kind, init=plan.init_params, n_init=n_init, rng=rng, reg_covar=plan.reg_covar, oversampling=1,
+            threads=getattr(runner, "n_jobs", 1),
+        )  # fmt: skip
+        if K > 1:
+            first = [("grown", models[K]) for models in grown[kind] if K in models] + first
+        first = [(name, observe(model)) for name, model in first]
+        survivors = min(n_init, SURVIVORS)
+        found.append(explore(first, part, maximize=maximize, executor=runner, survivors=survivors, rounds=ROUNDS))
+    return found
+
+
+def _walked(
+    first: Sequence[Sequence[Start]],
+    sample: Survey,
+    plan: Plan,
+    kind_of: tuple[int, ...],
+    maximize: Maximize,
+    runner: Executor,
+    watcher: Watcher | None,
+) -> tuple[Models, list[int]]:
+    """The starts after their way on all of the sample, and the number of the best of each kind.
+
+    Where the sample is all of the data, what is hopeless there is not followed any further.
+    """
+    models = tuple(one.model for found in first for one in found)
+    retire = Judge(kind_of, (-1,) * len(models), plan.criterion if sample.complete else None)
+    walk = Walk(models, Ground.of(sample), maximize, runner, watcher, retire=retire)
+    walk.go(WALK)
+    if watcher is not None:
+        watcher.begun(0, list(enumerate(walk.taken)))
+    mine = [[i for i, kind in enumerate(kind_of) if kind == g] for g in range(len(first))]
+    return tuple(walk.kept), [max(own, key=lambda i: (walk.score[i], -i)) for own in mine]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Retirement: within each kind, then of kinds whose criterion, at its most hopeful, is beaten already.
+
+    Attributes
+    ----------
+    kind_of, fold_of : tuple of int
+        See `Race`.
+    criterion : str or None
+    """
+
+    kind_of: tuple[int, ...]
+    fold_of: tuple[int, ...]
+    criterion: str | None
+
+    def __call__(self, memory: Memory) -> Memory:
+        after = list(memory)
+        for g in sorted(set(self.kind_of)):
+            members = tuple(c for c in memory if self.kind_of[c.index] == g and self.fold_of[c.index] < 0)
+            for c in hopeless(members):
+                after[c.index] = c
+        if self.criterion is None:
+            return tuple(after)
+        value = min(criteria(c)[self.criterion] for c in after if c.last is not None)
+        for i, c in enumerate(after):
+            if c.status == "running" and len(c.trace) > 3 and c.last is not None:
+                hopeful = criteria(c, hope=True)["bic" if self.criterion == "icl" else self.criterion]
+                if hopeful > value:
+                    after[i] = c.dropped()
+        return tuple(after)
+
+
+def criteria(candidate: Candidate, *, hope: bool = False) -> dict[str, float]:
+    """BIC, AIC and ICL of the last E-step; with `hope` at the log-likelihood it may still reach."""
+    last = candidate.last
+    assert last is not None
+    loglik = last.loglik + (last.count * (candidate.reach - candidate.objective) if hope else 0.0)
+    return criteria_of(loglik, last.log_max, last.count, candidate.model.n_parameters)

@@ -1,0 +1,86 @@
+"""A fit as a sequence of full readings: its stages, where it stands, and the loop over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from streamgmm.em.candidates import Memory, running
+from streamgmm.em.loop import Step, em
+from streamgmm.em.update import Update
+from streamgmm.em.variants import Exact, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A rule and the update that goes with it, for at most `laps` readings."""
+
+    rule: Rule
+    update: Update
+    laps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in a fit a reading ended: the stage, its readings so far and all, and what its rule remembers."""
+
+    stage: int = 0
+    lap: int = 0
+    readings: int = 0
+    state: Any = None
+
+
+def readings(
+    source: Any,
+    memory: Memory,
+    stages: Sequence[Stage],
+    executor: Any,
+    *,
+    position: Position | None = None,
+    task_of: Callable[[Memory], Any] | None = None,
+) -> Iterator[Step]:
+    """Yield one `Step` per full reading of the data, its state a `Position`; end when no candidate is running.
+
+    Parameters
+    ----------
+    position : Position, optional
+        Where to go on, from the state of an earlier `Step` and with its memory.
+    task_of : callable (memory) -> task, optional
+        The task of the next reading (see `em.loop.em`), where models do not all see the same rows.
+    """
+    here = position or Position()
+    while running(memory) and here.stage < len(stages):
+        stage = stages[here.stage]
+        if stage.laps is not None and here.lap >= stage.laps:
+            here = Position(here.stage + 1, 0, here.readings)
+            continue
+        rows = 0
+        for step in em(
+            source,
+            running(memory),
+            rule=stage.rule,
+            executor=executor,
+            update=stage.update,
+            state=here.state,
+            memory=memory,
+            task=None if task_of is None else task_of(memory),
+        ):
+            rows += step.stats[0].rows
+            if not step.block.last:
+                continue
+            present = [c.index for c in memory if c.status == "running"]
+            memory = stage.update.lap(step)
+            left = {c.index for c in memory if c.status == "running"}
+            state = stage.rule.keep(step.state, [i for i, index in enumerate(present) if index in left])
+            here = Position(here.stage, here.lap + 1, here.readings + 1, state)
+            yield Step(
+                running(memory),
+                here,
+                memory,
+                replace(step.block, lap=here.readings - 1),
+                (replace(step.stats[0], rows=rows), *step.stats[1:]),
+            )
+            rows = 0
+            if not isinstance(stage.rule, Exact) or here.lap == stage.laps or task_of is not None:
+                break  # what the end of the lap changed has to reach the loop

@@ -1,0 +1,87 @@
+"""Rows in memory as a source whose chunks are alike: dealt out like cards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.em.loop import Models, e_step, merge_all
+from streamgmm.em.update import Maximize
+from streamgmm.mixture.m_step import m_step
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.runtime.executors import Executor, within
+from streamgmm.sources import Source, array_source
+from streamgmm.sources.summaries.sample import Survey
+
+CHUNK = 4096
+"""Rows of a chunk of few features."""
+WIDE, HAND = 12, 8192
+"""Features from which rows are dealt, and rows that a chunk then has at most.
+
+From so many features on kernels leave out components that cannot matter to a row. Neighbours in the data are alike, and
+a chunk of them in which a component has no row at all is done a second time, with nothing left out; and what a chunk
+costs beside its rows is a product of components and squared features.
+"""
+CHEAP = 2e9
+"""Rows x components x features^2 up to which an EM step on rows in memory counts for nothing."""
+
+
+def cheap(m: int, K: int, D: int) -> bool:
+    """Whether EM steps on m rows count for nothing; see `CHEAP`."""
+    return m * K * D**2 <= CHEAP
+
+
+def in_memory(rows: NDArray[Any], weight: NDArray[np.float64] | None = None) -> Source:
+    """A source over rows (m, D) and weights (m,); of `WIDE` rows each chunk takes one from each run of neighbours.
+
+    Chunks of wide rows are of equal length but for one row, and an even number unless there is but one: a power of two
+    of threads has as much to do each. Which rows are where follows from m and D alone.
+    """
+    m, D = rows.shape
+    rows = np.ascontiguousarray(rows)
+    if D < WIDE:
+        return array_source(rows, weight, chunk_rows=CHUNK)
+    n = 2 * -(-m // (2 * HAND)) if m >= CHUNK else 1
+    if n > 1:
+        # A hand may be a row short: the longer ones come first, and chunks are cut at the length of the longest.
+        order = np.concatenate([np.arange(i, m, n) for i in range(n)])
+        rows, weight = rows[order], None if weight is None else weight[order]
+    return array_source(rows, weight, chunk_rows=-(-m // n))
+
+
+def mean_log_likelihoods(models: Models, source: Source, executor: Executor) -> Any:
+    """(len(models),) nats per row."""
+    totals = executor.run(within(source, partial(_totals, models)), source.chunks(), np.add)
+    return totals[:, 0] / totals[:, 3]
+
+
+def _totals(models: Models, chunk: Any) -> Any:
+    rows, weight = chunk.load()
+    return np.stack([model.totals(rows, weight) for model in models])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleStep:
+    """One plain EM step on the sample; nothing is repaired."""
+
+    source: Source
+    scale: float
+    maximize: Maximize
+    executor: Executor
+
+    @classmethod
+    def of(cls, survey: Survey, maximize: Maximize, executor: Executor) -> SampleStep:
+        weight = survey.weight if survey.complete else None
+        source = in_memory(survey.rows, weight)
+        return cls(source, 1.0 if survey.complete else survey.count / len(survey.rows), maximize, executor)
+
+    def __call__(self, model: Mixture) -> Mixture:
+        task = within(self.source, partial(e_step, (model,)))
+        (stats,) = self.executor.run(task, self.source.chunks(), merge_all)
+        # As heavy as the data, which matters to a prior.
+        stats = model.restore(stats).scaled(self.scale)
+        return m_step(stats, reg_covar=self.maximize.reg_covar, prior=self.maximize.prior_of(model))

@@ -1,0 +1,144 @@
+"""What is said of a fit: its report, the lines of `verbose`, and a warning where it did not converge."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+
+from streamgmm.em.candidates import Begin, Memory, best
+from streamgmm.mixture.criteria import criteria
+from streamgmm.mixture.mixture import Mixture
+
+Array = NDArray[np.float64]
+
+__all__ = [
+    "Clock",
+    "overall_of",
+    "print_progress",
+    "report_of",
+    "warn_if_drowned",
+    "warn_unless_converged",
+    "words_of_drowned",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """When a fit began, and when its EM steps did, by `time.perf_counter`."""
+
+    began: float
+    started: float
+
+    def seconds(self) -> dict[str, float]:
+        now = perf_counter()
+        return {"total": now - self.began, "start": self.started - self.began, "em": now - self.started}
+
+
+def report_of(memory: Memory, begin: Begin, *, solver: str, n_passes: int, clock: Clock) -> dict[str, Any]:
+    """`report_` of an estimator: starts, repairs, seconds, and the criteria of the last E-step where there was one over
+    all rows under one model."""
+    winner = best(memory)
+    report: dict[str, Any] = {
+        "solver": solver,
+        "objective": "mean log-likelihood" if begin.prior is None else "penalised mean log-likelihood",
+        "n_passes": n_passes,
+        "n_iter": winner.n_iter,
+        "converged": winner.status == "converged",
+        "starts": [
+            {"index": c.index, "lower_bound": c.objective, "n_iter": c.n_iter, "status": c.status,
+             "rejected": c.rejected}
+            for c in memory
+        ],
+        "explored": [{"init": one.init, "score": one.score} for one in begin.explored],
+        "repairs": list(winner.repairs),
+        "seconds": clock.seconds(),
+    }  # fmt: skip
+    if winner.last is not None:
+        last, df = winner.last, winner.model.n_parameters
+        report |= {"rows": last.rows, "weight": last.count, "dropped": last.dropped, "n_parameters": df}
+        if np.isnan(last.loglik):
+            report["criteria"] = (
+                f"not given: solver={solver!r} never evaluates all rows under one model. Use bic(X), aic(X), icl(X) "
+                "or score(X)."
+            )
+        else:
+            report |= {"loglik": last.loglik, **criteria(last.loglik, last.log_max, last.count, df)}
+    return report
+
+
+def warn_unless_converged(memory: Memory, tol: float, max_iter: int, stacklevel: int) -> None:
+    """Say so where the best start was still on its way; `stacklevel` is that of the caller's caller, and so on."""
+    winner = best(memory)
+    if winner.status != "converged":
+        remedy = "Raise max_iter or tol"
+        if winner.status == "stopped" and winner.n_iter < max_iter:  # it gave up
+            remedy = "Its last readings gained nothing: accept it, go on with solver='exact' and warm_start"
+        far = f"{winner.distance:.2g} nats per row" if np.isfinite(winner.distance) else "not known yet"
+        warnings.warn(
+            f"Best performing initialization did not converge after {winner.n_iter} iterations: the estimated "
+            f"distance to the limit is {far}, tol is {tol:g}. "
+            f"{remedy}, change the init parameters, or check for degenerate data.",
+            ConvergenceWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+DROWNED = 0.5
+"""Part of a feature's variance above which `reg_covar` hides what clusters there are in it."""
+
+
+def drowned(mean: Array, variance: Array, reg_covar: float) -> NDArray[np.intp]:
+    """Features (of D) that vary, and whose variance is not well above what `reg_covar` adds to it."""
+    with np.errstate(over="ignore"):
+        varies = variance > np.maximum((1e-12 * np.abs(mean)) ** 2, 1e-12 * reg_covar)
+    return np.flatnonzero(varies & (reg_covar > DROWNED * variance))
+
+
+def words_of_drowned(mean: Array, variance: Array, reg_covar: float, names: Sequence[str]) -> tuple[str, str] | None:
+    """What is wrong with `reg_covar`, and what to do; None where nothing is."""
+    which = drowned(mean, variance, reg_covar)
+    if not len(which):
+        return None
+    listed = ", ".join(f"{names[i]} ({variance[i]:.2g})" for i in which[:5]) + (", ..." if len(which) > 5 else "")
+    fitting = 1e-6 * float(variance[which].min())
+    return (
+        f"reg_covar={reg_covar:g} is added to every variance, and more than half of the variance of feature(s) "
+        f"{listed}: clusters closer than {np.sqrt(reg_covar):.2g} in their units cannot be told apart.",
+        f"Set reg_covar={fitting:.1g}, or scale the features: make_pipeline(sg.Scaler(), ...), --scale on the command "
+        "line.",
+    )
+
+
+def overall_of(model: Mixture, reg_covar: float) -> tuple[Array, Array]:
+    """(D,) means and variances of the rows behind a model, without what `reg_covar` added."""
+    share = model.weights / model.weights.sum()
+    mean = share @ model.means
+    variances = model.family.variances(model.covariances, *model.means.shape)
+    with np.errstate(over="ignore"):
+        return mean, share @ variances + share @ (model.means - mean) ** 2 - reg_covar
+
+
+def warn_if_drowned(model: Mixture, reg_covar: float, names: Sequence[Any] | None, stacklevel: int) -> None:
+    """Say so where `reg_covar` is large in the units of the data."""
+    named = [f"x{i}" for i in range(model.n_features)] if names is None else [str(name) for name in names]
+    words = words_of_drowned(*overall_of(model, reg_covar), reg_covar, named)
+    if words:
+        warnings.warn(" ".join(words), UserWarning, stacklevel=stacklevel + 1)
+
+
+def print_progress(memory: Memory, iteration: int, every: int) -> None:
+    """A line for every so many readings and for the last one, as scikit-learn's `verbose` prints."""
+    if iteration == 1:
+        print(f"Initialization: {len(memory)} start(s)")
+    running = sum(c.status == "running" for c in memory)
+    if iteration % every == 0 or not running:
+        leader = best(memory)
+        change = leader.trace[-1] - leader.trace[-2] if len(leader.trace) > 1 else np.inf
+        print(f"  Iteration {iteration}\t ll per row {leader.objective:.9g}\t change {change:.5g}\t running {running}")

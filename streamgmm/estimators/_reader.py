@@ -1,0 +1,220 @@
+"""How an estimator reads: anything becomes a source, and questions to a model are answered chunk by chunk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import wraps
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import TransformerMixin
+from sklearn.utils.validation import validate_data
+
+from streamgmm.errors import NonFiniteRowError, non_finite
+from streamgmm.runtime.executors import Executor, Threads, within
+from streamgmm.runtime.thread_limits import single_threaded_blas
+from streamgmm.sources import array_source, is_array_like, open_quietly, open_source, refuse_unreadable
+from streamgmm.sources.arranged import matched, select_names
+from streamgmm.sources.base import Chunk, Source
+from streamgmm.sources.columns import row_dtype
+from streamgmm.sources.formats.tables import is_frame, no_number, with_text_names, without_labels, without_numbers
+from streamgmm.sources.labels import tell_left_out
+from streamgmm.sources.living import living
+from streamgmm.utils.masked import unmasked
+from streamgmm.utils.sample_weight import check_weight
+
+
+class Reader:
+    """Mixin for estimators with the parameters `executor` and `n_jobs`."""
+
+    executor: Any
+    n_jobs: int | None
+    n_features_in_: int
+    _fewest_rows = 2
+    """Rows that `fit` asks for at least."""
+
+    def _source(self, X: Any, sample_weight: ArrayLike | None, *, reset: bool) -> Source:
+        """Anything readable as a source. What is in memory passes scikit-learn's checks, without a pass over it."""
+        if is_array_like(X):
+            rows = self._checked(X, reset)
+            return array_source(rows, check_weight(sample_weight, len(rows)))
+        known = () if reset else self._known_names
+        source = X if isinstance(X, Source) else _opened(X, sample_weight, known, tell=reset)
+        if reset:
+            self.n_features_in_ = source.n_features
+            self._name_features(source.feature_names)
+            return source
+        if known:
+            source = matched(source, known)
+        if source.n_features != self.n_features_in_:
+            raise ValueError(
+                f"X has {source.n_features} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input."
+            )
+        return source
+
+    def _training_source(self, X: Any, sample_weight: ArrayLike | None, *, reset: bool = True) -> Source:
+        """`_source` for those who sum over rows: what rows of weight 0 hold does not matter."""
+        return living(self._source(X, sample_weight, reset=reset))
+
+    @property
+    def _known_names(self) -> tuple[str, ...]:
+        """What the features of the fit are called; nothing where nobody said."""
+        return tuple(getattr(self, "feature_names_in_", ()))
+
+    def _checked(self, X: Any, reset: bool, fewest: int | None = None) -> NDArray[Any]:
+        """An array of numbers by scikit-learn's rules, of at least `fewest` rows; frames without their row labels."""
+        refuse_unreadable(X)
+        X = unmasked(X)
+        least = (self._fewest_rows if fewest is None else fewest) if reset else 1
+        known = () if reset else self._known_names
+        X, labels = without_labels(X, known)
+        if reset:
+            tell_left_out("X", labels)
+        elif known and is_frame(X):
+            # scikit-learn demands an error for columns of pandas in another order; the others are put in order.
+            X = with_text_names(X, known) if hasattr(X, "iloc") else select_names(X, known)
+        other = without_numbers(X)
+        try:
+            if any(no_number(what) for what in other.values()):
+                raise TypeError("could not convert")  # or NumPy makes nanoseconds of times
+            rows: NDArray[Any] = validate_data(
+                self, X, reset=reset, dtype="numeric", ensure_all_finite=False, ensure_min_samples=least
+            )
+        except (ValueError, TypeError) as error:
+            if not other or not ("could not convert" in str(error) or _is_about_types(error)):
+                raise
+            listed = ", ".join(f"{name!r} ({what})" for name, what in other.items())
+            raise ValueError(
+                f"X: expected numbers; these columns hold none: {listed}. Leave them out with "
+                f"X.drop(columns={list(other)}), or encode them as numbers."
+            ) from None
+        row_dtype(rows.dtype)
+        return rows
+
+    def _name_features(self, names: Sequence[Any] | None) -> None:
+        """Remember what the features are called, or that nobody said."""
+        self.__dict__.pop("feature_names_in_", None)
+        if names is None:
+            return
+        if len(names) != self.n_features_in_:
+            raise ValueError(f"Expected a name for each of {self.n_features_in_} features; got {len(names)} names.")
+        self.feature_names_in_ = np.array([str(name) for name in names], dtype=object)
+
+    def _seen(self, X: Any, sample_weight: ArrayLike | None = None) -> Source:
+        """Anything readable, as the fitted model takes its rows."""
+        return self._source(X, sample_weight, reset=False)
+
+    def _executor(self, source: Source | None = None) -> Executor:
+        """Where tasks run; without a wish, a collection of Dask runs on the active client, all else in threads."""
+        if isinstance(self.executor, Executor):
+            return self.executor
+        if self.executor == "dask" or (self.executor is None and source is not None and source.kind == "dask"):
+            from streamgmm.runtime.dask import Dask, active_client
+
+            if self.executor == "dask" or active_client() is not None:
+                return Dask()
+        return Threads(self.n_jobs)
+
+    def _ask(self, X: Any, model: Any, question: str, out: Any = None) -> Any:
+        """Answers of `model` to `question` (a method of it) for every row: an array for arrays, else an iterator, or
+        a lazy dask array for collections of Dask.
+
+        With `out`, anything with slices that can be set, the answers are written there and `out` is returned.
+        """
+        source = self._source(X, None, reset=False)
+        if out is None and source.kind == "dask":
+            from streamgmm.runtime.dask import lazily
+
+            return lazily(source, model, question, within(source, answer))
+        results = map_chunks(source, model, question, self._executor())
+        if out is None and not is_array_like(X):
+            return results
+        first = next(results, None)
+        if first is None:
+            return out
+        if out is None:
+            if len(first) == source.n_rows:
+                return first
+            out = np.empty((source.n_rows or 0, *first.shape[1:]), first.dtype)
+        row = 0
+        for part in chain([first], results):
+            if row + len(part) > len(out):
+                raise ValueError(f"out has {len(out)} rows; X has more. Expected as many rows as X.")
+            out[row : row + len(part)] = part
+            row += len(part)
+        if row != len(out):
+            raise ValueError(f"out has {len(out)} rows; X has {row}. Expected as many rows as X.")
+        return out
+
+
+class Transforming(Reader, TransformerMixin):
+    """A `Reader` that transforms.
+
+    Rows in memory come in the container that scikit-learn's `set_output` or `transform_output` asks for. What is made
+    of paths and collections, a source, an iterator or a lazy array, stays what it is.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("transform", "fit_transform"):
+            if name in cls.__dict__:
+                setattr(cls, name, _contained_in_memory(cls.__dict__[name]))
+
+
+def _contained_in_memory(wrapped: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of which scikit-learn has made `wrapped`, without that for what is not in memory."""
+    plain: Callable[..., Any] = getattr(wrapped, "__wrapped__", wrapped)
+
+    @wraps(plain)
+    def method(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        return (wrapped if is_array_like(X) else plain)(self, X, *args, **kwargs)
+
+    return method
+
+
+def _is_about_types(error: Exception) -> bool:
+    return isinstance(error, TypeError) and "Feature names" not in str(error)
+
+
+def _opened(X: Any, weight: ArrayLike | None, known: Sequence[str], *, tell: bool) -> Source:
+    """`X` as a source; row labels are read where the model knows them as features."""
+    if tell:
+        return open_source(X, weight=weight)
+    source = open_quietly(X, weight=weight)
+    return open_quietly(X, weight=weight, columns=list(known)) if set(source.left_out) & set(known) else source
+
+
+def map_chunks(source: Source, model: Any, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
+    """Answers to `question` (a method of `model`), chunk by chunk, in order; a few chunks ahead are in work."""
+    ask = within(source, answer)
+    n_jobs = executor.n_jobs if isinstance(executor, Threads) else 1
+    if n_jobs == 1 or (source.n_chunks is not None and source.n_chunks < 2):
+        yield from (ask(model, question, chunk) for chunk in source.chunks())
+        return
+    with ThreadPoolExecutor(n_jobs, thread_name_prefix="streamgmm") as pool:
+        ahead: deque[Future[NDArray[Any]]] = deque()
+        try:
+            for chunk in source.chunks():
+                ahead.append(pool.submit(ask, model, question, chunk))
+                if len(ahead) > n_jobs:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def answer(model: Any, question: str, chunk: Chunk) -> NDArray[Any]:
+    """`question` asked of the rows of one chunk."""
+    rows, _ = chunk.load()
+    try:
+        with single_threaded_blas():
+            return np.asarray(getattr(model, question)(rows))
+    except NonFiniteRowError as error:
+        raise non_finite(rows, error.row, chunk) from None

@@ -1,0 +1,409 @@
+"""`GaussianMixture`: scikit-learn's face on the engine. Strings become objects here, once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from os import PathLike
+from typing import Any, Self
+
+from numpy.typing import ArrayLike
+from sklearn.base import DensityMixin, _fit_context
+
+from streamgmm.em.candidates import Begin, Memory, best, candidates, running
+from streamgmm.em.convergence import RULES
+from streamgmm.em.hooks import Watcher
+from streamgmm.em.initialization.initialize import Beginning, begin, begin_again
+from streamgmm.em.initialization.multistart import KEPT, sample_rows
+from streamgmm.em.loop import Step
+from streamgmm.em.passes import Position, readings
+from streamgmm.em.rowcount import RowCount
+from streamgmm.em.solvers import SOLVERS, Settings
+from streamgmm.em.update import Maximize
+from streamgmm.em.variants import Block
+from streamgmm.errors import ModelFileError
+from streamgmm.estimators._fit_report import Clock, print_progress, report_of, warn_if_drowned, warn_unless_converged
+from streamgmm.estimators._fitted import Fitted
+from streamgmm.estimators._memory_plan import MemoryPlan, Shape, plan_memory
+from streamgmm.estimators._parameters import MixtureParameters
+from streamgmm.estimators._partial_fit import Partial
+from streamgmm.estimators.model_file import load_model
+from streamgmm.kernels import dispatch
+from streamgmm.mixture.covariance import family
+from streamgmm.mixture.prior import NormalInverseWishart
+from streamgmm.runtime.checkpoint import Journal, open_journal
+from streamgmm.runtime.executors import Executor, Threads
+from streamgmm.runtime.peak_memory import Peak
+from streamgmm.runtime.thread_limits import single_threaded_blas
+from streamgmm.sources.base import Source
+
+_WITHOUT_EFFECT = {"verbose", "verbose_interval", "executor", "n_jobs", "memory_limit", "checkpoint", "max_time"}
+"""Parameters that a model does not depend on; the chunks that `memory_limit` may lead to are told by the source."""
+
+
+class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
+    """Gaussian mixture fitted by exact EM, one chunk of the data at a time.
+
+    Parameters
+    ----------
+    n_components : int, default 1
+    covariance_type : {"full", "tied", "diag", "spherical"} or one of mclust's identifiers, default "full"
+        Three letters for volume, shape and orientation: Equal in all components, Variable, or the Identity (Celeux &
+        Govaert 1995): "EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV".
+        full is VVV, tied EEE, diag VVI, spherical VII. `covariances_` has the shape of the nearest of these four.
+    tol : float, default 1e-6
+        In nats per row. With ``stopping="aitken"`` the fit stops when the estimated distance of the mean log-likelihood
+        from its limit is below `tol`; with ``"change"`` when its last change is (scikit-learn's rule, there with 1e-3).
+        0 never stops early.
+    reg_covar : float, default 1e-6
+        Added to every variance, in squared units of the data.
+    max_iter : int, default 100
+        Full-data E-steps per start.
+    n_init : int, default 1
+        Starts; all share every reading of the data, and the best is kept.
+    init_params : {"kmeans", "k-means++", "kmeans||", "random", "random_from_data"}, default "kmeans"
+        How first models are drawn, from a sample that one reading takes, in whitened units. "kmeans||" (k-means‖,
+        Bahmani et al. 2012) draws among all rows, and makes the models of all rows, in 7 more readings that all starts
+        share: for groups too small to be in a sample.
+    weights_init, means_init, precisions_init : array-like, optional
+        As in scikit-learn.
+    random_state : int, RandomState or None
+    warm_start : bool, default False
+        Go on from the parameters of the last fit.
+    verbose, verbose_interval : int
+        Print progress every `verbose_interval` iterations.
+    half_life : float or None, default None
+        For `partial_fit`: rows after which a row's weight in the stream has halved. None: no fixed forgetting; steps
+        decay, so that a stationary stream converges.
+    solver : {"auto", "exact", "squarem", "incremental", "stepwise"}, default "auto"
+        How the same optimum is reached; see `streamgmm.em.solvers`. "exact" is plain EM, step for step. "auto" looks
+        for starts on a sample, and goes on in steps corrected by the sample, or extrapolated ones, until plain EM steps
+        confirm that the limit is reached.
+    moves : int, default 0
+        Split-and-merge moves (Ueda et al. 2000) that each start may make on the sample to leave a poor optimum, where
+        ``solver="auto"`` looks for starts: two components that are nearly one are merged and a third is split, as long
+        as that raises the likelihood.
+    stopping : {"aitken", "change"}, default "aitken"
+    missing : {"error", "marginalize"}, default "error"
+        "marginalize" takes NaN as not observed: exact EM under missing at random. Rows with nothing observed are left
+        out and counted in ``report_["dropped"]``. Infinity stays an error.
+    on_collapse : {"repair", "raise"}, default "repair"
+        What happens to a component without mass or without a positive definite covariance.
+    prior : {None, "default"} or a `NormalInverseWishart`, default None
+        Posterior mode instead of maximum likelihood; "default" is mclust's conjugate prior. `lower_bounds_` is then the
+        penalised objective.
+    noise : {None, "uniform"}, default None
+        "uniform" adds a background with constant density over the data's bounding box, which soaks up outliers: label
+        -1, and one more column in `predict_proba`. It starts with what `weights_init` leaves to 1, or else a half.
+    executor : {None, "threads", "dask"} or an Executor
+        "dask" uses the active client, or else Dask's local scheduler; None is threads, and dask for dask collections
+        where a client is active. All give the same bits.
+    n_jobs : int or None
+        Threads; None is all cores available to the process.
+    memory_limit : str, int or None
+        Bytes, or a text such as "2GB", by which the process may grow over its size with everything imported and
+        compiled. What is needed is computed before reading: chunks are read in parts, threads left out, the sample made
+        smaller; where that does not help the fit is refused with `MemoryLimitError`. What is left over holds decoded
+        chunks. `report_["memory"]` has the projection and what was measured.
+    checkpoint : path or None
+        A folder for the state of the fit, written on the way and taken up again by a fit to the same data with the same
+        settings, to the same bits; a finished one gives its model at once. A first Ctrl-C or SIGTERM then ends the fit
+        after a chunk, with everything written. A file in such a folder may be named; it then has to fit.
+    max_time : float or None
+        Seconds after which the fit ends with the pass it is in, as if `max_iter` had been reached. Steps on the sample
+        before the first of these are not cut short.
+
+    Attributes
+    ----------
+    weights_ : (K,)
+    means_ : (K, D)
+    covariances_, precisions_, precisions_cholesky_ : in the shape of `covariance_type`, as in scikit-learn
+    mixture_ : Mixture
+        The fitted model as a frozen value.
+    projection_ : Projection or None
+        Of a model that `streamgmm fit --pca` wrote: the principal components that the mixture is of. Rows are taken and
+        given as they were before it.
+    noise_weight_ : float
+        Weight of the background; with `weights_` it sums to 1.
+    prior_ : Conjugate or None
+        The prior with everything taken from the data filled in.
+    converged_ : bool
+    n_iter_ : int
+    lower_bound_ : float
+        Mean log-likelihood per row, in nats, of the model before the last M-step.
+    lower_bounds_ : list of float
+        The same for every E-step.
+    n_passes_ : int
+        Full readings of the data, initialisation included.
+    report_ : dict
+        Criteria of the last E-step (``solver="stepwise"`` has none, and says why under ``"criteria"``), repairs, rows
+        read, timings.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.array([[1.0, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+    >>> gm = sg.GaussianMixture(n_components=2, random_state=0).fit(X)
+    >>> sorted(gm.means_[:, 0].round(6).tolist())
+    [1.0, 10.0]
+    """
+
+    # Fitting ----------------------------------------------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit the mixture.
+
+        Parameters
+        ----------
+        X : array-like (N, D), a path, or a source
+            See `streamgmm.open_source` for what is understood.
+        y : ignored
+        sample_weight : (N,) >= 0, optional
+            0 is no row, 2 is the row twice.
+
+        Raises
+        ------
+        ValueError
+            On NaN or infinity, K > N, negative or all-zero weights, and shapes that do not agree.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture().fit([[0.0], [4.0]], sample_weight=[3, 1])
+        >>> gm.means_.round(6), gm.covariances_.round(4)
+        (array([[1.]]), array([[[3.]]]))
+        """
+        began = time.perf_counter()
+        source = self._training_source(X, sample_weight)
+        self._learner = None
+        executor = self._executor(source)
+        with single_threaded_blas():  # for the M-steps too: threads cost more than they bring on small matrices
+            for _ in self._steps(source, executor, began):
+                pass
+        return self
+
+    def fit_steps(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        on_chunk: Any = None,
+        watcher: Watcher | None = None,
+    ) -> Iterator[Step]:
+        """As `fit`, but yield every `Step`: for progress, pictures, scoring on the way. Fitted when exhausted.
+
+        Parameters
+        ----------
+        on_chunk : callable (chunk), optional
+            Called with each chunk that has been read.
+        watcher : optional
+            Told of the steps on the sample, where starts are followed there; see `streamgmm.em.hooks.Watcher`.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
+        >>> gm = sg.GaussianMixture(2, solver="exact", random_state=0)
+        >>> trace = [step.memory[0].objective for step in gm.fit_steps(X)]
+        >>> trace == gm.lower_bounds_
+        True
+        """
+        began = time.perf_counter()
+        self._validate_params()
+        source = self._training_source(X, sample_weight)
+        executor = self._executor(source)
+        executor.on_chunk = on_chunk
+        try:
+            yield from self._steps(source, executor, began, watcher)
+        finally:
+            executor.on_chunk = None
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+        """Fit, then label the rows: (N,). The labels cost one more reading than `fit`.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
+        >>> labels = sg.GaussianMixture(2, random_state=0).fit_predict(X)
+        >>> len(set(labels[:31])), len(set(labels[31:])), bool(labels[0] == labels[-1])
+        (1, 1, False)
+        """
+        return self.fit(X, sample_weight=sample_weight).predict(X)
+
+    def discard_checkpoint(self, X: Any, sample_weight: ArrayLike | None = None) -> int:
+        """Delete the checkpoints of a fit to these data with these parameters; the number of files deleted.
+
+        Examples
+        --------
+        >>> import streamgmm as sg, tempfile
+        >>> X = [[0.0], [1.0], [2.0], [4.0]]
+        >>> gm = sg.GaussianMixture(checkpoint=tempfile.mkdtemp()).fit(X)
+        >>> gm.discard_checkpoint(X) > 0, gm.discard_checkpoint(X)
+        (True, 0)
+        """
+        return self._journal(self._training_source(X, sample_weight)).discard()
+
+    # The way of a fit -------------------------------------------------------------------------------------------
+
+    def _steps(
+        self, source: Source, executor: Executor, began: float, watcher: Watcher | None = None
+    ) -> Iterator[Step]:
+        """Fit `source`, yielding every `Step`; attributes are set when the last one is taken."""
+        if source.n_rows is not None and source.n_rows < self.n_components:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
+                f"n_samples = {source.n_rows}. Lower n_components."
+            )
+        memory_plan, peak = self._memory_plan(source, executor)
+        source = memory_plan.source
+        journal = self._journal(source)
+        with journal.running():
+            executor = memory_plan.executor(executor)
+            reader = journal.executor(executor)
+            begun: Begin = journal.once(
+                "begin", lambda: self._begin(source, reader, executor, journal, memory_plan, watcher)
+            )
+            self.prior_ = begun.prior
+            clock = Clock(began, time.perf_counter())
+            place = journal.get("em") or (begun.solved or candidates(begun.models, begun.traces), Position())
+            rows = journal.get("rows") or RowCount(begun.rows)
+            memory, position = place
+            if begun.solved:
+                yield Step((), position, memory, Block(0, 0, ()), ())
+            settings = Settings(
+                self.n_components, source.n_features,
+                Maximize(self.reg_covar, self.on_collapse == "repair", begun.prior), RULES[self.stopping](self.tol),
+                self.tol, self.max_iter, executor, begun.sample, source.n_rows,
+            )  # fmt: skip
+            if self.max_iter > 0 and running(memory):
+                for step in readings(source, memory, SOLVERS[self.solver](settings), reader, position=position):
+                    memory, position = place = step.memory, step.state
+                    rows = rows.after(step, source)
+                    journal.put("rows", rows)
+                    journal.put("em", place)
+                    if self.verbose:
+                        print_progress(memory, position.readings, self.verbose_interval)
+                    yield step
+                    if self.max_time is not None and time.perf_counter() - began > self.max_time:
+                        break
+            self._finish(memory, begun, begun.passes + position.readings, clock)
+            journal.put("em", place, last=True)
+            self.report_["checkpoint"] = journal.report()
+            self.report_["memory"] = {**memory_plan.numbers, **peak.report()}
+
+    def _finish(self, memory: Memory, begun: Begin, n_passes: int, clock: Clock) -> None:
+        """Set what is known of a fit that has ended."""
+        winner = best(memory)
+        self.prior_ = begun.prior
+        self.mixture_ = winner.accepted
+        self.converged_ = winner.status == "converged"
+        self.n_iter_ = winner.n_iter
+        self.lower_bounds_ = list(winner.trace)
+        self.lower_bound_ = winner.objective
+        self.n_passes_ = n_passes
+        self.report_ = report_of(memory, begun, solver=self.solver, n_passes=n_passes, clock=clock)
+        if self.max_iter > 0:
+            # Where fit was called, behind scikit-learn's wrapper.
+            warn_unless_converged(memory, self.tol, self.max_iter, stacklevel=5)
+            warn_if_drowned(self.mixture_, self.reg_covar, self._names_here, stacklevel=5)
+
+    @property
+    def _names_here(self) -> Any:
+        """Names of the features of the mixture, or None."""
+        return getattr(self, "feature_names_in_", None) if self.projection_ is None else self.projection_.names
+
+    def _begin(
+        self,
+        source: Source,
+        reader: Executor,
+        executor: Executor,
+        journal: Journal,
+        memory_plan: MemoryPlan,
+        watcher: Watcher | None,
+    ) -> Begin:
+        """What the fit begins with; see `beginnings`. `reader` reads the data, `executor` the sample."""
+        chosen = family(self.covariance_type)
+        K, D = self.n_components, source.n_features
+        if self._goes_on:
+            trace, prior = tuple(self.lower_bounds_), getattr(self, "prior_", None)
+            return begin_again(self.mixture_, trace, prior, chosen, (K, D), self.missing)
+        solves = self.max_iter > 0 and self.tol > 0  # tol=0 asks for every iteration, and gets it
+        wanted = Beginning(
+            chosen, K, D, self._given(chosen, D), self.init_params, self.n_init, self.moves, self.missing,
+            NormalInverseWishart() if isinstance(self.prior, str) else self.prior, self.noise is not None,
+            self.reg_covar, self.on_collapse == "repair", solves, self.solver == "auto",
+            memory_plan.sample_rows or self._sample_rows(D), memory_plan.starts,
+        )  # fmt: skip
+        begun = begin(
+            wanted, source, reader, executor, lambda: journal.generator(self.random_state), watcher, journal
+        )  # fmt: skip
+        journal.forget("sample", *KEPT)
+        return begun
+
+    @property
+    def _goes_on(self) -> bool:
+        return self.warm_start and hasattr(self, "mixture_")
+
+    def _sample_rows(self, n_features: int) -> int:
+        many = self.solver == "auto" and self.n_init > 1
+        P = family(self.covariance_type).n_parameters(self.n_components, n_features)
+        return sample_rows(self.n_components, n_features, rich=many, parameters=P)
+
+    def _memory_plan(self, source: Source, executor: Executor) -> tuple[MemoryPlan, Peak]:
+        """What `memory_limit` allows, and a gauge that starts at the size of the process without data."""
+        K, D = self.n_components, source.n_features
+        given = all(value is not None for value in (self.weights_init, self.means_init, self.precisions_init))
+        sampled = 0 if given or self._goes_on else self._sample_rows(D)
+        chosen, saved = family(self.covariance_type), self.checkpoint is not None
+        shape = Shape(chosen, K, D, self.n_init, sampled, {"incremental": 32, "stepwise": 3}.get(self.solver, 0), saved)
+        n_jobs, elsewhere = executor.threads_per_process, not isinstance(executor, Threads)
+        plan = plan_memory(source, shape, limit=self.memory_limit, n_jobs=n_jobs, elsewhere=elsewhere)
+        if self.memory_limit is not None:
+            dispatch.ready(chosen.kernel, K, D, source.dtype, source.most_rows)
+        return plan, Peak()
+
+    def _journal(self, source: Source) -> Journal:
+        """Where the state of a fit of `source` is kept: see `checkpoint`."""
+        settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _WITHOUT_EFFECT}
+        if self._goes_on:
+            settings["warm_start"] = (self.mixture_, self.lower_bounds_)
+        return open_journal(self.checkpoint, source.fingerprint, {"estimator": type(self).__name__, **settings})
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "marginalize"
+        return tags
+
+
+def load(path: str | PathLike[str]) -> GaussianMixture:
+    """The model that `GaussianMixture.save` or `streamgmm fit --out` wrote. Nothing in the file is run.
+
+    Parameters
+    ----------
+    path : path
+        A model file, or the folder that `streamgmm fit --out` wrote.
+
+    Raises
+    ------
+    ModelFileError
+        Where the file is damaged, forged, or of a later version.
+    FileNotFoundError
+        Where there is no such file, or no model in the folder.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile, streamgmm as sg
+    >>> gm = sg.GaussianMixture(2, random_state=0).fit(np.arange(12.0).reshape(6, 2))
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> gm.save(path)
+    >>> bool((sg.load(path).means_ == gm.means_).all())
+    True
+    """
+    content = load_model(path)
+    try:
+        return GaussianMixture._from_file(content)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: its header does not describe a GaussianMixture: {error}") from None

@@ -1,0 +1,357 @@
+"""Choose the number of components and the covariance family: every candidate on the same readings of the data."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from streamgmm.em.candidates import Begin, Memory, best
+from streamgmm.em.convergence import RULES
+from streamgmm.em.hooks import Watcher
+from streamgmm.em.kmeans.parallel_init import SPREAD
+from streamgmm.em.loop import Step
+from streamgmm.em.model_selection.race import Plan, Race, criteria, race
+from streamgmm.estimators._fit_report import Clock
+from streamgmm.estimators._memory_plan import parse_bytes
+from streamgmm.estimators.gaussian_mixture import GaussianMixture
+from streamgmm.mixture.covariance import MCLUST, Covariance, family
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.prior import NormalInverseWishart
+from streamgmm.report import figures
+from streamgmm.runtime.thread_limits import single_threaded_blas
+
+CRITERIA = ("bic", "aic", "icl", "heldout", "cv")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What `select` found.
+
+    Attributes
+    ----------
+    table : list of dict
+        One row for each covariance type and number of components: status ("converged", "stopped" at `max_iter`,
+        "dropped"), n_iter, n_passes (readings it took part in), df, loglik, lower_bound, bic, aic, icl, heldout, cv
+        (nats per row, larger is better; None where they were not asked for), n_starts, n_dropped, n_repairs.
+    best : GaussianMixture
+        Fitted, with the smallest criterion (the largest held-out likelihood).
+    criterion : str
+    minimum, elbow : dict
+        By covariance type the K with the best criterion, and the K where the log-likelihood bends most.
+    n_passes : int
+        Readings of the data, all candidates together.
+    report : dict
+        Readings, seconds, what was dropped, and `warnings`: where the best K is the largest that was tried, and which
+        candidates had not converged.
+    models : tuple of Mixture
+        The best model of each row of the table.
+    leaders : tuple of int
+        Its number among the candidates of `Step.memory`.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.concatenate([np.random.default_rng(0).normal(m, 1, (200, 1)) for m in (-5, 5)])
+    >>> found = sg.select(X, range(1, 4), n_init=2, random_state=0)
+    >>> found.minimum, [row["n_components"] for row in found.table]
+    ({'full': 2}, [1, 2, 3])
+    """
+
+    table: list[dict[str, Any]]
+    best: GaussianMixture
+    criterion: str
+    minimum: dict[str, int]
+    elbow: dict[str, int]
+    n_passes: int
+    report: dict[str, Any]
+    models: tuple[Mixture, ...] = ()
+    leaders: tuple[int, ...] = ()
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw the criteria against K with matplotlib, the best and the elbow marked; the axes.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
+        >>> sg.select(X, range(1, 4), n_init=1, random_state=0).plot().get_xlabel()
+        'number of components K'
+        """
+        names = dict.fromkeys([self.criterion, "bic", "aic"])
+        table = self.table
+        if self.criterion in ("heldout", "cv"):
+            # Per row and larger is better, unlike the others: drawn alone, with its sign turned.
+            names = {self.criterion: None}
+            table = [{**row, self.criterion: _sign(row[self.criterion], -1.0)} for row in table]
+        ax = figures.criteria(table, names=tuple(names), ax=ax)
+        for kind, K in self.elbow.items():
+            ax.axvline(K, linestyle=":", linewidth=1, color="0.5", label=f"elbow, {kind}")
+        ax.legend()
+        return ax
+
+
+def kinds_of(covariance_types: str | Sequence[str]) -> tuple[Covariance, ...]:
+    """The families behind these names, each once; "mclust" stands for all fourteen structures of mclust."""
+    asked = (covariance_types,) if isinstance(covariance_types, str) else covariance_types
+    named = (MCLUST if kind == "mclust" else {str(kind): family(kind)} for kind in asked)
+    return tuple(dict.fromkeys(one for kinds in named for one in kinds.values()))
+
+
+def _sign(value: float | None, sign: float) -> float | None:
+    return None if value is None else sign * value
+
+
+def select(
+    X: Any,
+    n_components: Iterable[int] = range(1, 16),
+    covariance_types: str | Sequence[str] = ("full",),
+    n_init: int = 10,
+    criterion: str = "bic",
+    *,
+    folds: int = 5,
+    drop: bool = True,
+    max_iter: int = 24,
+    tol: float = 1e-6,
+    reg_covar: float = 1e-6,
+    init_params: str = "kmeans",
+    solver: str = "auto",
+    stopping: str = "aitken",
+    missing: str = "error",
+    prior: str | NormalInverseWishart | None = None,
+    on_collapse: str = "repair",
+    random_state: Any = None,
+    sample_weight: ArrayLike | None = None,
+    executor: Any = None,
+    n_jobs: int | None = None,
+    memory_limit: str | int | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    watcher: Watcher | None = None,
+) -> Selection:
+    """Fit every number of components and covariance type on the same readings, and choose.
+
+    Starts are found on one sample; the best of each kind go on together, each reading serving all.
+
+    Parameters
+    ----------
+    X : array-like (N, D), a path, or a source
+    n_components : iterable of int
+    covariance_types : str or sequence of str
+        As `covariance_type` of `GaussianMixture`; "mclust" stands for all fourteen structures of mclust.
+    n_init : int
+        Starts of each kind, followed on the sample; the best two go on to full readings.
+    criterion : {"bic", "aic", "icl", "heldout", "cv"}
+        "heldout": log-likelihood of one fold under models fitted to the others; "cv": of every fold in turn. Models for
+        the folds are fitted on the same readings, and judged in one more.
+    folds : int
+        Of which "heldout" and "cv" speak; a row's fold depends on its number only.
+    missing : {"error", "marginalize"}
+        What NaN means; as in `GaussianMixture`.
+    drop : bool
+        Leave out what can no longer win; it stays in the table, as "dropped".
+    max_iter : int
+        Readings at most, beside the first.
+    memory_limit : int or str, optional
+        Bytes, or a text such as "512MB", that the sample and the statistics of all candidates may take.
+    on_step : callable, optional
+        Called with every `Step`: for progress and pictures.
+    watcher : optional
+        Told of the steps on the sample; see `streamgmm.em.hooks.Watcher`.
+
+    Raises
+    ------
+    ValueError
+        For a criterion that does not exist, an empty range, or more components than rows.
+    MemoryLimitError
+        With the numbers, before anything is read.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.concatenate([np.random.default_rng(0).normal(m, 1, (200, 1)) for m in (-5, 5)])
+    >>> sg.select(X, range(1, 5), n_init=2, random_state=0).best.n_components
+    2
+    """
+    began = time.perf_counter()
+    Ks = sorted({int(K) for K in n_components})
+    if not Ks or Ks[0] < 1 or not covariance_types:
+        raise ValueError(f"n_components must name numbers >= 1, and covariance_types be given; got {Ks}.")
+    if init_params == SPREAD:
+        raise ValueError(
+            f"select starts from one sample; init_params={SPREAD!r} would read all rows 7 times for every K. "
+            "Use init_params='kmeans', or fit GaussianMixture for the K in question."
+        )
+    if solver == "stepwise":
+        raise ValueError(
+            "select compares log-likelihoods of whole passes, and solver='stepwise' never evaluates all rows under one "
+            "model. Use solver='auto', or fit GaussianMixture for each K and compare bic(X)."
+        )
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion must be one of {CRITERIA}; got {criterion!r}.")
+    if criterion in ("heldout", "cv") and folds < 2:
+        raise ValueError(f"folds must be at least 2; got {folds}.")
+    common = {
+        "tol": tol, "reg_covar": reg_covar, "max_iter": max_iter, "n_init": n_init, "init_params": init_params,
+        "solver": solver, "stopping": stopping, "missing": missing, "prior": prior, "on_collapse": on_collapse,
+        "random_state": random_state, "executor": executor, "n_jobs": n_jobs,
+    }  # fmt: skip
+    probe = GaussianMixture(Ks[-1], **common)
+    probe._validate_params()
+    source = probe._training_source(X, sample_weight)
+    runner = probe._executor(source)
+    if source.n_rows is not None and source.n_rows < Ks[-1]:
+        raise ValueError(
+            f"Expected n_samples >= n_components but got n_components up to {Ks[-1]}, n_samples = {source.n_rows}. "
+            "Lower the largest number of components."
+        )
+    splits = {"cv": tuple(range(folds)), "heldout": (0,)}.get(criterion, ())
+    plan = Plan(
+        kinds=tuple((kind, K) for kind in kinds_of(covariance_types) for K in Ks),
+        splits=splits,
+        folds=folds,
+        criterion=criterion if drop and not splits else None,
+        solver=solver,
+        stopping=RULES[stopping](tol),
+        tol=tol,
+        reg_covar=reg_covar,
+        max_iter=max_iter,
+        n_init=n_init,
+        init_params=init_params,
+        missing=missing,
+        repair=on_collapse == "repair",
+        prior=NormalInverseWishart() if isinstance(prior, str) else prior,
+    )
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
+    size = plan.check_memory(source, limit, getattr(runner, "n_jobs", 1))
+    rng = check_random_state(random_state)
+    with single_threaded_blas():
+        run = race(source, runner, plan, sample_rows=size, rng=rng, on_step=on_step, watcher=watcher)
+    return _result(run, plan, probe, common, criterion, began)
+
+
+# Results --------------------------------------------------------------------------------------------------------------
+
+
+def _result(
+    race: Race,
+    plan: Plan,
+    probe: GaussianMixture,
+    common: dict[str, Any],
+    criterion: str,
+    began: float,
+) -> Selection:
+    table: list[dict[str, Any]] = []
+    teams: list[Memory] = []
+    for g, (kind, K) in enumerate(plan.kinds):
+        team = race.team(g)
+        leader = best(team)
+        assert leader.last is not None
+        value = None
+        if plan.splits:
+            mine = [c.index for c in race.memory if race.kind_of[c.index] == g and race.fold_of[c.index] >= 0]
+            loglik, weight = race.scores[mine].sum(axis=0)
+            value = float(loglik / weight)
+        table.append(
+            {
+                "covariance_type": kind.name,
+                "n_components": K,
+                "status": leader.status,
+                "n_iter": leader.n_iter,
+                "n_passes": 1 + max(c.n_iter for c in team),
+                "df": leader.model.n_parameters,
+                "loglik": leader.last.loglik,
+                "lower_bound": leader.objective,
+                **criteria(leader),
+                "heldout": value if criterion == "heldout" else None,
+                "cv": value if criterion == "cv" else None,
+                "n_starts": len(team),
+                "n_dropped": sum(c.status == "dropped" for c in team),
+                "n_repairs": len(leader.repairs),
+            }
+        )
+        teams.append(team)
+
+    sign = -1.0 if plan.splits else 1.0
+
+    def score(row: dict[str, Any]) -> float:
+        return sign * float(row[criterion])
+
+    winner = min(range(len(table)), key=lambda i: score(table[i]))
+    minimum, bend = {}, {}
+    for kind in dict.fromkeys(row["covariance_type"] for row in table):
+        rows = [row for row in table if row["covariance_type"] == kind]
+        minimum[kind] = min(rows, key=score)["n_components"]
+        bend[kind] = elbow([row["n_components"] for row in rows], [row["lower_bound"] for row in rows])
+    report = {
+        "n_passes": race.n_passes,
+        "rows": race.sample.n_rows,
+        "sample_rows": len(race.sample.rows),
+        "candidates": len(race.memory),
+        "dropped": [
+            {"covariance_type": row["covariance_type"], "n_components": row["n_components"], "starts": row["n_dropped"]}
+            for row in table
+            if row["n_dropped"]
+        ],
+        "warnings": doubts(table, table[winner]),
+        "seconds": {"total": time.perf_counter() - began, "start": race.started - began},
+    }
+    gm = _estimator(race, plan.kinds[winner], teams[winner], probe, common, began)
+    leaders = tuple(best(team) for team in teams)
+    return Selection(
+        table, gm, criterion, minimum, bend, race.n_passes, report,
+        tuple(one.accepted for one in leaders), tuple(one.index for one in leaders),
+    )  # fmt: skip
+
+
+def _estimator(
+    race: Race, group: tuple[Covariance, int], team: Memory, probe: GaussianMixture, common: Any, began: float
+) -> GaussianMixture:
+    kind, K = group
+    gm = GaussianMixture(K, covariance_type=kind.name, **common)
+    gm.n_features_in_ = probe.n_features_in_
+    if hasattr(probe, "feature_names_in_"):
+        gm.feature_names_in_ = probe.feature_names_in_
+    team = tuple(replace(c, index=i) for i, c in enumerate(team))
+    begin = Begin(tuple(c.model for c in team), race.priors.get(group), race.sample.n_rows, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the table has the status of every candidate
+        gm._finish(team, begin, race.n_passes, Clock(began, race.started))
+    return gm
+
+
+def doubts(table: Sequence[dict[str, Any]], best: dict[str, Any]) -> list[str]:
+    """What a reader of the table should know before trusting it."""
+    kind, K = best["covariance_type"], best["n_components"]
+    tried = [row["n_components"] for row in table if row["covariance_type"] == kind]
+    found = []
+    if len(tried) > 1 and max(tried) == K:
+        found.append(
+            f"The best number of components, {K} ({kind}), is the largest that was tried: the criterion may go on "
+            "improving. Widen n_components, or look at the elbow."
+        )
+    stopped = [row for row in table if row["status"] == "stopped"]
+    if stopped:
+        names = ", ".join(f"{row['n_components']} ({row['covariance_type']})" for row in stopped)
+        found.append(
+            f"Not converged within max_iter readings: {names}. Their criteria may still improve; raise max_iter or tol."
+        )
+    return found
+
+
+def elbow(K: Sequence[int], value: Sequence[float]) -> int:
+    """The K whose point lies farthest above the chord from first to last, both axes scaled to one."""
+    x, y = np.asarray(K, float), np.maximum.accumulate(np.asarray(value, float))
+    if len(x) < 3 or y[-1] == y[0]:
+        return int(K[0])
+    above = (y - y[0]) / (y[-1] - y[0]) - (x - x[0]) / (x[-1] - x[0])
+    return int(K[int(np.argmax(above))])
+
+
+__all__ = ["Selection", "elbow", "select"]

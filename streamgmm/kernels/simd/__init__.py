@@ -1,0 +1,1 @@
+"""The forms cut to vector registers: dense, screened, and of few features."""

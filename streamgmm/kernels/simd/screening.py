@@ -1,0 +1,131 @@
+"""Whether rows are screened, and what that needs beside the plan; the form itself is `screened`."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.kernels._jit import bare_jit
+from streamgmm.kernels.plan import Array, Family, Plan
+from streamgmm.kernels.simd.bounds import tile_components, ways_of
+from streamgmm.kernels.simd.intrinsics import LANES, append_where, broadcast, load, maximum, sub
+from streamgmm.kernels.simd.panels import frame, lengths
+from streamgmm.kernels.simd.products import PANEL, START, STRIP, logits_of_products
+from streamgmm.kernels.simd.scratch import rounded, zeros
+
+_PROBE = 4
+"""Panels of a call that tell whether the dense form is the better one for it."""
+DROPPED = 1e-12
+"""Largest part of a component's mass that may be dropped."""
+
+
+def suits(plan: Plan) -> bool:
+    """Whether the form exists for the plan and can be worth having."""
+    K, D = plan.means.shape
+    return plan.family == Family.FULL and D >= 12 and K >= 6
+
+
+def reach_of(K: int) -> float:
+    """Nats below a row's best beyond which a component is dropped."""
+    return 40.0 + math.log(K)
+
+
+class Screen:
+    """What the screened form needs beside the plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        K, D = plan.means.shape
+        d = ways_of(D)
+        upper = plan.factor
+        seen = np.einsum("kij,ki->kj", upper, plan.means)
+        # Where rows of the whole mixture, of mean 0 and covariance 1 in the frame, lie farthest from the component.
+        scatter = np.swapaxes(upper, 1, 2) @ upper + seen[:, :, None] * seen[:, None, :]
+        ways = upper @ _leading(scatter, min(D, d))  # (K, D, d)
+        offset = np.einsum("kd,kdj->kj", plan.means, ways)
+        whole = rounded(K, tile_components(D))
+        self.ways = np.zeros((whole, d, D + 1), np.float32)
+        self.ways[:K, : ways.shape[2], :D] = np.swapaxes(ways, 1, 2)
+        self.ways[:K, : ways.shape[2], D] = -offset
+        self.ways = self.ways.reshape(whole * d, D + 1)
+        log_det = np.log(np.diagonal(upper, axis1=1, axis2=2)).sum(axis=1)
+        log_weight = plan.const - log_det  # up to a constant, which `whiten` may not tell: see `Mixture.through`
+        log_weight -= np.logaddexp.reduce(log_weight)
+        self.always = (log_weight < math.log(1e-3 / K)).astype(np.uint8)
+        for array in (self.ways, self.always):
+            array.flags.writeable = False
+
+
+def _leading(matrices: Array, d: int) -> Array:
+    """(K, D, d) orthonormal columns near the leading eigenvectors of symmetric (K, D, D): subspace iteration.
+
+    How near matters for speed only: any orthonormal columns give a valid bound.
+    """
+    D = matrices.shape[1]
+    start = np.argsort(-np.diagonal(matrices, axis1=1, axis2=2), axis=1, kind="stable")[:, :d]
+    columns = np.take_along_axis(matrices, start[:, None, :].repeat(D, axis=1), axis=2)
+    for _ in range(4):
+        columns = matrices @ (matrices @ np.linalg.qr(columns)[0])
+    return np.asarray(np.linalg.qr(columns)[0])
+
+
+_screens: OrderedDict[int, tuple[NDArray[np.float64], Screen]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def screen_of(plan: Plan) -> Screen:
+    """The screen of a plan, made once for all its chunks."""
+    with _lock:
+        key = id(plan.coef)
+        found = _screens.get(key)
+        if found is None or found[0] is not plan.coef:
+            found = plan.coef, Screen(plan)
+            _screens[key] = found
+            if len(_screens) > 64:
+                _screens.popitem(last=False)
+        return found[1]
+
+
+def suffices(mass: Array, always: Any, dropped: float) -> bool:
+    """Whether components of `mass` (K,) in all rows of a call bear that `dropped` of each was left out."""
+    return bool((mass[always == 0] * DROPPED >= dropped).all())
+
+
+@bare_jit
+def _matter(rows, shift, whiten, coef, base, reach, until, x, z, norm, phi, R, spare):
+    """Terms within `reach` nats of their row's best, among the first rows: as many as R (u, K, 32) has room for."""
+    n = rows.shape[0]
+    D = whiten.shape[0]
+    K = coef.shape[0]
+    lengths(whiten, shift.shape[0], until)
+    found = 0
+    for u in range(R.shape[0]):
+        frame(rows, u * PANEL, n - 1, shift, whiten, until, x, z, START, norm, START)
+        logits_of_products(coef, z, START, D, phi, R[u])
+        for v in range(u * K * PANEL, u * K * PANEL + PANEL, LANES):
+            top = broadcast(base)
+            for i in range(v, v + K * PANEL, PANEL):
+                top = maximum(load(R, i), top)
+            top = sub(top, broadcast(reach))
+            for i in range(v, v + K * PANEL, PANEL):
+                found += append_where(load(R, i), top, 0, spare, 0)
+    return found
+
+
+def crowded(rows: Any, shift: Array, whiten: Array, coef: Array, base: float, reach: float, crowd: float) -> bool:
+    """Whether, as the first rows have it, more than a part `crowd` of all terms matters: see `screened.screened`.
+
+    Asked before anything is made ready for screening, which costs more than this.
+    """
+    D, K = len(whiten), len(coef)
+    D8, panels = rounded(D, LANES), min(_PROBE, rounded(len(rows), PANEL) // PANEL)
+    x, z, norm, phi, R = zeros(
+        (rounded(len(shift), LANES), PANEL), (1, D8, PANEL), (PANEL,), (STRIP + D8, PANEL), (panels, K, PANEL)
+    )
+    until, spare = np.zeros(D, np.int64), np.zeros(LANES, np.int64)
+    found = _matter(rows, shift, whiten, coef, base, reach, until, x, z, norm, phi, R, spare)
+    return bool(found > crowd * R.size)

@@ -1,0 +1,409 @@
+"""Register tiles: small matrix products whose sums stay in registers, in vectors of eight doubles (see `_vector`)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from streamgmm.kernels.simd.intrinsics import (
+    LANES,
+    _doubles,
+    _fma,
+    _int32,
+    _int64,
+    _load,
+    _pointer,
+    _singles,
+    _splat,
+    _store,
+)
+
+_PANEL_VECTORS = 4
+
+
+class _Sums:
+    """A tile of sums, rows of vectors, in stack slots that LLVM turns into registers."""
+
+    def __init__(self, builder: Any, begin: list[list[Any]]) -> None:
+        self._builder = builder
+        self.slots = [[cgutils.alloca_once(builder, value.type) for value in row] for row in begin]
+        for slots, values in zip(self.slots, begin, strict=True):
+            for slot, value in zip(slots, values, strict=True):
+                builder.store(value, slot)
+
+    def add(self, m: int, vectors: list[Any], factors: list[Any] | None = None) -> None:
+        """sums[m] += factors * vectors, vector by vector; += vectors without factors."""
+        builder = self._builder
+        for v, (slot, value) in enumerate(zip(self.slots[m], vectors, strict=True)):
+            old = builder.load(slot)
+            builder.store(builder.fadd(value, old) if factors is None else _fma(builder, factors[v], value, old), slot)
+
+    def step(self, scalars: list[Any], vectors: list[Any]) -> None:
+        """sums[m] += scalar m * vectors for all m, the scalars given by where they stand."""
+        for m, pointer in enumerate(scalars):
+            factor = _splat(self._builder, self._builder.load(pointer), vectors[0].type)
+            self.add(m, vectors, [factor] * len(vectors))
+
+    def put(self, places: list[list[Any]]) -> None:
+        for slots, row in zip(self.slots, places, strict=True):
+            for slot, place in zip(slots, row, strict=True):
+                _store(self._builder, self._builder.load(slot), place)
+
+
+def _along(builder: Any, pointer: Any, n_vectors: int, lanes: int = LANES) -> list[Any]:
+    """Where vectors side by side begin."""
+    return [builder.gep(pointer, [ir.Constant(_int64, v * lanes)]) for v in range(n_vectors)]
+
+
+def _down(builder: Any, pointer: Any, stride: Any, n_rows: int) -> list[Any]:
+    """Where rows one below the other begin."""
+    return [builder.gep(pointer, [builder.mul(stride, ir.Constant(_int64, m))]) for m in range(n_rows)]
+
+
+def _vectors(builder: Any, places: list[Any], kind: Any = _doubles) -> list[Any]:
+    return [_load(builder, place, kind) for place in places]
+
+
+def _in_turn(builder: Any, n: Any, sizes: tuple[int, ...], emit: Any, begin: Any = None, *, even: bool = False) -> None:
+    """Cover `begin` to `n` with tiles of these sizes, largest first, by loops over emit(size, where it begins).
+
+    With `even`, rather two of a smaller size than a large one and a single one.
+    """
+    at = ir.Constant(_int64, 0) if begin is None else begin
+    for size in sizes:
+        unit = ir.Constant(_int64, size)
+        left = builder.sub(n, at)
+        count = builder.udiv(left, unit)
+        if even and size > 2:
+            one = ir.Constant(_int64, 1)
+            alone = builder.and_(
+                builder.icmp_signed("==", builder.urem(left, unit), one), builder.icmp_signed(">", left, unit)
+            )
+            count = builder.sub(count, builder.zext(alone, _int64))
+        with cgutils.for_range(builder, count) as loop:
+            emit(size, builder.add(at, builder.mul(loop.index, unit)))
+        at = builder.add(at, builder.mul(count, unit))
+
+
+def logit_tiles(heights: tuple[int, ...], n_vectors: int, *, onto: bool = False) -> Any:
+    """out[k, :] = coef[k, q] + sum over f < q of coef[k, f] phi[f, :], for k < K and 32 columns.
+
+    In tiles of `heights` rows and `n_vectors` vectors. With `onto` the sum is added to what `out` holds, and coef[k, q]
+    is not read. Arguments: coef, its place and row stride; phi (q, 32); q; out (K, 32); K.
+    """
+
+    @intrinsic
+    def tiles(typingctx, coef, coef_at, coef_stride, phi, q, out, K):
+        def codegen(context, builder, signature, args):
+            coef, coef_at, coef_stride, phi, q, out, K = args
+            zero, row_length = ir.Constant(_int64, 0), ir.Constant(_int64, _PANEL_VECTORS * LANES)
+            coefs = _pointer(context, builder, signature.args[0], coef, coef_at)
+            features = _pointer(context, builder, signature.args[3], phi, zero)
+            target = _pointer(context, builder, signature.args[5], out, zero)
+
+            def tile(m_rows: int, k: Any, v: Any) -> None:
+                left = _down(builder, builder.gep(coefs, [builder.mul(k, coef_stride)]), coef_stride, m_rows)
+                right = builder.gep(features, [v])
+                to = builder.gep(target, [builder.add(builder.mul(k, row_length), v)])
+                places = [_along(builder, row, n_vectors) for row in _down(builder, to, row_length, m_rows)]
+                if onto:
+                    begin = [_vectors(builder, row) for row in places]
+                else:
+                    begin = [[_splat(builder, builder.load(builder.gep(row, [q])))] * n_vectors for row in left]
+                sums = _Sums(builder, begin)
+                with cgutils.for_range(builder, q) as loop:
+                    row = builder.gep(right, [builder.mul(loop.index, row_length)])
+                    scalars = [builder.gep(pointer, [loop.index]) for pointer in left]
+                    sums.step(scalars, _vectors(builder, _along(builder, row, n_vectors)))
+                sums.put(places)
+
+            def rows(m_rows: int, k: Any) -> None:
+                with cgutils.for_range(builder, ir.Constant(_int64, _PANEL_VECTORS // n_vectors)) as loop:
+                    tile(m_rows, k, builder.mul(loop.index, ir.Constant(_int64, n_vectors * LANES)))
+
+            _in_turn(builder, K, heights, rows)
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(coef, i, i, phi, i, out, i), codegen
+
+    return tiles
+
+
+def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...]) -> Any:
+    """out[k, f] += sum over b < n of resp[k, b] psi[b, f], for k < K and f < `columns`, a multiple of 8.
+
+    In tiles of `shapes`, vectors with numbers of rows. Arguments: resp, its place, the stride of k and (in units of
+    `panel`, a power of two of columns) of a panel; panel; psi, its place and row stride; n; out, its place and row
+    stride; K; columns.
+    """
+
+    @intrinsic
+    def tiles(
+        typingctx, resp, resp_at, resp_stride, panel_stride, panel, psi, psi_at, psi_stride, n, out, out_at, out_stride,
+        K, columns,
+    ):  # fmt: skip
+        def codegen(context, builder, signature, args):
+            resp, resp_at, resp_stride, panel_stride, panel, psi, psi_at, psi_stride, n = args[:9]
+            out, out_at, out_stride, K, columns = args[9:]
+            resps = _pointer(context, builder, signature.args[0], resp, resp_at)
+            features = _pointer(context, builder, signature.args[5], psi, psi_at)
+            target = _pointer(context, builder, signature.args[9], out, out_at)
+            panels = builder.udiv(n, panel)
+
+            def tile(n_vectors: int, v: Any, m_rows: int, k: Any) -> None:
+                f = builder.mul(v, ir.Constant(_int64, LANES))
+                left = _down(builder, builder.gep(resps, [builder.mul(k, resp_stride)]), resp_stride, m_rows)
+                right = builder.gep(features, [f])
+                to = builder.gep(target, [builder.add(builder.mul(k, out_stride), f)])
+                places = [_along(builder, row, n_vectors) for row in _down(builder, to, out_stride, m_rows)]
+                sums = _Sums(builder, [_vectors(builder, row) for row in places])
+                with cgutils.for_range(builder, panels) as outer:
+                    left_panel = [builder.gep(pointer, [builder.mul(outer.index, panel_stride)]) for pointer in left]
+                    right_panel = builder.gep(right, [builder.mul(builder.mul(outer.index, panel), psi_stride)])
+                    with cgutils.for_range(builder, panel) as loop:
+                        row = builder.gep(right_panel, [builder.mul(loop.index, psi_stride)])
+                        scalars = [builder.gep(pointer, [loop.index]) for pointer in left_panel]
+                        sums.step(scalars, _vectors(builder, _along(builder, row, n_vectors)))
+                sums.put(places)
+
+            heights = dict(shapes)
+
+            def rows(n_vectors: int, v: Any) -> None:
+                _in_turn(builder, K, heights[n_vectors], partial(tile, n_vectors, v))
+
+            vectors = builder.udiv(columns, ir.Constant(_int64, LANES))
+            _in_turn(builder, vectors, tuple(heights), rows)
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(resp, i, i, i, i, psi, i, i, i, out, i, i, i, i), codegen
+
+    return tiles
+
+
+def outer_tiles(m_rows: int, widths: tuple[int, ...], *, first_moment: bool = False) -> Any:
+    """out[m, f] += sum over listed rows b of weight[b] rows[b, m] rows[b, f], for `m_rows` values of m and f < columns.
+
+    `columns` is a multiple of 8, taken in tiles of `widths` vectors. With `first_moment` also moment[f] += sum of
+    weight[b] rows[b, f].
+    Arguments: rows, their stride, the first m, the first column and their number; weight; chosen, the place of the
+    first row and their number; out, its place and row stride; the place of the moment, in out.
+    """
+
+    @intrinsic
+    def tiles(
+        typingctx, rows, stride, row_at, column, columns, weight, chosen, first, n, out, out_at, out_stride, moment_at
+    ):
+        def codegen(context, builder, signature, args):
+            rows, stride, row_at, column, columns, weight, chosen, first, n, out, out_at, out_stride, moment_at = args
+            left = _pointer(context, builder, signature.args[0], rows, row_at)
+            weights = _pointer(context, builder, signature.args[5], weight, ir.Constant(_int64, 0))
+            listed = _pointer(context, builder, signature.args[6], chosen, first)
+            features = _pointer(context, builder, signature.args[0], rows, column)
+            target = _pointer(context, builder, signature.args[9], out, out_at)
+            moment = _pointer(context, builder, signature.args[9], out, moment_at)
+
+            def tile(n_vectors: int, v: Any) -> None:
+                f = builder.mul(v, ir.Constant(_int64, LANES))
+                right = builder.gep(features, [f])
+                targets = _down(builder, builder.gep(target, [f]), out_stride, m_rows)
+                if first_moment:
+                    targets.append(builder.gep(moment, [f]))
+                places = [_along(builder, row, n_vectors) for row in targets]
+                sums = _Sums(builder, [_vectors(builder, row) for row in places])
+                with cgutils.for_range(builder, n) as loop:
+                    b = builder.load(builder.gep(listed, [loop.index]))
+                    scale = _splat(builder, builder.load(builder.gep(weights, [b])))
+                    at = builder.mul(b, stride)
+                    row = _vectors(builder, _along(builder, builder.gep(right, [at]), n_vectors))
+                    row = [builder.fmul(scale, value) for value in row]
+                    sums.step(_along(builder, builder.gep(left, [at]), m_rows, 1), row)
+                    if first_moment:
+                        sums.add(m_rows, row)
+                sums.put(places)
+
+            vectors = builder.udiv(columns, ir.Constant(_int64, LANES))
+            _in_turn(builder, vectors, widths, tile, even=True)
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(rows, i, i, i, i, weight, chosen, i, i, out, i, i, i), codegen
+
+    return tiles
+
+
+def quadratic_tiles(m_rows: int, n_vectors: int, *, square: bool = False) -> Any:
+    """out[:] += sum over i < q of z_i (b_i + sum over j <= i of A_ij z_j), for 8 `n_vectors` lanes.
+
+    In tiles of `m_rows` values of i; those that are left come first, one by one, where the triangle's rows are short: a
+    tile of one row waits for its own sums. With `square` instead: out[:] += sum over i of (sum over j <= i of A_ij
+    z_j)^2, and b is not read. Arguments: A packed (row i from i (i + 1) / 2 on) and its place; the place of b; q; z,
+    its place and row stride; out and its place.
+    """
+
+    @intrinsic
+    def tiles(typingctx, coef, coef_at, linear_at, q, z, z_at, z_stride, out, out_at):
+        def codegen(context, builder, signature, args):
+            coef, coef_at, linear_at, q, z, z_at, z_stride, out, out_at = args
+            packed = _pointer(context, builder, signature.args[0], coef, coef_at)
+            linear = _pointer(context, builder, signature.args[0], coef, linear_at)
+            right = _pointer(context, builder, signature.args[4], z, z_at)
+            target = _pointer(context, builder, signature.args[7], out, out_at)
+            places = _along(builder, target, n_vectors)
+            zero = ir.Constant(_doubles, [0.0] * LANES)
+            one = ir.Constant(_int64, 1)
+
+            def tile(m_rows: int, first: Any) -> None:
+                index = [builder.add(first, ir.Constant(_int64, m)) for m in range(m_rows)]
+                left = [builder.gep(packed, [builder.lshr(builder.mul(i, builder.add(i, one)), one)]) for i in index]
+                begin = [zero if square else _splat(builder, builder.load(builder.gep(linear, [i]))) for i in index]
+                sums = _Sums(builder, [[value] * n_vectors for value in begin])
+                with cgutils.for_range(builder, first) as loop:
+                    row = builder.gep(right, [builder.mul(loop.index, z_stride)])
+                    scalars = [builder.gep(pointer, [loop.index]) for pointer in left]
+                    sums.step(scalars, _vectors(builder, _along(builder, row, n_vectors)))
+                results = _vectors(builder, places)
+                for j in range(m_rows):
+                    row = builder.gep(right, [builder.mul(index[j], z_stride)])
+                    values = _vectors(builder, _along(builder, row, n_vectors))
+                    for m in range(j, m_rows):
+                        factor = _splat(builder, builder.load(builder.gep(left[m], [index[j]])))
+                        sums.add(m, values, [factor] * n_vectors)
+                    # Row j of the triangle is complete: columns up to j have been added.
+                    for v, value in enumerate(values):
+                        complete = builder.load(sums.slots[j][v])
+                        results[v] = _fma(builder, complete if square else value, complete, results[v])
+                for place, result in zip(places, results, strict=True):
+                    _store(builder, result, place)
+
+            odd = builder.urem(q, ir.Constant(_int64, m_rows))
+            _in_turn(builder, odd, (1,), tile)
+            _in_turn(builder, q, (m_rows,), tile, odd)
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(coef, i, i, i, z, i, i, out, i), codegen
+
+    return tiles
+
+
+def lane_tiles(heights: tuple[int, ...], widths: tuple[int, ...]) -> Any:
+    """out[k, f, :] += sum over panels and v < 4 of resp[k, v, :] phi[f, v, :], for k < K and f < q.
+
+    In tiles of `heights` values of k and `widths` values of f. A lane is a row of the data: what comes out are eight
+    partial sums each. Arguments: resp (panels, K, 32); phi (panels, q, 32); panels; out (K, q, 8); K; q.
+    """
+
+    @intrinsic
+    def tiles(typingctx, resp, phi, panels, out, K, q):
+        def codegen(context, builder, signature, args):
+            resp, phi, panels, out, K, q = args
+            zero, lanes = ir.Constant(_int64, 0), ir.Constant(_int64, LANES)
+            panel = ir.Constant(_int64, _PANEL_VECTORS * LANES)
+            resps = _pointer(context, builder, signature.args[0], resp, zero)
+            features = _pointer(context, builder, signature.args[1], phi, zero)
+            target = _pointer(context, builder, signature.args[3], out, zero)
+
+            def tile(n_features: int, f: Any, m_rows: int, k: Any) -> None:
+                left = builder.gep(resps, [builder.mul(k, panel)])
+                right = builder.gep(features, [builder.mul(f, panel)])
+                to = builder.gep(target, [builder.mul(builder.add(builder.mul(k, q), f), lanes)])
+                down = _down(builder, to, builder.mul(q, lanes), m_rows)
+                places = [_along(builder, row, n_features) for row in down]
+                sums = _Sums(builder, [_vectors(builder, row) for row in places])
+                with cgutils.for_range(builder, panels) as loop:
+                    step = builder.mul(loop.index, panel)
+                    left_panel = builder.gep(left, [builder.mul(step, K)])
+                    right_panel = builder.gep(right, [builder.mul(step, q)])
+
+                    def part(base: Any, row: int, vector: int) -> Any:
+                        at = (row * _PANEL_VECTORS + vector) * LANES
+                        return _load(builder, builder.gep(base, [ir.Constant(_int64, at)]))
+
+                    for v in range(_PANEL_VECTORS):
+                        loaded = [part(right_panel, f, v) for f in range(n_features)]
+                        for m in range(m_rows):
+                            sums.add(m, loaded, [part(left_panel, m, v)] * n_features)
+                sums.put(places)
+
+            def rows(n_features: int, f: Any) -> None:
+                _in_turn(builder, K, heights, partial(tile, n_features, f))
+
+            # 6 = 3 + 3, and else as many fives as there are: 10 and 15 are the full covariances of three and four
+            # features.
+            _in_turn(builder, q, widths, rows, even=True)
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(resp, phi, i, out, i, i), codegen
+
+    return tiles
+
+
+def bound_tiles(ways_each: int, components: int, n_vectors: int) -> Any:
+    """out[c, :] = top[c] + scale[c] * sum over ways m of c of (ways[m, q] + sum over f < q of ways[m, f] z[f, :])^2.
+
+    For C components, a multiple of `components`, of `ways_each` ways, and 32 rows; in tiles of `components` and
+    `n_vectors` vectors. Ways and z are float32, and so are the sums. Arguments: ways (C ways_each, q + 1); z (q, 32);
+    q; line (2, C) with top and scale; out (C, 32); C.
+    """
+    width = _singles.count
+    panel = _PANEL_VECTORS * LANES
+
+    @intrinsic
+    def tiles(typingctx, ways, z, q, line, out, C):
+        def codegen(context, builder, signature, args):
+            ways, z, q, line, out, C = args
+            zero = ir.Constant(_int64, 0)
+            all_ways = _pointer(context, builder, signature.args[0], ways, zero)
+            rows = _pointer(context, builder, signature.args[1], z, zero)
+            tops = _pointer(context, builder, signature.args[3], line, zero)
+            scales = builder.gep(tops, [C])
+            target = _pointer(context, builder, signature.args[4], out, zero)
+            stride = builder.add(q, ir.Constant(_int64, 1))
+
+            def finish(sums: Any, c: int, first: Any, to: Any) -> None:
+                at = builder.add(first, ir.Constant(_int64, c))
+                top, scale = (_splat(builder, builder.load(builder.gep(pointer, [at]))) for pointer in (tops, scales))
+                squares = _Sums(builder, [[ir.Constant(_singles, [0.0] * width)] * n_vectors])
+                for slots in sums.slots[c * ways_each : (c + 1) * ways_each]:
+                    side = [builder.load(slot) for slot in slots]
+                    squares.add(0, side, side)
+                for v, slot in enumerate(squares.slots[0]):
+                    value = builder.load(slot)
+                    for part in range(0, width, LANES):
+                        lanes = ir.Constant(ir.VectorType(_int32, LANES), list(range(part, part + LANES)))
+                        half = builder.fpext(builder.shuffle_vector(value, value, lanes), _doubles)
+                        place = builder.gep(to, [ir.Constant(_int64, c * panel + v * width + part)])
+                        _store(builder, _fma(builder, scale, half, top), place)
+
+            def tile(first: Any, b: Any) -> None:
+                at = builder.mul(builder.mul(first, ir.Constant(_int64, ways_each)), stride)
+                left = _down(builder, builder.gep(all_ways, [at]), stride, components * ways_each)
+                right = builder.gep(rows, [b])
+                begin = [_splat(builder, builder.load(builder.gep(pointer, [q])), _singles) for pointer in left]
+                sums = _Sums(builder, [[value] * n_vectors for value in begin])
+                with cgutils.for_range(builder, q) as loop:
+                    row = builder.gep(right, [builder.mul(loop.index, ir.Constant(_int64, panel))])
+                    scalars = [builder.gep(pointer, [loop.index]) for pointer in left]
+                    sums.step(scalars, _vectors(builder, _along(builder, row, n_vectors, width), _singles))
+                to = builder.gep(target, [builder.add(builder.mul(first, ir.Constant(_int64, panel)), b)])
+                for c in range(components):
+                    finish(sums, c, first, to)
+
+            def all_rows(_: int, first: Any) -> None:
+                with cgutils.for_range(builder, ir.Constant(_int64, panel // (n_vectors * width))) as loop:
+                    tile(first, builder.mul(loop.index, ir.Constant(_int64, n_vectors * width)))
+
+            _in_turn(builder, C, (components,), all_rows)
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(ways, z, i, line, out, i), codegen
+
+    return tiles

@@ -1,9 +1,0 @@
-"""A mixture that learns for ever: rows are gathered into steps, each step moves running statistics.
-
-The model after n rows depends on those rows and their order only, never on how they were cut into batches.
-"""
-
-from streamgmm.learner.core import Learner, StepReport
-from streamgmm.learner.schedule import RowDecay
-
-__all__ = ["Learner", "RowDecay", "StepReport"]

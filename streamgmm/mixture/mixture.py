@@ -1,0 +1,400 @@
+"""A Gaussian mixture as a frozen value, and statistics of rows under it; `questions` has what else can be asked."""
+
+from __future__ import annotations
+
+import math
+import threading
+from copy import copy
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamgmm.mixture._evaluator import Prepared
+from streamgmm.mixture.covariance import Covariance, check_covariances, family
+from streamgmm.mixture.missing import Answers
+from streamgmm.mixture.questions import Questions
+from streamgmm.mixture.stats import Observation, Stats, observed
+from streamgmm.utils.affine import Affine
+from streamgmm.utils.masked import unmasked
+from streamgmm.utils.sample_weight import check_weight
+
+Array = NDArray[np.float64]
+
+_preparing = threading.Lock()
+"""Held while a mixture is made ready: all threads of a pass ask for it when they begin, and one of them makes it."""
+
+
+def _frozen(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
+
+
+@dataclass(frozen=True, slots=True, eq=False, init=False)
+class Mixture(Questions):
+    """K Gaussians with weights: p(x) = sum_k weights[k] N(x | means[k], covariances[k]).
+
+    Parameters
+    ----------
+    weights : (K,) >= 0, summing to 1 (with `noise_weight`)
+    means : (K, D)
+    covariances : full (K, D, D), tied (D, D), diag (K, D), spherical (K,)
+    covariance_type : {"full", "tied", "diag", "spherical"}, one of mclust's identifiers, or a `Covariance`
+    noise_weight : float, default 0
+        Weight of a background with constant density over `box`.
+    box : (2, D), optional
+        Lower and upper corners of the background. Its density 1 / V is used for rows outside too, so that a new row far
+        away is background rather than impossible.
+    missing : {"error", "marginalize"}, default "error"
+        Whether NaN in a row is an error, or an entry that was not observed and is integrated out.
+
+    Raises
+    ------
+    ValueError
+        Where shapes do not agree, a number is not finite, the weights do not sum to 1, or a covariance is not positive
+        definite.
+
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> pair = sg.Mixture([0.5, 0.5], [[-2.0], [2.0]], [[1.0], [1.0]], covariance_type="diag")
+    >>> pair.responsibilities([[0.0]])
+    array([[0.5, 0.5]])
+    """
+
+    weights: Array
+    means: Array
+    covariances: Array
+    family: Covariance
+    factors: Array = field(repr=False)
+    noise_weight: float
+    observation: Observation | None
+    _prepared: Prepared | None = field(repr=False)
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        means: ArrayLike,
+        covariances: ArrayLike,
+        covariance_type: str | Covariance = "full",
+        *,
+        noise_weight: float = 0.0,
+        box: ArrayLike | None = None,
+        missing: str = "error",
+    ) -> None:
+        chosen = family(covariance_type)
+        w = np.array(weights, np.float64)
+        mu = np.array(means, np.float64)
+        if mu.ndim != 2 or w.shape != mu.shape[:1] or 0 in mu.shape:
+            raise ValueError(
+                f"weights must have shape (K,) and means (K, D) with K, D >= 1; got {w.shape} and {mu.shape}."
+            )
+        if not np.isfinite(mu).all():
+            raise ValueError("means must be finite; found NaN or infinity.")
+        total = w.sum() + noise_weight
+        if not (np.isfinite(w).all() and (w >= 0).all() and noise_weight >= 0 and abs(total - 1.0) < 1e-6):
+            raise ValueError(f"weights must be >= 0 and sum to 1, with noise_weight; got {w} with sum {total}.")
+        if noise_weight > 0 and box is None:
+            raise ValueError("noise_weight > 0 needs the box of the background, shape (2, D); got None.")
+        sigma = check_covariances(chosen, covariances, *mu.shape)
+        factors, good = chosen.factor(sigma)
+        if not good.all():
+            raise ValueError(
+                f"covariances must be positive definite; component(s) {np.flatnonzero(~good).tolist()} are not. "
+                "Add a small value to their diagonal (reg_covar)."
+            )
+        self._set(w, mu, sigma, chosen, factors, float(noise_weight), observed(box, missing, mu.shape[1]))
+
+    def _set(
+        self,
+        weights: Array,
+        means: Array,
+        covariances: Array,
+        chosen: Covariance,
+        factors: Array,
+        noise_weight: float = 0.0,
+        observation: Observation | None = None,
+    ) -> None:
+        put = partial(object.__setattr__, self)
+        put("weights", _frozen(weights))
+        put("means", _frozen(means))
+        put("covariances", _frozen(covariances))
+        put("family", chosen)
+        put("factors", _frozen(factors))
+        put("noise_weight", noise_weight)
+        put("observation", observation)
+        put("_prepared", None)
+
+    @classmethod
+    def trusted(
+        cls,
+        weights: Array,
+        means: Array,
+        covariances: Array,
+        chosen: Covariance,
+        factors: Array,
+        noise_weight: float = 0.0,
+        observation: Observation | None = None,
+    ) -> Mixture:
+        """A mixture from parts that are known to be right; nothing is copied or checked.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> pair = sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> swapped = pair.weights[::-1], pair.means[::-1], pair.covariances, pair.family, pair.factors
+        >>> sg.Mixture.trusted(*swapped).labels([[0.0]])
+        array([1])
+        """
+        self = object.__new__(cls)
+        self._set(weights, means, covariances, chosen, factors, noise_weight, observation)
+        return self
+
+    def observing(self, observation: Observation | None, noise_weight: float | None = None) -> Mixture:
+        """The same components, with another background and treatment of missing entries.
+
+        Parameters
+        ----------
+        noise_weight : share of the background, taken from all components alike; None keeps it, so far as there is one
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> pair = sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> noisy = sg.Mixture([0.8], [[0.0]], [1.0], "spherical", noise_weight=0.2, box=[[-9.0], [9.0]])
+        >>> pair.observing(noisy.observation, noise_weight=0.2).weights
+        array([0.4, 0.4])
+        """
+        box = None if observation is None else observation.box
+        noise = 0.0 if box is None else self.noise_weight if noise_weight is None else noise_weight
+        weights = self.weights if noise == self.noise_weight else self.weights * ((1.0 - noise) / self.weights.sum())
+        return Mixture.trusted(weights, self.means, self.covariances, self.family, self.factors, noise, observation)
+
+    def __repr__(self) -> str:
+        K, D = self.means.shape
+        return f"Mixture(n_components={K}, n_features={D}, covariance_type={self.family.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = (self.weights, self.means, self.covariances, self.family, self.factors)
+        return Mixture.trusted, (*parts, self.noise_weight, self.observation)
+
+    @property
+    def n_components(self) -> int:
+        """K, without the background.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").n_components
+        2
+        """
+        return int(self.means.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """D.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").n_features
+        1
+        """
+        return int(self.means.shape[1])
+
+    @property
+    def n_parameters(self) -> int:
+        """Degrees of freedom: K - 1 weights (K with a background), K D means, and those of the covariances.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").n_parameters  # 1 + 2 + 2
+        5
+        """
+        K, D = self.means.shape
+        return K - (self.box is None) + K * D + self.family.n_parameters(K, D)
+
+    @property
+    def box(self) -> Array | None:
+        """(2, D) lower and upper corners of the background, or None.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.8], [[0.0]], [1.0], "spherical", noise_weight=0.2, box=[[-9.0], [9.0]]).box
+        array([[-9.],
+               [ 9.]])
+        """
+        return None if self.observation is None else self.observation.box
+
+    @property
+    def log_volume(self) -> float:
+        """Log of the volume of the background's box, in nats; infinity where there is no background.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.8], [[0.0]], [1.0], "spherical", noise_weight=0.2, box=[[-0.5], [0.5]]).log_volume
+        0.0
+        """
+        return float("inf") if self.box is None else float(np.log(self.box[1] - self.box[0]).sum())
+
+    @property
+    def missing(self) -> bool:
+        """Whether NaN is an entry that was not observed (True) or an error.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical", missing="marginalize").missing
+        True
+        """
+        return self.observation is not None and self.observation.missing
+
+    @property
+    def stats_bytes(self) -> int:
+        """Memory of one `Stats` of this mixture.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").stats_bytes  # K + K D + K numbers
+        48
+        """
+        K, D = self.means.shape
+        return 8 * (K + K * D + math.prod(self.family.scatter_shape(K, D)))
+
+    @property
+    def precisions_cholesky(self) -> Array:
+        """Upper triangular U with U U^T = precision (full, tied), reciprocal deviations (diag, spherical).
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([1.0], [[0.0]], [4.0], "spherical").precisions_cholesky
+        array([0.5])
+        """
+        return self.family.precisions_cholesky(self.factors)
+
+    def _prepare(self) -> Prepared:
+        if self._prepared is None:
+            with _preparing:
+                if self._prepared is None:
+                    object.__setattr__(self, "_prepared", Prepared.of(copy(self)))
+        assert self._prepared is not None
+        return self._prepared
+
+    def through(self, affine: Affine) -> Mixture | None:
+        """This mixture, to be asked about rows that `affine` has still to move: the map becomes part of its whitening.
+
+        Statistics and answers are those of the moved rows. None where the map cannot be taken in: with missing entries,
+        and where it would cost digits (`Affine.before`).
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> from streamgmm.utils.affine import Affine
+        >>> doubled = sg.Mixture([1.0], [[0.0]], [1.0], "spherical").through(Affine(np.zeros(1), np.array([2.0])))
+        >>> doubled.log_prob([[1.0]]).round(4)  # log N(2 | 0, 1)
+        array([-2.9189])
+        """
+        prepared = self._prepare().behind(affine)
+        if prepared is None:
+            return None
+        view = copy(self)
+        object.__setattr__(view, "_prepared", prepared)
+        return view
+
+    @property
+    def frame(self) -> tuple[Array, Array]:
+        """Coordinates z, x = shift + spread z, in which this mixture's overall covariance is about one.
+
+        shift (D,); spread lower triangular (D, D) for full and tied, scales (D,) for diag and spherical.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> shift, spread = sg.Mixture([1.0], [[7.0]], [4.0], "spherical").frame
+        >>> shift, spread
+        (array([7.]), array([2.]))
+        """
+        return self._prepare().origin, self._prepare().spread
+
+    # Statistics -------------------------------------------------------------------------------------------------
+
+    def frame_stats(self, rows: NDArray[Any], weight: Array | None = None) -> Stats:
+        """Statistics of `rows` in this mixture's own coordinates; see `restore`.
+
+        Kept there while chunks are merged, so that no offset of the data can cost a digit.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> sg.Mixture([1.0], [[7.0]], [4.0], "spherical").frame_stats(np.array([[11.0]])).mean
+        array([[2.]])
+        """
+        return self._prepare().stats(rows, weight)
+
+    def totals(self, rows: NDArray[Any], weight: Array | None = None) -> Array:
+        """(5,) sums over `rows`: w log p, w entropy, w log max r, w, and rows of positive weight.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical").totals(np.array([[0.0]])).round(4)
+        array([-0.9189,  0.    ,  0.    ,  1.    ,  1.    ])
+        """
+        return self._prepare().totals(rows, weight)
+
+    def _answer(self, rows: NDArray[Any], answers: Answers) -> None:
+        self._prepare().answer(rows, answers)
+
+    def restore(self, stats: Stats) -> Stats:
+        """The same statistics in the units of the data.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> one = sg.Mixture([1.0], [[7.0]], [4.0], "spherical")
+        >>> one.restore(one.frame_stats(np.array([[11.0]]))).mean
+        array([[11.]])
+        """
+        return self._prepare().restored(stats)
+
+    def accumulate(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Stats:
+        """E-step: the expected sufficient statistics of the rows of X.
+
+        Parameters
+        ----------
+        X : (N, D)
+        sample_weight : (N,) >= 0, optional. 0 is no row, 2 is the row twice.
+
+        Returns
+        -------
+        Stats
+            In the units of the data; `Stats.maximize` turns it into the next mixture.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> stats = sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").accumulate([[2.0]])
+        >>> stats.weight, stats.rows
+        (array([0.5, 0.5]), 1)
+        """
+        rows = self._rows(X)
+        return self.restore(self.frame_stats(rows, check_weight(sample_weight, len(rows))))
+
+    def _rows(self, X: ArrayLike) -> NDArray[Any]:
+        rows = np.asarray(unmasked(X))
+        if rows.dtype not in (np.float32, np.float64):
+            rows = rows.astype(np.float64)
+        if rows.ndim != 2 or rows.shape[1] != self.n_features:
+            raise ValueError(f"X must have shape (N, {self.n_features}); got {rows.shape}.")
+        return np.ascontiguousarray(rows)
+
+    @property
+    def _itself(self) -> Mixture:
+        return self

@@ -1,0 +1,1 @@
+"""Where tasks run and what survives: executors, the fold, Dask, checkpoints, array files."""

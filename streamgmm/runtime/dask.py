@@ -1,0 +1,373 @@
+"""Dask: the same `run`, on a cluster or on Dask's local schedulers.
+
+A reading is a few fat tasks, each over an aligned run of chunks, that return nodes of the one tree every executor
+builds; neighbouring nodes are combined on the workers until few are left, and the driver adds those to its tree. So the
+bits do not depend on how many workers there are, nor on which of them die.
+
+Tasks are pure. The model travels once a reading, inside one task: whoever holds its result may die, and the scheduler
+makes it again. Nothing is scattered, pinned to a worker, or kept there.
+"""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import batched, repeat
+from typing import Any
+from uuid import uuid4
+
+import cloudpickle
+import dask
+import numpy as np
+from dask import delayed
+
+from streamgmm.errors import ClusterError
+from streamgmm.runtime.executors import Executor, result_of
+from streamgmm.runtime.fold import Fold
+from streamgmm.runtime.thread_limits import single_threaded_blas
+from streamgmm.sources.base import Source
+from streamgmm.sources.formats.dask import DaskChunk
+
+Nodes = list[tuple[tuple[int, int], Any]]
+
+TASKS_PER_THREAD = 4
+"""Tasks for each thread of the cluster and reading, at least, so that the last ones end at about the same time."""
+TASK_SECONDS = 2.0
+"""Length of a task to aim at: long against the scheduler's 2 ms, short against what the death of a worker costs."""
+FAN_IN = 8
+"""Nodes that one task combines."""
+TO_DRIVER = 16
+"""Results of a reading that the driver fetches itself, about."""
+SHIP_LIMIT = 64 * 2**20
+"""Bytes of rows that may travel with the tasks of one reading."""
+
+
+class Dask(Executor):
+    """Runs on the active `distributed.Client`, or else on one of Dask's local schedulers.
+
+    Parameters
+    ----------
+    client : distributed.Client, optional
+        The active one by default.
+    scheduler : {"threads", "synchronous", "processes"}, optional
+        A local scheduler, whether a client is active or not.
+    stall_timeout : float
+        Seconds without any finished task after which the fit ends with an error instead of waiting for ever: so many
+        where no worker has anything in work, and twelve times as many where one says it has.
+    """
+
+    def __init__(self, client: Any = None, *, scheduler: str | None = None, stall_timeout: float = 300.0) -> None:
+        if client is not None and scheduler is not None:
+            raise ValueError("Expected a client or a local scheduler; got both.")
+        self.client = client
+        self.scheduler = scheduler
+        self.stall_timeout = stall_timeout
+        self._chunk_seconds = 0.02
+
+    def run[T](
+        self,
+        task: Callable[[Any], T],
+        chunks: Iterable[Any],
+        combine: Callable[[T, T], T],
+        *,
+        tree: Fold[T] | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> T:
+        tree = Fold(combine) if tree is None else tree
+        client = None if self.scheduler is not None else self.client or active_client()
+        listed = list(chunks)
+        if client is not None:
+            _check_shipped(listed)
+        threads = _threads(client)
+        runs = _runs(listed, self._run_length(len(listed), threads))
+        by_index = {chunk.index: chunk for chunk in listed}
+        token = uuid4().hex[:12]
+        head = delayed(_Head.unpack, pure=False)(cloudpickle.dumps(_Head(task, combine)), dask_key_name=_key(token))
+        groups = _groups([_leaf(head, run, token) for run in runs], runs, head, token)
+        finished = self._distributed(client, groups) if client is not None else self._local(groups, threads)
+        count, seconds = 0, 0.0
+        for nodes, read, took in finished:
+            for (level, index), value in nodes:
+                tree.add(index, value, level)
+            count, seconds = count + len(read), seconds + took
+            if self.on_chunk is not None:
+                for index in read:
+                    self.on_chunk(by_index[index])
+            if after is not None:
+                after()
+        if count:
+            self._chunk_seconds = max(1e-6, seconds / count)
+        return result_of(tree)
+
+    @property
+    def threads_per_process(self) -> int:
+        """Tasks that run at a time in one process of the cluster, or in this one."""
+        client = None if self.scheduler is not None else self.client or active_client()
+        if client is None:
+            return 1 if self.scheduler in ("synchronous", "processes") else _threads(None)
+        return max(client.nthreads().values(), default=1)
+
+    def _run_length(self, n_chunks: int, threads: int) -> int:
+        """Chunks in a task, a power of two: of the length aimed at, with enough tasks for everybody."""
+        wanted = min(TASK_SECONDS / self._chunk_seconds, n_chunks / (TASKS_PER_THREAD * threads))
+        return 1 << max(0, int(wanted).bit_length() - 1)
+
+    def _local(self, groups: list[Any], threads: int) -> Iterator[Any]:
+        options = {} if self.scheduler is None else {"scheduler": self.scheduler}
+        for some in batched(groups, 2 * threads):
+            yield from dask.compute(*some, optimize_graph=False, **options)
+
+    def _distributed(self, client: Any, groups: list[Any]) -> Iterator[Any]:
+        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        waiting = {future.key: future for future in client.compute(groups, optimize_graph=False)}
+        for future in waiting.values():
+            client.loop.add_callback(_fetch, client, future, done)
+        try:
+            while waiting:
+                future, result, error = self._next(done, client, len(waiting))
+                if error is not None:
+                    raise _explained(future, error)
+                # What is here is let go there: the death of a worker then costs what it had in work, not what it
+                # has done in this reading.
+                del waiting[future.key]
+                future.release()
+                yield result
+        finally:
+            if waiting:
+                client.cancel(list(waiting.values()), force=True)
+
+    def _next(self, done: queue.SimpleQueue[Any], client: Any, waiting: int) -> Any:
+        began = time.monotonic()
+        patience = self.stall_timeout
+        while (left := began + patience - time.monotonic()) > 0:
+            try:
+                return done.get(timeout=min(left, 1.0))  # wakes up for Ctrl-C
+            except queue.Empty:
+                if client.status != "running":
+                    break
+                if left <= 1.0 and patience == self.stall_timeout and any(client.processing().values()):
+                    patience *= 12
+        workers = len(client.scheduler_info(n_workers=-1)["workers"]) if client.status == "running" else 0
+        raise ClusterError(
+            f"No task finished for {time.monotonic() - began:.0f} s: {waiting} are left, {workers} workers are "
+            f"connected, the client is {client.status}. Start workers or look at the dashboard; a fit with checkpoint= "
+            "goes on from where it was. Raise stall_timeout where single chunks take longer than that."
+        )
+
+
+# Tasks ----------------------------------------------------------------------------------------------------------------
+
+
+class _Head:
+    """What every task of a reading needs: the function and how results combine."""
+
+    __slots__ = ("combine", "task")
+
+    def __init__(self, task: Any, combine: Any) -> None:
+        self.task = task
+        self.combine = combine
+
+    @staticmethod
+    def unpack(payload: bytes) -> _Head:
+        head: _Head = pickle.loads(payload)
+        return head
+
+
+class _Run:
+    """Chunks of one task, opaque to Dask, which would otherwise look inside for collections."""
+
+    __slots__ = ("chunks",)
+
+    def __init__(self, chunks: list[Any]) -> None:
+        self.chunks = chunks
+
+
+def _fold_run(head: _Head, run: _Run, *values: Any) -> tuple[Nodes, list[int], float]:
+    """Nodes of a run of chunks, the chunks, and seconds; `values` are the partitions of a Dask collection."""
+    tree: Fold[Any] = Fold(head.combine)
+    began = time.perf_counter()
+    with single_threaded_blas():
+        for chunk in run.chunks:
+            tree.add(chunk.index, head.task(_join(chunk, values) if values else chunk))
+    return list(tree.nodes.items()), [chunk.index for chunk in run.chunks], time.perf_counter() - began
+
+
+def _combine(head: _Head, parts: list[tuple[Nodes, list[int], float]]) -> tuple[Nodes, list[int], float]:
+    """Nodes of several runs."""
+    tree: Fold[Any] = Fold(head.combine)
+    for nodes, _, _ in parts:
+        for (level, index), value in nodes:
+            tree.add(index, value, level)
+    return list(tree.nodes.items()), [i for _, read, _ in parts for i in read], sum(took for _, _, took in parts)
+
+
+def _runs(chunks: list[Any], length: int) -> list[list[Any]]:
+    """Chunks whose indices agree but for the low bits. A partition of a collection is a run of its own."""
+    runs: list[list[Any]] = []
+    place = None
+    for chunk in chunks:
+        here = chunk.index // length
+        if here != place or _split(chunk)[1]:
+            runs.append([])
+        runs[-1].append(chunk)
+        place = here
+    return runs
+
+
+def _leaf(head: Any, run: list[Any], token: str) -> Any:
+    parts: tuple[Any, ...] = ()
+    if len(run) == 1:
+        bare, parts = _split(run[0])
+        run = [bare]
+    name = _key(token, run[0].index, run[-1].index)
+    return delayed(_fold_run, pure=False)(head, _Run(run), *parts, dask_key_name=name)
+
+
+def _groups(leaves: list[Any], runs: list[list[Any]], head: Any, token: str) -> list[Any]:
+    """Nodes combined on the workers, `FAN_IN` at a time, until the driver has few to fetch."""
+    spans = [(run[0].index, run[-1].index) for run in runs]
+    level = 0
+    while len(leaves) > TO_DRIVER * FAN_IN // 2:
+        level += 1
+        names = [f"{_key(token, s[0][0], s[-1][1])}-{level}" for s in batched(spans, FAN_IN)]
+        leaves = [
+            delayed(_combine, pure=False)(head, list(part), dask_key_name=name)
+            for part, name in zip(batched(leaves, FAN_IN), names, strict=True)
+        ]
+        spans = [(s[0][0], s[-1][1]) for s in batched(spans, FAN_IN)]
+    return leaves
+
+
+def _key(token: str, first: int | None = None, last: int | None = None) -> str:
+    if first is None:
+        return f"streamgmm-task-{token}"
+    return f"streamgmm-chunks {first} to {last}-{token}"
+
+
+def _split(chunk: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A chunk without the delayed partition inside it, and that partition."""
+    if isinstance(chunk, DaskChunk):
+        return chunk.bare(), chunk.parts
+    inner = getattr(chunk, "chunk", None)
+    if inner is None:
+        return chunk, ()
+    bare, parts = _split(inner)
+    return (replace(chunk, chunk=bare), parts) if parts else (chunk, ())
+
+
+def _join(chunk: Any, values: tuple[Any, ...]) -> Any:
+    """The chunk with its computed partition."""
+    if isinstance(chunk, DaskChunk):
+        return replace(chunk, values=values)
+    return replace(chunk, chunk=_join(chunk.chunk, values))
+
+
+# Predictions ----------------------------------------------------------------------------------------------------------
+
+
+def lazily(source: Source, model: Any, question: str, answer: Callable[[Any, str, Any], Any]) -> Any:
+    """A lazy dask array of ``answer(model, question, chunk)``, one block for each partition of a collection."""
+    import dask.array as da  # with all that it imports a second, which a worker that replaces a dead one need not wait
+
+    probe = np.asarray(getattr(model, question)(np.zeros((1, source.n_features), source.dtype)))
+    head = delayed(pickle.loads, pure=True)(cloudpickle.dumps(model))
+    blocks = []
+    for chunk, rows in zip(source.chunks(), getattr(source, "lengths", None) or repeat(np.nan), strict=False):
+        bare, parts = _split(chunk)
+        block = delayed(_answer, pure=False)(answer, head, question, _Run([bare]), *parts)
+        blocks.append(da.from_delayed(block, (rows, *probe.shape[1:]), probe.dtype))
+    return da.concatenate(blocks, allow_unknown_chunksizes=True)
+
+
+def _answer(answer: Any, model: Any, question: str, run: _Run, *values: Any) -> Any:
+    return answer(model, question, _join(run.chunks[0], values))
+
+
+# The cluster ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def connected(address: str, *, timeout: float = 15.0) -> Iterator[Dask]:
+    """An executor on the scheduler at `address`, connected while inside.
+
+    Raises
+    ------
+    ClusterError
+        Where nothing answers in `timeout` seconds.
+    """
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=timeout, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"{address}: no Dask scheduler answers ({error}). Start one with `dask scheduler`, and give the address "
+            "that it prints."
+        ) from error
+    with client:
+        yield Dask(client)
+
+
+def active_client() -> Any:
+    """The current `distributed.Client`, or None."""
+    import sys
+
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_client
+
+    try:
+        return get_client()
+    except ValueError:
+        return None
+
+
+def _threads(client: Any) -> int:
+    if client is None:
+        from streamgmm.runtime.thread_limits import available_cores
+
+        return available_cores()
+    return max(1, sum(client.nthreads().values()))
+
+
+def _check_shipped(chunks: list[Any]) -> None:
+    total = sum(chunk.shipped_bytes for chunk in chunks)
+    if total > SHIP_LIMIT:
+        raise ValueError(
+            f"The rows are in this process: {total / 1e6:.0f} MB would travel to the workers in every pass. Write "
+            "them to a file that all workers see (streamgmm data convert, or numpy.save) and fit that, or use "
+            "executor='threads'."
+        )
+
+
+async def _fetch(client: Any, future: Any, done: queue.SimpleQueue[Any]) -> None:
+    """Put the future with its result or error into `done`, from the client's event loop.
+
+    Where a worker dies between the end of a task and this, the client has the task made again, and goes on waiting.
+    """
+    try:
+        result = await client.gather(future, asynchronous=True)
+    except BaseException as error:
+        done.put((future, None, error))
+    else:
+        done.put((future, result, None))
+
+
+def _explained(future: Any, error: BaseException) -> BaseException:
+    """The exception of a failed task; for a task that took its workers with it, which partition that was."""
+    from distributed.scheduler import KilledWorker
+
+    if future.status == "cancelled":
+        return ClusterError("The tasks were cancelled: the scheduler was lost or restarted. Connect again and refit.")
+    if isinstance(error, KilledWorker):
+        where = error.task.removeprefix("streamgmm-").rpartition("-")[0] or error.task
+        return ClusterError(
+            f"{where}: {error.allowed_failures + 1} workers died while they read or reduced these chunks; the last was "
+            f"{error.last_worker.address}. Most likely memory ran out or a file made a library crash: look at the "
+            "worker's log, give workers more memory, or write the data in smaller chunks."
+        )
+    return error

@@ -1,0 +1,143 @@
+"""Which stored columns are features, what they become, and the weights of their rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.sources.base import Rows, Weights
+from streamgmm.utils.masked import unmasked
+from streamgmm.utils.sample_weight import first_bad
+
+
+def row_dtype(dtype: Any) -> np.dtype[Any]:
+    """float32 for float32, float64 for every other real type.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For text, objects, times, complex numbers and records, with the remedy.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind in "iufb":
+        return np.dtype(np.float32) if dtype.kind == "f" and dtype.itemsize == 4 else np.dtype(np.float64)
+    if dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: expected real numbers, got dtype {dtype}. Split the parts.")
+    kinds = {"O": "Python objects", "U": "text", "S": "text", "T": "text", "M": "times", "m": "times", "V": "records"}
+    raise ValueError(
+        f"Expected numbers; got dtype {dtype} ({kinds.get(dtype.kind, 'no numbers')}). "
+        "Convert to float64 first, or choose numeric columns with columns=."
+    )
+
+
+def as_rows(values: Any, dtype: np.dtype[Any]) -> Rows:
+    """`values` as C-contiguous native `dtype`; a view where nothing has to change."""
+    return np.ascontiguousarray(values, dtype)
+
+
+def check_weights(weights: Any, name: str, start: int | None, index: int) -> NDArray[np.float64]:
+    """`weights` of one chunk as float64.
+
+    Raises
+    ------
+    ValueError
+        Where one is negative, NaN or infinite, naming the row.
+    """
+    weights = np.ascontiguousarray(unmasked(weights), np.float64)
+    row = first_bad(weights)
+    if row is not None:
+        where = f"row {start + row}" if start is not None else f"row {row} of chunk {index}"
+        raise ValueError(
+            f"{name}: sample weights must be finite and >= 0 (0 leaves a row out); {where} has {weights[row]}."
+        )
+    return weights
+
+
+@dataclass(frozen=True, slots=True)
+class Exclude:
+    """In the place of `columns`: all but these names or positions."""
+
+    columns: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, columns: Any) -> Exclude | None:
+        """What `exclude=` means: a name, a position, or several."""
+        columns = (columns,) if isinstance(columns, (str, int, np.integer)) else tuple(columns)
+        return cls(columns) if columns else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Which stored columns are features, in which order, and which one holds the sample weights."""
+
+    columns: tuple[int, ...] | None
+    weight: int | None
+
+    @classmethod
+    def of(cls, name: str, n_stored: int, columns: Any, weight: Any, names: Sequence[str] | None = None) -> Pick:
+        """Resolve positions and, where there are `names`, names.
+
+        Raises
+        ------
+        ValueError
+            For a column that does not exist, and where no feature is left.
+        """
+
+        def position(column: Any) -> int:
+            if isinstance(column, str) and names is not None and column in names:
+                return list(names).index(column)
+            if isinstance(column, str) and names is None and column.isdecimal():
+                column = int(column)  # as a terminal gives it
+            if isinstance(column, (int, np.integer)) and -n_stored <= column < n_stored:
+                return int(column) % n_stored
+            known = (
+                f"columns 0 to {n_stored - 1}"
+                if names is None
+                else ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
+            )
+            raise ValueError(f"{name}: there is no column {column!r}; expected some of {known}.")
+
+        at = None if weight is None or not isinstance(weight, (str, int, np.integer)) else position(weight)
+        if columns is None:
+            chosen = None if at is None else tuple(i for i in range(n_stored) if i != at)
+        elif isinstance(columns, Exclude):
+            without = {position(column) for column in columns.columns} | {at}
+            chosen = tuple(i for i in range(n_stored) if i not in without)
+        else:
+            if isinstance(columns, (str, int, np.integer)):
+                columns = [columns]
+            chosen = tuple(position(column) for column in columns)
+            repeated = {i for i in chosen if chosen.count(i) > 1}
+            if repeated:
+                raise ValueError(f"{name}: columns= names a column twice: {sorted(repeated)}. Name each once.")
+        if chosen == () or n_stored == 0:
+            raise ValueError(f"{name}: 0 feature(s) are left; expected at least one column besides the weights.")
+        return cls(chosen, at)
+
+    def n_features(self, n_stored: int) -> int:
+        return n_stored if self.columns is None else len(self.columns)
+
+    def split(self, values: NDArray[Any], dtype: np.dtype[Any]) -> tuple[Rows, NDArray[Any] | None]:
+        """Features as rows, and the raw weights, of stored `values` (n, all columns)."""
+        weights = None if self.weight is None else values[:, self.weight]
+        return as_rows(values if self.columns is None else values[:, self.columns], dtype), weights
+
+
+def weight_array(weight: Any, name: str, n_rows: int) -> Weights:
+    """A `weight=` argument that is not a column: one number for each of `n_rows` rows, or None."""
+    if weight is None or isinstance(weight, (str, int, np.integer)):
+        return None
+    array = np.ascontiguousarray(unmasked(weight), np.float64)
+    if array.shape != (n_rows,):
+        raise ValueError(f"{name}: sample weights must have shape ({n_rows},), one for each row; got {array.shape}.")
+    return check_weights(array, name, 0, 0)
+
+
+def digest(values: NDArray[Any]) -> str:
+    """SHA-256 of the values, for fingerprints."""
+    return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()

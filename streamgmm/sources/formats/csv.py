@@ -1,0 +1,633 @@
+"""Text tables (CSV), cut at record ends nearest to multiples of a byte count; every column is read as float64.
+
+`streamgmm.sources.formats.delimited` finds the dialect by the beginning of the file and some lines further down;
+pyarrow parses the chunks. Only columns that it cannot read (thousands set apart, true and false) are converted here.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.errors import ChunkReadError
+from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.sources.buffers import read_into, scratch
+from streamgmm.sources.chunking import check_chunk_rows
+from streamgmm.sources.columns import check_weights, digest, weight_array
+from streamgmm.sources.formats.delimited import (
+    BLANKS,
+    MISSING,
+    Dialect,
+    Head,
+    column_kinds,
+    fields_of,
+    number_of,
+    records,
+    sniff,
+)
+from streamgmm.sources.formats.tables import Columns, choose_columns, import_pyarrow
+from streamgmm.sources.integrity import Stamp, check_stamp, stamp
+from streamgmm.sources.labels import are_labels, row_labels, told_apart
+from streamgmm.sources.retry import retried
+
+CHUNK_BYTES = 4 * 2**20
+"""Bytes of text in a chunk: about 2 MiB of numbers."""
+HEAD_BYTES = 65_536
+"""Bytes by which the dialect is found; more where a header is longer."""
+_MOST_HEAD = 64 * 2**20
+_PEEK = 16_384
+"""Bytes of each of the looks further down, which tell what columns hold."""
+
+Text = NDArray[np.uint8]
+"""Lines of a file, as bytes."""
+
+_NULLS = ["", *{form for word in MISSING for form in (word, word.upper(), word.title())}, "NaN", "-NaN"]
+_LINE_END = re.compile(rb"\r\n?|\n")
+_QUOTES = re.compile(rb'"+')
+_COMMENT = re.compile(rb"(?<![^\r\n])[ \t]*#[^\r\n]*(?:\r\n?|\n|\Z)")
+_BLANK_LINE = re.compile(rb"(?<![^\r\n])[ \t]+(?:\r\n?|\n|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a file is written.
+
+    Attributes
+    ----------
+    path, stamp
+    encoding : as Python names it; what is not UTF-16 or UTF-32 is parsed as bytes
+    first : byte at which the first record after the header begins
+    dialect : delimiter, decimal mark and so on
+    stored : names of all fields of a record, each once
+    kinds : columns of numbers, and how these are written: see `number_of`
+    """
+
+    path: str
+    stamp: Stamp
+    encoding: str
+    first: int
+    dialect: Dialect
+    stored: tuple[str, ...]
+    kinds: dict[str, str]
+
+    @property
+    def unit(self) -> int:
+        """Bytes of a code unit."""
+        return _unit(self.encoding)
+
+
+@dataclass(frozen=True, slots=True)
+class CsvChunk(Chunk):
+    """The records that begin in bytes `low` to `high` of a file; `n_rows` of them, where they were counted."""
+
+    index: int
+    start: int | None
+    low: int
+    high: int
+    layout: Layout
+    columns: Columns
+    n_rows: int | None
+    weight: Weights = field(repr=False)
+
+    def check(self) -> None:
+        check_stamp(self.layout.path, self.layout.stamp, self.layout.path, self.index)
+
+    def load(self) -> tuple[Rows, Weights]:
+        self.check()
+        path = self.layout.path
+        text = retried(partial(lines_between, self.layout, self.low, self.high), path, self.index)
+        rows, weights = self._parse(plain(text, self.layout))
+        if self.n_rows is not None and len(rows) != self.n_rows:
+            raise ChunkReadError(path, self.index, f"expected {self.n_rows} rows, read {len(rows)}.")
+        if weights is not None:
+            return rows, check_weights(weights, path, self.start, self.index)
+        return rows, self.weight
+
+    def _parse(self, text: Text) -> tuple[Rows, Any]:
+        """Rows and raw weights; columns that pyarrow cannot read as numbers are read as text and converted."""
+        texts = {name for name in self.columns.all if self.layout.kinds.get(name) in ("grouped", "truth")}
+        while True:
+            try:
+                table = self._table(text, texts)
+                break
+            except _NotNumber as error:
+                texts.add(error.column)
+        done = {name: self._numbers(table.column(name), name) for name in texts}
+
+        def get(name: str) -> Any:
+            return done[name] if name in done else table.column(name).to_numpy(zero_copy_only=False)
+
+        return self.columns.rows(get, table.num_rows)
+
+    def _table(self, text: Text, texts: set[str]) -> Any:
+        """The text as a pyarrow table; columns in `texts` as bytes.
+
+        Raises
+        ------
+        _NotNumber
+            Where a column holds something that pyarrow reads as no number.
+        """
+        pa = import_pyarrow(self.layout.path)
+        import pyarrow.csv as pc
+
+        layout, wanted = self.layout, list(self.columns.all)
+        if not len(text):
+            return pa.table({name: pa.array([], pa.float64()) for name in wanted})
+        types = {name: pa.binary() if name in texts else pa.float64() for name in wanted}
+        try:
+            return pc.read_csv(
+                pa.BufferReader(pa.py_buffer(text)),
+                read_options=pc.ReadOptions(
+                    use_threads=False, column_names=list(layout.stored), block_size=max(2**20, len(text) + 1)
+                ),
+                parse_options=pc.ParseOptions(
+                    delimiter=layout.dialect.delimiter, newlines_in_values=True, invalid_row_handler=_invalid
+                ),
+                convert_options=pc.ConvertOptions(
+                    column_types=types,
+                    include_columns=wanted,
+                    decimal_point=layout.dialect.decimal,
+                    null_values=_NULLS,
+                    check_utf8=False,
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            found = re.search(r"CSV column #(\d+).*conversion error", str(error), re.DOTALL)
+            if found and layout.stored[int(found[1])] not in texts:
+                raise _NotNumber(layout.stored[int(found[1])]) from error
+            raise self._misshapen(str(error)) from error
+
+    def _numbers(self, column: Any, name: str) -> NDArray[np.float64]:
+        """The numbers in a column of bytes.
+
+        Raises
+        ------
+        ChunkReadError
+            Where a field holds none, naming line, column and value.
+        """
+        if len(column) and not isinstance(column[0].as_py(), bytes | None):
+            return np.asarray(column.to_numpy(zero_copy_only=False))
+        values = np.empty(len(column))
+        kind, decimal = self.layout.kinds.get(name, "number"), self.layout.dialect.decimal
+        if kind == "number" and self.layout.dialect.delimiter == "," and decimal == ".":
+            kind = "grouped"  # a comma in a field was quoted for it
+        for i, value in enumerate(column.to_pylist()):
+            text = "" if value is None else value.decode("utf-8", "replace")
+            number = number_of(text, decimal, kind)
+            if number is None:
+                raise self._no_number(i, name, text)
+            values[i] = number
+        return values
+
+    def _records(self) -> Iterator[Any]:
+        """The records of the chunk with the numbers of their lines."""
+        encoding, path = self.layout.encoding, self.layout.path
+        text = lines_between(self.layout, self.low, self.high).tobytes().decode(encoding, "replace")
+        found = records(text, self.layout.dialect, line=_lines_before(path, self.low, self.layout) + 1)
+        return (record for record in found if not _is_remark(record.fields, self.layout))
+
+    def _no_number(self, row: int, name: str, value: str) -> ChunkReadError:
+        line = next((record.line for i, record in enumerate(self._records()) if i == row), None)
+        where = f"row {row} of the chunk" if line is None else f"line {line}"
+        return ChunkReadError(
+            self.layout.path,
+            self.index,
+            f"{where}, column {name!r}: expected a number, found {value.strip()!r}. Mend the line; or leave the column "
+            f"out, exclude={[name]!r}; or, where this stands for a missing value, leave the field empty.",
+        )
+
+    def _misshapen(self, message: str) -> ChunkReadError:
+        n = len(self.layout.stored)
+        for record in self._records():
+            if len(record.fields) != n:
+                return ChunkReadError(
+                    self.layout.path,
+                    self.index,
+                    f"line {record.line}: expected {n} fields, found {len(record.fields)}. Mend the line.",
+                )
+        return ChunkReadError(self.layout.path, self.index, f"cannot be parsed ({message.strip()}).")
+
+
+def _is_remark(fields: list[str], layout: Layout) -> bool:
+    """Whether a record is a comment, in a file whose beginning has none; see `_invalid`."""
+    return fields[0].startswith("#") and len(fields) != len(layout.stored)
+
+
+class _NotNumber(Exception):
+    def __init__(self, column: str) -> None:
+        super().__init__(column)
+        self.column = column
+
+
+def _invalid(row: Any) -> str:
+    """What pyarrow does with a record of another number of fields: blank lines and comments are passed over."""
+    return "skip" if not row.text.strip() or row.text.lstrip().startswith("#") else "error"
+
+
+class CsvSource(Source):
+    """A text table with or without a header. How many rows there are is not known before they are parsed."""
+
+    kind = "csv"
+    decodes = True
+    dtype = np.dtype(np.float64)
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        columns: Any = None,
+        weight: Any = None,
+        chunk_rows: int | None = None,
+        header: bool | None = None,
+    ) -> None:
+        self.name = path
+        self.layout, head, rows = _opened(path, header)
+        schema, labels = _schema(self.layout, head, rows, columns)
+        self.columns = replace(choose_columns(path, schema, columns, weight, labels), dtype=np.dtype(np.float64))
+        self.left_out = self.columns.left_out
+        self.notice = head.notice
+        self.n_features = len(self.columns.names)
+        self.feature_names = None if head.names is None else self.columns.names
+        self.has_weights = weight is not None
+        lengths = [record.end - record.start for record in head.body] or [1]
+        self.line_bytes = max(1.0, self.layout.unit * sum(lengths) / len(lengths))
+        self.n_rows = None
+        self.weight: Weights = None
+        self.edges, self.rows_at = self._even_edges(CHUNK_BYTES), None
+        counted = weight is not None and not isinstance(weight, (str, int, np.integer))
+        if chunk_rows is not None or counted:
+            self.edges, self.rows_at = count_records(self.layout, check_chunk_rows(chunk_rows or 65_536))
+            self.n_rows = self.rows_at[-1]
+            self.weight = weight_array(weight, path, self.n_rows)
+        self.n_chunks = len(self.edges) - 1
+
+    def _even_edges(self, size: int) -> list[int]:
+        total, first = self.layout.stamp[0], self.layout.first
+        return [*range(first, max(total, first + 1), size - size % self.layout.unit), total]
+
+    def chunks(self) -> Iterator[Chunk]:
+        for index in range(len(self.edges) - 1):
+            start, rows, weight = None, None, None
+            if self.rows_at is not None:
+                start, stop = self.rows_at[index : index + 2]
+                rows = stop - start
+                weight = None if self.weight is None else self.weight[start:stop]
+            low, high = self.edges[index : index + 2]
+            yield CsvChunk(index, start, low, high, self.layout, self.columns, rows, weight)
+
+    @property
+    def most_rows(self) -> int:
+        return (self.layout.stamp[0] - self.layout.first) // self._least_row + 1
+
+    @property
+    def _least_row(self) -> int:
+        """Bytes of the shortest row: a digit and a comma, or the end of the line, for each field."""
+        return 2 * len(self.layout.stored) * self.layout.unit
+
+    @property
+    def max_chunk_rows(self) -> int | None:
+        if self.rows_at is not None:
+            return int(np.diff(self.rows_at).max(initial=0))
+        return None
+
+    @property
+    def chunk_bytes(self) -> int | None:
+        text = max((b - a for a, b in zip(self.edges, self.edges[1:], strict=False)), default=0)
+        rows = text / self._least_row
+        copies = 4 if self.layout.dialect.delimiter == BLANKS or self.layout.unit > 1 else 2
+        return int(copies * text + min(rows, 2 * text / self.line_bytes + 1000) * 2 * self.row_bytes)
+
+    def limited(self, max_rows: int) -> Source:
+        if self.rows_at is not None and max_rows >= (self.max_chunk_rows or 0):
+            return self
+        cut = copy(self)
+        if self.rows_at is not None:
+            cut.edges, cut.rows_at = count_records(self.layout, max_rows)
+        else:
+            size = max(4096, int(max_rows * self.line_bytes))
+            if size >= CHUNK_BYTES:
+                return self
+            cut.edges = self._even_edges(size)
+        cut.n_chunks = len(cut.edges) - 1
+        return cut
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "kind": "csv",
+            "path": str(Path(self.layout.path).resolve()),
+            "stamp": list(self.layout.stamp),
+            "columns": list(self.columns.all),
+            "weight": self.columns.weight if self.weight is None else digest(self.weight),
+            "edges": digest(np.array(self.edges, np.int64)),
+        }
+
+
+# Opening --------------------------------------------------------------------------------------------------------------
+
+
+def _opened(path: str, header: bool | None) -> tuple[Layout, Head, list[list[str]]]:
+    """How the file is written, its head, and the fields of records in several places of it."""
+    mark = stamp(path)
+    size = HEAD_BYTES
+    while True:
+        raw = retried(partial(_head, path, size), path, 0)
+        encoding, bom = _encoding(path, raw)
+        whole = len(raw) < size
+        text, encoding = _decoded(raw[bom:], encoding, whole)
+        head = sniff(text, whole=whole, header=header)
+        # A header alone teaches nothing: its first rows belong to the look.
+        if whole or (head is not None and len(head.body) > 1) or size >= _MOST_HEAD:
+            break
+        size *= 4
+    if head is None:
+        raise ValueError(f"{path}: the file is empty; expected rows of numbers.")
+    first = bom + len(text[: head.first].encode(encoding))
+    names = [f"f{i}" for i in range(head.n_fields)] if head.names is None else list(head.names)
+    layout = Layout(path, mark, encoding, first, head.dialect, tuple(told_apart(names)), {})
+    rows = [record.fields for record in head.body if len(record.fields) == head.n_fields]
+    for low in () if whole else sorted({mark[0] // 4, mark[0] // 2, 3 * mark[0] // 4, mark[0] - _PEEK}):
+        at = max(first, low - low % layout.unit)
+        lines = retried(partial(lines_between, layout, at, min(mark[0], at + _PEEK)), path, 0)
+        more = lines.tobytes().decode(encoding, "replace")
+        rows += [record.fields for record in records(more, head.dialect) if len(record.fields) == head.n_fields]
+    return layout, head, rows
+
+
+def _schema(
+    layout: Layout, head: Head, rows: list[list[str]], columns: Any
+) -> tuple[list[tuple[str, str | None, bool]], tuple[str, ...]]:
+    """What `choose_columns` takes, and the row labels; kinds of columns are noted in `layout`.
+
+    Columns without a name and without a value come of a delimiter at the end of the lines, and are passed over. A
+    column without a value wherever a look was taken is left out, unless it is named.
+    """
+    schema: list[tuple[str, str | None, bool]] = []
+    asked = [columns] if isinstance(columns, str) else columns
+    bare = () if head.names is None else head.names
+    for j, (name, (kind, odd)) in enumerate(
+        zip(layout.stored, column_kinds(rows, head.n_fields, layout.dialect), strict=True)
+    ):
+        if kind == "empty" and bare and not bare[j]:
+            continue
+        what = None
+        if kind == "text":
+            line = next((r.line for r in head.body if len(r.fields) > j and r.fields[j] == odd), None)
+            what = f"text ({'' if line is None else f'line {line}: '}{str(odd)[:40]!r})"
+        elif kind == "empty" and not (isinstance(asked, (list, tuple)) and name in asked):
+            what = "no value in any of the lines looked at"
+        elif kind != "empty":
+            layout.kinds[name] = kind
+        schema.append((name, what, False))
+    if schema and all(what and what.startswith("no value") for _, what, _ in schema):
+        schema = [(name, None, False) for name, _, _ in schema]
+    at = {name: j for j, name in enumerate(layout.stored)}
+    labels = row_labels([name for name, _, _ in schema], (), lambda name: are_labels([row[at[name]] for row in rows]))
+    return schema, labels
+
+
+def _head(path: str, size: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def _encoding(path: str, raw: bytes) -> tuple[str, int]:
+    """The encoding, and the bytes of the mark that says so."""
+    for mark, encoding in (
+        (b"\xef\xbb\xbf", "utf-8"),
+        (b"\xff\xfe\0\0", "utf-32-le"),
+        (b"\0\0\xfe\xff", "utf-32-be"),
+        (b"\xff\xfe", "utf-16-le"),
+        (b"\xfe\xff", "utf-16-be"),
+    ):
+        if raw.startswith(mark):
+            return encoding, len(mark)
+    if b"\0" not in raw:
+        return "utf-8", 0
+    even, odd = raw[::2].count(0), raw[1::2].count(0)
+    if min(even, odd) == 0 and max(even, odd) > 0.3 * len(raw):
+        return ("utf-16-le" if odd else "utf-16-be"), 0
+    raise ValueError(f"{path}: expected text in CSV form; found binary data.")
+
+
+def _decoded(raw: bytes, encoding: str, whole: bool) -> tuple[str, str]:
+    """The first lines as text, and its encoding: Latin-1 where they are no UTF-8; a line that was cut is left out."""
+    if _unit(encoding) > 1:
+        text = raw.decode(encoding, "replace" if whole else "ignore")
+    else:
+        if not whole:
+            raw = raw[: max(raw.rfind(b"\n"), raw.rfind(b"\r", 0, -1)) + 1] or raw
+        try:
+            return raw.decode("utf-8"), "utf-8"
+        except UnicodeDecodeError:
+            return raw.decode("latin-1"), "latin-1"
+    if not whole:
+        text = text[: max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1] or text
+    return text, encoding
+
+
+def _unit(encoding: str) -> int:
+    return 2 if encoding.startswith("utf-16") else 4 if encoding.startswith("utf-32") else 1
+
+
+# Cutting --------------------------------------------------------------------------------------------------------------
+
+
+def _narrow(raw: bytes, encoding: str) -> bytes:
+    """One byte for each code unit, the same for those of ASCII."""
+    unit = _unit(encoding)
+    if unit == 1:
+        return raw
+    units = np.frombuffer(raw[: len(raw) - len(raw) % unit], f"{'<' if encoding.endswith('le') else '>'}u{unit}")
+    return np.minimum(units, 255).astype(np.uint8).tobytes()
+
+
+def record_start(file: Any, at: int, layout: Layout) -> int:
+    """The first place at or after byte `at` where a record begins."""
+    if at <= layout.first:
+        return layout.first
+    size, unit = 65_536, layout.unit
+    while True:
+        file.seek(at - unit)
+        raw = file.read(size)
+        whole = len(raw) < size
+        end = _first_end(_narrow(raw, layout.encoding), layout, whole)
+        if end is not None:
+            return int(at - unit + end * unit)
+        if whole:
+            return int(at - unit + len(raw))
+        size *= 4
+
+
+def _first_end(text: bytes, layout: Layout, whole: bool) -> int | None:
+    """Where the first line ends that ends outside quotes; None where that is not in `text`."""
+    if not layout.dialect.quoted or b'"' not in text:
+        return _end_after(text, 0, iter(()), False, whole)
+    skip = len(text) - len(text.lstrip(b'"'))
+    found = list(islice(_switches(text, layout.dialect, skip), 1000))
+    sides = (opens != (i % 2 == 1) for i, (_, opens, closes) in enumerate(found) if opens != closes)
+    outside = next(sides, None)
+    if outside is not None:
+        return _end_after(text, skip, _switches(text, layout.dialect, skip), not outside, whole)
+    # Nothing tells: the side from which on records have the right number of fields.
+    ends = [_end_after(text, skip, _switches(text, layout.dialect, skip), inside, whole) for inside in (False, True)]
+    return max(ends, key=lambda end: _fitting(text, end, layout, whole))
+
+
+def _switches(text: bytes, dialect: Dialect, skip: int) -> Iterator[tuple[int, bool, bool]]:
+    """Where quoting begins or ends from byte `skip` on: the place, and whether it may be a beginning, and an end.
+
+    A run of quotes of odd number opens a field if what precedes it is a delimiter or a line end, and closes one if one
+    of these follows. The first of which only one is true tells whether the text begins inside quotes.
+    """
+    around = {dialect.delimiter.encode(), b"\n", b"\r"} | ({b" ", b"\t"} if dialect.padded else set())
+    for found in _QUOTES.finditer(text, skip):
+        low, high = found.span()
+        opens = text[low - 1 : low] in around
+        closes = high == len(text) or text[high : high + 1] in around
+        if (high - low) % 2 and (opens or closes):
+            yield low, opens, closes
+
+
+def _end_after(text: bytes, skip: int, switches: Iterator[Any], inside: bool, whole: bool) -> int | None:
+    """The end of the first line end outside quotes, where `inside` tells on which side byte `skip` is."""
+    switch = next(switches, None)
+    for found in _LINE_END.finditer(text, skip):
+        while switch is not None and switch[0] < found.start():
+            inside, switch = not inside, next(switches, None)
+        if found.end() == len(text) and found[0] == b"\r" and not whole:
+            return None
+        if not inside:
+            return found.end()
+    return None
+
+
+def _fitting(text: bytes, end: int | None, layout: Layout, whole: bool) -> int:
+    """How many more of the next records are as they should than are not."""
+    if end is None:
+        return 0
+    some = islice(records(text[end:].decode("latin-1"), layout.dialect, whole=whole), 5)
+    return sum(1 if _fits(record.fields, layout) else -1 for record in some)
+
+
+def _fits(fields: list[str], layout: Layout) -> bool:
+    """Whether a record has as many fields as it should, and numbers where they should be."""
+    kinds = [layout.kinds.get(name) for name in layout.stored]
+    return len(fields) == len(kinds) and all(
+        kind is None or number_of(field, layout.dialect.decimal, kind) is not None
+        for field, kind in zip(fields, kinds, strict=True)
+    )
+
+
+def lines_between(layout: Layout, low: int, high: int) -> Text:
+    """The records that begin in bytes `low` to `high`, as they are stored."""
+    with open(layout.path, "rb", buffering=0) as file:
+        begin, end = record_start(file, low, layout), record_start(file, high, layout)
+        file.seek(begin)
+        text = scratch("text", max(0, end - begin))
+        missing = read_into(file, text)
+        if missing:
+            raise OSError(errno.EAGAIN, f"{missing} bytes fewer than expected")
+        return text
+
+
+def plain(text: Text, layout: Layout) -> Text:
+    """The text in the form that pyarrow reads: UTF-8 or bytes, no comments, one blank between fields."""
+    dialect = layout.dialect
+    if layout.unit > 1:
+        text = _bytes(text.tobytes().decode(layout.encoding, "replace").encode())
+    if dialect.comment and bool((text == ord("#")).any()):
+        text = _bytes(_COMMENT.sub(b"", text.tobytes()))
+    if dialect.padded:
+        mark = dialect.delimiter.encode()
+        text = _bytes(re.sub(re.escape(mark) + rb'[ \t]+"', mark + b'"', text.tobytes()))
+    if dialect.delimiter == BLANKS:
+        text = _single_blanks(text)
+    if len(layout.stored) == 1 and len(text):
+        text = _bytes(_BLANK_LINE.sub(b"", text.tobytes()))
+    return text
+
+
+def _bytes(content: bytes) -> Text:
+    return np.frombuffer(content, np.uint8)
+
+
+def _single_blanks(text: Text) -> Text:
+    """One blank for every run of blanks and tabs, none at either end of a line."""
+
+    def masks(t: Text) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        return (t == 32) | (t == 9), (t == 10) | (t == 13)
+
+    blank, end = masks(text)
+    before = np.concatenate([[True], (blank | end)[:-1]])
+    text = text[~(blank & before)]
+    blank, end = masks(text)
+    after = np.concatenate([end[1:], [True]])[: len(text)]
+    text = text[~(blank & after)]
+    text[text == 9] = 32
+    return text
+
+
+def _lines_before(path: str, at: int, layout: Layout) -> int:
+    """Line ends before the record that begins at or after byte `at`."""
+    count, last = 0, b""
+    with open(path, "rb") as file:
+        left = record_start(file, at, layout)
+        file.seek(0)
+        while left > 0:
+            raw = file.read(min(left, 2**20))
+            if not raw:
+                break
+            left -= len(raw)
+            text = _narrow(raw, layout.encoding)
+            count += text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n") - (last == b"\r" and text[:1] == b"\n")
+            last = text[-1:]
+    return count
+
+
+def count_records(layout: Layout, chunk_rows: int) -> tuple[list[int], list[int]]:
+    """Byte edges of runs of `chunk_rows` records, and rows before each edge."""
+    edges, rows_at, row = [layout.first], [0], 0
+    size = layout.stamp[0]
+    for low in range(layout.first, size, CHUNK_BYTES - CHUNK_BYTES % layout.unit):
+        with open(layout.path, "rb") as file:
+            begin = record_start(file, low, layout)
+        raw = lines_between(layout, low, min(low + CHUNK_BYTES - CHUNK_BYTES % layout.unit, size)).tobytes()
+        for end in _ends(_narrow(raw, layout.encoding), layout):
+            row += 1
+            if row % chunk_rows == 0:
+                edges.append(begin + end * layout.unit)
+                rows_at.append(row)
+    if row > rows_at[-1]:
+        edges.append(size)
+        rows_at.append(row)
+    return edges, rows_at
+
+
+def _ends(text: bytes, layout: Layout) -> Iterator[int]:
+    """Where each record of a text ends that begins with one."""
+    dialect = layout.dialect
+    if dialect.quoted and b'"' in text:
+        whole = records(text.decode("latin-1"), dialect)
+        yield from (record.end for record in whole if not _is_remark(record.fields, layout))
+        return
+    at = 0
+    while at < len(text):
+        found = _LINE_END.search(text, at)
+        end = len(text) if found is None else found.end()
+        line = text[at:end].strip()
+        remark = line.startswith(b"#") and (
+            dialect.comment or _is_remark(fields_of(line.decode("latin-1"), dialect.delimiter), layout)
+        )
+        if line and not remark:
+            yield end
+        at = end

@@ -1,0 +1,367 @@
+"""Tables with named columns: what may be a feature, and how columns become rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
+from streamgmm.sources.chunking import cut_runs, even_runs, wanted_rows
+from streamgmm.sources.columns import Exclude, Pick, check_weights, digest, weight_array
+from streamgmm.sources.labels import index_columns, row_labels
+from streamgmm.sources.nested import Leaf
+
+
+class NotNumbersError(ValueError):
+    """A chosen column holds no numbers.
+
+    Attributes
+    ----------
+    numeric, other : list of str
+        Columns that could be features (without the weights), and those that could not.
+    labels : list of str
+        Row labels, which are neither.
+    """
+
+    def __init__(self, message: str, numeric: list[str], other: list[str], labels: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.numeric = numeric
+        self.other = other
+        self.labels = list(labels)
+
+    def __reduce__(self) -> Any:
+        return NotNumbersError, (str(self), self.numeric, self.other, self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The chosen columns of a table.
+
+    Attributes
+    ----------
+    names : features, in order
+    weight : name of the column of weights, or None
+    dtype : float32 where every feature is, else float64
+    left_out : row labels, which nobody asked for
+    """
+
+    names: tuple[str, ...]
+    weight: str | None
+    dtype: np.dtype[Any]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return self.names if self.weight is None else (*self.names, self.weight)
+
+    def rows(self, get: Any, n_rows: int) -> tuple[Rows, NDArray[np.float64] | None]:
+        """(n, D) rows and raw weights from ``get(name)``, which gives one column as a numeric array."""
+        out = np.empty((n_rows, len(self.names)), self.dtype)
+        for j, name in enumerate(self.names):
+            out[:, j] = get(name)
+        return out, None if self.weight is None else np.asarray(get(self.weight), np.float64)
+
+
+def choose_columns(
+    name: str, stored: Sequence[tuple[str, str | None, bool]], columns: Any, weight: Any, labels: Sequence[str] = ()
+) -> Columns:
+    """Resolve `columns` and `weight` against a schema.
+
+    Parameters
+    ----------
+    stored : for each column its name, what it holds if not numbers (None if numbers), and whether it is float32
+    labels : columns that are row labels: no features unless they are named
+
+    Raises
+    ------
+    ValueError
+        For a column that is not there or holds no numbers (`NotNumbersError`), naming it and the remedy.
+    """
+    names = [column for column, _, _ in stored]
+    if len(set(names)) < len(names):
+        repeated = next(n for n in names if names.count(n) > 1)
+        raise ValueError(f"{name}: two columns are called {repeated!r}; rename one.")
+    pick = Pick.of(name, len(names), columns, weight, names)
+    labels = tuple(label for label in labels if pick.weight is None or label != names[pick.weight])
+    whole = columns is None or isinstance(columns, Exclude)
+    left_out = labels if whole else ()
+    chosen = [i for i in (range(len(names)) if pick.columns is None else pick.columns) if names[i] not in left_out]
+    if not chosen:
+        raise ValueError(
+            f"{name}: nothing but the row labels {', '.join(map(repr, labels))} is there; expected at least one column "
+            f"of numbers beside them. To use them all the same: open_source(..., columns={list(labels)!r})."
+        )
+    numeric = [
+        column
+        for i, (column, what, _) in enumerate(stored)
+        if what is None and i != pick.weight and column not in labels and (i in chosen or not whole)
+    ]
+    for i in (*chosen, *(() if pick.weight is None else (pick.weight,))):
+        column, what, _ = stored[i]
+        if what is not None:
+            others = [
+                column
+                for i, (column, what, _) in enumerate(stored)
+                if what is not None and column not in left_out and (i in chosen or not whole)
+            ]
+            remedy = (
+                f"Leave it out, open_source(..., columns={numeric[:20]!r}{'...' * (len(numeric) > 20)}), or encode it "
+                "as numbers."
+                if numeric
+                else "No other column holds numbers either: encode them as numbers first."
+            )
+            raise NotNumbersError(
+                f"{name}: column {column!r} holds {what}; expected numbers. {remedy}", numeric, others, left_out
+            )
+    single = all(stored[i][2] for i in chosen)
+    return Columns(
+        tuple(names[i] for i in chosen),
+        None if pick.weight is None else names[pick.weight],
+        np.dtype(np.float32 if single else np.float64),
+        left_out,
+    )
+
+
+# pyarrow --------------------------------------------------------------------------------------------------------------
+
+
+def import_pyarrow(name: str) -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError(
+            f"{name}: reading this needs pyarrow; install it with: pip install 'streamgmm[parquet]'."
+        ) from error
+    return pyarrow
+
+
+def arrow_schema(fields: Any) -> list[tuple[str, str | None, bool]]:
+    """A pyarrow schema, or pairs of name and type, in the form `choose_columns` takes."""
+    import pyarrow.types as t
+
+    def what(kind: Any) -> str | None:
+        if t.is_dictionary(kind):
+            return "categories" if what(kind.value_type) else None
+        if t.is_floating(kind) or t.is_integer(kind) or t.is_boolean(kind) or t.is_null(kind) or t.is_decimal(kind):
+            return None
+        if t.is_string(kind) or t.is_large_string(kind) or str(kind) == "string_view":
+            return "text"
+        return str(kind)
+
+    pairs = [field if isinstance(field, tuple) else (field.name, field.type) for field in fields]
+    return [(name, what(kind), t.is_float32(kind)) for name, kind in pairs]
+
+
+def arrow_rows(
+    table: Any, columns: Columns, nested: dict[str, Leaf] | None = None
+) -> tuple[Rows, NDArray[np.float64] | None]:
+    """Rows of a pyarrow table or record batch; nulls become NaN.
+
+    Parameters
+    ----------
+    nested : columns that lie inside others
+    """
+    import pyarrow as pa
+
+    def get(name: str) -> NDArray[Any]:
+        leaf = (nested or {}).get(name)
+        column = table.column(name) if leaf is None else leaf.take(table.column(leaf.root))
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        wanted = pa.float32() if column.type == pa.float32() else pa.float64()
+        if pa.types.is_boolean(column.type):
+            column = column.cast(pa.uint8())
+        # Not "safe": whole numbers beyond 2^53 become the nearest double, as in every other format.
+        return np.asarray(column.cast(wanted, safe=False).to_numpy(zero_copy_only=False))
+
+    return columns.rows(get, table.num_rows)
+
+
+# Tables in memory -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TableChunk(Chunk):
+    """Some rows of a table in memory."""
+
+    index: int
+    start: int
+    table: Any = field(repr=False)
+    columns: Columns
+    name: str
+    weight: Weights = field(repr=False)
+
+    def load(self) -> tuple[Rows, Weights]:
+        rows, weights = frame_rows(self.table, self.columns)
+        if weights is not None:
+            return rows, check_weights(weights, self.name, self.start, self.index)
+        return rows, self.weight
+
+    @property
+    def shipped_bytes(self) -> int:
+        return len(self.table) * len(self.columns.all) * 8
+
+
+class TableSource(RunSource):
+    """A pandas, polars or pyarrow table; each chunk of rows is converted when it is loaded."""
+
+    kind = "table"
+    in_memory = True
+
+    def __init__(self, table: Any, *, columns: Any = None, weight: Any = None, chunk_rows: int | None = None) -> None:
+        self.name = f"{type(table).__module__.partition('.')[0]} {type(table).__name__}"
+        self.columns = choose_columns(self.name, frame_schema(table), columns, weight, frame_labels(table))
+        self.left_out = self.columns.left_out
+        self.table = select(table, self.columns.all)
+        self.feature_names = self.columns.names
+        self.n_features = len(self.columns.names)
+        self.dtype = self.columns.dtype
+        self.weight = weight_array(weight, self.name, len(table))
+        self.has_weights = weight is not None
+        self.set_runs(even_runs(len(table), wanted_rows(chunk_rows, self.n_features)))
+
+    def chunk(self, index: int, start: int, stop: int) -> Chunk:
+        part = self.table.iloc[start:stop] if hasattr(self.table, "iloc") else self.table.slice(start, stop - start)
+        return TableChunk(index, start, part, self.columns, self.name, self.weights_of(start, stop))
+
+    def limited(self, max_rows: int) -> Source:
+        if max_rows >= (self.max_chunk_rows or 0):
+            return self
+        return self.in_runs(cut_runs(self.runs, max_rows))
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "kind": "table",
+            "columns": list(self.columns.all),
+            "runs": digest(np.array(self.runs, np.int64)),
+            "chunks": [digest(part) for chunk in self.chunks() for part in chunk.load() if part is not None],
+        }
+
+
+def frame_schema(table: Any) -> list[tuple[str, str | None, bool]]:
+    """Schema of a pandas, polars or pyarrow table, in the form `choose_columns` takes."""
+    module = type(table).__module__.partition(".")[0]
+    if module == "pyarrow":
+        return arrow_schema(table.schema)
+    if module == "polars":
+        return [
+            (name, None if kind.is_numeric() or str(kind) == "Boolean" else _polars_kind(kind), str(kind) == "Float32")
+            for name, kind in table.schema.items()
+        ]
+    return [
+        (str(name), _pandas_kind(kind), str(kind).lower() == "float32")
+        for name, kind in zip(table.columns, table.dtypes, strict=True)
+    ]
+
+
+def frame_labels(table: Any) -> tuple[str, ...]:
+    """The row labels among the columns of a pandas, polars or pyarrow table."""
+    if type(table).__module__.partition(".")[0] == "pyarrow":
+        return index_columns(table.schema)
+    kinds = dict(zip(map(str, table.columns), table.dtypes, strict=True))
+    return row_labels(list(kinds), (), lambda name: re.match(r"u?int|object|str", str(kinds[name]).lower()) is not None)
+
+
+def without_labels(table: Any, keep: Collection[str] = ()) -> tuple[Any, tuple[str, ...]]:
+    """A frame without its row labels but those to `keep`, and what was left out; what is no frame as it is.
+
+    Raises
+    ------
+    ValueError
+        Where nothing else is there.
+    """
+    if not is_frame(table):
+        return table, ()
+    labels = tuple(label for label in frame_labels(table) if label not in keep)
+    if not labels:
+        return table, ()
+    rest = [name for name in column_names(table) if name not in labels]
+    if not rest:
+        raise ValueError(
+            f"X: nothing but the row labels {', '.join(map(repr, labels))} is there; expected at least one column of "
+            "numbers beside them."
+        )
+    return select(table, rest), labels
+
+
+def column_names(table: Any) -> list[str]:
+    """What the columns of a pandas, polars or pyarrow table are called."""
+    return [str(name) for name in (table.column_names if hasattr(table, "column_names") else table.columns)]
+
+
+def with_text_names(table: Any, names: Sequence[str]) -> Any:
+    """A pandas frame whose columns are called by numbers as its file had them, as text, where those are the `names`."""
+    labels = list(table.columns) if hasattr(table, "iloc") else []
+    if all(isinstance(label, str) for label in labels) or set(map(str, labels)) != set(names):
+        return table
+    return table.set_axis([str(label) for label in labels], axis=1)
+
+
+def is_frame(obj: Any) -> bool:
+    """Whether this is a table of pandas, polars or pyarrow."""
+    return any(
+        (kind.__module__.partition(".")[0], kind.__name__)
+        in {("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table")}
+        for kind in type(obj).__mro__
+    )
+
+
+def without_numbers(table: Any) -> dict[str, str]:
+    """Columns of a frame that hold no numbers, and what they hold; nothing for what is no frame."""
+    if not is_frame(table):
+        return {}
+    return {name: what for name, what, _ in frame_schema(table) if what is not None}
+
+
+def no_number(what: str) -> bool:
+    """Whether a column holds nothing that is ever taken for a number: times, or text that is no Python object."""
+    return re.match(r"text$|times|time differences|date|time|duration", what, re.IGNORECASE) is not None
+
+
+def _polars_kind(kind: Any) -> str:
+    return "text" if str(kind) == "String" else str(kind)
+
+
+def _pandas_kind(kind: Any) -> str | None:
+    code = getattr(kind, "kind", "O")
+    if code in "iufb":
+        return None
+    if str(kind) == "category":
+        return "categories"
+    return {"O": "text or objects", "M": "times", "m": "time differences", "c": "complex numbers"}.get(code, str(kind))
+
+
+def select(table: Any, names: Iterable[str]) -> Any:
+    """The named columns, in order, without a copy."""
+    if not hasattr(table, "iloc"):
+        return table.select(list(names))
+    at = {str(label): i for i, label in enumerate(table.columns)}
+    return table.iloc[:, [at[name] for name in names]]
+
+
+def frame_rows(table: Any, columns: Columns) -> tuple[Rows, NDArray[np.float64] | None]:
+    """Rows of a pandas, polars or pyarrow table; nulls become NaN."""
+    module = type(table).__module__.partition(".")[0]
+    if module == "pyarrow":
+        return arrow_rows(table, columns)
+    if module == "polars":
+        import polars as pl
+
+        def get_polars(name: str) -> NDArray[Any]:
+            series = table.get_column(name)
+            return np.asarray((series if series.dtype == pl.Float32 else series.cast(pl.Float64)).to_numpy())
+
+        return columns.rows(get_polars, len(table))
+    at = {str(label): i for i, label in enumerate(table.columns)}
+
+    def get_pandas(name: str) -> NDArray[Any]:
+        series = table.iloc[:, at[name]]
+        wanted = np.float32 if str(series.dtype).lower() == "float32" else np.float64
+        return np.asarray(series.to_numpy(wanted, na_value=np.nan))
+
+    return columns.rows(get_pandas, len(table))

@@ -1,0 +1,269 @@
+"""Zarr arrays, v2 and v3, local or behind a URL. Strict: a chunk that is not there is an error, not a row of zeros."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.errors import ChunkReadError
+from streamgmm.sources.base import Chunk, Source
+from streamgmm.sources.chunking import cut_runs, default_chunk_rows, unit_runs
+from streamgmm.sources.columns import digest
+from streamgmm.sources.formats.npy import check_two_dimensional
+from streamgmm.sources.formats.stored import StoredChunk, StoredSource
+from streamgmm.sources.formats.zarr_decode import Layout
+from streamgmm.sources.formats.zarr_metadata import (
+    check_size,
+    checked_codecs,
+    has_checksums,
+    notes,
+    packing_of,
+    regular,
+)
+from streamgmm.sources.formats.zarr_stored import missing_units
+from streamgmm.sources.integrity import Stamp, check_stamp
+
+PEAK = 2.4
+"""Peak memory of a read by Zarr over the bytes it returns, as measured where a read crosses stored chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrPlace:
+    """How to open the array again, in this process or another one.
+
+    Attributes
+    ----------
+    store : path, URL, or a store that pickles
+    path : array within the store
+    fill : read chunks that are not stored as the fill value
+    options : of the file system behind a URL
+    token : tells this opening from others of the same path, which may have been written anew in between
+    """
+
+    store: Any
+    path: str
+    fill: bool
+    options: tuple[tuple[str, Any], ...] = ()
+    token: str = field(default_factory=lambda: uuid4().hex)
+
+    def open(self) -> Any:
+        if isinstance(self.store, str) and not self.options:
+            return _open_cached(self.store, self.path, self.fill, self.token)
+        return _open(self.store, self.path, self.fill, dict(self.options))
+
+
+def _open(store: Any, path: str, fill: bool, options: dict[str, Any]) -> Any:
+    import zarr
+
+    worker = sys.modules.get("distributed.worker")
+    if worker is not None and hasattr(worker.thread_state, "execution_state"):
+        # A worker runs many tasks at once: each reads one chunk or a few small ones.
+        zarr.config.set({"async.concurrency": 2})
+    return zarr.open_array(
+        store, mode="r", path=path, storage_options=options or None, config={"read_missing_chunks": fill}
+    )
+
+
+@lru_cache(maxsize=32)
+def _open_cached(store: str, path: str, fill: bool, token: str) -> Any:
+    return _open(store, path, fill, {})
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrChunk(StoredChunk):
+    """Rows `start` to `stop` of a Zarr array; `files` are the stored chunks behind them, with stamps, where local."""
+
+    place: ZarrPlace
+    files: tuple[tuple[str, Stamp], ...] = field(repr=False)
+    layout: Layout | None = field(repr=False)
+
+    def check(self) -> None:
+        for path, expected in self.files:
+            check_stamp(path, expected, self.name, self.index)
+
+    def _read(self) -> NDArray[Any]:
+        if self.layout is not None:
+            height = self.layout.file_rows
+            above = self.start // height
+            if len(self.files) == -(-self.stop // height) - above:  # else some are not stored, and read as fill value
+                return self.layout.read(self.files, self.start - above * height, self.stop - above * height)
+        return np.asarray(self.place.open()[self.start : self.stop])
+
+    @property
+    def shipped_bytes(self) -> int:
+        if type(self.place.store).__name__ != "MemoryStore":
+            return 0
+        return (self.stop - self.start) * self.n_stored * self.out.itemsize
+
+
+class ZarrSource(StoredSource):
+    """A two-dimensional Zarr array."""
+
+    kind = "zarr"
+
+    def __init__(
+        self,
+        array: Any,
+        place: ZarrPlace,
+        *,
+        name: str,
+        columns: Any = None,
+        weight: Any = None,
+        chunk_rows: int | None = None,
+        missing_chunks: str = "error",
+    ) -> None:
+        self.place = place
+        n_rows, n_stored = shape = check_two_dimensional(array.shape, name)
+        self.codecs = checked_codecs(array, name)
+        self.has_checksums = has_checksums(array)
+        self.decodes = bool(set(self.codecs) - {"bytes", "crc32c"})
+        names, marked = notes(array, n_stored)
+        self._describe(name, shape, array.dtype, columns, marked if weight is None else weight, names)
+        self._unpack(packing_of(array, name))
+        # What is read as a whole: an inner chunk of a shard, or a stored chunk.
+        self.unit_shape = regular(array.chunks, name)
+        self.stored_shape = regular(array.shards, name) if array.shards is not None else self.unit_shape
+        self.zarr_format = array.metadata.zarr_format
+        check_size(self.unit_shape, array.dtype, name)
+        self.n_stored_rows = n_rows
+        self.missing_chunks = missing_chunks
+        self.stamps: dict[str, Stamp] = {}
+        self.chunk_key = array.metadata.encode_chunk_key
+        unit = self.unit_shape[0]
+        units = [(row, min(row + unit, n_rows)) for row in range(0, n_rows, unit)]
+        gone = missing_units(self, array)
+        if gone and missing_chunks == "error":
+            row, key = gone[0]
+            raise ChunkReadError(
+                name,
+                row // unit,
+                f"stored chunk {key} (rows {row} to {min(row + unit, n_rows) - 1}) is not there; "
+                f"{len(gone)} of {len(units)} row chunks are missing. Restore it; or say what absence means with "
+                "missing_chunks='skip' (leave these rows out) or 'fill' (rows of the fill value "
+                f"{array.fill_value}; writers may leave out chunks that hold nothing else).",
+            )
+        if missing_chunks == "skip":
+            absent = {row for row, _ in gone}
+            units = [run for run in units if run[0] not in absent]
+        self.n_missing = len(gone)
+        self.layout = Layout.of(array) if self.stamps else None
+        if self.layout is not None and self.layout.shards is not None and missing_chunks == "fill":
+            self.layout = None  # Zarr knows how to fill holes in a shard
+        self._largest_file = max((size for size, _ in self.stamps.values()), default=0)
+        wanted = default_chunk_rows(self.n_features)
+        self.set_runs(self._within_shards(unit_runs(units, chunk_rows, wanted), wanted))
+
+    def _within_shards(self, runs: list[tuple[int, int]], wanted: int) -> list[tuple[int, int]]:
+        """Cut runs at the borders of shards larger than a chunk: each read then opens one shard."""
+        shard = self.stored_shape[0]
+        if shard <= wanted:
+            return runs
+        parts = []
+        for start, stop in runs:
+            while start // shard != (stop - 1) // shard:
+                border = (start // shard + 1) * shard
+                parts.append((start, border))
+                start = border
+            parts.append((start, stop))
+        return parts
+
+    def chunk(self, index: int, start: int, stop: int) -> Chunk:
+        files = tuple(self._files(start, stop)) if self.stamps else ()
+        return ZarrChunk(*self._run(index, start, stop), self.place, files, self.layout)
+
+    def _files(self, start: int, stop: int) -> Iterable[tuple[str, Stamp]]:
+        rows = range(start // self.stored_shape[0], -(-stop // self.stored_shape[0]))
+        for coordinates in product(rows, range(-(-self.n_stored // self.stored_shape[1]))):
+            path = os.path.join(self.place.store, self.place.path, self.chunk_key(coordinates))
+            if path in self.stamps:
+                yield path, self.stamps[path]
+
+    @property
+    def chunk_bytes(self) -> int | None:
+        rows = max(self.max_chunk_rows or 0, min(self.unit_shape[0], self.n_stored_rows))
+        beside = rows * self.row_bytes if self._converts else 8 * rows * self.has_weights
+        if self.layout is not None and self.missing_chunks != "fill":
+            stored = -(-rows // self.unit_shape[0]) * self.layout.chunk_bytes
+            part = rows * self.n_stored * self.stored_dtype.itemsize * (rows % self.unit_shape[0] > 0)
+            held = self._largest_file if self.layout.shards is None else self.layout.stored_bytes
+            return stored + part + held + beside
+        stored = max(rows * self.n_stored, math.prod(self.unit_shape)) * self.stored_dtype.itemsize
+        return int(PEAK * stored) + beside
+
+    def limited(self, max_rows: int) -> Source:
+        if max_rows >= (self.max_chunk_rows or 0):
+            return self
+        unit = self.unit_shape[0]
+        # Part of a stored chunk costs as much as the whole one: never below.
+        return self.in_runs(cut_runs(self.runs, max(unit, max_rows // unit * unit)))
+
+    def fingerprint(self) -> dict[str, Any]:
+        store = self.place.store
+        return {
+            "kind": "zarr",
+            "path": str(Path(store).resolve()) if isinstance(store, str) and "://" not in store else str(store),
+            "array": self.place.path,
+            "shape": [self.n_stored_rows, self.n_stored],
+            "dtype": self.stored_dtype.str,
+            "codecs": self.codecs,
+            "columns": self.pick.columns,
+            "weight": self.pick.weight if self.weight is None else digest(self.weight),
+            "missing_chunks": self.missing_chunks,
+            "runs": digest(np.array(self.runs, np.int64)),
+            **({} if self.packing is None else {"packing": repr(self.packing)}),
+            "stamps": digest(np.array([self.stamps[key] for key in sorted(self.stamps)], np.int64)),
+        }
+
+
+def open_zarr(
+    obj: Any, *, name: str | None = None, path: str = "", storage_options: dict[str, Any] | None = None, **choices: Any
+) -> ZarrSource:
+    """A source over a Zarr array given as path, URL, or `zarr.Array`.
+
+    Raises
+    ------
+    ValueError, ChunkReadError
+    """
+    fill = choices.get("missing_chunks", "error") == "fill"
+    if isinstance(obj, str):
+        place = ZarrPlace(obj, path, fill, tuple(sorted((storage_options or {}).items())))
+        name = name or (f"{obj}::{path}" if path else obj)
+    else:
+        root = getattr(obj.store, "root", None)
+        local = type(obj.store).__name__ == "LocalStore" and root is not None
+        place = ZarrPlace(str(root) if local else obj.store, obj.path, fill)
+        name = name or str(obj.store_path)
+    try:
+        array = place.open()
+    except Exception as error:
+        arrays = _arrays_below(place.store)
+        if arrays is not None:
+            choice = ", ".join(f"{name}::{key}" for key in arrays) or "it holds none"
+            raise ValueError(
+                f"{name}: expected a Zarr array, found a group; choose one of its arrays: {choice}."
+            ) from None
+        if isinstance(error, FileNotFoundError):
+            raise ValueError(f"{name}: expected a Zarr array; there is none.") from error
+        raise ValueError(f"{name}: the Zarr metadata cannot be read: {error}") from error
+    return ZarrSource(array, place, name=name, **choices)
+
+
+def _arrays_below(store: Any) -> list[str] | None:
+    """Names of the arrays in a group, or None where there is no group."""
+    import zarr
+
+    try:
+        return [key for key, _ in zarr.open_group(store, mode="r").arrays()]
+    except Exception:
+        return None

@@ -1,0 +1,1 @@
+"""What one pass can summarize: a sample, moments, quantiles."""

@@ -1,0 +1,1 @@
+"""Leaves: affine maps, atomic files, sample weights, random numbers by row, plain JSON."""

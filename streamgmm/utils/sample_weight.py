@@ -1,0 +1,45 @@
+"""Sample weights: 0 is no row, 2 is the row twice; none is negative, NaN or infinite."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamgmm.utils.masked import unmasked
+
+__all__ = ["check_weight", "first_bad", "no_rows"]
+
+Array = NDArray[np.float64]
+
+
+def first_bad(weight: Array) -> int | None:
+    """The first row whose weight is no weight, or None."""
+    bad = ~((weight >= 0) & (weight < np.inf))
+    return int(np.argmax(bad)) if bad.any() else None
+
+
+def check_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
+    """Sample weights as (N,) float64, or None.
+
+    Raises
+    ------
+    ValueError
+        Where the length is wrong, or a weight is negative, NaN or infinite (the message names the row).
+    """
+    if sample_weight is None:
+        return None
+    weight = np.ascontiguousarray(unmasked(sample_weight), np.float64)
+    if weight.shape != (n_rows,):
+        raise ValueError(f"sample_weight must have shape ({n_rows},), one weight a row; got {weight.shape}.")
+    row = first_bad(weight)
+    if row is not None:
+        raise ValueError(
+            f"sample_weight must be finite and >= 0 (0 leaves a row out); row {row} has {weight[row]}."
+            + (" Negative weights have no meaning in a likelihood." if weight[row] < 0 else "")
+        )
+    return weight
+
+
+def no_rows() -> ValueError:
+    """The error for data without a row of positive weight."""
+    return ValueError("There is nothing to fit: no rows, or all of their weights are zero. Expected a positive weight.")
