@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.em.initialization.sample import survey
-from streamgmm.estimators.predicting import Predicting
-from streamgmm.estimators.projection import Projection
-from streamgmm.estimators.storing import Stored
-from streamgmm.estimators.values import Values
+from streamgmm.em.loop import as_seen
+from streamgmm.errors import NonFiniteRowError, non_finite
+from streamgmm.estimators._reader import Reader
+from streamgmm.estimators.projection import Behind, Projection
+from streamgmm.mixture.criteria import criteria
+from streamgmm.mixture.mixture import Mixture
 from streamgmm.report import figures
-from streamgmm.sources.arranged import matched
+from streamgmm.runtime.executors import within
+from streamgmm.sources.arranged import matched, select_names
 from streamgmm.sources.base import Source
+from streamgmm.sources.formats.tables import is_frame
 
-__all__ = ["Fitted"]
+__all__ = ["Fitted", "score_chunk"]
 
 
-class Fitted(Values, Predicting, Stored):
+Array = NDArray[np.float64]
+
+
+def score_chunk(model: Mixture, chunk: Any) -> Array:
+    """(5,) sums over one chunk: log p, entropy, log max r, weight, rows."""
+    (seen,), rows, weight = as_seen((model,), chunk)
+    try:
+        return seen.totals(rows, weight)
+    except NonFiniteRowError as error:
+        raise non_finite(rows, error.row, chunk) from None
+
+
+class Fitted(Reader):
     """What an estimator can do once its fit has left a `mixture_`."""
+
+    random_state: Any
+
+    mixture_: Mixture
 
     projection_: Projection | None = None
     lower_bounds_: list[float]
@@ -113,3 +135,318 @@ class Fitted(Values, Predicting, Stored):
                 raise ValueError("kind='uncertainty' needs X: rows whose labels are in doubt.")
             return figures.uncertainty(self.mixture_, rows, ax=ax, names=names)
         return figures.ellipses(self.mixture_, rows, ax=ax, names=names)
+
+    def _model(self) -> Mixture:
+        mixture: Mixture | None = self.__dict__.get("mixture_")
+        if mixture is None:
+            raise AttributeError(f"this {type(self).__name__} is not fitted yet; call fit first")
+        return mixture
+
+    @property
+    def weights_(self) -> Array:
+        """(K,) weights of the components; with `noise_weight_` they sum to 1.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.weights_
+        array([0.5, 0.5])
+        """
+        return self._model().weights
+
+    @property
+    def noise_weight_(self) -> float:
+        """Weight of the uniform background; 0 without one.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture(noise="uniform").fit([[-1.0], [0.0], [1.0], [99.0]])
+        >>> bool(abs(gm.weights_.sum() + gm.noise_weight_ - 1) < 1e-12)
+        True
+        """
+        return self._model().noise_weight
+
+    @property
+    def means_(self) -> Array:
+        """(K, D) means, in the units of the data.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture().fit([[0.0, 1.0], [4.0, 3.0]]).means_
+        array([[2., 2.]])
+        """
+        return self._model().means
+
+    @property
+    def covariances_(self) -> Array:
+        """Covariances: full (K, D, D), tied (D, D), diag (K, D), spherical (K,).
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture(covariance_type="diag", reg_covar=0).fit([[0.0, 1.0], [4.0, 3.0]]).covariances_
+        array([[4., 1.]])
+        """
+        return self._model().covariances
+
+    @property
+    def precisions_cholesky_(self) -> Array:
+        """Upper triangular U with U U^T = precision (full, tied); reciprocal deviations (diag, spherical).
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture(covariance_type="diag", reg_covar=0).fit([[0.0, 1.0], [4.0, 3.0]]).precisions_cholesky_
+        array([[0.5, 1. ]])
+        """
+        return self._model().precisions_cholesky
+
+    @property
+    def precisions_(self) -> Array:
+        """Inverses of `covariances_`, in the same shape.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture(covariance_type="diag", reg_covar=0).fit([[0.0, 1.0], [4.0, 3.0]]).precisions_
+        array([[0.25, 1.  ]])
+        """
+        model = self._model()
+        return model.family.precisions(model.precisions_cholesky)
+
+    def predict(self, X: Any, *, out: Any = None) -> Any:
+        """(N,) most responsible component of each row, -1 for the background.
+
+        Parameters
+        ----------
+        X : array-like, a path, or a source
+            For what is not in memory the answer is an iterator of arrays, one per chunk.
+        out : array, optional
+            Written instead, slice by slice: an ndarray, a memmap, a Zarr array.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.predict([[-1.0], [5.0]])
+        array([0, 1])
+        >>> np.save("rows.npy", [[-1.0], [5.0]])
+        >>> [part.tolist() for part in gm.predict("rows.npy")]
+        [[0, 1]]
+        """
+        return self._map(X, "labels", out)
+
+    def predict_proba(self, X: Any, *, out: Any = None) -> Any:
+        """(N, K) responsibilities, with a background (N, K + 1), its own last; `X` and `out` as in `predict`.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.predict_proba([[2.0]])
+        array([[0.5, 0.5]])
+        """
+        return self._map(X, "responsibilities", out)
+
+    def score_samples(self, X: Any, *, out: Any = None) -> Any:
+        """(N,) log p(x) in nats; `X` and `out` as in `predict`.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> one = sg.GaussianMixture.from_parameters([1.0], [[0.0]], [1.0], "spherical")
+        >>> one.score_samples([[0.0], [2.0]]).round(4)
+        array([-0.9189, -2.9189])
+        """
+        return self._map(X, "log_prob", out)
+
+    def _map(self, X: Any, question: str, out: Any = None) -> Any:
+        check_is_fitted(self)
+        model = self.mixture_ if self.projection_ is None else Behind(self.mixture_, self.projection_)
+        return self._ask(X, model, question, out)
+
+    def impute(self, X: Any, *, out: Any = None) -> Any:
+        """(N, D) X with every NaN replaced by its conditional mean given what its row shows; `out` as in `predict`.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])
+        >>> gm.impute([[2.0, np.nan]])
+        array([[2., 1.]])
+        """
+        self._fitted("impute")
+        return self._map(X, "impute", out)
+
+    def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
+        """Mean log-likelihood per row, in nats (weighted mean with weights).
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> one = sg.GaussianMixture.from_parameters([1.0], [[0.0]], [1.0], "spherical")
+        >>> round(one.score([[0.0], [2.0]]), 4)
+        -1.9189
+        """
+        totals = self._totals(X, sample_weight)
+        return float(totals[0] / totals[3])
+
+    def _totals(self, X: Any, sample_weight: ArrayLike | None = None) -> Any:
+        """Sums over the rows of X: log p, entropy, log max r, weight, rows."""
+        check_is_fitted(self)
+        source = self._seen(X, sample_weight)
+        task = within(source, partial(score_chunk, self.mixture_))
+        return self._executor(source).run(task, source.chunks(), np.add)
+
+    def _criteria(self, X: Any) -> dict[str, float]:
+        loglik, _, log_max, weight, _ = self._totals(X)
+        return criteria(loglik, log_max, weight, self.mixture_.n_parameters)
+
+    def bic(self, X: Any) -> float:
+        """Bayesian information criterion; smaller is better.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> one = sg.GaussianMixture.from_parameters([1.0], [[0.0]], [1.0], "spherical")
+        >>> round(one.bic([[-1.0], [1.0]]), 4)
+        7.062
+        """
+        return self._criteria(X)["bic"]
+
+    def aic(self, X: Any) -> float:
+        """Akaike information criterion; smaller is better.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> one = sg.GaussianMixture.from_parameters([1.0], [[0.0]], [1.0], "spherical")
+        >>> round(one.aic([[-1.0], [1.0]]), 4)
+        9.6758
+        """
+        return self._criteria(X)["aic"]
+
+    def icl(self, X: Any) -> float:
+        """Integrated completed likelihood: bic - 2 sum log max_k r (Biernacki et al. 2000); smaller is better.
+
+        Examples
+        --------
+        A row half way between two components costs 2 log 2:
+
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> round(gm.icl([[2.0], [2.0]]) - gm.bic([[2.0], [2.0]]), 4)
+        2.7726
+        """
+        return self._criteria(X)["icl"]
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
+        """Draw rows from the mixture: (N, D) values and (N,) labels.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> values, labels = gm.sample(5)
+        >>> values.shape, labels.shape
+        ((5, 1), (5,))
+        """
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")
+        values, labels = self.mixture_.sample(n_samples, check_random_state(self.random_state))
+        return values if self.projection_ is None else self.projection_.back(values), labels
+
+    def marginal(self, features: Any) -> Mixture:
+        """The distribution of some features, given by name or number, whatever the others are.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture().fit([[0.0, 1.0], [4.0, 3.0]])
+        >>> gm.marginal([1]).means
+        array([[2.]])
+        """
+        return self._fitted("marginal").marginal(self._numbers(features))
+
+    def condition(self, given: Mapping[Any, float]) -> Mixture:
+        """The distribution of the other features where some have given values: ``{feature: value}``.
+
+        Its `moments` are the prediction and its covariance.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])
+        >>> gm.condition({0: 2.0}).moments()
+        (array([1.]), array([[0.75]]))
+        """
+        return self._fitted("condition").condition({self._number(name): value for name, value in given.items()})
+
+    def regression(self, X: ArrayLike, given: Any) -> tuple[Array, Array]:
+        """Predict the other features, in ascending order, from columns X (N, d) of the features `given`.
+
+        Returns
+        -------
+        Means (N, m) and covariances (N, m, m) of the prediction, row by row.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])
+        >>> mean, covariance = gm.regression([[2.0], [-2.0]], given=[0])
+        >>> mean.ravel(), covariance.ravel()
+        (array([ 1., -1.]), array([0.75, 0.75]))
+        """
+        model, numbers = self._fitted("regression"), self._numbers(given)
+        known = getattr(self, "feature_names_in_", None)
+        if known is not None and is_frame(X):
+            X = select_names(X, [str(known[i]) for i in np.atleast_1d(np.asarray(numbers))])
+        return model.regression(X, numbers)
+
+    def merge_components(
+        self, groups: Sequence[Sequence[int]] | None = None, *, n_components: int | None = None
+    ) -> Mixture:
+        """A mixture with fewer components and the same overall moments; this estimator stays as it is.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> gm.merge_components([[0, 1]]).covariances
+        array([5.])
+        """
+        return self._fitted("merge_components").merge_components(groups, n_components=n_components)
+
+    def _fitted(self, question: str) -> Mixture:
+        check_is_fitted(self)
+        self._speaks_of_features(question)
+        return self.mixture_
+
+    def _speaks_of_features(self, question: str) -> None:
+        """Refuse what a model of principal components cannot answer in the features of the data."""
+        if self.projection_ is not None:
+            raise ValueError(
+                f"{question}: this model was fitted to {self.projection_.n_components} principal components of "
+                f"{self.projection_.n_features} features, and is no mixture of those. Ask gm.mixture_ about the "
+                "components (rows go through gm.projection_.apply first), or fit without principal components."
+            )
+
+    def _numbers(self, features: Any) -> Any:
+        if isinstance(features, str):
+            return [self._number(features)]
+        if isinstance(features, Sequence):
+            return [self._number(name) for name in features]
+        return features
+
+    def _number(self, name: Any) -> Any:
+        if not isinstance(name, str):
+            return name
+        names = list(getattr(self, "feature_names_in_", ()))
+        if name not in names:
+            known = f"the fit knows {names}" if names else "the fit saw no feature names; use numbers"
+            raise ValueError(f"There is no feature {name!r}: {known}.")
+        return names.index(name)

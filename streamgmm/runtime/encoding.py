@@ -41,7 +41,7 @@ HOMES = {
     "Pace": "streamgmm.em.acceleration:Pace",
     "Plan": "streamgmm.kernels.plan:Plan",
     "Position": "streamgmm.em.passes:Position",
-    "RowCount": "streamgmm.em.rowcount:RowCount",
+    "RowCount": "streamgmm.em.passes:RowCount",
     "Start": "streamgmm.em.candidates:Start",
     "Stats": "streamgmm.mixture.stats:Stats",
     "Survey": "streamgmm.sources.summaries.sample:Survey",

@@ -21,7 +21,8 @@ from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.runtime.thread_limits import single_threaded_blas
 from streamgmm.sources.arranged import order_of
-from streamgmm.stream import origin, snapshots
+from streamgmm.stream import origin
+from streamgmm.stream import snapshot as snapshots
 from streamgmm.stream.anomalies import Judge
 from streamgmm.stream.batch import Batch, Position, batches_of
 from streamgmm.stream.drift import Cusum

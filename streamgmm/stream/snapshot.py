@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from glob import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from streamgmm.errors import CheckpointMismatchError
+from streamgmm.errors import CheckpointMismatchError, ModelFileError, StreamGMMError
+from streamgmm.runtime.array_file import read_arrays, write_arrays
 from streamgmm.stream.update import Counts
+from streamgmm.utils.locks import FileLock
 
 if TYPE_CHECKING:
     from streamgmm.stream.session import StreamSession
@@ -95,3 +103,118 @@ def _settings(session: StreamSession) -> dict[str, Any]:
         "score": session.score,
         "anomaly_rate": session.anomaly_rate,
     }
+
+
+KIND = "streamgmm-stream"
+Stamp = tuple[int, int, int] | None
+log = logging.getLogger("streamgmm.stream")
+
+
+def previous(path: Path) -> Path:
+    """Where the snapshot before the newest stands."""
+    return path.with_name(path.name + ".previous")
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something to go on from."""
+    return path.exists() or previous(path).exists()
+
+
+def sweep(path: Path) -> None:
+    """Remove what an interrupted write of this very file left behind; nothing where a session is at work on it."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]+\.part({re.escape(path.suffix)})?")
+    left = [part for part in path.parent.glob(f".{escape(path.name)}.*.part*") if ours.fullmatch(part.name)]
+    if not left:
+        return
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except (StreamGMMError, OSError):  # in use, or in a folder that is for reading only
+        return
+    try:
+        for part in left:
+            part.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def discard(path: Path) -> None:
+    """Remove the snapshot and the one before.
+
+    Raises
+    ------
+    StreamGMMError
+        Where a session has them in use.
+    """
+    if not exists(path):
+        return
+    lock = FileLock(path)
+    lock.acquire()
+    try:
+        path.unlink(missing_ok=True)
+        previous(path).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def stamp(path: Path) -> Stamp:
+    """What tells one writing of the file from another; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def expect(path: Path, known: Stamp) -> None:
+    """See that nobody wrote the snapshot since it was `known`.
+
+    Raises
+    ------
+    CheckpointMismatchError
+        Where somebody did.
+    """
+    here = stamp(path)
+    if here is not None and here != known:
+        raise CheckpointMismatchError(
+            f"{path} was written by another session since this one was made. Make a new StreamSession to go on from "
+            "it, or give this one a snapshot of its own."
+        )
+
+
+def write(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> None:
+    """Write a snapshot; at any moment the newest whole one, or the one before, can be read."""
+    if path.exists():
+        keep = path.with_name(f".{path.name}.previous.part")
+        keep.unlink(missing_ok=True)
+        os.link(path, keep)
+        keep.replace(previous(path))
+    write_arrays(path, arrays, header, kind=KIND)
+
+
+def read(path: Path, use: Callable[[dict[str, NDArray[Any]], dict[str, Any]], None]) -> None:
+    """Give arrays and header of the newest snapshot to `use`, or of the one before where that is damaged.
+
+    Raises
+    ------
+    ModelFileError
+        Where both are.
+    """
+    try:
+        _read(path, use)
+    except (ModelFileError, FileNotFoundError) as error:
+        if not previous(path).exists():
+            raise
+        log.warning("%s; going on from the snapshot before it", error)
+        _read(previous(path), use)
+
+
+def _read(path: Path, use: Callable[[dict[str, NDArray[Any]], dict[str, Any]], None]) -> None:
+    arrays, header = read_arrays(path, kind=KIND)
+    try:
+        use(arrays, header)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: does not hold the state of a stream ({type(error).__name__}: {str(error)[:200]}). Restore it "
+            "from a copy, or begin with another file."
+        ) from error

@@ -117,7 +117,7 @@ def kept_in(config: Config) -> Config:
 def run_stream(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], bool]:
     """Run until the stream ends or a signal comes: what happened, and whether Ctrl-C ended it."""
     from streamgmm.stream import StreamSession
-    from streamgmm.stream.snapshots import discard
+    from streamgmm.stream.snapshot import discard
 
     config = kept_in(config)
     one, kind = config.stream, source_of(config)

@@ -53,7 +53,7 @@ class GrowingZarr(Source):
         """First rows, among `start` to `stop` of one shard, of the chunks that the shard does not hold."""
         if array.shards is None:
             return []
-        from streamgmm.sources.formats.zarr_stored import holes
+        from streamgmm.sources.formats.zarr import holes
 
         (height, width), step = array.shards, array.chunks[0]
         row, end = start // height, min((start // height + 1) * height, array.shape[0])
