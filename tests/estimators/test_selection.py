@@ -1,0 +1,165 @@
+"""The choice of K: shared readings, honest counts, the same winner with and without dropping."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+import streamgmm as sg
+from streamgmm.em.model_selection.cross_validation import fold_numbers
+from streamgmm.estimators.select import elbow
+from streamgmm.sources import array_source
+from tests.helpers.counting import Counting
+
+
+def clusters(n=3000, K=4, D=2, seed=0, separation=6.0):
+    rng = np.random.default_rng(seed)
+    centres = separation * rng.permutation(np.stack(np.meshgrid(*[np.arange(2)] * 2), -1).reshape(-1, 2))[:K]
+    return (centres[rng.integers(0, K, n)] + rng.normal(size=(n, 2)))[:, :D]
+
+
+@pytest.mark.parametrize("criterion", ["bic", "aic", "icl", "heldout", "cv"])
+def test_the_right_number_is_found(criterion):
+    result = sg.select(clusters(), range(1, 7), n_init=4, criterion=criterion, random_state=0, folds=4)
+    assert result.best.n_components == (4 if criterion not in ("aic", "heldout", "cv") else result.minimum["full"])
+    assert result.minimum["full"] in ((4,) if criterion in ("bic", "icl") else (4, 5, 6))
+    assert result.elbow["full"] == 4
+    assert [row["n_components"] for row in result.table] == list(range(1, 7))
+    asked = {name for name in ("heldout", "cv") if result.table[0][name] is not None}
+    assert asked == {criterion} & {"heldout", "cv"}
+
+
+def test_the_table_agrees_with_the_estimator():
+    X = clusters(800)
+    result = sg.select(X, (2, 4), ("full", "tied", "diag", "spherical"), n_init=3, random_state=0, drop=False)
+    assert len(result.table) == 8
+    for row in result.table:
+        assert row["status"] == "converged" and row["n_passes"] <= result.n_passes
+        assert row["bic"] == pytest.approx(-2 * row["loglik"] + row["df"] * np.log(len(X)))
+    winner = min(result.table, key=lambda row: row["bic"])
+    best = result.best
+    assert (best.n_components, best.covariance_type) == (winner["n_components"], winner["covariance_type"])
+    assert best.bic(X) == pytest.approx(winner["bic"], rel=1e-5)
+    assert best.n_passes_ == result.n_passes and best.n_features_in_ == 2
+    assert best.predict(X).shape == (800,)
+
+
+@pytest.mark.parametrize("criterion", ["bic", "cv"])
+def test_every_chunk_is_read_as_often_as_the_report_says(criterion):
+    source = Counting(array_source(clusters(), chunk_rows=500))
+    result = sg.select(source, range(1, 6), n_init=3, criterion=criterion, random_state=0, folds=3)
+    assert set(source.reads.values()) == {result.n_passes} == {result.report["n_passes"]}
+    assert result.n_passes <= 25 + (criterion == "cv")
+
+
+def test_the_same_winner_with_and_without_dropping():
+    X = clusters(seed=3)
+    kept, dropped = (sg.select(X, range(1, 9), n_init=4, random_state=0, drop=drop) for drop in (False, True))
+    assert kept.best.n_components == dropped.best.n_components == 4
+    assert all(row["status"] != "dropped" for row in kept.table)
+    gone = [row["n_components"] for row in dropped.table if row["status"] == "dropped"]
+    assert gone and 4 not in gone
+    assert {row["n_components"] for row in dropped.report["dropped"]} >= set(gone)
+
+
+def test_cross_validation_is_what_it_says():
+    X = clusters(900)
+    result = sg.select(array_source(X, chunk_rows=200), (1, 4), criterion="cv", n_init=2, folds=3, random_state=0)
+    chunks = array_source(X, chunk_rows=200).chunks()
+    of = np.concatenate([fold_numbers(chunk, len(chunk.load()[0]), 3) for chunk in chunks])
+    assert np.bincount(of).min() > 250
+    (one,) = [row for row in result.table if row["n_components"] == 1]
+    by_hand = 0.0
+    for v in range(3):
+        train, held = X[of != v], X[of == v]
+        mixture = sg.Mixture([1.0], train.mean(0)[None], np.cov(train.T, ddof=0)[None] + 1e-6 * np.eye(2))
+        by_hand += mixture.log_prob(held).sum() / len(X)
+    assert one["cv"] == pytest.approx(by_hand, rel=1e-9)
+    assert result.best.n_components == 4
+
+
+def test_weights_and_names_come_through():
+    pandas = pytest.importorskip("pandas")
+    X = pandas.DataFrame(clusters(600), columns=["a", "b"])
+    weight = np.random.default_rng(0).integers(0, 3, 600).astype(float)
+    result = sg.select(X, (1, 4), n_init=2, random_state=0, sample_weight=weight)
+    assert list(result.best.feature_names_in_) == ["a", "b"]
+    assert result.best.report_["weight"] == weight.sum()
+
+
+def test_refusals_say_what_to_do():
+    X = clusters(50)
+    with pytest.raises(ValueError, match=r"criterion must be one of"):
+        sg.select(X, criterion="gap")
+    with pytest.raises(ValueError, match=r"n_components must name"):
+        sg.select(X, [])
+    with pytest.raises(ValueError, match=r"n_components up to 60, n_samples = 50"):
+        sg.select(X, range(1, 61))
+    with pytest.raises(sg.MemoryLimitError, match=r"MB may be used\. Raise memory_limit"):
+        sg.select(X, memory_limit=1000)
+    with pytest.raises(ValueError, match="folds"):
+        sg.select(X, criterion="cv", folds=1)
+
+
+def test_doubts_are_said_plainly():
+    X = clusters(600)
+    sure = sg.select(X, range(1, 7), n_init=3, random_state=0)
+    assert not any("largest that was tried" in word for word in sure.report["warnings"])
+    narrow = sg.select(X, (1, 2), n_init=2, random_state=0, max_iter=1)
+    edge, open_ended = narrow.report["warnings"]
+    assert "2 (full), is the largest that was tried" in edge
+    assert "Not converged" in open_ended and "2 (full)" in open_ended
+    assert {row["status"] for row in narrow.table} <= {"converged", "stopped"}
+
+
+def test_memory_limit_may_be_a_text():
+    with pytest.raises(sg.MemoryLimitError, match="0 MB may be used"):
+        sg.select(clusters(50), memory_limit="1KB")
+    assert sg.select(clusters(200), (1, 2), n_init=1, memory_limit="64MB", random_state=0).n_passes > 1
+
+
+def test_elbow_is_where_the_curve_bends():
+    assert elbow([1, 2, 3, 4, 5], [0, 5, 10, 10.5, 11]) == 3
+    assert elbow([2, 3], [0, 1]) == 2
+
+
+@pytest.mark.parametrize("criterion", ["bic", "heldout"])
+def test_plot(criterion):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    result = sg.select(clusters(300), (1, 2, 4), ("full", "diag"), n_init=2, criterion=criterion, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ax = result.plot()
+    assert criterion.upper() in "".join(text.get_text() for text in ax.get_legend().get_texts())
+
+
+def test_shuttle_in_a_handful_of_readings(shared):
+    X = np.load(shared / "adbench" / "32_shuttle.npz")["X"]
+    X = np.ascontiguousarray((X - X.mean(0)) / X.std(0))[::4]
+    source = Counting(array_source(X, chunk_rows=4096))
+    result = sg.select(source, range(1, 8), n_init=3, random_state=0, reg_covar=1e-3)
+    assert set(source.reads.values()) == {result.n_passes}
+    assert result.n_passes <= 25
+
+
+@pytest.mark.parametrize("criterion", ["bic", "cv"])
+def test_missing_values_are_marginalised_for_every_candidate(criterion):
+    X = clusters(2000)
+    X[np.random.default_rng(1).random(X.shape) < 0.05] = np.nan
+    with pytest.raises(ValueError, match="marginalize"):
+        sg.select(X, range(1, 6), random_state=0)
+    result = sg.select(X, range(3, 6), n_init=3, criterion=criterion, missing="marginalize", random_state=0, folds=3)
+    assert result.best.n_components == 4 and result.best.missing == "marginalize"
+    rows = np.isfinite(X).any(axis=1)
+    alone = sg.GaussianMixture(4, n_init=3, missing="marginalize", random_state=0).fit(X)
+    assert result.best.report_["rows"] == rows.sum()
+    assert result.best.score(X[rows]) == pytest.approx(alone.score(X[rows]), abs=1e-4)
+
+
+def test_a_table_of_a_few_rows_is_too_short_for_many_components(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n3,4\n5,7\n")
+    with pytest.raises(ValueError, match=r"n_components up to 15, n_samples = 3 rows of positive weight\. Lower"):
+        sg.select(tmp_path / "x.csv")

@@ -1,0 +1,221 @@
+"""Model files: what goes in comes out; nothing forged gets through or takes memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from streamgmm.errors import ModelFileError
+from streamgmm.estimators.model_file import load_model, save_model
+from streamgmm.runtime.array_file import read_arrays, write_arrays
+from streamgmm.utils.atomic import atomic_path
+from tests.helpers.mixtures import FAMILIES, random_mixture
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(path, random_mixture("full", 3, 2), header={"name": "x"}, arrays={"extra": np.arange(4)})
+    return path
+
+
+def parts(path):
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def forge(path, layout, payload, *, rehash=True):
+    if rehash and isinstance(layout, dict) and "__metadata__" in layout:
+        layout["__metadata__"]["sha256"] = hashlib.sha256(payload).hexdigest()
+    text = layout if isinstance(layout, bytes) else json.dumps(layout).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + payload)
+
+
+@pytest.mark.parametrize("covariance_type", FAMILIES)
+def test_round_trip_keeps_every_bit(tmp_path, covariance_type):
+    mixture = random_mixture(covariance_type, 3, 4)
+    header = {"report": {"trace": [np.float64(-1.5), np.nan]}, "names": ("a", "b")}
+    save_model(tmp_path / "m.safetensors", mixture, header=header)
+    back = load_model(tmp_path / "m.safetensors")
+    for name in ("weights", "means", "covariances"):
+        assert np.array_equal(getattr(back.mixture, name), getattr(mixture, name))
+    assert back.mixture.family is mixture.family
+    assert back.header == {"report": {"trace": [-1.5, None]}, "names": ["a", "b"]}
+
+
+def test_other_readers_of_safetensors_read_it(model_file):
+    from safetensors.numpy import load_file
+
+    assert load_file(model_file)["means"].shape == (3, 2)
+
+
+def test_extra_arrays(model_file):
+    assert np.array_equal(load_model(model_file).arrays["extra"], np.arange(4))
+    with pytest.raises(ValueError, match="belong to the mixture"):
+        save_model(model_file, random_mixture("full", 3, 2), arrays={"means": np.zeros(3)})
+
+
+def flip_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 16
+    path.write_bytes(data)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def huge_shape(path):
+    layout, payload = parts(path)
+    layout["means"]["shape"] = [2**40, 2]
+    forge(path, layout, payload)
+
+
+def huge_shape_and_offsets(path):
+    layout, payload = parts(path)
+    begin = layout["means"]["data_offsets"][0]
+    layout["means"] |= {"shape": [2**36, 2], "data_offsets": [begin, begin + 2**40]}
+    forge(path, layout, payload)
+
+
+def huge_header(path):
+    path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+
+
+def negative_shape(path):
+    layout, payload = parts(path)
+    layout["means"]["shape"] = [-3, -2]
+    forge(path, layout, payload)
+
+
+def overlapping(path):
+    layout, payload = parts(path)
+    layout["means"]["data_offsets"] = layout["extra"]["data_offsets"]
+    forge(path, layout, payload)
+
+
+def other_format(path):
+    layout, payload = parts(path)
+    layout["__metadata__"]["format"] = "pt"
+    forge(path, layout, payload)
+
+
+def later_version(path):
+    layout, payload = parts(path)
+    layout["__metadata__"]["version"] = "2"
+    forge(path, layout, payload)
+
+
+def object_dtype(path):
+    layout, payload = parts(path)
+    layout["means"]["dtype"] = "O"
+    forge(path, layout, payload)
+
+
+def not_json(path):
+    forge(path, b"cos\nsystem\n(S'echo'\ntR." * 4, b"")
+
+
+def nested(path):
+    forge(path, b"[" * 200_000, b"")
+
+
+def pickle(path):
+    import pickle as p
+
+    path.write_bytes(p.dumps({"weights": [1.0]}))
+
+
+def lost_array(path):
+    save_model(path, random_mixture("full", 1, 2))
+    layout, payload = parts(path)
+    layout["wights"] = layout.pop("weights")
+    forge(path, layout, payload)
+
+
+def not_a_number(path):
+    layout, payload = parts(path)
+    begin, _ = layout["covariances"]["data_offsets"]
+    forge(path, layout, payload[:begin] + np.float64(np.nan).tobytes() + payload[begin + 8 :])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip_bit, truncate, huge_shape, huge_shape_and_offsets, huge_header, negative_shape, overlapping, other_format,
+        later_version, object_dtype, not_json, nested, pickle, lost_array, not_a_number, empty,
+    ],
+)  # fmt: skip
+def test_damaged_and_forged_files_are_refused_without_taking_memory(model_file, damage):
+    damage(model_file)
+    tracemalloc.start()
+    with pytest.raises(ModelFileError) as caught:
+        load_model(model_file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert model_file.name in str(caught.value)
+    assert peak < 8 * 2**20
+
+
+def test_kind_is_checked(tmp_path):
+    write_arrays(tmp_path / "c", {"a": np.ones(3)}, {"step": 1}, kind="streamgmm-checkpoint")
+    arrays, header = read_arrays(tmp_path / "c", kind="streamgmm-checkpoint")
+    assert header == {"step": 1} and np.array_equal(arrays["a"], np.ones(3))
+    with pytest.raises(ModelFileError, match="streamgmm-model"):
+        read_arrays(tmp_path / "c", kind="streamgmm-model")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as part:  # noqa: PT012
+        part.write_text("half of the n")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+    with atomic_path(target) as part:
+        part.write_text("new")
+    assert target.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_an_estimator_survives_save_and_load(tmp_path):
+    import streamgmm as sg
+
+    rows = np.random.default_rng(0).normal(size=(200, 3))
+    gm = sg.GaussianMixture(2, covariance_type="tied", random_state=np.random.RandomState(0), tol=1e-4).fit(rows)
+    gm.save(tmp_path / "m.safetensors")
+    back = sg.load(tmp_path / "m.safetensors")
+    assert np.array_equal(back.predict_proba(rows), gm.predict_proba(rows))
+    assert (back.tol, back.covariance_type, back.random_state) == (1e-4, "tied", None)
+    for name in ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_passes_", "n_features_in_"):
+        assert getattr(back, name) == getattr(gm, name), name
+
+
+def test_a_forged_header_of_an_estimator_is_refused(tmp_path):
+    import streamgmm as sg
+
+    path = tmp_path / "m.safetensors"
+    for header in ({}, {"parameters": {"tol": "x"}, "fitted": {}, "feature_names": None}, {"parameters": 3}):
+        save_model(path, random_mixture("full", 2, 2), header=header)
+        with pytest.raises(ModelFileError, match="does not describe a GaussianMixture"):
+            sg.load(path)
+
+
+def test_steps_of_a_fit_are_the_fit(tmp_path):
+    import streamgmm as sg
+
+    rows = np.random.default_rng(0).normal(size=(300, 2))
+    chunks = []
+    gm = sg.GaussianMixture(2, random_state=0, tol=1e-3)
+    steps = list(gm.fit_steps(rows, on_chunk=chunks.append))
+    same = sg.GaussianMixture(2, random_state=0, tol=1e-3).fit(rows)
+    assert np.array_equal(gm.means_, same.means_) and len(steps) == gm.n_iter_ and len(chunks) >= gm.n_passes_
