@@ -1,4 +1,7 @@
-"""Imports point down the list of rooms, and importing the package is light."""
+"""Imports point down the layers of packages, no modules import each other in a circle, and the package is light.
+
+``python -m tests.test_layers`` writes the table of packages on the contributors' page from their docstrings.
+"""
 
 from __future__ import annotations
 
@@ -9,94 +12,117 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "streamgmm"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "streamgmm"
 
-# From the top of the house to the bottom; rooms in one line may import each other.
-HOUSE = [
-    {"__main__", "cli"},
-    {"report"},
-    {"config"},
-    {"selection", "diagnostics", "outlier", "scoring", "stream"},
-    {"estimator", "kmeans", "transforms"},
-    {"partial", "fitted"},
-    {"predicting", "storing", "values"},
-    {"parameters", "outcome"},
-    {"reading", "asking", "exchange"},
-    {"projection"},
-    {"plotting"},
-    {"checkpoint"},
-    {"persistence"},
-    {"encoding"},
-    {"learner", "surgery"},
-    {"beginnings"},
-    {"kmeans_parallel", "lloyd", "moments"},
-    {"draws"},
-    {"sweep"},
-    {"starts"},
-    {"growing"},
-    {"solvers", "local"},
-    {"fitting", "folds", "updates", "candidates", "seeding", "imputing", "accelerate", "memory", "dealing"},
-    {"stopping", "rowcount", "criteria"},
-    {"repair"},
-    {"em"},
-    {"rules"},
-    {"schedules"},
-    {"executors", "executors_dask"},
-    {"sources"},
-    {"reduce", "sketch"},
-    {"prior", "distances", "sampling"},
-    {"mixture", "centres"},
-    {"questions", "prepared"},
-    {"missing", "queries"},
-    {"given"},
-    {"covariance"},
-    {"stats"},
-    {"affine"},
-    {"kernels"},
-    {"_locks"},
-    {"_jit", "errors", "_atomic", "resident", "delimited", "masked", "weights"},
+# From the bottom to the top; packages in one line do not import each other.
+LAYERS = [
+    ["errors"],
+    ["utils", "kernels"],
+    ["mixture", "sources"],
+    ["runtime"],
+    ["em", "report"],
+    ["estimators"],
+    ["diagnostics", "stream"],
+    ["cli"],
 ]
-LATE = {
-    ("stats", "em"),  # Stats.maximize
-    ("stats", "mixture"),  # types
-    ("missing", "mixture"),
-    ("queries", "mixture"),
-    ("questions", "mixture"),
-    ("prepared", "mixture"),
+UPWARDS = {
+    ("mixture.stats", "mixture.m_step"),  # Stats.maximize, a convenience
+    ("mixture.covariance.base", "mixture.covariance"),  # names of families become objects
+    # types alone
+    ("kernels.plan", "kernels.plain.own_mean"),
+    ("mixture.stats", "mixture.covariance"),
+    ("mixture.stats", "mixture.mixture"),
+    ("mixture.missing", "mixture.mixture"),
+    ("mixture.queries", "mixture.mixture"),
+    ("mixture._evaluator", "mixture.mixture"),
+    ("em.online.state", "em.online.learner"),
+    ("stream.snapshot", "stream.session"),
 }
+"""Imports within a package that are late or for types, and would close a circle otherwise."""
+LEVEL = {name: i for i, line in enumerate(LAYERS) for name in line}
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def modules():
+    """Dotted name below the package -> file."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found[name.removesuffix("__init__").rstrip(".")] = path
+    return found
 
 
-def imports(path: Path):
+def imports(path, known):
+    """Modules of the package that a file imports, wherever in it, for types or late."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("streamgmm"):
-            parts = node.module.split(".")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "streamgmm":
+            module = node.module.removeprefix("streamgmm").lstrip(".")
             for alias in node.names:
-                yield parts[1] if len(parts) > 1 else alias.name
+                inner = f"{module}.{alias.name}".lstrip(".")
+                yield inner if inner in known else module
         elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("streamgmm."))
+            yield from (a.name.removeprefix("streamgmm.") for a in node.names if a.name.startswith("streamgmm."))
+
+
+def graph():
+    known = modules()
+    return {name: set(imports(path, known)) - {name} for name, path in known.items()}
+
+
+def package(name):
+    return name.partition(".")[0]
 
 
 def test_imports_point_down():
-    level = {name: i for i, line in enumerate(HOUSE) for name in line}
-    wrong = []
-    for path in PACKAGE.rglob("*.py"):
-        here = room(path)
-        if here == "__init__":
-            continue
-        assert here in level, f"{here} has no place in the house"
-        for there in imports(path):
-            upwards = there != here and level.get(there, -1) < level[here]
-            late = (here, there) in LATE or (here == "stats" and there == "covariance")
-            if there in level and upwards and not late:
-                wrong.append(f"{here} imports {there}")
-    assert not wrong
+    assert {package(name) for name in modules()} - {"", "__main__"} == set(LEVEL)
+    wrong = [
+        f"{here} imports {there}"
+        for here, others in graph().items()
+        for there in others
+        if package(here) in LEVEL and package(there) in LEVEL and package(here) != package(there)
+        and LEVEL[package(there)] >= LEVEL[package(here)]
+    ]  # fmt: skip
+    assert not sorted(wrong)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    found = graph()
+    assert all(there in found[here] for here, there in UPWARDS), "an exception that is not needed any more"
+    left = {here: {there for there in others if (here, there) not in UPWARDS} for here, others in found.items()}
+    while True:
+        free = {name for name, others in left.items() if not others & left.keys()}
+        if not free:
+            break
+        left = {name: others for name, others in left.items() if name not in free}
+    assert not left, "these import each other in a circle, or stand above such modules"
+
+
+def table():
+    """The packages from the top to the bottom, each with the first paragraph of its docstring."""
+    lines = ["| layer | package | purpose |", "|---|---|---|"]
+    for line in reversed(LAYERS):
+        for name in line:
+            path = PACKAGE / name / "__init__.py"
+            tree = ast.parse((path if path.exists() else PACKAGE / f"{name}.py").read_text())
+            purpose = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
+            lines.append(f"| {LEVEL[name] + 1} | `{name}` | {purpose} |")
+    return "\n".join(lines) + "\n"
+
+
+PAGE = ROOT / "CONTRIBUTING.md"
+BEGIN, END = "<!-- packages -->\n", "<!-- end of packages -->\n"
+
+
+def test_contributors_see_the_packages_as_they_are():
+    assert PAGE.read_text().partition(BEGIN)[2].partition(END)[0] == table(), "python -m tests.test_layers"
 
 
 @pytest.mark.parametrize("heavy", ["numba", "dask", "distributed", "zarr", "pyarrow", "matplotlib", "typer"])
 def test_import_is_light(heavy):
     code = f"import sys, streamgmm; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(before + BEGIN + table() + END + rest.partition(END)[2])
