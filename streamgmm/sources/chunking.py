@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MAX_FILLED = 2**20
+"""Stored chunks that a file may claim to have while it holds none of them."""
+
 
 def default_chunk_rows(n_features: int) -> int:
     """Rows of a chunk of about 2 MiB, a power of two from 16384 to 131072: a function of D only, never of threads."""
@@ -49,6 +52,21 @@ def cut_runs(runs: Sequence[tuple[int, int]], max_rows: int) -> list[tuple[int, 
         for start, stop in runs
         for first in (range(start, stop, max_rows) if stop > start else (start,))
     ]
+
+
+def check_filled(declared: int, stored: int, name: str) -> None:
+    """Refuse to make up the rows of a file whose metadata claim far more than it holds.
+
+    Raises
+    ------
+    ValueError
+    """
+    if declared - stored > MAX_FILLED:
+        raise ValueError(
+            f"{name}: its metadata declare {declared:,} chunks of rows, of which {stored:,} are stored; at most "
+            f"{MAX_FILLED:,} are filled in. Correct its shape, use larger chunks, or leave out what is not there "
+            "(missing_chunks='skip')."
+        )
 
 
 def check_chunk_rows(chunk_rows: int) -> int:

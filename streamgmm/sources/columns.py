@@ -14,6 +14,9 @@ from streamgmm.sources.base import Rows, Weights
 from streamgmm.utils.masked import unmasked
 from streamgmm.utils.sample_weight import first_bad
 
+MAX_COLUMNS = 2**24
+"""Columns that metadata may claim: no mixture has so many features."""
+
 
 def row_dtype(dtype: Any) -> np.dtype[Any]:
     """float32 for float32, float64 for every other real type.
@@ -87,6 +90,11 @@ class Pick:
         ValueError
             For a column that does not exist, and where no feature is left.
         """
+        if n_stored > MAX_COLUMNS:
+            raise ValueError(
+                f"{name}: its metadata declare {n_stored:,} columns; at most {MAX_COLUMNS:,} are read. Correct its "
+                "shape, or bring rows to the first axis."
+            )
 
         def position(column: Any) -> int:
             if isinstance(column, str) and names is not None and column in names:

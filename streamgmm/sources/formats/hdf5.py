@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Source
-from streamgmm.sources.chunking import cut_runs, default_chunk_rows, even_runs, unit_runs, wanted_rows
+from streamgmm.sources.chunking import check_filled, cut_runs, default_chunk_rows, even_runs, unit_runs, wanted_rows
 from streamgmm.sources.columns import digest
 from streamgmm.sources.formats.hdf5_decode import Layout
 from streamgmm.sources.formats.npy import check_two_dimensional
@@ -88,7 +90,7 @@ class Hdf5Source(StoredSource):
                 self.decodes = data.compression is not None or bool(data.shuffle)
                 self.has_checksums = bool(data.fletcher32)
                 self.layout = Layout.of(data)
-                gone = _unwritten(data)
+                there, lacking = _stored(data), _lacking(data)
                 fill_value = data.fillvalue
                 packing = Packing.of(_attributes(data), dtype, name)
         except (OSError, RuntimeError) as error:
@@ -99,24 +101,32 @@ class Hdf5Source(StoredSource):
         self._unpack(packing)
         n_rows = shape[0]
         self.missing_chunks = missing_chunks
-        self.n_missing = len(gone)
         self.n_stored_rows = n_rows
         wanted = wanted_rows(chunk_rows, self.n_features)
-        if gone and missing_chunks == "error":
-            first, stop = gone[0]
+        if lacking is not None and missing_chunks != "fill":
+            raise ChunkReadError(
+                self.name, 0, f"its rows are in other files, and {lacking} (HDF5 reads {fill_value}). Restore them."
+            )
+        height = self.unit or max(1, n_rows)
+        declared = -(-n_rows // height)
+        self.n_missing = 0 if there is None else declared - len(there)
+        if there is not None and missing_chunks == "error":
+            first = next((row for row, found in zip(count(0, height), there, strict=False) if row != found), None)
+            first = len(there) * height if first is None else first
             raise ChunkReadError(
                 self.name,
                 first // (self.unit or wanted),
-                f"rows {first} to {stop - 1} were never written (HDF5 reads them as {fill_value}). Write them; or say "
-                "what absence means with missing_chunks='skip' (leave these rows out) or 'fill'.",
+                f"rows {first} to {min(first + height, n_rows) - 1} were never written (HDF5 reads them as "
+                f"{fill_value}); {self.n_missing} of {declared} row chunks are missing. Write them; or say what "
+                "absence means with missing_chunks='skip' (leave these rows out) or 'fill'.",
             )
+        if missing_chunks == "fill" and there is not None:
+            check_filled(max(declared, n_rows // wanted), len(there), self.name)
         if self.unit is None:
-            self.set_runs([] if gone and missing_chunks == "skip" else even_runs(n_rows, wanted))
+            self.set_runs([] if there is not None and missing_chunks == "skip" else even_runs(n_rows, wanted))
             return
-        units = [(row, min(row + self.unit, n_rows)) for row in range(0, n_rows, self.unit)]
-        if missing_chunks == "skip":
-            absent = set(gone)
-            units = [run for run in units if run not in absent]
+        firsts = there if missing_chunks == "skip" and there is not None else range(0, n_rows, height)
+        units = [(row, min(row + height, n_rows)) for row in firsts]
         self.set_runs(unit_runs(units, chunk_rows, default_chunk_rows(self.n_features)))
 
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
@@ -190,21 +200,56 @@ def _only_dataset(file: Any, path: str) -> str:
     return tables[0]
 
 
-def _unwritten(data: Any) -> list[tuple[int, int]]:
-    """Row ranges for which no storage was ever made, in units of stored chunks."""
+def _stored(data: Any) -> list[int] | None:
+    """First rows of the stored chunks that are there, ascending; None where all are.
+
+    Costs what is stored, whatever the shape says.
+    """
     n_rows, n_columns = data.shape
     if n_rows == 0 or data.external or data.is_virtual:
-        return []
+        return None
     if data.chunks is None:
-        return [(0, n_rows)] if data.id.get_storage_size() == 0 else []
+        return [] if data.id.get_storage_size() == 0 else None
     height, width = data.chunks
     across = -(-n_columns // width)
     if data.id.get_num_chunks() == -(-n_rows // height) * across:
-        return []
+        return None
     present: dict[int, int] = {}
 
     def visit(info: Any) -> None:
         present[info.chunk_offset[0]] = present.get(info.chunk_offset[0], 0) + 1
 
     data.id.chunk_iter(visit)
-    return [(row, min(row + height, n_rows)) for row in range(0, n_rows, height) if present.get(row, 0) < across]
+    return sorted(row for row, n in present.items() if n == across and row < n_rows)
+
+
+def _lacking(data: Any) -> str | None:
+    """What is not there of the files that hold the rows of an external or virtual dataset, or None.
+
+    HDF5 gives fill values for a source of a virtual dataset that is not there, and for the end of a short file.
+    """
+    folder = os.path.dirname(os.path.abspath(data.file.filename))
+    for name, offset, size in data.external or ():
+        path = os.path.join(folder, name)
+        needed = offset + (math.prod(data.shape) * data.dtype.itemsize if size == _UNLIMITED else size)
+        held = os.path.getsize(path) if os.path.exists(path) else 0
+        if held < needed:
+            return f"{path} holds {held} bytes of {needed}"
+    if not data.is_virtual:
+        return None
+    mapped = 0
+    for source in data.virtual_sources():
+        mapped += source.vspace.get_select_npoints()
+        path = data.file.filename if source.file_name == "." else os.path.join(folder, source.file_name)
+        if not os.path.exists(path):
+            return f"{path} is not there"
+        with _opened(path, path) as file:
+            if source.dset_name not in file:
+                return f"{path} has no dataset {source.dset_name}"
+            inner = file[source.dset_name]
+            if len(inner.shape) == 2 and _stored(inner) is not None:
+                return f"{path}::{source.dset_name} lacks chunks"
+    return None if mapped >= math.prod(data.shape) else f"its sources cover {mapped} of {math.prod(data.shape)} values"
+
+
+_UNLIMITED = 2**64 - 1

@@ -85,7 +85,7 @@ class Layout:
 
     def _decode(self, stored: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
         if _DEFLATE in self.filters:
-            stored = np.frombuffer(zlib.decompress(stored, bufsize=len(out)), np.uint8)
+            stored = np.frombuffer(_inflated(stored, len(out)), np.uint8)
         if len(stored) != len(out):
             raise ValueError(f"a stored chunk holds {len(stored)} bytes, not {len(out)}")
         if _SHUFFLE in self.filters:
@@ -93,3 +93,18 @@ class Layout:
             out.reshape(-1, size)[:] = stored.reshape(size, -1).T
         else:
             out[:] = stored
+
+
+_LARGE = 2**20
+"""Bytes that can become a gigabyte at most: deflate makes nothing smaller than a thousandth."""
+
+
+def _inflated(stored: NDArray[np.uint8], size: int) -> bytes:
+    """What a zlib stream holds, `size` bytes as it should be."""
+    if len(stored) <= _LARGE:
+        return zlib.decompress(stored, bufsize=size)
+    inflate = zlib.decompressobj()
+    content = inflate.decompress(stored, size + 1)  # no more than that is made, whatever it claims to hold
+    if not inflate.eof:
+        raise ValueError(f"a stored chunk ends too early, or holds more than {size} bytes")
+    return content

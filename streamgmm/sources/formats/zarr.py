@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Source
-from streamgmm.sources.chunking import cut_runs, default_chunk_rows, unit_runs
+from streamgmm.sources.chunking import check_filled, cut_runs, default_chunk_rows, unit_runs
 from streamgmm.sources.columns import digest
 from streamgmm.sources.formats.npy import check_two_dimensional
 from streamgmm.sources.formats.stored import StoredChunk, StoredSource
@@ -34,26 +35,57 @@ from streamgmm.sources.formats.zarr_metadata import (
 from streamgmm.sources.integrity import Stamp, check_stamp
 
 
-def missing_units(source: ZarrSource, array: Any) -> list[tuple[int, str]]:
-    """(first row, key) of every unit of which a stored chunk is absent; stamps of local files are kept on the way."""
-    if source.place.fill and not isinstance(source.place.store, str):
-        return []
-    stored = _stored_keys(source, array)
-    n_rows, n_columns = source.n_stored_rows, source.n_stored
-    height, width = source.stored_shape
-    unit = source.unit_shape[0]
-    gone: dict[int, str] = {}
-    for i in range(-(-n_rows // height)):
-        for j in range(-(-n_columns // width)):
-            key = source.chunk_key((i, j))
-            first, stop = i * height, min((i + 1) * height, n_rows)
-            if key not in stored:
-                for row in range(first, stop, unit):
-                    gone.setdefault(row, key)
-            elif array.shards is not None:
-                for row in holes(array, source.name, key, first, stop):
-                    gone.setdefault(row, f"{key} (inside the shard)")
-    return sorted(gone.items())
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Which rows of an array are stored, in units that are read as a whole.
+
+    Attributes
+    ----------
+    units : first rows of those that are there, ascending
+    n_units : how many there should be
+    first_gone : first row and key of the first that is not there, or None
+    """
+
+    units: list[int]
+    n_units: int
+    first_gone: tuple[int, str] | None
+
+    @property
+    def n_gone(self) -> int:
+        return self.n_units - len(self.units)
+
+
+def presence(source: ZarrSource, array: Any) -> Presence:
+    """What is stored; stamps of local files are kept on the way. Costs what is stored, whatever the metadata claim."""
+    n_rows, height, unit = source.n_stored_rows, source.stored_shape[0], source.unit_shape[0]
+    down, across = -(-n_rows // height), -(-source.n_stored // source.stored_shape[1])
+    columns: dict[int, set[int]] = {}
+    for key in _stored_keys(source, array):
+        i, j = _place(key, source.chunk_key)
+        if 0 <= i < down and 0 <= j < across:
+            columns.setdefault(i, set()).add(j)
+    units: list[int] = []
+    gone: list[tuple[int, str]] = []
+    for i in sorted(i for i, stored in columns.items() if len(stored) == across):
+        first, stop = i * height, min((i + 1) * height, n_rows)
+        absent: dict[int, str] = {}
+        if array.shards is not None:
+            for key in (source.chunk_key((i, j)) for j in range(across)):
+                absent |= dict.fromkeys(holes(array, source.name, key, first, stop), f"{key} (inside the shard)")
+        units += [row for row in range(first, stop, unit) if row not in absent]
+        gone += absent.items()
+    i = next(i for i in count() if len(columns.get(i, ())) < across)
+    if i < down:
+        j = next(j for j in count() if j not in columns.get(i, ()))
+        gone.append((i * height, source.chunk_key((i, j))))
+    return Presence(units, -(-n_rows // unit), min(gone, default=None))
+
+
+def _place(key: str, key_of: Callable[[tuple[int, ...]], str]) -> tuple[int, int]:
+    """Where a stored chunk stands in the grid, (-1, -1) where the key names none."""
+    found = re.fullmatch(r"(?:c[./])?(\d{1,18})[./](\d{1,18})", key, re.ASCII)
+    place = (int(found[1]), int(found[2])) if found else (-1, -1)
+    return place if found and key_of(place) == key else (-1, -1)
 
 
 def _stored_keys(source: ZarrSource, array: Any) -> set[str]:
@@ -211,22 +243,24 @@ class ZarrSource(StoredSource):
         self.stamps: dict[str, Stamp] = {}
         self.chunk_key = array.metadata.encode_chunk_key
         unit = self.unit_shape[0]
-        units = [(row, min(row + unit, n_rows)) for row in range(0, n_rows, unit)]
-        gone = missing_units(self, array)
-        if gone and missing_chunks == "error":
-            row, key = gone[0]
+        # In memory there is nothing to count: what is not stored is the fill value.
+        counted = missing_chunks != "fill" or isinstance(place.store, str)
+        there = presence(self, array) if counted else Presence([], 0, None)
+        if there.first_gone is not None and missing_chunks == "error":
+            row, key = there.first_gone
             raise ChunkReadError(
                 name,
                 row // unit,
                 f"stored chunk {key} (rows {row} to {min(row + unit, n_rows) - 1}) is not there; "
-                f"{len(gone)} of {len(units)} row chunks are missing. Restore it; or say what absence means with "
+                f"{there.n_gone} of {there.n_units} row chunks are missing. Restore it; or say what absence means with "
                 "missing_chunks='skip' (leave these rows out) or 'fill' (rows of the fill value "
                 f"{array.fill_value}; writers may leave out chunks that hold nothing else).",
             )
-        if missing_chunks == "skip":
-            absent = {row for row, _ in gone}
-            units = [run for run in units if run[0] not in absent]
-        self.n_missing = len(gone)
+        if missing_chunks == "fill":
+            check_filled(-(-n_rows // unit), len(there.units), name)
+        firsts = range(0, n_rows, unit) if missing_chunks == "fill" else there.units
+        units = [(row, min(row + unit, n_rows)) for row in firsts]
+        self.n_missing = there.n_gone
         self.layout = Layout.of(array) if self.stamps else None
         if self.layout is not None and self.layout.shards is not None and missing_chunks == "fill":
             self.layout = None  # Zarr knows how to fill holes in a shard

@@ -175,9 +175,9 @@ class Layout:
             stored = _checked(stored)
         held = {None: len, "zstd": _zstd_size, "blosc": _blosc_size}[self.codec](stored)
         if held is None:
-            stored = np.frombuffer(zstd.decompress(stored), np.uint8)
-            held = len(stored)
-        elif held == len(out) and self.codec is not None:
+            zstd.decompress(stored, out)  # fails where it holds more or less than that
+            return
+        if held == len(out) and self.codec is not None:
             (zstd if self.codec == "zstd" else blosc).decompress(stored, out)
             return
         if held != len(out):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamgmm.errors import ChunkReadError
+from streamgmm.sources.chunking import default_chunk_rows
+from streamgmm.sources.retry import retried
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
 from streamgmm.stream.connectors import Source
 
@@ -38,13 +42,22 @@ class GrowingZarr(Source):
         self.path, self.follow, self.poll = path, follow, poll
 
     def _open(self) -> Any:
+        """The array, after the checks that a fit makes of its metadata."""
         import zarr
 
-        return zarr.open_array(self.path, mode="r", config={"read_missing_chunks": False})
+        from streamgmm.sources.formats.zarr_metadata import check_size, checked_codecs, regular
+
+        array = zarr.open_array(self.path, mode="r", config={"read_missing_chunks": False})
+        if array.ndim != 2:
+            raise ValueError(f"{self.path}: a stream of rows needs a 2-dimensional array; got {array.shape}.")
+        checked_codecs(array, str(self.path))
+        height, width = regular(array.chunks, str(self.path))
+        check_size((height, max(width, array.shape[1])), array.dtype, str(self.path))  # whole rows are read
+        return array
 
     def before(self, position: Position, n: int) -> bytes | None:
         array, at = self._open(), int(position)
-        if array.ndim != 2 or array.shape[0] < at:
+        if array.shape[0] < at:
             return None  # `open` says so
         rows = n // max(1, array.shape[1] * array.dtype.itemsize)
         return np.ascontiguousarray(array[max(0, at - rows) : at]).tobytes()
@@ -71,8 +84,6 @@ class GrowingZarr(Source):
         at = int(position or 0)
         while True:
             array = self._open()
-            if array.ndim != 2:
-                raise ValueError(f"{self.path}: a stream of rows needs a 2-dimensional array; got {array.shape}.")
             length, step = array.shape[0], (array.shards or array.chunks)[0]
             if length < at:
                 raise StreamPositionError(
@@ -81,13 +92,15 @@ class GrowingZarr(Source):
                 )
             ready = length // step * step if self.follow else length
             packing, progress = packing_of(array, str(self.path)), False
+            # A shard may be larger than memory: it is read some chunks at a time.
+            piece = max(1, default_chunk_rows(array.shape[1]) // array.chunks[0]) * array.chunks[0]
             while at < ready:
-                stop = min(ready, (at // step + 1) * step)
+                stop = min(ready, (at // step + 1) * step, at - at % step + (at % step // piece + 1) * piece)
                 try:
-                    rows = np.asarray(array[at:stop])
+                    rows = retried(partial(_rows, array, at, stop), str(self.path), at // step)
                     gone = self._holes(array, at, stop)
-                except ChunkNotFoundError:
-                    if not self.follow:
+                except ChunkReadError as error:
+                    if not (self.follow and isinstance(error.__cause__, ChunkNotFoundError)):
                         raise
                     break
                 if gone:
@@ -108,3 +121,7 @@ class GrowingZarr(Source):
                 return
             if not progress:
                 time.sleep(self.poll)
+
+
+def _rows(array: Any, start: int, stop: int) -> NDArray[Any]:
+    return np.asarray(array[start:stop])
