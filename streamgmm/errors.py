@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointMismatchError",
     "ChunkReadError",
     "ClusterError",
+    "DeviceError",
     "MemoryLimitError",
     "ModelFileError",
     "StreamGMMError",
@@ -111,6 +112,17 @@ class MemoryLimitError(StreamGMMError):
 
 class ClusterError(StreamGMMError):
     """The cluster cannot finish the work: workers died or are gone, or nothing moves any more."""
+
+
+class DeviceError(StreamGMMError):
+    """The graphics card that was asked for cannot be used; the message says what is missing and what to install.
+
+    Examples
+    --------
+    >>> from streamgmm.errors import DeviceError, StreamGMMError
+    >>> issubclass(DeviceError, StreamGMMError)
+    True
+    """
 
 
 class NonFiniteRowError(ValueError):

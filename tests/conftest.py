@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,3 +21,22 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the larger reference sets are absent: looked for {folder}; set STREAMGMM_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def emulated_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where kernels compiled for the emulated card are kept."""
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def emulated(emulated_kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An emulated card, which is what `get("cuda")` returns; it runs the kernels' own source on the processor."""
+    from streamgmm.kernels.cuda import backend
+    from tests.helpers.emulated_cuda import EmulatedBackend, compiler
+
+    if compiler() is None:
+        pytest.skip("the emulated card compiles kernels with g++, which is not installed")
+    card = EmulatedBackend(emulated_kernels)
+    monkeypatch.setattr(backend, "_opened", {0: card})
+    return card

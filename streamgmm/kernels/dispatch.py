@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.kernels.plain import reference
 from streamgmm.kernels.plain.own_mean import complete
 from streamgmm.kernels.plan import Array, Family, Plan, Sums, phi_length
@@ -216,13 +217,18 @@ def run(
 ) -> Sums:
     """E-step over `rows` (n, F), F as in `Plan`: raw statistics, and whatever per-row output arrays are given.
 
-    `crowd` is the part of all terms up to which a full covariance is screened; None decides by the form in use.
+    `crowd` is the part of all terms up to which a full covariance is screened; None decides by the form in use. Rows on
+    a graphics card are taken there, with outputs that lie there too.
 
     Raises
     ------
     NonFiniteRowError
         At the first row with NaN or infinity.
     """
+    if is_device_array(rows):
+        from streamgmm.kernels.cuda.form import run as run_on_card
+
+        return run_on_card(plan, rows, weight, statistics=statistics, logp=logp, resp=resp, label=label, host=run)
     n, D = len(rows), len(plan.whiten)
     K, p = plan.coef.shape
     chosen = "reference" if crowd is None and is_small(n, K, p) else form(plan.family, D, rows.dtype)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels import dispatch
+from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.kernels.plan import Plan
 from streamgmm.mixture.missing import Answers, Patterns
 from streamgmm.mixture.stats import Stats
@@ -70,6 +71,8 @@ class Prepared:
         NonFiniteRowError
             With the number of the row.
         """
+        if is_device_array(rows):  # many partial sums are kept there
+            return self._piece(rows, weight)
         total: Stats | None = None
         for start in range(0, max(len(rows), 1), PIECE_ROWS):
             part = slice(start, start + PIECE_ROWS)
@@ -84,6 +87,8 @@ class Prepared:
     def _piece(self, rows: NDArray[Any], weight: Array | None) -> Stats:
         model = self.model
         if model.missing:
+            if is_device_array(rows):
+                raise TypeError("missing values are marginalized on the host: pass NumPy rows, or missing='error'.")
             stats, _, _ = self.patterns.run(rows, weight, statistics=True)
             assert stats is not None
         else:

@@ -23,7 +23,7 @@ from streamgmm.kernels.plan import TOLERANCE, Array, Family, Plan, Sums
 _NUMBERS = 65_536
 """Numbers in the largest array of a block: half a megabyte, which stays in a core's cache."""
 _MOST_ROWS, _LEAST_ROWS = 2048, 128
-_NEGLIGIBLE = 4e-18
+NEGLIGIBLE = 4e-18
 """Responsibility below which the error of a logit, of less than a nat, cannot matter."""
 _LOWEST = -1e308  # of a logit: an infinite one times its share of 0 would be NaN
 
@@ -165,7 +165,7 @@ def _inaccurate(plan: Plan, resp: Array, reach: Array) -> NDArray[np.bool_]:
     if not len(narrow):
         return np.zeros(len(reach), np.bool_)
     error = plan.narrow[narrow, None] * (reach + plan.radius[narrow, None]) ** 2
-    matters = ~(error < 1.0) | (resp[narrow] > _NEGLIGIBLE)
+    matters = ~(error < 1.0) | (resp[narrow] > NEGLIGIBLE)
     return np.asarray(((error > TOLERANCE) & matters).any(axis=0))
 
 

@@ -1,0 +1,68 @@
+"""Cards by name. `get` opens one through CuPy, which is imported then and not before.
+
+Tests put an emulated card in its place.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import threading
+from typing import Any
+
+import numpy as np
+
+from streamgmm.errors import DeviceError
+from streamgmm.kernels.cuda.base import INSTALL, Backend
+
+__all__ = ["Backend", "get", "is_device_array", "of"]
+
+
+def is_device_array(x: Any) -> bool:
+    """Whether `x` lies in the memory of a card."""
+    return not isinstance(x, np.ndarray) and hasattr(type(x), "__cuda_array_interface__")
+
+
+_opened: dict[int, Backend] = {}
+_opening = threading.Lock()
+
+
+def get(device: str) -> Backend:
+    """The card called "cuda" (the first one) or "cuda:1".
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    DeviceError
+        Where CuPy, the driver or the card is missing.
+    """
+    match = re.fullmatch(r"cuda(?::(\d+))?", device) if isinstance(device, str) else None
+    if match is None:
+        raise ValueError(f"device must be None, 'cpu', 'cuda' or 'cuda:N' with the number N of a card; got {device!r}.")
+    index = int(match[1] or 0)
+    with _opening:
+        if index not in _opened:
+            _opened[index] = _open(index)
+        return _opened[index]
+
+
+def of(array: Any) -> Backend:
+    """The card that an array lies on."""
+    index = getattr(getattr(array, "device", None), "id", None)
+    if index is None:
+        index = getattr(getattr(array, "device", None), "index", None)
+    return get(f"cuda:{int(index or 0)}")
+
+
+def _open(index: int) -> Backend:
+    try:
+        importlib.import_module("cupy")
+    except ImportError as error:
+        raise DeviceError(
+            f"device='cuda' needs CuPy, which cannot be imported here ({error}). Expected an NVIDIA card with its "
+            f"driver, and CuPy: {INSTALL}. Or use device='cpu'."
+        ) from None
+    from streamgmm.kernels.cuda.cupy_backend import CuPyBackend
+
+    return CuPyBackend(index)

@@ -1,0 +1,133 @@
+"""What the kernels need of a graphics card: memory, copies, products of matrices, launches."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["INSTALL", "Backend", "source"]
+
+INSTALL = "install CuPy: pip install 'streamgmm[cuda13]', or 'streamgmm[cuda12]' for an older driver (see nvidia-smi)"
+
+
+class Backend(ABC):
+    """One card. Work is queued on the current stream of the thread; arrays know their `shape` and `dtype`.
+
+    Attributes
+    ----------
+    index : number of the card
+    name : its model
+    capability : compute capability (major, minor)
+    shared_bytes : shared memory of a multiprocessor that blocks may use
+    weak_float64 : double precision runs at 1/32 of the single rate, or less
+    """
+
+    index: int
+    name: str
+    capability: tuple[int, int]
+    shared_bytes: int
+    weak_float64: bool
+
+    def __init__(self) -> None:
+        self._kernels: dict[tuple[Any, ...], Any] = {}
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """Memory of the card that can still be had."""
+
+    @abstractmethod
+    def peak_bytes(self) -> int:
+        """The most memory that was held here at a time."""
+
+    @abstractmethod
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float64) -> Any:
+        """An array of the card, C-contiguous, with undefined content."""
+
+    @abstractmethod
+    def zero(self, array: Any) -> None:
+        """Fill with zero bytes."""
+
+    @abstractmethod
+    def wrap(self, x: Any) -> Any:
+        """An array of this or another library on the card, as an array of this backend; no copy."""
+
+    @abstractmethod
+    def contiguous(self, array: Any) -> Any:
+        """The array in C order: itself, or a copy on the card."""
+
+    @abstractmethod
+    def upload(self, host: NDArray[Any], out: Any = None, stream: Any = None) -> Any:
+        """Copy to the card, into `out` if given; from pinned memory the copy is only queued."""
+
+    @abstractmethod
+    def download(self, array: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Copy to the host, and wait for it."""
+
+    @abstractmethod
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        """Host memory that the card copies from and to at full speed."""
+
+    @abstractmethod
+    def stream(self) -> AbstractContextManager[Any]:
+        """A stream of its own, current for this thread within the context."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until the current stream is done."""
+
+    @abstractmethod
+    def build(self, code: str, defines: Mapping[str, str], name: str, shared: int) -> Any:
+        """The compiled function `name`, which may use `shared` bytes of dynamic shared memory."""
+
+    @abstractmethod
+    def launch(
+        self, kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0
+    ) -> None:
+        """Queue a kernel. Arguments: arrays of the card, int (64 bits; 0 is also the null pointer), float, and NumPy
+        arrays of size one, which are passed by value.
+        """
+
+    @abstractmethod
+    def product(self, a: Any, b: Any, out: Any, *, turned: bool, add: bool) -> None:
+        """Products of stacks of matrices: out = a b^T, or a^T b if `turned`; added to `out` if `add`.
+
+        a (s, m, k), b (s, n, k), out (s, m, n); turned: a (s, k, m), b (s, k, n). All C-contiguous float64.
+        """
+
+    # What is the same for all ----------------------------------------------------------------------------------------
+
+    def kernel(self, file: str, defines: Mapping[str, str], name: str, shared: int = 0) -> Any:
+        """`build` of a source of this package, once for each set of `defines`."""
+        key = (file, name, *defines.items())
+        found = self._kernels.get(key)
+        if found is None:
+            with self._lock:
+                found = self._kernels.get(key)
+                if found is None:
+                    found = self._kernels[key] = self.build(source(file), defines, name, shared)
+        return found
+
+    def staging(self, use: str, count: int) -> NDArray[np.float64]:
+        """(count,) pinned numbers of this thread, the same ones in every call for one `use`."""
+        held: dict[str, NDArray[np.float64]] = self._local.__dict__.setdefault("staging", {})
+        found = held.get(use)
+        if found is None or len(found) < count:
+            found = held[use] = self.pinned(8 * max(count, 4096)).view(np.float64)
+        return found[:count]
+
+
+@cache
+def source(file: str) -> str:
+    """The text of a kernel source of this package, after what all have in common."""
+    folder = resources.files("streamgmm.kernels.cuda")
+    return "".join((folder / name).read_text(encoding="utf-8") for name in ("common.cuh", file))

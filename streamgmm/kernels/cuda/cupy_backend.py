@@ -1,0 +1,138 @@
+"""The card through CuPy; imported when a card is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import cupy
+import numpy as np
+from cupy.cuda import runtime
+from numpy.typing import NDArray
+
+from streamgmm.errors import DeviceError
+from streamgmm.kernels.cuda.base import INSTALL, Backend
+
+_ONE, _ZERO = np.ones(1), np.zeros(1)
+_RESERVED = 1024
+"""Bytes of shared memory that a block takes for itself (compute capability 8 and later)."""
+
+
+class CuPyBackend(Backend):
+    """Card `index`.
+
+    Raises
+    ------
+    DeviceError
+        Without a driver, or without that card.
+    """
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        try:
+            count = runtime.getDeviceCount()
+        except runtime.CUDARuntimeError as error:
+            raise DeviceError(
+                f"device='cuda': there is no NVIDIA driver that CuPy {cupy.__version__} can use here ({error}). "
+                f"Expected an NVIDIA card and its driver: install or update the driver, or {INSTALL}. Or use "
+                "device='cpu'."
+            ) from None
+        if index >= count:
+            raise DeviceError(
+                f"device='cuda:{index}': this machine has {count} NVIDIA card{'' if count == 1 else 's'}. Expected the "
+                "number of a card, from 0; nvidia-smi lists them, and CUDA_VISIBLE_DEVICES may hide some. Or use "
+                "device='cpu'."
+            )
+        self.index = index
+        self._device = cupy.cuda.Device(index)
+        properties = runtime.getDeviceProperties(index)
+        self.name = properties["name"].decode()
+        self.capability = int(properties["major"]), int(properties["minor"])
+        self.shared_bytes = int(properties["sharedMemPerMultiprocessor"])
+        ratio = runtime.deviceGetAttribute(runtime.cudaDevAttrSingleToDoublePrecisionPerfRatio, index)
+        self.weak_float64 = int(ratio) >= 16
+
+    def free_bytes(self) -> int:
+        with self._device:
+            pool = cupy.get_default_memory_pool()
+            return int(runtime.memGetInfo()[0]) + int(pool.free_bytes())
+
+    def peak_bytes(self) -> int:
+        with self._device:
+            return int(cupy.get_default_memory_pool().total_bytes())
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float64) -> Any:
+        with self._device:
+            return cupy.empty(shape, dtype)
+
+    def zero(self, array: Any) -> None:
+        array.data.memset_async(0, array.nbytes)
+
+    def wrap(self, x: Any) -> Any:
+        return x if isinstance(x, cupy.ndarray) else cupy.asarray(x)
+
+    def contiguous(self, array: Any) -> Any:
+        with self._device:
+            return cupy.ascontiguousarray(array)
+
+    def upload(self, host: NDArray[Any], out: Any = None, stream: Any = None) -> Any:
+        with self._device:
+            if out is None:
+                out = cupy.empty(host.shape, host.dtype)
+            if not host.flags.c_contiguous:
+                host = np.ascontiguousarray(host)
+            s = cupy.cuda.get_current_stream() if stream is None else stream
+            runtime.memcpyAsync(out.data.ptr, host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice, s.ptr)
+            return out
+
+    def download(self, array: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        with self._device:
+            if out is None:
+                out = np.empty(array.shape, array.dtype)
+            s = cupy.cuda.get_current_stream()
+            runtime.memcpyAsync(out.ctypes.data, array.data.ptr, array.nbytes, runtime.memcpyDeviceToHost, s.ptr)
+            s.synchronize()
+            return out
+
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        with self._device:
+            return np.frombuffer(cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
+
+    def stream(self) -> AbstractContextManager[Any]:
+        with self._device:
+            return cupy.cuda.Stream(non_blocking=True)
+
+    def synchronize(self) -> None:
+        cupy.cuda.get_current_stream().synchronize()
+
+    def build(self, code: str, defines: Mapping[str, str], name: str, shared: int) -> Any:
+        with self._device:
+            options = ("-std=c++17", *(f"-D{key}={value}" for key, value in defines.items()))
+            kernel = cupy.RawModule(code=code, options=options, backend="nvrtc").get_function(name)
+            kernel.compile()
+            if shared:
+                kernel.max_dynamic_shared_size_bytes = shared
+            return kernel
+
+    def launch(
+        self, kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0
+    ) -> None:
+        with self._device:
+            kernel(grid, block, tuple(arguments), shared_mem=shared)
+
+    def product(self, a: Any, b: Any, out: Any, *, turned: bool, add: bool) -> None:
+        from cupy.cuda import cublas
+
+        count, m, n = out.shape
+        k = a.shape[1] if turned else a.shape[2]
+        with self._device:
+            handle = cupy.cuda.device.get_cublas_handle()
+            # cuBLAS reads columns first: out^T = b a^T, or b^T a.
+            plain, transposed = cublas.CUBLAS_OP_N, cublas.CUBLAS_OP_T
+            first, second = (plain, transposed) if turned else (transposed, plain)
+            beta = _ONE if add else _ZERO
+            cublas.dgemmStridedBatched(
+                handle, first, second, n, m, k, _ONE.ctypes.data, b.data.ptr, n if turned else k, n * k, a.data.ptr,
+                m if turned else k, m * k, beta.ctypes.data, out.data.ptr, n, m * n, count,
+            )  # fmt: skip

@@ -1,0 +1,1 @@
+// Rows picked by their numbers: only what common.cuh holds.
