@@ -16,6 +16,7 @@ import numpy as np
 from streamgmm.sources.arranged import matched
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.columns import weight_array
+from streamgmm.sources.partitions import partitions_of
 
 __all__ = ["FilesSource", "are_paths", "files_in", "files_like", "open_files"]
 
@@ -41,7 +42,9 @@ def files_like(pattern: str) -> list[str]:
     return found
 
 
-MAGIC = {b"\x93NUMPY": "npy", b"PAR1": "parquet", b"ARROW1": "arrow", b"\x89HDF": "hdf5"}
+MAGIC = {
+    b"\x93NUMPY": "npy", b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"\x89HDF": "hdf5"
+}  # fmt: skip
 """What files of a format begin with."""
 
 _NOTES = ("readme", "license", "licence", "changelog")
@@ -60,21 +63,27 @@ def files_in(folder: str, kinds: dict[str, str]) -> list[tuple[str, str]]:
     """The files below a folder whose suffix is in `kinds`, in the order of their paths, and their kinds.
 
     A name without a suffix counts by its first bytes. Names with "." or "_" in front are passed over, as are notes
-    (README.txt) and files of other kinds. A Zarr store counts as one file.
+    (README.txt, any .txt beside other data) and files of other kinds. A Zarr store counts as one file.
 
     Raises
     ------
     ValueError
         Where a compressed file would be passed over.
     """
+    found = _files_in(folder, kinds)
+    data = [(path, kind) for path, kind in found if not path.lower().endswith(".txt")]
+    return data or found
+
+
+def _files_in(folder: str, kinds: dict[str, str]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for path in sorted(Path(folder).iterdir()):
-        kind = kinds.get(path.suffix.lower())
+        kind = "zarr" if path.name.lower().endswith(".zarr.zip") else kinds.get(path.suffix.lower())
         if path.name.startswith((".", "_")) or (path.is_file() and path.stem.lower() in _NOTES):
             continue
         kind = kind or by_magic(path)
         if path.is_dir() and not (kind == "zarr" or (path / "zarr.json").exists() or (path / ".zarray").exists()):
-            found += files_in(str(path), kinds)
+            found += _files_in(str(path), kinds)
         elif path.is_dir():
             found.append((str(path), "zarr"))
         elif kind is not None:
@@ -118,7 +127,7 @@ class FilesSource(Source):
         self.has_weights = first.has_weights
         self.feature_names = next((part.feature_names for part in parts if part.feature_names is not None), None)
         self.left_out = first.left_out
-        self.notice = "; ".join(f"{part.name}: {part.notice}" for part in parts if part.notice)[:500] or None
+        self.notice = _notices(parts)
         single = all(part.dtype == np.float32 for part in parts)
         self.dtype = np.dtype(np.float32 if single else np.float64)
         self._set(parts)
@@ -162,25 +171,41 @@ class FilesSource(Source):
         return {"kind": "files", "dtype": self.dtype.str, "files": [part.fingerprint() for part in self.parts]}
 
 
+def _notices(parts: Sequence[Source]) -> str | None:
+    """What the notices of the parts say, those that all share once."""
+    told = {part.notice for part in parts}
+    if len(told) == 1:
+        return told.pop()
+    return "; ".join(f"{part.name}: {part.notice}" for part in parts if part.notice)[:500]
+
+
 def _sum(counts: Sequence[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return None if len(known) < len(counts) else sum(known)
 
 
-def open_files(name: str, paths: Sequence[str], open_one: Callable[..., Source], choices: dict[str, Any]) -> Source:
+def open_files(
+    name: str, paths: Sequence[str], open_file: Callable[[str, dict[str, Any]], Source], choices: dict[str, Any],
+    root: str | None = None,
+) -> Source:  # fmt: skip
     """The rows of the files, in this order, as one source.
 
     Parameters
     ----------
-    open_one : (path, choices) -> Source
+    open_file : (path, choices) -> Source
     choices : keyword arguments of a source: columns, weight, chunk_rows
+    root : folder below which names of folders may be partitions, by default the one that all files have in common
 
     Raises
     ------
     ValueError
         Where the files have other columns than the first one: by name where both have names, else by number.
     """
-    weight = choices["weight"]
+    weight, partitions = choices["weight"], partitions_of(paths, root)
+
+    def open_one(path: str, some: dict[str, Any]) -> Source:
+        return open_file(path, some) if partitions is None else partitions.open(path, open_file, some)
+
     if weight is None or isinstance(weight, (str, int, np.integer)):
         parts = [open_one(path, choices) for path in paths]
     else:

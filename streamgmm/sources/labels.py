@@ -15,7 +15,18 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["are_labels", "index_columns", "pandas_index", "row_labels", "tell_left_out", "tell_of", "told_apart"]
+import numpy as np
+
+__all__ = [
+    "are_labels",
+    "index_columns",
+    "numbers_rows",
+    "pandas_index",
+    "row_labels",
+    "tell_left_out",
+    "tell_of",
+    "told_apart",
+]
 
 log = logging.getLogger("streamgmm.sources")
 
@@ -74,6 +85,13 @@ def are_labels(values: Sequence[str]) -> bool:
     steps = [b - a for a, b in pairwise(numbers)]
     one_way = bool(steps) and (all(step > 0 for step in steps) or all(step < 0 for step in steps))
     return one_way or all(number.is_integer() for number in numbers)
+
+
+def numbers_rows(values: Any) -> bool:
+    """True for whole numbers that go up by one from row to row, two of them at least: a row number."""
+    values = np.asarray(values)
+    whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool((values == np.floor(values)).all()))
+    return whole and len(values) > 1 and bool((np.diff(values.astype(np.float64)) == 1).all())
 
 
 def told_apart(names: Sequence[str]) -> list[str]:

@@ -10,11 +10,13 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Source
 from streamgmm.sources.columns import Exclude
 from streamgmm.sources.files import MAGIC, are_paths, files_in, files_like, open_files
 from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.labels import tell_of
+from streamgmm.sources.partitions import folder_of, is_partition
 from streamgmm.sources.unreadable import refuse_unreadable
 from streamgmm.utils.masked import unmasked
 
@@ -22,10 +24,12 @@ _MISSING = ("error", "skip", "fill")
 
 _SUFFIXES = {
     ".npy": "npy",
+    ".npz": "npz",
     ".zarr": "zarr",
     ".parquet": "parquet",
     ".pq": "parquet",
     ".arrow": "arrow",
+    ".arrows": "arrow",
     ".feather": "arrow",
     ".ipc": "arrow",
     ".csv": "csv",
@@ -35,7 +39,9 @@ _SUFFIXES = {
     ".hdf5": "hdf5",
     ".hdf": "hdf5",
     ".nc": "hdf5",
+    ".mat": "hdf5",
 }
+_ZIP = b"PK\x03\x04"
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, Zstandard
 
 
@@ -147,8 +153,8 @@ class _How:
     header: bool | None
 
 
-def _open_several(name: str, paths: list[str], choices: dict[str, Any], how: _How) -> Source:
-    return open_files(name, paths, lambda path, some: _open_path(path, some, how), choices)
+def _open_several(name: str, paths: list[str], choices: dict[str, Any], how: _How, root: str | None = None) -> Source:
+    return open_files(name, paths, lambda path, some: _open_path(path, some, how), choices, root)
 
 
 def _open_path(path: str, choices: dict[str, Any], how: _How) -> Source:
@@ -158,19 +164,19 @@ def _open_path(path: str, choices: dict[str, Any], how: _How) -> Source:
     if not remote and not os.path.exists(file):
         if set(file) & set("*?["):
             paths = [f"{found}::{inner}" if inner else found for found in files_like(file)]
-            return _open_several(path, paths, choices, how)
+            return _open_several(path, paths, choices, how, folder_of(file))
         raise FileNotFoundError(f"{file}: there is no such file or folder. Check the path{near(file)}")
     kind = _kind_of(file, remote)
     if remote and kind not in ("zarr", "parquet", "arrow"):
         raise ValueError(
             f"{path}: of files behind a URL, Zarr, Parquet and Arrow are read; copy this {kind} file first."
         )
-    if inner and kind not in ("hdf5", "zarr"):
-        raise ValueError(f"{path}: '::' chooses an array inside an HDF5 file or a Zarr group; this is {kind}.")
+    if inner and kind not in ("hdf5", "zarr", "npz"):
+        raise ValueError(f"{path}: '::' chooses an array in an HDF5, Zarr or npz file; this is {kind}.")
     if remote:
         return _open_kind(file, inner, kind, choices, how)
     if kind == "files":
-        return _open_several(file, [found for found, _ in files_in(file, _SUFFIXES)], choices, how)
+        return _open_several(file, [found for found, _ in files_in(file, _SUFFIXES)], choices, how, file)
     # Workers have folders of their own: they are sent where the file is; messages name it as it was given.
     absolute = os.path.abspath(file)
     source = _open_kind(absolute, inner, kind, choices, how)
@@ -213,6 +219,10 @@ def _open_kind(file: str, inner: str, kind: str, choices: dict[str, Any], how: _
         from streamgmm.sources.formats.hdf5 import open_hdf5
 
         return open_hdf5(file, inner, missing_chunks=missing, **choices)
+    if kind == "npz":
+        from streamgmm.sources.formats.npz import open_npz
+
+        return open_npz(file, inner, **choices)
     if kind == "csv":
         from streamgmm.sources.formats.csv import CsvSource
 
@@ -230,18 +240,29 @@ def _kind_of(file: str, remote: bool) -> str:
         names = set(os.listdir(file))
         if names & {"zarr.json", ".zarray", ".zgroup"}:
             return "zarr"
-        inside = {kind for _, kind in files_in(file, _SUFFIXES)}
+        found = files_in(file, _SUFFIXES)
+        inside = {kind for _, kind in found}
         if not inside:
             raise ValueError(
                 f"{file}: expected a Zarr store or a folder of files, {', '.join(sorted(_SUFFIXES))}; found nothing of "
                 "the kind."
             )
-        return inside.pop() if len(inside) == 1 and inside <= {"parquet", "arrow"} else "files"
+        parted = any(is_partition(part) for path, _ in found for part in Path(path).relative_to(file).parts[:-1])
+        return inside.pop() if len(inside) == 1 and inside <= {"parquet", "arrow"} and not parted else "files"
     with open(file, "rb") as stream:
-        head = stream.read(8)
+        head = stream.read(20)
+        if head.startswith(_ZIP):
+            return _kind_of_zip(file)
+        if _is_behind_a_block(stream):
+            return "hdf5"
     for magic, name in MAGIC.items():
         if head.startswith(magic):
             return name
+    if head.startswith(b"MATLAB"):
+        raise ValueError(
+            f"{file}: this is a MATLAB file of before version 7.3, which cannot be read in parts. Save it with "
+            "save(..., '-v7.3'), or pass scipy.io.loadmat(path)['X']."
+        )
     if head.startswith(b"CDF"):
         raise ValueError(
             f"{file}: this is classic NetCDF; of NetCDF only version 4 is read. Open it with xarray.open_dataset and "
@@ -258,6 +279,36 @@ def _kind_of(file: str, remote: bool) -> str:
             "Write it as one of these, or open it in Python and pass the array or table."
         )
     return kind
+
+
+def _is_behind_a_block(stream: Any) -> bool:
+    """True for HDF5 content behind a block of the user's, at byte 512 or twice as far and so on."""
+    at, size = 512, os.fstat(stream.fileno()).st_size
+    while at < min(size, 2**16):
+        stream.seek(at)
+        if stream.read(8) == b"\x89HDF\r\n\x1a\n":
+            return True
+        at *= 2
+    return False
+
+
+def _kind_of_zip(file: str) -> str:
+    """What a zip file holds: a Zarr store or arrays of NumPy."""
+    from zipfile import BadZipFile, ZipFile
+
+    try:
+        with ZipFile(file) as archive:
+            names = [name.rpartition("/")[2] for name in archive.namelist()]
+    except BadZipFile as error:
+        raise ChunkReadError(file, 0, f"the zip file is cut short or damaged ({error}). Restore it.") from error
+    if any(name in ("zarr.json", ".zarray", ".zgroup") for name in names):
+        return "zarr"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz"
+    raise ValueError(
+        f"{file}: of zip files, Zarr stores and .npz are read; this one holds {', '.join(names[:3]) or 'nothing'}. "
+        "Unpack it, or save a spreadsheet as CSV."
+    )
 
 
 def near(file: str) -> str:

@@ -37,14 +37,13 @@ def test_unwritten_contiguous_hdf5(tmp_path):
 def test_hdf5_choices(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["a"], file["g/b"], file["text"] = X, X[:10], "words"
-    with pytest.raises(ValueError, match=r"2 tables.*::a, .*::g/b"):
+    with pytest.raises(ValueError, match=r"expected one table, found 2.*::a \(1000 x 4\), .*::g/b"):
         open_source(tmp_path / "x.h5")
     with pytest.raises(ValueError, match="no such dataset"):
         open_source(f"{tmp_path}/x.h5::c")
     with h5py.File(tmp_path / "x.h5", "r") as file:
         check_chunks(open_source(file["g/b"]), X[:10])
-        with pytest.raises(ValueError, match="Expected a h5py"):
-            open_source(file["g"])
+        check_chunks(open_source(file["g"]), X[:10])
     (tmp_path / "x.h5").write_bytes((tmp_path / "x.h5").read_bytes()[:3000])
     with pytest.raises(ChunkReadError, match="cannot be opened"):
         open_source(f"{tmp_path}/x.h5::a")

@@ -1,13 +1,10 @@
-"""Datasets in HDF5 files. The file is opened for each read: nothing is locked or shared in between."""
+"""Datasets in HDF5 files: a matrix, records, or columns. The file is opened for each read, so nothing is locked."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,121 +13,85 @@ from numpy.typing import NDArray
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Source
-from streamgmm.sources.chunking import check_filled, cut_runs, default_chunk_rows, even_runs, unit_runs, wanted_rows
+from streamgmm.sources.chunking import cut_runs, default_chunk_rows, unit_runs, wanted_rows
 from streamgmm.sources.columns import digest
 from streamgmm.sources.formats.hdf5_decode import Layout
+from streamgmm.sources.formats.hdf5_members import member_of, members_of
+from streamgmm.sources.formats.hdf5_records import RecordsSource
+from streamgmm.sources.formats.hdf5_storage import check_filters, opened, stored_rows
+from streamgmm.sources.formats.joined import join
+from streamgmm.sources.formats.members import Member, choose
 from streamgmm.sources.formats.npy import check_two_dimensional
 from streamgmm.sources.formats.packed import Packing
 from streamgmm.sources.formats.stored import StoredChunk, StoredSource
 from streamgmm.sources.integrity import Stamp, check_stamp, stamp
 
 
-@contextmanager
-def _opened(path: str, name: str) -> Iterator[Any]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(
-            f"{name}: reading HDF5 needs h5py; install it with: pip install 'streamgmm[hdf5]'."
-        ) from error
-
-    with h5py.File(path, "r") as file:
-        yield file
-
-
 @dataclass(frozen=True, slots=True)
 class Hdf5Chunk(StoredChunk):
-    """Rows `start` to `stop` of a dataset."""
+    """Rows `start` to `stop` of a dataset, which holds them last where it is `transposed`."""
 
     path: str
     dataset: str
     stamp: Stamp
+    transposed: bool
     layout: Layout | None = field(repr=False)
 
     def check(self) -> None:
         check_stamp(self.path, self.stamp, self.name, self.index)
 
     def _read(self) -> NDArray[Any]:
-        with _opened(self.path, self.name) as file:
+        with opened(self.path, self.name) as file:
             data = file[self.dataset]
             places = None if self.layout is None else self.layout.places(data, self.start, self.stop)
             if self.layout is None or places is None:
-                return np.asarray(data[self.start : self.stop])
+                if self.transposed:
+                    values = np.asarray(data[:, self.start : self.stop]).T
+                else:
+                    values = np.asarray(data[self.start : self.stop])
+                return values.reshape(self.stop - self.start, self.n_stored)
         return self.layout.read(self.path, places, self.start, self.stop)
 
 
 class Hdf5Source(StoredSource):
-    """A two-dimensional dataset of an HDF5 file."""
+    """A dataset of one or two dimensions of an HDF5 file, opened as `data`; vectors are one column."""
 
     kind = "hdf5"
 
     def __init__(
         self,
+        data: Any,
+        member: Member,
         path: str,
-        dataset: str,
+        mark: Stamp,
         *,
         columns: Any = None,
         weight: Any = None,
         chunk_rows: int | None = None,
         missing_chunks: str = "error",
     ) -> None:
-        self.path = path
-        self.stamp = stamp(path)
-        try:
-            with _opened(path, path) as file:
-                self.dataset = dataset or _only_dataset(file, path)
-                name = f"{path}::{self.dataset}"
-                if self.dataset not in file:
-                    raise ValueError(f"{name}: there is no such dataset. {_choices(file, path)}")
-                data = file[self.dataset]
-                if not hasattr(data, "shape"):
-                    raise ValueError(f"{name}: expected a dataset, found a group. {_choices(file, path)}")
-                shape, dtype = check_two_dimensional(data.shape, name), data.dtype
-                self.unit = data.chunks[0] if data.chunks else None
-                self.decodes = data.compression is not None or bool(data.shuffle)
-                self.has_checksums = bool(data.fletcher32)
-                self.layout = Layout.of(data)
-                there, lacking = _stored(data), _lacking(data)
-                fill_value = data.fillvalue
-                packing = Packing.of(_attributes(data), dtype, name)
-        except (OSError, RuntimeError) as error:
-            raise ChunkReadError(
-                path, 0, f"the HDF5 file cannot be opened ({error}). Restore or rewrite it."
-            ) from error
-        self._describe(name, shape, dtype, columns, weight)
+        self.path, self.dataset, self.stamp = path, member.path, mark
+        name = f"{path}::{self.dataset}"
+        shape = check_two_dimensional(member.shape if len(member.shape) != 1 else (member.shape[0], 1), name)
+        # Of a vector of MATLAB, which has two dimensions, the longer one is that of the rows.
+        self.transposed = member.transposed and (len(member.shape) == 2 or data.shape[0] != shape[0])
+        axis = 1 if self.transposed else 0
+        self.decodes = data.compression is not None or bool(data.shuffle)
+        self.has_checksums = bool(data.fletcher32)
+        self.layout = None if self.transposed else Layout.of(data)
+        packing = Packing.of(_attributes(data), data.dtype, name)
+        self._describe(name, shape, data.dtype, columns, weight)
         self._unpack(packing)
-        n_rows = shape[0]
         self.missing_chunks = missing_chunks
-        self.n_stored_rows = n_rows
-        wanted = wanted_rows(chunk_rows, self.n_features)
-        if lacking is not None and missing_chunks != "fill":
-            raise ChunkReadError(
-                self.name, 0, f"its rows are in other files, and {lacking} (HDF5 reads {fill_value}). Restore them."
-            )
-        height = self.unit or max(1, n_rows)
-        declared = -(-n_rows // height)
-        self.n_missing = 0 if there is None else declared - len(there)
-        if there is not None and missing_chunks == "error":
-            first = next((row for row, found in zip(count(0, height), there, strict=False) if row != found), None)
-            first = len(there) * height if first is None else first
-            raise ChunkReadError(
-                self.name,
-                first // (self.unit or wanted),
-                f"rows {first} to {min(first + height, n_rows) - 1} were never written (HDF5 reads them as "
-                f"{fill_value}); {self.n_missing} of {declared} row chunks are missing. Write them; or say what "
-                "absence means with missing_chunks='skip' (leave these rows out) or 'fill'.",
-            )
-        if missing_chunks == "fill" and there is not None:
-            check_filled(max(declared, n_rows // wanted), len(there), self.name)
-        if self.unit is None:
-            self.set_runs([] if there is not None and missing_chunks == "skip" else even_runs(n_rows, wanted))
-            return
-        firsts = there if missing_chunks == "skip" and there is not None else range(0, n_rows, height)
-        units = [(row, min(row + height, n_rows)) for row in firsts]
-        self.set_runs(unit_runs(units, chunk_rows, default_chunk_rows(self.n_features)))
+        self.n_stored_rows = shape[0]
+        stored = stored_rows(data, axis, name, missing_chunks, wanted_rows(chunk_rows, self.n_features))
+        self.unit, self.n_missing = stored.unit, stored.n_missing
+        joined = unit_runs(stored.units, chunk_rows, default_chunk_rows(self.n_features))
+        self.set_runs(stored.units if self.unit is None else joined)
 
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
-        return Hdf5Chunk(*self._run(index, start, stop), self.path, self.dataset, self.stamp, self.layout)
+        run = self._run(index, start, stop)
+        return Hdf5Chunk(*run, self.path, self.dataset, self.stamp, self.transposed, self.layout)
 
     @property
     def chunk_bytes(self) -> int | None:
@@ -159,14 +120,62 @@ class Hdf5Source(StoredSource):
         }
 
 
-def open_hdf5(obj: Any, dataset: str = "", **choices: Any) -> Hdf5Source:
-    """A source over ``path, dataset`` or a `h5py.Dataset`."""
-    if isinstance(obj, str):
-        return Hdf5Source(obj, dataset, **choices)
-    if not hasattr(obj, "shape"):
-        raise ValueError(f"Expected a h5py.Dataset; got a {type(obj).__name__}. Choose one of its datasets.")
-    obj.file.flush()
-    return Hdf5Source(os.fspath(obj.file.filename), obj.name, **choices)
+def open_hdf5(obj: Any, inner: str = "", **choices: Any) -> Source:
+    """A source over ``path, inner``, where `inner` names a dataset or group, or over an object of h5py.
+
+    Raises
+    ------
+    ValueError
+        Where there is no table, or more than one, with the choices.
+    ChunkReadError
+        Where the file is damaged, or rows were never written.
+    """
+    if not isinstance(obj, str):
+        obj.file.flush()
+        obj, inner = os.fspath(obj.file.filename), obj.name.strip("/")
+    mark = stamp(obj)
+    try:
+        with opened(obj, obj) as file:
+            return _table(file, obj, mark, inner, **choices)
+    except (OSError, RuntimeError) as error:
+        raise ChunkReadError(obj, 0, f"the HDF5 file cannot be opened ({error}). Restore or rewrite it.") from error
+
+
+def _table(
+    file: Any, path: str, mark: Stamp, inner: str, *, columns: Any, weight: Any, chunk_rows: int | None,
+    missing_chunks: str,
+) -> Source:  # fmt: skip
+    named = file.get(inner) if inner.strip("/") else None
+    if hasattr(named, "shape"):
+        alone = member_of(named, inner.strip("/"))
+        members: Sequence[Member] = () if alone is None else (alone,)
+    else:
+        members = members_of(file)
+    chosen = choose(path, inner, members, columns)
+    first = chosen[0]
+
+    def open_member(member: Member, positions: tuple[int, ...] | None) -> Hdf5Source:
+        data = file[member.path]
+        check_filters(data, f"{path}::{member.path}")
+        return Hdf5Source(data, member, path, mark, columns=positions, missing_chunks=missing_chunks)
+
+    if first.is_records:
+        data = file[first.path]
+        check_filters(data, f"{path}::{first.path}")
+        return RecordsSource(
+            data, path, first.path, mark, columns=columns, weight=weight, chunk_rows=chunk_rows,
+            missing_chunks=missing_chunks,
+        )  # fmt: skip
+    if len(chosen) == 1 and first.is_matrix:
+        data = file[first.path]
+        check_filters(data, f"{path}::{first.path}")
+        return Hdf5Source(
+            data, first, path, mark, columns=columns, weight=weight, chunk_rows=chunk_rows,
+            missing_chunks=missing_chunks,
+        )  # fmt: skip
+    group = first.frame if first.frame is not None else first.path if len(chosen) == 1 else first.group
+    name = f"{path}::{group}" if group else path
+    return join(name, "hdf5", chosen, open_member, columns=columns, weight=weight, chunk_rows=chunk_rows)
 
 
 def _attributes(data: Any) -> dict[str, Any]:
@@ -174,82 +183,3 @@ def _attributes(data: Any) -> dict[str, Any]:
     names = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned")
     found = {name: data.attrs[name] for name in names if name in data.attrs}
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
-
-
-def _tables(file: Any) -> list[str]:
-    found: list[str] = []
-
-    def visit(name: str, item: Any) -> None:
-        if getattr(item, "ndim", None) == 2 and item.dtype.kind in "iufb":
-            found.append(name)
-
-    file.visititems(visit)
-    return found
-
-
-def _choices(file: Any, path: str) -> str:
-    return "Choose one of: " + (", ".join(f"{path}::{name}" for name in _tables(file)) or "(no table of numbers here)")
-
-
-def _only_dataset(file: Any, path: str) -> str:
-    tables = _tables(file)
-    if len(tables) != 1:
-        raise ValueError(
-            f"{path}: expected path::dataset, as the file has {len(tables)} tables. {_choices(file, path)}"
-        )
-    return tables[0]
-
-
-def _stored(data: Any) -> list[int] | None:
-    """First rows of the stored chunks that are there, ascending; None where all are.
-
-    Costs what is stored, whatever the shape says.
-    """
-    n_rows, n_columns = data.shape
-    if n_rows == 0 or data.external or data.is_virtual:
-        return None
-    if data.chunks is None:
-        return [] if data.id.get_storage_size() == 0 else None
-    height, width = data.chunks
-    across = -(-n_columns // width)
-    if data.id.get_num_chunks() == -(-n_rows // height) * across:
-        return None
-    present: dict[int, int] = {}
-
-    def visit(info: Any) -> None:
-        present[info.chunk_offset[0]] = present.get(info.chunk_offset[0], 0) + 1
-
-    data.id.chunk_iter(visit)
-    return sorted(row for row, n in present.items() if n == across and row < n_rows)
-
-
-def _lacking(data: Any) -> str | None:
-    """What is not there of the files that hold the rows of an external or virtual dataset, or None.
-
-    HDF5 gives fill values for a source of a virtual dataset that is not there, and for the end of a short file.
-    """
-    folder = os.path.dirname(os.path.abspath(data.file.filename))
-    for name, offset, size in data.external or ():
-        path = os.path.join(folder, name)
-        needed = offset + (math.prod(data.shape) * data.dtype.itemsize if size == _UNLIMITED else size)
-        held = os.path.getsize(path) if os.path.exists(path) else 0
-        if held < needed:
-            return f"{path} holds {held} bytes of {needed}"
-    if not data.is_virtual:
-        return None
-    mapped = 0
-    for source in data.virtual_sources():
-        mapped += source.vspace.get_select_npoints()
-        path = data.file.filename if source.file_name == "." else os.path.join(folder, source.file_name)
-        if not os.path.exists(path):
-            return f"{path} is not there"
-        with _opened(path, path) as file:
-            if source.dset_name not in file:
-                return f"{path} has no dataset {source.dset_name}"
-            inner = file[source.dset_name]
-            if len(inner.shape) == 2 and _stored(inner) is not None:
-                return f"{path}::{source.dset_name} lacks chunks"
-    return None if mapped >= math.prod(data.shape) else f"its sources cover {mapped} of {math.prod(data.shape)} values"
-
-
-_UNLIMITED = 2**64 - 1

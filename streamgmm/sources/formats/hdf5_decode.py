@@ -41,11 +41,12 @@ class Layout:
         settings = data.id.get_create_plist()
         filters = tuple(settings.get_filter(i)[0] for i in range(settings.get_nfilters()))
         plain = data.dtype.kind in "fiu" and data.dtype.newbyteorder("=") == data.dtype and data.dtype.isnative
-        if data.chunks is None or data.chunks[1] != data.shape[1] or not plain or data.file.userblock_size:
+        whole = data.chunks is not None and data.chunks[1:] == data.shape[1:]
+        if not whole or not plain or data.file.userblock_size:
             return None
         if filters not in ((), (_DEFLATE,), (_SHUFFLE, _DEFLATE)):
             return None
-        return cls((int(data.chunks[0]), int(data.chunks[1])), data.dtype.str, filters)
+        return cls((int(data.chunks[0]), math.prod(map(int, data.chunks[1:]))), data.dtype.str, filters)
 
     @property
     def chunk_bytes(self) -> int:
@@ -59,7 +60,7 @@ class Layout:
         """
         found = []
         for row in range(start // self.shape[0] * self.shape[0], stop, self.shape[0]):
-            place = data.id.get_chunk_info_by_coord((row, 0))
+            place = data.id.get_chunk_info_by_coord((row, 0)[: len(data.shape)])
             if place.byte_offset is None or place.filter_mask:
                 return None
             found.append((int(place.byte_offset), int(place.size)))

@@ -136,7 +136,7 @@ class FileSource(StoredSource):
 
 
 def npy_layout(path: str) -> Layout:
-    """Read the header of a `.npy` file.
+    """Where the matrix of a `.npy` file lies.
 
     Raises
     ------
@@ -145,18 +145,30 @@ def npy_layout(path: str) -> Layout:
     """
     with open(path, "rb") as file:
         mark = stamp(path)
-        try:
-            version = np.lib.format.read_magic(file)
-            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = reader(file)
-        except OSError:
-            raise
-        except Exception as error:  # damaged headers are parsed as Python literals, and fail in many ways
-            raise ValueError(f"{path}: expected a .npy file of numbers; its header cannot be read: {error}.") from error
+        shape, fortran, dtype = read_header(file, path)
         row_dtype(dtype)
-        if any(side < 0 for side in shape):
-            raise ValueError(f"{path}: expected a .npy file of numbers; its header has the shape {shape}.")
         return Layout(path, mark, file.tell(), dtype, check_two_dimensional(shape, path), fortran)
+
+
+def read_header(file: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran order, and type of the array whose `.npy` content begins here.
+
+    Raises
+    ------
+    ValueError
+        Where none begins here.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = reader(file)
+    except OSError:
+        raise
+    except Exception as error:  # damaged headers are parsed as Python literals, and fail in many ways
+        raise ValueError(f"{name}: expected a .npy file of numbers; its header cannot be read: {error}.") from error
+    if any(side < 0 for side in shape):
+        raise ValueError(f"{name}: expected a .npy file of numbers; its header has the shape {shape}.")
+    return shape, fortran, dtype
 
 
 def memmap_layout(array: Any) -> Layout | None:

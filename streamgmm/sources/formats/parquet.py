@@ -1,4 +1,4 @@
-"""Parquet files and folders of them (row groups are the partitions), and Arrow/Feather files (record batches are)."""
+"""Parquet files and folders of them (row groups are the partitions), Arrow files and streams (record batches are)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from streamgmm.sources.base import Chunk, Rows, RunSource, Weights
 from streamgmm.sources.chunking import check_chunk_rows, default_chunk_rows
 from streamgmm.sources.columns import check_weights, digest, weight_array
 from streamgmm.sources.files import by_magic
+from streamgmm.sources.formats.arrow_stream import Segments, is_stream, runs, splice
 from streamgmm.sources.formats.tables import Columns, arrow_rows, arrow_schema, choose_columns, import_pyarrow
 from streamgmm.sources.integrity import Stamp, check_shape, check_stamp, stamp
 from streamgmm.sources.labels import index_columns
@@ -26,7 +27,10 @@ from streamgmm.sources.retry import retried
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Row groups (or record batches) `first` to `stop` of a file, which hold rows `start` to `end` of the source."""
+    """Row groups (or record batches) `first` to `stop` of a file, which hold rows `start` to `end` of the source.
+
+    `segments` are the parts of an Arrow stream that hold them, with what must be read before.
+    """
 
     path: str
     stamp: Stamp | None
@@ -34,6 +38,15 @@ class Group:
     stop: int
     start: int
     end: int
+    segments: Segments | None = None
+
+    def joined(self, other: Group) -> Group:
+        """This one and the next of the same file."""
+        segments = self.segments
+        if segments is not None and other.segments is not None:
+            offset, (last, length) = segments[-1][0], other.segments[-1]
+            segments = (*segments[:-1], (offset, last + length - offset))
+        return Group(self.path, self.stamp, self.first, other.stop, self.start, other.end, segments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,9 @@ class ParquetChunk(Chunk):
         group, wanted = self.group, roots(self.columns.all, self.nested)
         which = range(group.first, group.stop)
         with opened(group.path) as file:
-            if self.arrow:
+            if group.segments is not None:
+                batches = splice(file, group.segments, wanted)
+            elif self.arrow:
                 reader = arrow_reader(file, wanted)
                 batches = (reader.get_batch(i).select(wanted) for i in which)
             else:
@@ -126,6 +141,7 @@ class ParquetSource(RunSource):
         self.files = _files(path, kind)
         self.groups: list[Group] = []
         self.nested: dict[str, Leaf] = {}
+        self.message_bytes = 0
         surveyed = [self._survey(file) for file in self.files]
         schema = _common(path, self.files, [found for found, _ in surveyed], columns)
         labels = surveyed[0][1]
@@ -148,7 +164,15 @@ class ParquetSource(RunSource):
         row = self.groups[-1].end if self.groups else 0
         try:
             with opened(file) as stream:
-                if self.kind == "arrow":
+                places: list[Segments | None] | None = None
+                if self.kind == "arrow" and is_stream(stream):
+                    batches = runs(stream, stream.size())
+                    whole = ((0, stream.size()),)
+                    schema = splice(stream, whole).schema
+                    counts, places = [run.rows for run in batches], [run.segments for run in batches]
+                    self.message_bytes = max((run.place[1] for run in batches), default=self.message_bytes)
+                    found = leaves(schema, lambda name: (batch.column(name) for batch in splice(stream, whole)))
+                elif self.kind == "arrow":
                     reader = arrow_reader(stream)
                     schema = reader.schema
                     # One column is enough to count rows, and costs little where batches are compressed.
@@ -164,11 +188,11 @@ class ParquetSource(RunSource):
                         schema,
                         lambda name: (b.column(name) for b in metadata.iter_batches(batch_size=1024, columns=[name])),
                     )
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             reason = f"{file} is no whole {self.kind} file ({str(error).strip().rstrip('.')}). Restore or rewrite it."
             raise ChunkReadError(file, len(self.groups), reason) from error
         for i, count in enumerate(counts):
-            self.groups.append(Group(file, mark, i, i + 1, row, row + count))
+            self.groups.append(Group(file, mark, i, i + 1, row, row + count, None if places is None else places[i]))
             row += count
         self.nested |= {leaf.name: leaf for leaf in found if leaf.steps}
         return arrow_schema([(leaf.name, leaf.kind) for leaf in found]), index_columns(schema)
@@ -195,7 +219,7 @@ class ParquetSource(RunSource):
         whole = any(g.end - g.start == rows for g in self.joined)
         # A whole group stands beside the rows made from it; parts are gathered from batches of 65,536 rows.
         beside = rows if whole else min(rows, 2 * 65_536)
-        return int((rows + 1.4 * beside) * 8 * len(self.columns.all))
+        return int((rows + 1.4 * beside) * 8 * len(self.columns.all)) + self.message_bytes
 
     def limited(self, max_rows: int) -> ParquetSource:
         if max_rows >= (self.max_chunk_rows or 0):
@@ -251,7 +275,7 @@ def _join(groups: list[Group], wanted: int) -> list[Group]:
     for g in groups:
         last = joined[-1] if joined else None
         if last is not None and last.path == g.path and g.end - last.start <= wanted:
-            joined[-1] = Group(g.path, g.stamp, last.first, g.stop, last.start, g.end)
+            joined[-1] = last.joined(g)
         else:
             joined.append(g)
     return joined
@@ -260,7 +284,7 @@ def _join(groups: list[Group], wanted: int) -> list[Group]:
 def _files(path: str, kind: str) -> list[str]:
     if "://" in path or not os.path.isdir(path):
         return [path]
-    endings = (".parquet", ".pq") if kind == "parquet" else (".arrow", ".feather", ".ipc")
+    endings = (".parquet", ".pq") if kind == "parquet" else (".arrow", ".arrows", ".feather", ".ipc")
     found = sorted(
         str(file)
         for file in Path(path).rglob("*")

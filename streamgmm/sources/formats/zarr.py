@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count, product
 from pathlib import Path
@@ -21,9 +21,12 @@ from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.chunking import check_filled, cut_runs, default_chunk_rows, unit_runs
 from streamgmm.sources.columns import digest
+from streamgmm.sources.formats.joined import join
+from streamgmm.sources.formats.members import Member, choose
 from streamgmm.sources.formats.npy import check_two_dimensional
 from streamgmm.sources.formats.stored import StoredChunk, StoredSource
 from streamgmm.sources.formats.zarr_decode import ABSENT, Layout, Shards
+from streamgmm.sources.formats.zarr_members import member_of, members_of
 from streamgmm.sources.formats.zarr_metadata import (
     check_size,
     checked_codecs,
@@ -32,7 +35,7 @@ from streamgmm.sources.formats.zarr_metadata import (
     packing_of,
     regular,
 )
-from streamgmm.sources.integrity import Stamp, check_stamp
+from streamgmm.sources.integrity import Stamp, check_stamp, stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,12 @@ def presence(source: ZarrSource, array: Any) -> Presence:
     n_rows, height, unit = source.n_stored_rows, source.stored_shape[0], source.unit_shape[0]
     down, across = -(-n_rows // height), -(-source.n_stored // source.stored_shape[1])
     columns: dict[int, set[int]] = {}
+
+    def key_of(place: tuple[int, ...]) -> str:
+        return str(source.chunk_key(place[: source.axes]))
+
     for key in _stored_keys(source, array):
-        i, j = _place(key, source.chunk_key)
+        i, j = _place(key, key_of)
         if 0 <= i < down and 0 <= j < across:
             columns.setdefault(i, set()).add(j)
     units: list[int] = []
@@ -70,21 +77,21 @@ def presence(source: ZarrSource, array: Any) -> Presence:
         first, stop = i * height, min((i + 1) * height, n_rows)
         absent: dict[int, str] = {}
         if array.shards is not None:
-            for key in (source.chunk_key((i, j)) for j in range(across)):
+            for key in (key_of((i, j)) for j in range(across)):
                 absent |= dict.fromkeys(holes(array, source.name, key, first, stop), f"{key} (inside the shard)")
         units += [row for row in range(first, stop, unit) if row not in absent]
         gone += absent.items()
     i = next(i for i in count() if len(columns.get(i, ())) < across)
     if i < down:
         j = next(j for j in count() if j not in columns.get(i, ()))
-        gone.append((i * height, source.chunk_key((i, j))))
+        gone.append((i * height, key_of((i, j))))
     return Presence(units, -(-n_rows // unit), min(gone, default=None))
 
 
 def _place(key: str, key_of: Callable[[tuple[int, ...]], str]) -> tuple[int, int]:
     """Where a stored chunk stands in the grid, (-1, -1) where the key names none."""
-    found = re.fullmatch(r"(?:c[./])?(\d{1,18})[./](\d{1,18})", key, re.ASCII)
-    place = (int(found[1]), int(found[2])) if found else (-1, -1)
+    found = re.fullmatch(r"(?:c[./])?(\d{1,18})(?:[./](\d{1,18}))?", key, re.ASCII)
+    place = (int(found[1]), int(found[2] or 0)) if found else (-1, -1)
     return place if found and key_of(place) == key else (-1, -1)
 
 
@@ -93,7 +100,9 @@ def _stored_keys(source: ZarrSource, array: Any) -> set[str]:
 
     store, path = array.store, array.path
     prefix = path + "/" if path else ""
-    if isinstance(source.place.store, str) and "://" not in source.place.store:
+    if source.place.is_zip:
+        source.stamps[source.place.store] = stamp(source.place.store)
+    elif isinstance(source.place.store, str) and "://" not in source.place.store:
         root = os.path.join(source.place.store, path)
         found = set()
         for folder, _, files in os.walk(root):
@@ -131,7 +140,7 @@ def holes(array: Any, name: str, key: str, first: int, stop: int) -> Sequence[in
         raise ChunkReadError(
             name, first // unit, f"shard {key} is truncated or damaged: {error}. Restore it."
         ) from error
-    across = min(shards.grid[1], -(-array.shape[1] // array.chunks[1]))
+    across = min(shards.grid[1], math.prod(-(-n // c) for n, c in zip(array.shape[1:], array.chunks[1:], strict=True)))
     absent = (index[:, :across, 0] == ABSENT).any(axis=1)
     return [row for row, hole in zip(range(first, stop, unit), absent, strict=False) if hole]
 
@@ -159,6 +168,10 @@ class ZarrPlace:
     options: tuple[tuple[str, Any], ...] = ()
     token: str = field(default_factory=lambda: uuid4().hex)
 
+    @property
+    def is_zip(self) -> bool:
+        return isinstance(self.store, str) and "://" not in self.store and os.path.isfile(self.store)
+
     def open(self) -> Any:
         if isinstance(self.store, str) and not self.options:
             return _open_cached(self.store, self.path, self.fill, self.token)
@@ -173,8 +186,17 @@ def _open(store: Any, path: str, fill: bool, options: dict[str, Any]) -> Any:
         # A worker runs many tasks at once: each reads one chunk or a few small ones.
         zarr.config.set({"async.concurrency": 2})
     return zarr.open_array(
-        store, mode="r", path=path, storage_options=options or None, config={"read_missing_chunks": fill}
+        opened(store), mode="r", path=path, storage_options=options or None, config={"read_missing_chunks": fill}
     )
+
+
+def opened(store: Any) -> Any:
+    """A path that is a zip file as the store in it; anything else as it is."""
+    if isinstance(store, str) and os.path.isfile(store):
+        from zarr.storage import ZipStore
+
+        return ZipStore(store, mode="r")
+    return store
 
 
 @lru_cache(maxsize=32)
@@ -200,7 +222,7 @@ class ZarrChunk(StoredChunk):
             above = self.start // height
             if len(self.files) == -(-self.stop // height) - above:  # else some are not stored, and read as fill value
                 return self.layout.read(self.files, self.start - above * height, self.stop - above * height)
-        return np.asarray(self.place.open()[self.start : self.stop])
+        return np.asarray(self.place.open()[self.start : self.stop]).reshape(-1, self.n_stored)
 
     @property
     def shipped_bytes(self) -> int:
@@ -210,7 +232,7 @@ class ZarrChunk(StoredChunk):
 
 
 class ZarrSource(StoredSource):
-    """A two-dimensional Zarr array."""
+    """A Zarr array of two dimensions, or of one, which is a column."""
 
     kind = "zarr"
 
@@ -226,7 +248,8 @@ class ZarrSource(StoredSource):
         missing_chunks: str = "error",
     ) -> None:
         self.place = place
-        n_rows, n_stored = shape = check_two_dimensional(array.shape, name)
+        wide = array.shape if len(array.shape) != 1 else (array.shape[0], 1)
+        n_rows, n_stored = shape = check_two_dimensional(wide, name)
         self.codecs = checked_codecs(array, name)
         self.has_checksums = has_checksums(array)
         self.decodes = bool(set(self.codecs) - {"bytes", "crc32c"})
@@ -242,7 +265,8 @@ class ZarrSource(StoredSource):
         self.missing_chunks = missing_chunks
         self.stamps: dict[str, Stamp] = {}
         self.chunk_key = array.metadata.encode_chunk_key
-        unit = self.unit_shape[0]
+        self.axes = len(array.shape)
+        self.unit = unit = self.unit_shape[0]
         # In memory there is nothing to count: what is not stored is the fill value.
         counted = missing_chunks != "fill" or isinstance(place.store, str)
         there = presence(self, array) if counted else Presence([], 0, None)
@@ -261,7 +285,7 @@ class ZarrSource(StoredSource):
         firsts = range(0, n_rows, unit) if missing_chunks == "fill" else there.units
         units = [(row, min(row + unit, n_rows)) for row in firsts]
         self.n_missing = there.n_gone
-        self.layout = Layout.of(array) if self.stamps else None
+        self.layout = Layout.of(array) if self.stamps and not place.is_zip else None
         if self.layout is not None and self.layout.shards is not None and missing_chunks == "fill":
             self.layout = None  # Zarr knows how to fill holes in a shard
         self._largest_file = max((size for size, _ in self.stamps.values()), default=0)
@@ -287,9 +311,12 @@ class ZarrSource(StoredSource):
         return ZarrChunk(*self._run(index, start, stop), self.place, files, self.layout)
 
     def _files(self, start: int, stop: int) -> Iterable[tuple[str, Stamp]]:
+        if self.place.is_zip:
+            yield from self.stamps.items()
+            return
         rows = range(start // self.stored_shape[0], -(-stop // self.stored_shape[0]))
         for coordinates in product(rows, range(-(-self.n_stored // self.stored_shape[1]))):
-            path = os.path.join(self.place.store, self.place.path, self.chunk_key(coordinates))
+            path = os.path.join(self.place.store, self.place.path, self.chunk_key(coordinates[: self.axes]))
             if path in self.stamps:
                 yield path, self.stamps[path]
 
@@ -332,8 +359,12 @@ class ZarrSource(StoredSource):
 
 def open_zarr(
     obj: Any, *, name: str | None = None, path: str = "", storage_options: dict[str, Any] | None = None, **choices: Any
-) -> ZarrSource:
-    """A source over a Zarr array given as path, URL, or `zarr.Array`.
+) -> Source:
+    """A source over a Zarr array or group given as path, URL, zip file, or object of zarr.
+
+    Parameters
+    ----------
+    path : array or group within the store; "" is the only table that there is
 
     Raises
     ------
@@ -341,7 +372,7 @@ def open_zarr(
     """
     fill = choices.get("missing_chunks", "error") == "fill"
     if isinstance(obj, str):
-        place = ZarrPlace(obj, path, fill, tuple(sorted((storage_options or {}).items())))
+        place = ZarrPlace(obj, path.strip("/"), fill, tuple(sorted((storage_options or {}).items())))
         name = name or (f"{obj}::{path}" if path else obj)
     else:
         root = getattr(obj.store, "root", None)
@@ -351,23 +382,39 @@ def open_zarr(
     try:
         array = place.open()
     except Exception as error:
-        arrays = _arrays_below(place.store)
-        if arrays is not None:
-            choice = ", ".join(f"{name}::{key}" for key in arrays) or "it holds none"
-            raise ValueError(
-                f"{name}: expected a Zarr array, found a group; choose one of its arrays: {choice}."
-            ) from None
+        members = members_of(place)
+        if members is not None:
+            return _of_group(place, path if isinstance(obj, str) else obj.path, members, **choices)
         if isinstance(error, FileNotFoundError):
             raise ValueError(f"{name}: expected a Zarr array; there is none.") from error
         raise ValueError(f"{name}: the Zarr metadata cannot be read: {error}") from error
+    if len(array.shape) == 1:
+        member = member_of(array, place.path)
+        return _of_group(place, place.path, [member], **choices)
     return ZarrSource(array, place, name=name, **choices)
 
 
-def _arrays_below(store: Any) -> list[str] | None:
-    """Names of the arrays in a group, or None where there is no group."""
-    import zarr
+def _of_group(
+    place: ZarrPlace, inner: str, members: Sequence[Member], *, columns: Any, weight: Any, chunk_rows: int | None,
+    missing_chunks: str,
+) -> Source:  # fmt: skip
+    store = place.store if isinstance(place.store, str) else str(place.store)
+    chosen = choose(store, inner, members, columns)
+    first = chosen[0]
 
-    try:
-        return [key for key, _ in zarr.open_group(store, mode="r").arrays()]
-    except Exception:
-        return None
+    def open_member(member: Member, positions: tuple[int, ...] | None) -> ZarrSource:
+        there = replace(place, path=member.path)
+        return ZarrSource(
+            there.open(), there, name=f"{store}::{member.path}", columns=positions, missing_chunks=missing_chunks
+        )
+
+    if len(chosen) == 1 and first.is_matrix:
+        there = replace(place, path=first.path)
+        name = f"{store}::{first.path}" if first.path else store
+        return ZarrSource(
+            there.open(), there, name=name, columns=columns, weight=weight, chunk_rows=chunk_rows,
+            missing_chunks=missing_chunks,
+        )  # fmt: skip
+    group = first.path if len(chosen) == 1 else first.group
+    name = f"{store}::{group}" if group else store
+    return join(name, "zarr", chosen, open_member, columns=columns, weight=weight, chunk_rows=chunk_rows)

@@ -51,8 +51,8 @@ class Shards:
         names = [codec["name"] for codec in more]
         if first["name"] != "bytes" or _endian(first) != "little" or names not in ([], ["crc32c"]):
             return None
-        down, across = (shard // chunk for shard, chunk in zip(array.shards, array.chunks, strict=True))
-        return cls((down, across), bool(names), str(settings.get("index_location", "end")) == "end")
+        down, *across = (shard // chunk for shard, chunk in zip(array.shards, array.chunks, strict=True))
+        return cls((down, math.prod(across)), bool(names), str(settings.get("index_location", "end")) == "end")
 
     @property
     def index_bytes(self) -> int:
@@ -103,8 +103,8 @@ class Layout:
     @classmethod
     def of(cls, array: Any) -> Layout | None:
         """The layout of a Zarr array, or None where only Zarr itself can read it."""
-        rows, columns = array.chunks
-        if columns != array.shape[1]:
+        rows, columns = array.chunks[0], math.prod(array.chunks[1:])
+        if array.chunks[1:] != array.shape[1:]:
             return None
         metadata, shards = array.metadata.to_dict(), None
         if array.shards is not None:

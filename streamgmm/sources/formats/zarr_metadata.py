@@ -42,7 +42,7 @@ def regular(shape: Any, name: str) -> tuple[int, int]:
         raise ValueError(
             f"{name}: expected a regular grid of chunks; got {shape}. Rewrite with `streamgmm data convert`."
         )
-    return int(shape[0]), int(shape[1])
+    return int(shape[0]), math.prod(map(int, shape[1:]))
 
 
 def check_size(shape: tuple[int, int], dtype: Any, name: str) -> None:
