@@ -108,7 +108,7 @@ class Partitions:
             constants = {key: value for key, value in constants.items() if key not in columns.columns}
             columns = Exclude.of(rest)
         elif columns is not None:
-            named = [columns] if isinstance(columns, (str, int, np.integer)) else list(columns)
+            named: list[Any] = [columns] if isinstance(columns, (str, int, np.integer)) else list(columns)
             if any(not isinstance(column, str) for column in named):
                 constants = {}  # positions are those of the file's own columns
             elif set(named) & set(constants):

@@ -97,7 +97,9 @@ def _of_matlab(data: Any, path: str, kind: str) -> Member | None:
     what = "text" if kind == "char" else "complex numbers" if data.dtype.names else what_of(data.dtype)
     if 1 in shape and len(shape) == 2:
         shape = () if shape == (1, 1) else (max(shape),)
-    return Member(path, shape, data.dtype, what, transposed=True)
+    is_index = len(shape) == 1 and what is None and path.rpartition("/")[2] == "index"
+    label = is_index and numbers_rows(np.ravel(data[:1000, :1000]))
+    return Member(path, shape, data.dtype, what, label, transposed=True)
 
 
 def _is_label(data: Any, path: str) -> bool:
