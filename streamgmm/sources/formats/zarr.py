@@ -26,7 +26,7 @@ from streamgmm.sources.formats.members import Member, choose
 from streamgmm.sources.formats.npy import check_two_dimensional
 from streamgmm.sources.formats.stored import StoredChunk, StoredSource
 from streamgmm.sources.formats.zarr_decode import ABSENT, Layout, Shards
-from streamgmm.sources.formats.zarr_members import member_of, members_of
+from streamgmm.sources.formats.zarr_members import member_of, members_of, store_in
 from streamgmm.sources.formats.zarr_metadata import (
     check_size,
     checked_codecs,
@@ -186,17 +186,8 @@ def _open(store: Any, path: str, fill: bool, options: dict[str, Any]) -> Any:
         # A worker runs many tasks at once: each reads one chunk or a few small ones.
         zarr.config.set({"async.concurrency": 2})
     return zarr.open_array(
-        opened(store), mode="r", path=path, storage_options=options or None, config={"read_missing_chunks": fill}
+        store_in(store), mode="r", path=path, storage_options=options or None, config={"read_missing_chunks": fill}
     )
-
-
-def opened(store: Any) -> Any:
-    """A path that is a zip file as the store in it; anything else as it is."""
-    if isinstance(store, str) and os.path.isfile(store):
-        from zarr.storage import ZipStore
-
-        return ZipStore(store, mode="r")
-    return store
 
 
 @lru_cache(maxsize=32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,16 @@ import numpy as np
 from streamgmm.sources.formats.members import Member, what_of
 from streamgmm.sources.labels import numbers_rows
 
-__all__ = ["member_of", "members_of"]
+__all__ = ["member_of", "members_of", "store_in"]
+
+
+def store_in(store: Any) -> Any:
+    """A path that is a zip file as the store in it; anything else as it is."""
+    if isinstance(store, str) and os.path.isfile(store):
+        from zarr.storage import ZipStore
+
+        return ZipStore(store, mode="r")
+    return store
 
 
 def members_of(place: Any) -> list[Member] | None:
@@ -19,9 +29,7 @@ def members_of(place: Any) -> list[Member] | None:
     """
     import zarr
 
-    from streamgmm.sources.formats.zarr import opened
-
-    store = opened(place.store)
+    store = store_in(place.store)
     options = dict(place.options) or None
     try:
         root = zarr.open_group(store, mode="r", path=place.path, storage_options=options)
