@@ -22,10 +22,11 @@ _log = logging.getLogger(__name__)
 
 @cache
 def sources_hash() -> str:
-    """Hash of every kernel source: Numba itself looks only at the file a function stands in, not at its helpers."""
+    """Hash of every source of compiled code: Numba looks only at the file a function stands in, not at its helpers."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    compiled = (path for path in folder.glob("*.py") if path.name != "dispatch.py")
+    for path in sorted((*compiled, *(folder / "simd").glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -23,12 +23,15 @@ class Shapes(NamedTuple):
     """What depends on the number and width of the registers. A vector has eight doubles in either case.
 
     Tiles keep their sums in registers: AVX-512 has 32 of one vector each. AVX2 (16 of half a vector) and NEON (32 of a
-    quarter) both hold eight vectors in all; there a tile has four sums, the least that hide the time a multiply-add
-    takes. Sizes of tiles are listed from the largest; smaller ones take what is left.
+    quarter) both hold eight vectors in all; there a tile has six sums where it can. Four are the least that hide the
+    time a multiply-add takes, and take 8 % longer (Emerald Rapids limited to AVX2). Sizes of tiles are listed from the
+    largest; smaller ones take what is left.
     """
 
     across: int
     """Vectors of rows of the data, of the four in a panel, in a tile of logits or of a quadratic form."""
+    logits: tuple[int, ...]
+    """Tiles of logits: numbers of components."""
     sums: tuple[tuple[int, tuple[int, ...]], ...]
     """Tiles of statistics: vectors of features, each with numbers of components."""
     by_lane: tuple[tuple[int, ...], tuple[int, ...]]
@@ -39,26 +42,32 @@ class Shapes(NamedTuple):
     """Numbers in a vector of single precision."""
     bounds: dict[int, tuple[int, int]]
     """Tiles of upper bounds, by projections of a component: components and vectors."""
+    crowds: tuple[float, float, float]
+    """Part of all terms up to which the screened form is cheaper than the dense one: below 24, 48 features, above."""
     permutes: bool
     """Whether an instruction looks up eight of sixteen doubles, and another packs chosen lanes."""
 
 
 WIDE = Shapes(
     across=4,
+    logits=(4, 2, 1),
     sums=((4, (4, 2, 1)), (2, (4, 2, 1)), (1, (8, 4, 2, 1))),
     by_lane=((4, 1), (5, 3, 1)),
     outer=(8, (3, 2, 1)),
     singles=16,
     bounds={4: (2, 2), 8: (1, 2)},
+    crowds=(0.2, 0.35, 0.7),
     permutes=True,
 )
 NARROW = Shapes(
     across=1,
-    sums=((1, (4, 2, 1)),),
+    logits=(6, 4, 2, 1),
+    sums=((1, (6, 4, 2, 1)),),
     by_lane=((2, 1), (3, 1)),
     outer=(4, (1,)),
     singles=8,
     bounds={4: (1, 2), 8: (1, 1)},
+    crowds=(0.2, 0.4, 0.45),
     permutes=False,
 )
 

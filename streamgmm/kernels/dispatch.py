@@ -139,10 +139,12 @@ def _crowd(chosen: str, plan: Plan) -> float:
     if chosen == "screened":
         return 1.0 if plan.family == Family.FULL else 0.0
     if chosen == "auto":
+        from streamgmm.kernels._target import shapes
         from streamgmm.kernels.simd.screening import suits
 
         if suits(plan):
-            return 0.3 if plan.whiten.shape[0] < 24 else 0.7
+            D = len(plan.whiten)
+            return shapes().crowds[0 if D < 24 else 1 if D < 48 else 2]
     return 0.0
 
 

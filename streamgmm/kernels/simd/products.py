@@ -28,8 +28,8 @@ START = np.int64(0)
 """Where counting starts in an argument of a helper. Numba takes a plain 0 for a type of its own, and compiles the
 helper once for it and once for other numbers."""
 
-_logits = logit_tiles((4, 2, 1), SHAPES.across)
-_more_logits = logit_tiles((4, 2, 1), SHAPES.across, onto=True)
+_logits = logit_tiles(SHAPES.logits, SHAPES.across)
+_more_logits = logit_tiles(SHAPES.logits, SHAPES.across, onto=True)
 _sums = sum_tiles(SHAPES.sums)
 _symmetric = sum_tiles(tuple((v, (4,)) for v, _ in SHAPES.sums))
 _by_lane = lane_tiles(*SHAPES.by_lane)

@@ -71,19 +71,18 @@ def _vectors(builder: Any, places: list[Any], kind: Any = _doubles) -> list[Any]
 def _in_turn(builder: Any, n: Any, sizes: tuple[int, ...], emit: Any, begin: Any = None, *, even: bool = False) -> None:
     """Cover `begin` to `n` with tiles of these sizes, largest first, by loops over emit(size, where it begins).
 
-    With `even`, rather two of a smaller size than a large one and a single one.
+    With `even`, rather two of a smaller size than one of three or six and a small rest, which would leave pipes idle.
     """
     at = ir.Constant(_int64, 0) if begin is None else begin
     for size in sizes:
         unit = ir.Constant(_int64, size)
         left = builder.sub(n, at)
         count = builder.udiv(left, unit)
-        if even and size > 2:
-            one = ir.Constant(_int64, 1)
-            alone = builder.and_(
-                builder.icmp_signed("==", builder.urem(left, unit), one), builder.icmp_signed(">", left, unit)
-            )
-            count = builder.sub(count, builder.zext(alone, _int64))
+        if even and size % 3 == 0:
+            rest = builder.urem(left, unit)
+            few = builder.icmp_unsigned("<", builder.sub(rest, ir.Constant(_int64, 1)), ir.Constant(_int64, size // 3))
+            few = builder.and_(few, builder.icmp_signed(">", left, unit))
+            count = builder.sub(count, builder.zext(few, _int64))
         with cgutils.for_range(builder, count) as loop:
             emit(size, builder.add(at, builder.mul(loop.index, unit)))
         at = builder.add(at, builder.mul(count, unit))
@@ -125,7 +124,7 @@ def logit_tiles(heights: tuple[int, ...], n_vectors: int, *, onto: bool = False)
                 with cgutils.for_range(builder, ir.Constant(_int64, _PANEL_VECTORS // n_vectors)) as loop:
                     tile(m_rows, k, builder.mul(loop.index, ir.Constant(_int64, n_vectors * LANES)))
 
-            _in_turn(builder, K, heights, rows)
+            _in_turn(builder, K, heights, rows, even=True)
             return context.get_dummy_value()
 
         i = types.intp
@@ -174,7 +173,7 @@ def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...]) -> Any:
             heights = dict(shapes)
 
             def rows(n_vectors: int, v: Any) -> None:
-                _in_turn(builder, K, heights[n_vectors], partial(tile, n_vectors, v))
+                _in_turn(builder, K, heights[n_vectors], partial(tile, n_vectors, v), even=True)
 
             vectors = builder.udiv(columns, ir.Constant(_int64, LANES))
             _in_turn(builder, vectors, tuple(heights), rows)
