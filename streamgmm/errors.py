@@ -125,6 +125,13 @@ class DeviceError(StreamGMMError):
     """
 
 
+class DiskFullError(OSError):
+    """A file does not fit where it should go: which file, what it needs, what there is, and the remedy."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 class NonFiniteRowError(ValueError):
     """A row holds NaN or infinity; `row` is its position in the rows that were passed."""
 

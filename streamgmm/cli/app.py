@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import re
 import shlex
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -17,8 +19,12 @@ from typer.core import TyperGroup
 
 from streamgmm.cli.commands import data, demo, fit, inspect, predict, report, select, stream, warmup
 from streamgmm.cli.terminal import NOT_CONVERGED, as_option, message
+from streamgmm.errors import DiskFullError
+from streamgmm.utils.signals import ending_cleanly
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+BROKEN_PIPE = 141
+"""What a shell says of a program whose output was closed (128 + SIGPIPE)."""
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "NOT_CONVERGED", "USAGE", "app", "run"]
 
 
@@ -80,21 +86,40 @@ def run(argv: list[str]) -> int:
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ending_cleanly():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             code = app(argv, standalone_mode=False, prog_name="streamgmm")
-        sys.stdout.flush()
+            sys.stdout.flush()
         return int(code) if isinstance(code, int) else DONE
     except KeyboardInterrupt:
         message("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone: nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    except (BrokenPipeError, SystemExit) as error:  # Click makes the one into the other
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _silence()  # the reader of our output has gone: nobody to tell
+        return BROKEN_PIPE
     except Exception as error:
         if debug:
             raise
-        return _explain(error)
+        code = _explain(error)
+        if isinstance(error, OSError):
+            _silence_if_stuck()
+        return code
+
+
+def _silence_if_stuck() -> None:
+    """Where the output cannot be written, the interpreter must not try again on its way out."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silence()
+
+
+def _silence() -> None:
+    """Nothing more is written to the output."""
+    with suppress(OSError, ValueError):  # an output that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: Exception) -> int:
@@ -119,6 +144,8 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename}: no such file or folder. Check the path; relative paths start at {os.getcwd()}."
     if isinstance(error, PermissionError) and error.filename is not None:
         return f"{error.filename}: permission denied. Choose another place or change its permissions."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not isinstance(error, DiskFullError):
+        return f"{error.filename or 'the output'}: no space is left on its device. Free some, or write elsewhere."
     if isinstance(error, MemoryError):
         return f"out of memory ({error}). Set compute.memory_limit, for instance --set memory_limit=1GB."
     text = " ".join(str(error).split())

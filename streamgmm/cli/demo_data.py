@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamgmm.utils.atomic import atomic_folder
 
 SIDE = 8
 N_FEATURES = SIDE * SIDE - 1
@@ -65,10 +65,9 @@ def write_patches(path: str | os.PathLike[str]) -> int:
             return N_ROWS
         raise FileExistsError(f"{target} exists and is not the demo's store. Remove it or choose another --dir.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    try:
+    with atomic_folder(target) as folder:
         array = zarr.create_array(
-            store=str(folder / "store"),
+            store=str(folder),
             shape=(N_ROWS, N_FEATURES),
             chunks=(CHUNK_ROWS, N_FEATURES),
             dtype=np.float32,
@@ -80,9 +79,6 @@ def write_patches(path: str | os.PathLike[str]) -> int:
         for part in patch_rows(grey_images()):
             array[row : row + len(part)] = part
             row += len(part)
-        os.replace(folder / "store", target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return row
 
 

@@ -29,11 +29,11 @@ def versions() -> dict[str, str]:
 
 
 def write_folder(folder: Path, gm: Any, config: Config, document: dict[str, Any], history: Any) -> None:
-    """Write model, report, resolved config and history, each whole or not at all; the model last."""
+    """Write model, report, resolved config and history, each whole or not at all; the model first: disks get full."""
+    gm.save(folder / MODEL)
+    write_text(folder / REPORT, json.dumps(jsonable(document), allow_nan=False, indent=2) + "\n")
     write_text(folder / CONFIG, dump_toml(config))
     history.save(folder / HISTORY)
-    write_text(folder / REPORT, json.dumps(jsonable(document), allow_nan=False, indent=2) + "\n")
-    gm.save(folder / MODEL)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +14,7 @@ import typer
 from numpy.typing import NDArray
 
 from streamgmm.cli.terminal import shown
-from streamgmm.utils.atomic import atomic_path
+from streamgmm.utils.atomic import atomic_folder, atomic_path
 
 FORMATS = (".npy", ".csv", ".parquet", ".zarr")
 
@@ -136,9 +133,10 @@ def _parquet(out: str, columns: Sequence[str]) -> Iterator[Any]:
 def _zarr(out: str, columns: Sequence[str]) -> Iterator[Any]:
     import zarr
 
-    folder = Path(tempfile.mkdtemp(prefix=f".{Path(out).name}.", suffix=".part", dir=Path(out).parent))
-    array: Any = None
-    try:
+    if Path(out).exists() and not any((Path(out) / name).exists() for name in ("zarr.json", ".zarray")):
+        raise FileExistsError(f"{out} exists and is no Zarr array; choose another name.")
+    with atomic_folder(out) as folder:
+        array: Any = None
 
         def write(part: NDArray[Any]) -> None:
             nonlocal array
@@ -146,7 +144,7 @@ def _zarr(out: str, columns: Sequence[str]) -> Iterator[Any]:
             if array is None:
                 chunks = (min(max(len(part), 1), 2**20), *part.shape[1:])
                 array = zarr.create_array(
-                    store=str(folder / "a"), shape=(0, *part.shape[1:]), chunks=chunks, dtype=part.dtype,
+                    store=str(folder), shape=(0, *part.shape[1:]), chunks=chunks, dtype=part.dtype,
                     attributes={"columns": list(columns)}, config={"write_empty_chunks": True},
                 )  # fmt: skip
             array.append(part)
@@ -154,10 +152,3 @@ def _zarr(out: str, columns: Sequence[str]) -> Iterator[Any]:
         yield write
         if array is None:
             write(np.empty((0, len(columns))))
-        if Path(out).exists():
-            if not (Path(out) / "zarr.json").exists() and not (Path(out) / ".zarray").exists():
-                raise FileExistsError(f"{out} exists and is no Zarr array; choose another name.")
-            Path(out).rename(folder / "old")
-        os.replace(folder / "a", out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -60,7 +60,7 @@ def write_arrays(
     }
     text = json.dumps(layout).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_path(path) as part, part.open("wb") as file:
+    with atomic_path(path, needed=8 + len(text) + len(payload)) as part, part.open("wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         file.write(payload)

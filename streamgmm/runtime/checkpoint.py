@@ -18,6 +18,7 @@ import re
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from streamgmm.runtime.array_file import read_arrays, write_arrays
 from streamgmm.runtime.encoding import decode, encode
 from streamgmm.runtime.executors import Executor
 from streamgmm.runtime.fold import Fold
+from streamgmm.utils.atomic import sweep
+from streamgmm.utils.signals import ENDING, terminate
 
 __all__ = ["FileJournal", "Journal", "open_journal", "read_state"]
 
@@ -42,6 +45,8 @@ FORMAT = "streamgmm-checkpoint"
 VERSION = 2
 """Statistics of an unfinished pass are about each component's own mean since 2; files of version 1 begin anew."""
 KEPT = 3
+_RETRY = 30.0
+"""Seconds until a checkpoint that could not be written is tried again."""
 _MOST_RESULTS = 32
 """Finished runs of the executor that are kept between two entries."""
 
@@ -82,7 +87,7 @@ class Journal:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around a fit: a first Ctrl-C or SIGTERM stops it after a chunk, with everything written."""
+        """Around a fit: a first Ctrl-C, SIGTERM or SIGHUP stops it after a chunk, with everything written."""
         yield
 
     def discard(self) -> int:
@@ -115,6 +120,8 @@ class FileJournal(Journal):
         self._writes = 0
         self._seconds = 0.0
         self._damaged: list[str] = []
+        self._failed = 0
+        sweep(self.folder)
         if named is not None:
             self._open_named(named)
         else:
@@ -169,7 +176,27 @@ class FileJournal(Journal):
     # Writing ----------------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
+        """Write what there is. Where that fails the fit goes on, with what was written before; it is tried again."""
         began = time.perf_counter()
+        try:
+            self._write_file()
+        except OSError as error:
+            self._failed += 1
+            if self._failed == 1:
+                warnings.warn(
+                    f"The checkpoint cannot be written, and the fit goes on without it: {error} Make room or mend the "
+                    f"folder {self.folder} meanwhile: it is tried again.",
+                    stacklevel=2,
+                )
+            self._due = time.perf_counter() + _RETRY
+            return
+        now = time.perf_counter()
+        self._dirty = False
+        self._writes += 1
+        self._seconds += now - began
+        self._due = now + (now - began) * (1.0 / self.share - 1.0)
+
+    def _write_file(self) -> None:
         state = {"about": self.about, "entries": self._entries, "results": self._results, "nodes": self._nodes}
         self.folder.mkdir(parents=True, exist_ok=True)
         tree, arrays = encode(state)
@@ -179,17 +206,14 @@ class FileJournal(Journal):
         self._serial += 1
         for old in self.files()[KEPT:]:
             old.unlink(missing_ok=True)
-        now = time.perf_counter()
-        self._dirty = False
-        self._writes += 1
-        self._seconds += now - began
-        self._due = now + (now - began) * (1.0 / self.share - 1.0)
 
     def _look(self) -> None:
         """Write if it is time to; stop if that was asked for."""
         self._dirty = True
         if self._stop or time.perf_counter() >= self._due:
             self._write()
+        if self._stop and self._dirty:
+            raise KeyboardInterrupt(f"stopped; what was done since the last checkpoint in {self.folder} is lost.")
         if self._stop:
             raise KeyboardInterrupt(f"stopped; {self.folder} has what is needed to go on. Start again to do so.")
 
@@ -267,8 +291,8 @@ class FileJournal(Journal):
 
         before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for which, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-                if signal.getsignal(which) is usual:
+            for which in (signal.SIGINT, *ENDING):
+                if signal.getsignal(which) in (signal.SIG_DFL, signal.default_int_handler, terminate):
                     before[which] = signal.signal(which, stop)
         try:
             yield
@@ -293,6 +317,7 @@ class FileJournal(Journal):
             "resumed": self.resumed,
             "writes": self._writes,
             "seconds": self._seconds,
+            "failed": self._failed,
             "damaged": list(self._damaged),
         }
 

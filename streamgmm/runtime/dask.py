@@ -14,8 +14,9 @@ import pickle
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import batched, repeat
 from typing import Any
 from uuid import uuid4
@@ -26,6 +27,7 @@ import numpy as np
 from dask import delayed
 
 from streamgmm.errors import ClusterError
+from streamgmm.runtime import versions
 from streamgmm.runtime.executors import Executor, result_of
 from streamgmm.runtime.fold import Fold
 from streamgmm.runtime.thread_limits import single_threaded_blas
@@ -78,7 +80,7 @@ class Dask(Executor):
         after: Callable[[], None] | None = None,
     ) -> T:
         tree = Fold(combine) if tree is None else tree
-        client = None if self.scheduler is not None else self.client or active_client()
+        client = self._used()
         listed = list(chunks)
         if client is not None:
             _check_shipped(listed)
@@ -86,16 +88,17 @@ class Dask(Executor):
         runs = _runs(listed, self._run_length(len(listed), threads))
         by_index = {chunk.index: chunk for chunk in listed}
         token = uuid4().hex[:12]
-        head = delayed(_Head.unpack, pure=False)(cloudpickle.dumps(_Head(task, combine)), dask_key_name=_key(token))
+        packed = cloudpickle.dumps(_Head((task, combine)))
+        head = delayed(_Head.unpack, pure=False)(versions.here(), packed, dask_key_name=_key(token))
         groups = _groups([_leaf(head, run, token) for run in runs], runs, head, token)
         finished = self._distributed(client, groups) if client is not None else self._local(groups, threads)
         count, seconds = 0, 0.0
-        for nodes, read, took in finished:
-            for (level, index), value in nodes:
+        for part in finished:
+            for (level, index), value in part.nodes:
                 tree.add(index, value, level)
-            count, seconds = count + len(read), seconds + took
+            count, seconds = count + len(part.read), seconds + part.seconds
             if self.on_chunk is not None:
-                for index in read:
+                for index in part.read:
                     self.on_chunk(by_index[index])
             if after is not None:
                 after()
@@ -106,10 +109,15 @@ class Dask(Executor):
     @property
     def threads_per_process(self) -> int:
         """Tasks that run at a time in one process of the cluster, or in this one."""
-        client = None if self.scheduler is not None else self.client or active_client()
+        client = self._used()
         if client is None:
             return 1 if self.scheduler in ("synchronous", "processes") else _threads(None)
-        return max(client.nthreads().values(), default=1)
+        with _reaching(client):
+            return max(client.nthreads().values(), default=1)
+
+    def _used(self) -> Any:
+        """The client that is used, or None on a local scheduler."""
+        return None if self.scheduler is not None else self.client or active_client()
 
     def _run_length(self, n_chunks: int, threads: int) -> int:
         """Chunks in a task, a power of two: of the length aimed at, with enough tasks for everybody."""
@@ -123,22 +131,24 @@ class Dask(Executor):
 
     def _distributed(self, client: Any, groups: list[Any]) -> Iterator[Any]:
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        waiting = {future.key: future for future in client.compute(groups, optimize_graph=False)}
+        with _reaching(client):
+            waiting = {future.key: future for future in client.compute(groups, optimize_graph=False)}
         for future in waiting.values():
             client.loop.add_callback(_fetch, client, future, done)
         try:
             while waiting:
                 future, result, error = self._next(done, client, len(waiting))
                 if error is not None:
-                    raise _explained(future, error)
+                    raise _explained(client, future, error)
                 # What is here is let go there: the death of a worker then costs what it had in work, not what it
                 # has done in this reading.
                 del waiting[future.key]
                 future.release()
                 yield result
         finally:
-            if waiting:
-                client.cancel(list(waiting.values()), force=True)
+            if waiting and client.status == "running":
+                with suppress(ClusterError), _reaching(client):
+                    client.cancel(list(waiting.values()), force=True)
 
     def _next(self, done: queue.SimpleQueue[Any], client: Any, waiting: int) -> Any:
         began = time.monotonic()
@@ -149,9 +159,13 @@ class Dask(Executor):
             except queue.Empty:
                 if client.status != "running":
                     break
-                if left <= 1.0 and patience == self.stall_timeout and any(client.processing().values()):
-                    patience *= 12
-        workers = len(client.scheduler_info(n_workers=-1)["workers"]) if client.status == "running" else 0
+                with _reaching(client):
+                    if left <= 1.0 and patience == self.stall_timeout and any(client.processing().values()):
+                        patience *= 12
+        if client.status != "running":
+            raise _unreachable(client, f"the client is {client.status}")
+        with _reaching(client):
+            workers = len(client.scheduler_info(n_workers=-1)["workers"])
         raise ClusterError(
             f"No task finished for {time.monotonic() - began:.0f} s: {waiting} are left, {workers} workers are "
             f"connected, the client is {client.status}. Start workers or look at the dashboard; a fit with checkpoint= "
@@ -163,18 +177,36 @@ class Dask(Executor):
 
 
 class _Head:
-    """What every task of a reading needs: the function and how results combine."""
+    """What every task of a reading needs, and which program made it."""
 
-    __slots__ = ("combine", "task")
+    __slots__ = ("value", "versions")
 
-    def __init__(self, task: Any, combine: Any) -> None:
-        self.task = task
-        self.combine = combine
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.versions = versions.here()
+
+    def __getstate__(self) -> Any:
+        return self.versions, self.value
+
+    def __setstate__(self, state: Any) -> None:
+        self.versions, self.value = state
+        versions.check(self.versions)
 
     @staticmethod
-    def unpack(payload: bytes) -> _Head:
+    def unpack(driver: dict[str, str], payload: bytes) -> _Head:
+        """Compare versions before anything of the driver's is unpickled."""
+        versions.check(driver)
         head: _Head = pickle.loads(payload)
         return head
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a task returns: nodes of the tree, the chunks they are of, and the seconds that took."""
+
+    nodes: Nodes
+    read: list[int]
+    seconds: float
 
 
 class _Run:
@@ -186,23 +218,24 @@ class _Run:
         self.chunks = chunks
 
 
-def _fold_run(head: _Head, run: _Run, *values: Any) -> tuple[Nodes, list[int], float]:
-    """Nodes of a run of chunks, the chunks, and seconds; `values` are the partitions of a Dask collection."""
-    tree: Fold[Any] = Fold(head.combine)
+def _fold_chunks(head: _Head, run: _Run, *values: Any) -> _Part:
+    """Nodes of a run of chunks; `values` are the partitions of a Dask collection."""
+    task, combine = head.value
+    tree: Fold[Any] = Fold(combine)
     began = time.perf_counter()
     with single_threaded_blas():
         for chunk in run.chunks:
-            tree.add(chunk.index, head.task(_join(chunk, values) if values else chunk))
-    return list(tree.nodes.items()), [chunk.index for chunk in run.chunks], time.perf_counter() - began
+            tree.add(chunk.index, task(_join(chunk, values) if values else chunk))
+    return _Part(list(tree.nodes.items()), [chunk.index for chunk in run.chunks], time.perf_counter() - began)
 
 
-def _combine(head: _Head, parts: list[tuple[Nodes, list[int], float]]) -> tuple[Nodes, list[int], float]:
+def _combine_parts(head: _Head, parts: list[_Part]) -> _Part:
     """Nodes of several runs."""
-    tree: Fold[Any] = Fold(head.combine)
-    for nodes, _, _ in parts:
-        for (level, index), value in nodes:
+    tree: Fold[Any] = Fold(head.value[1])
+    for part in parts:
+        for (level, index), value in part.nodes:
             tree.add(index, value, level)
-    return list(tree.nodes.items()), [i for _, read, _ in parts for i in read], sum(took for _, _, took in parts)
+    return _Part(list(tree.nodes.items()), [i for part in parts for i in part.read], sum(p.seconds for p in parts))
 
 
 def _runs(chunks: list[Any], length: int) -> list[list[Any]]:
@@ -224,7 +257,7 @@ def _leaf(head: Any, run: list[Any], token: str) -> Any:
         bare, parts = _split(run[0])
         run = [bare]
     name = _key(token, run[0].index, run[-1].index)
-    return delayed(_fold_run, pure=False)(head, _Run(run), *parts, dask_key_name=name)
+    return delayed(_fold_chunks, pure=False)(head, _Run(run), *parts, dask_key_name=name)
 
 
 def _groups(leaves: list[Any], runs: list[list[Any]], head: Any, token: str) -> list[Any]:
@@ -235,7 +268,7 @@ def _groups(leaves: list[Any], runs: list[list[Any]], head: Any, token: str) -> 
         level += 1
         names = [f"{_key(token, s[0][0], s[-1][1])}-{level}" for s in batched(spans, FAN_IN)]
         leaves = [
-            delayed(_combine, pure=False)(head, list(part), dask_key_name=name)
+            delayed(_combine_parts, pure=False)(head, list(part), dask_key_name=name)
             for part, name in zip(batched(leaves, FAN_IN), names, strict=True)
         ]
         spans = [(s[0][0], s[-1][1]) for s in batched(spans, FAN_IN)]
@@ -274,7 +307,7 @@ def lazily(source: Source, model: Any, question: str, answer: Callable[[Any, str
     import dask.array as da  # with all that it imports a second, which a worker that replaces a dead one need not wait
 
     probe = np.asarray(getattr(model, question)(np.zeros((1, source.n_features), source.dtype)))
-    head = delayed(pickle.loads, pure=True)(cloudpickle.dumps(model))
+    head = delayed(_Head.unpack, pure=True)(versions.here(), cloudpickle.dumps(_Head(model)))
     blocks = []
     for chunk, rows in zip(source.chunks(), getattr(source, "lengths", None) or repeat(np.nan), strict=False):
         bare, parts = _split(chunk)
@@ -283,8 +316,8 @@ def lazily(source: Source, model: Any, question: str, answer: Callable[[Any, str
     return da.concatenate(blocks, allow_unknown_chunksizes=True)
 
 
-def _answer(answer: Any, model: Any, question: str, run: _Run, *values: Any) -> Any:
-    return answer(model, question, _join(run.chunks[0], values))
+def _answer(answer: Any, head: _Head, question: str, run: _Run, *values: Any) -> Any:
+    return answer(head.value, question, _join(run.chunks[0], values))
 
 
 # The cluster ----------------------------------------------------------------------------------------------------------
@@ -326,12 +359,38 @@ def active_client() -> Any:
         return None
 
 
+@contextmanager
+def _reaching(client: Any) -> Iterator[None]:
+    """Around questions to the scheduler.
+
+    Raises
+    ------
+    ClusterError
+        Where it does not answer.
+    """
+    from distributed.client import ClosedClientError
+
+    try:
+        yield
+    except (OSError, CancelledError, ClosedClientError) as error:
+        raise _unreachable(client, str(error) or type(error).__name__) from error
+
+
+def _unreachable(client: Any, why: str) -> ClusterError:
+    address = getattr(getattr(client, "scheduler", None), "address", None) or "The Dask cluster"
+    return ClusterError(
+        f"{address}: the scheduler cannot be reached ({why}). Start scheduler and workers again, connect a new client "
+        "and run the same fit: with checkpoint= it goes on from where it was."
+    )
+
+
 def _threads(client: Any) -> int:
     if client is None:
         from streamgmm.runtime.thread_limits import available_cores
 
         return available_cores()
-    return max(1, sum(client.nthreads().values()))
+    with _reaching(client):
+        return max(1, sum(client.nthreads().values()))
 
 
 def _check_shipped(chunks: list[Any]) -> None:
@@ -357,12 +416,12 @@ async def _fetch(client: Any, future: Any, done: queue.SimpleQueue[Any]) -> None
         done.put((future, result, None))
 
 
-def _explained(future: Any, error: BaseException) -> BaseException:
+def _explained(client: Any, future: Any, error: BaseException) -> BaseException:
     """The exception of a failed task; for a task that took its workers with it, which partition that was."""
     from distributed.scheduler import KilledWorker
 
     if future.status == "cancelled":
-        return ClusterError("The tasks were cancelled: the scheduler was lost or restarted. Connect again and refit.")
+        return _unreachable(client, "the tasks were cancelled: it was lost or restarted")
     if isinstance(error, KilledWorker):
         where = error.task.removeprefix("streamgmm-").rpartition("-")[0] or error.task
         return ClusterError(
@@ -370,4 +429,33 @@ def _explained(future: Any, error: BaseException) -> BaseException:
             f"{error.last_worker.address}. Most likely memory ran out or a file made a library crash: look at the "
             "worker's log, give workers more memory, or write the data in smaller chunks."
         )
+    if isinstance(error, (ImportError, AttributeError, TypeError, RuntimeError)):
+        return _of_other_version(client, error) or error
     return error
+
+
+def _of_other_version(client: Any, error: BaseException) -> ClusterError | None:
+    """What makes a process fail that cannot even take a task of this version; None where all have the same."""
+    names = [name for name in versions.here() if name != "code"]
+
+    def found() -> dict[str, str]:  # nested, so that it travels by value: nothing of ours is asked there
+        import importlib
+        import platform
+
+        result = {"python": ".".join(platform.python_version_tuple()[:2])}
+        for name in names:
+            try:
+                module = {"scikit-learn": "sklearn"}.get(name, name)
+                result[name] = str(importlib.import_module(module).__version__)
+            except (ImportError, AttributeError):
+                continue
+        return result
+
+    with suppress(ClusterError), _reaching(client):
+        there = {"The scheduler": client.run_on_scheduler(found)}
+        there |= {f"Worker {address}": value for address, value in client.run(found, on_error="ignore").items()}
+        mine = found()
+        for where, theirs in there.items():
+            if theirs != mine:
+                return ClusterError(f"{where}: {versions.differing(theirs, mine)} ({error})")
+    return None

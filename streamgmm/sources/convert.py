@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import numpy as np
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.chunking import wanted_rows
+from streamgmm.utils.atomic import atomic_folder, atomic_path
 
 Progress = Callable[[int, int], None]
 """Called with the chunks and rows done so far."""
@@ -92,8 +90,6 @@ class Manifest:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON, atomically."""
-        from streamgmm.utils.atomic import atomic_path
-
         document = {"format": "streamgmm-manifest", "version": 1, **asdict(self)}
         with atomic_path(path) as part:
             part.write_text(json.dumps(document, indent=1, allow_nan=False))
@@ -264,7 +260,7 @@ def convert(
     attributes: dict[str, Any] = {"weight": source.n_features if source.has_weights else None}
     if source.feature_names is not None:
         attributes["feature_names"] = [*source.feature_names, *(["weight"] if source.has_weights else [])]
-    with _new_folder(target) as part:
+    with atomic_folder(target) as part:
         array = zarr.create_array(
             part,
             shape=(source.n_rows or 0, width),
@@ -273,7 +269,6 @@ def convert(
             compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()],
             config={"write_empty_chunks": True},
             attributes={_MARK: attributes},
-            overwrite=True,
         )
         rows = _write(array, source, height, width, progress, n_jobs)
         if rows != array.shape[0]:
@@ -331,27 +326,3 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise FileExistsError(
             f"{target}: exists already. Choose another name, or allow it to be replaced (--overwrite)."
         )
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`, renamed to it on success and removed on failure."""
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    try:
-        yield part
-        for file in part.rglob("*"):
-            if file.is_file():
-                with file.open("rb+") as stream:
-                    os.fsync(stream.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        part.chmod(0o777 & ~mask)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent)) / "store"
-            target.rename(old)
-            part.rename(target)
-            shutil.rmtree(old.parent)
-        else:
-            part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,7 @@ from streamgmm.stream.drift import Cusum
 from streamgmm.stream.snapshot import restore_to, state_of
 from streamgmm.stream.update import Counts, StopStream, Update
 from streamgmm.stream.validation import Intake, Taken
+from streamgmm.utils.atomic import sweep
 from streamgmm.utils.locks import FileLock
 
 __all__ = ["StreamSession"]
@@ -131,7 +133,7 @@ class StreamSession:
         self._lock = None if self.snapshot is None else FileLock(self.snapshot)
         self._stamp: snapshots.Stamp = None
         if self.snapshot is not None:
-            snapshots.sweep(self.snapshot)
+            sweep(self.snapshot.parent)
             if snapshots.exists(self.snapshot):
                 self.load()
 
@@ -382,7 +384,12 @@ class StreamSession:
     def _save_if_due(self, stream: Any) -> None:
         due = self.counts.rows - self._saved_rows >= self.every_rows
         if due or time.monotonic() - self._saved_at >= self.every_seconds:
-            self._save(stream)
+            try:
+                self._save(stream)
+            except OSError as error:
+                # The stream goes on, and with it what would be read again after a crash; it is tried again when due.
+                warnings.warn(f"The snapshot cannot be written, the one before stays: {error}", stacklevel=2)
+                self._saved_rows, self._saved_at = self.counts.rows, time.monotonic()
 
     def _save(self, stream: Any) -> None:
         if self.snapshot is not None and self.model._learner is not None:

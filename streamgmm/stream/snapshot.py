@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from streamgmm.errors import CheckpointMismatchError, ModelFileError, StreamGMMError
+from streamgmm.errors import CheckpointMismatchError, ModelFileError
 from streamgmm.runtime.array_file import read_arrays, write_arrays
 from streamgmm.stream.update import Counts
 from streamgmm.utils.locks import FileLock
@@ -118,24 +116,6 @@ def previous(path: Path) -> Path:
 def exists(path: Path) -> bool:
     """Whether there is something to go on from."""
     return path.exists() or previous(path).exists()
-
-
-def sweep(path: Path) -> None:
-    """Remove what an interrupted write of this very file left behind; nothing where a session is at work on it."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]+\.part({re.escape(path.suffix)})?")
-    left = [part for part in path.parent.glob(f".{escape(path.name)}.*.part*") if ours.fullmatch(part.name)]
-    if not left:
-        return
-    lock = FileLock(path)
-    try:
-        lock.acquire()
-    except (StreamGMMError, OSError):  # in use, or in a folder that is for reading only
-        return
-    try:
-        for part in left:
-            part.unlink(missing_ok=True)
-    finally:
-        lock.release()
 
 
 def discard(path: Path) -> None:

@@ -52,8 +52,9 @@ class FileLock:
                 raise
             if free and same:
                 owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
-                os.ftruncate(handle, 0)
-                os.write(handle, json.dumps(owner).encode())
+                with suppress(OSError):  # a full disk: others are told less
+                    os.ftruncate(handle, 0)
+                    os.write(handle, json.dumps(owner).encode())
                 self._handle = handle
                 return
             os.close(handle)

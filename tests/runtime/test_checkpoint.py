@@ -20,6 +20,8 @@ import pytest
 from streamgmm.errors import CheckpointMismatchError, ModelFileError, StreamGMMError
 from streamgmm.runtime.checkpoint import FileJournal, read_state
 from streamgmm.sources.formats.array import ArraySource
+from streamgmm.utils.atomic import _machine
+from tests.helpers.disks import full_disk  # noqa: F401
 from tests.helpers.interruption import (
     Breaking,
     BrokenError,
@@ -316,3 +318,41 @@ def test_twenty_random_kills(tmp_path):
     ended = drive(tmp_path, 0, signal.SIGKILL)
     assert ended.returncode == 0, ended.stderr
     check_out(tmp_path)
+
+
+def test_a_checkpoint_that_cannot_be_written_warns_and_the_fit_goes_on(full_disk, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("streamgmm.runtime.checkpoint._RETRY", 0.0)
+    (full_disk / "ballast").write_bytes(bytes(256 * 1024 - 4096))
+    with pytest.warns(UserWarning, match=r"checkpoint cannot be written, and the fit goes on.*Free some") as warned:
+        gm = model(checkpoint=full_disk).fit(source())
+    assert len([one for one in warned if "checkpoint" in str(one.message)]) == 1
+    same(gm, model().fit(source()))
+    kept = gm.report_["checkpoint"]
+    assert kept["failed"] > 1 and kept["writes"] == 0
+    assert [p.name for p in full_disk.iterdir()] == ["ballast"]
+
+
+def test_a_checkpoint_is_written_again_when_there_is_room(full_disk, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("streamgmm.runtime.checkpoint._RETRY", 0.0)
+    ballast = full_disk / "ballast"
+    ballast.write_bytes(bytes(256 * 1024 - 4096))
+
+    class Freeing(Breaking):
+        def _report(self, chunk, after):
+            if self.left == 30:
+                ballast.unlink()
+            super()._report(chunk, after)
+
+    with pytest.warns(UserWarning, match="cannot be written"), pytest.raises(BrokenError):
+        model(checkpoint=full_disk, executor=Freeing(60)).fit(source())
+    resumed = model(checkpoint=full_disk).fit(source())
+    assert resumed.report_["checkpoint"]["resumed"] and resumed.report_["checkpoint"]["failed"] == 0
+    same(resumed, model().fit(source()))
+
+
+def test_what_a_killed_fit_left_is_swept_by_one_that_only_reads(tmp_path):
+    model(checkpoint=tmp_path).fit(source())
+    left = tmp_path / f".fit-0.ckpt.{_machine()}0123456789.part.ckpt"
+    left.write_bytes(b"half")
+    model(checkpoint=tmp_path).fit(source())
+    assert not left.exists()

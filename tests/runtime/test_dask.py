@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import queue
+import re
+import shutil
 import signal
+import subprocess
 import sys
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
 
 import cloudpickle
 import dask
@@ -352,3 +357,78 @@ def test_what_a_death_costs(tmp_path):
         executor = Dask(client)
         _, deaths = lost(lambda: unfitted("full", executor, max_iter=40), source, client, deaths=3, rng=rng)
     assert all(seconds < 5.0 and same for _, seconds, same in deaths), deaths
+
+
+# Versions, and a scheduler that is gone -------------------------------------------------------------------------------
+
+
+@contextmanager
+def cluster_of(environments, tmp_path):
+    """A scheduler and one worker for each environment, each a process of its own: their ids, and a client."""
+    with ExitStack() as stack:
+
+        def start(program, *words, environment):
+            command = [sys.executable, "-m", f"distributed.cli.{program}", *words, "--no-dashboard"]
+            options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+            process = subprocess.Popen(command, env={**os.environ, **environment}, **options)
+            stack.callback(process.wait, 30)
+            stack.callback(process.kill)
+            return process
+
+        place = tmp_path / "scheduler.json"  # workers wait for it
+        found = ["--scheduler-file", str(place)]
+        scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", *found, environment={})
+        workers = [
+            start("dask_worker", "--nthreads", "1", "--no-nanny", *found, environment=one) for one in environments
+        ]
+        client = stack.enter_context(Client(scheduler_file=str(place), timeout=60, set_as_default=False))
+        client.wait_for_workers(len(workers), timeout=60)
+        yield scheduler, workers, client
+
+
+def copied(folder, **changed):
+    """The package of another version: a copy of its sources, some files of which are replaced."""
+    package = Path(sg.__file__).parent
+    shutil.copytree(package, folder / "streamgmm", ignore=shutil.ignore_patterns("__pycache__", "*.nb?"))
+    for name, (old, new) in changed.items():
+        path = folder / "streamgmm" / f"{name}.py"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+    return {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize("how", ["number", "sources", "too old to say"])
+def test_a_worker_of_another_version_is_named(how, tmp_path, chunks_of):
+    number = {"__init__": (f'__version__ = "{sg.__version__}"', '__version__ = "0.0.1"')}
+    changed = {
+        "number": number,
+        "sources": {"mixture/criteria": ('"""', '"""Another. ')},
+        "too old to say": {**number, "runtime/dask": ("def _fold_chunks(", "def _fold_run(")},
+    }[how]
+    with cluster_of([copied(tmp_path / "other", **changed)], tmp_path) as (_, _, client):
+        address = next(iter(client.scheduler_info(n_workers=-1)["workers"]))
+        with pytest.raises(ClusterError, match=re.escape(f"Worker {address}: runs other versions")) as caught:
+            unfitted("full", Dask(client)).fit(chunks_of())
+        expected = "the sources of streamgmm" if how == "sources" else f"streamgmm 0.0.1 there, {sg.__version__} here"
+        assert expected in str(caught.value) and "install the same versions" in str(caught.value)
+
+
+def test_a_scheduler_that_dies_is_a_cluster_error_and_the_fit_goes_on_later(tmp_path, chunks_of):
+    with cluster_of([{}], tmp_path) as (scheduler, _, client):
+        seen = count(1)
+
+        def last(chunk):
+            if next(seen) == 70:
+                scheduler.kill()
+                scheduler.wait()
+
+        model = unfitted("full", Dask(client), checkpoint=tmp_path / "kept")
+        with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+            with pytest.raises(ClusterError, match=r"tcp://.*: the scheduler cannot be reached .*with checkpoint="):
+                fitted(model, chunks_of(), last)
+            with pytest.raises(ClusterError, match="the scheduler cannot be reached"):
+                unfitted("full", Dask(client)).fit(chunks_of())
+    again = fit(chunks_of(), "full", Threads(2), checkpoint=tmp_path / "kept")
+    assert again.report_["checkpoint"]["resumed"]
+    same_bits(fit(chunks_of(), "full", Threads(1)), again)

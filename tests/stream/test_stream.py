@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ import streamgmm as sg
 from streamgmm.errors import CheckpointMismatchError, ModelFileError
 from streamgmm.stream import Batch, StopStream, StreamPositionError
 from streamgmm.stream.batch import compare
+from streamgmm.utils.atomic import _machine
+from tests.helpers.disks import full_disk  # noqa: F401
 
 K, D = 3, 2
 MEANS = np.array([[-6.0, 0.0], [0.0, 6.0], [6.0, -2.0]])
@@ -136,7 +140,7 @@ def test_a_snapshot_of_other_settings_is_refused(tmp_path):
 
 
 def test_rubbish_left_by_a_crash_is_swept(tmp_path):
-    (tmp_path / ".s.abc.part").write_bytes(b"half a snapshot")
+    (tmp_path / f".s.{_machine()}0123456789.part").write_bytes(b"half a snapshot")
     (tmp_path / ".other.part").write_bytes(b"not ours")
     sg.StreamSession(model(), snapshot=tmp_path / "s")
     assert [p.name for p in tmp_path.iterdir()] == [".other.part"]
@@ -286,3 +290,19 @@ def test_alarms_are_counted_and_told():
     alarm = next(u for u in updates if u.alarm)
     assert 10_000 < alarm.position <= 10_400
     assert {"action": "reset"} in [event for step in alarm.steps for event in step.events]
+
+
+def test_a_full_disk_does_not_end_a_stream_before_its_end(full_disk):  # noqa: F811
+    ballast = full_disk / "ballast"
+    ballast.write_bytes(bytes(256 * 1024 - 4096))
+    one = sg.StreamSession(model(), snapshot=full_disk / "s", every_rows=500)
+    stream = one.run(pairs(draw(4000), 500))
+    with pytest.warns(UserWarning, match="The snapshot cannot be written, the one before stays: .*Free some"):
+        list(islice(stream, 6))
+    ballast.unlink()
+    list(stream)
+    assert sg.StreamSession(model(), snapshot=full_disk / "s").counts.rows == 4000
+    ballast.write_bytes(bytes(240 * 1024))
+    again = sg.StreamSession(model(), snapshot=full_disk / "t", every_rows=1e9)
+    with pytest.raises(OSError, match="cannot be written whole"):
+        list(again.run(pairs(draw(4000), 500)))

@@ -85,23 +85,6 @@ def test_the_lock_ends_with_its_process_however_that_ends(tmp_path):
     assert not (tmp_path / "s.lock").exists()
 
 
-def test_a_session_that_begins_leaves_the_files_of_one_at_work_alone(tmp_path):
-    lock = FileLock(tmp_path / "s")
-    lock.acquire()
-    (tmp_path / ".s.ab12cd_x.part").write_bytes(b"being written")
-    session(tmp_path / "s")
-    assert (tmp_path / ".s.ab12cd_x.part").exists()
-    lock.release()
-    session(tmp_path / "s")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_files_of_a_snapshot_with_a_longer_name_are_not_swept(tmp_path):
-    (tmp_path / ".s.other.ab12cd_x.part").write_bytes(b"of s.other")
-    session(tmp_path / "s")
-    assert [p.name for p in tmp_path.iterdir()] == [".s.other.ab12cd_x.part"]
-
-
 # Which stream -----------------------------------------------------------------------------------------------------
 
 

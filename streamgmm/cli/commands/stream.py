@@ -16,6 +16,7 @@ from streamgmm.cli.config import Config, ConfigError
 from streamgmm.cli.stream_output import Watch, jsonable_line, measured, summary
 from streamgmm.cli.terminal import Header, Json, emit, message
 from streamgmm.errors import StreamGMMError
+from streamgmm.utils.signals import ENDING
 
 INTERRUPTED = 130
 NEXT = "next: streamgmm inspect {0}   streamgmm predict {0} DATA --out labels.csv   the same command again, to go on"
@@ -198,7 +199,7 @@ def _place(position: Any, source: Any) -> str:
 
 @contextmanager
 def _stopping(session: Any) -> Iterator[list[signal.Signals]]:
-    """SIGTERM and SIGINT end the session after the batch at hand, or at once while it waits for rows."""
+    """SIGINT, SIGTERM and SIGHUP end the session after the batch at hand, or at once while it waits for rows."""
     from streamgmm.stream import StopStream
 
     came: list[signal.Signals] = []
@@ -209,7 +210,11 @@ def _stopping(session: Any) -> Iterator[list[signal.Signals]]:
         if session.waiting:
             raise StopStream
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, handle)
+        for number in (signal.SIGINT, *ENDING)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield came
     finally:

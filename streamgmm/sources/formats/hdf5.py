@@ -137,8 +137,21 @@ def open_hdf5(obj: Any, inner: str = "", **choices: Any) -> Source:
     try:
         with opened(obj, obj) as file:
             return _table(file, obj, mark, inner, **choices)
-    except (OSError, RuntimeError) as error:
-        raise ChunkReadError(obj, 0, f"the HDF5 file cannot be opened ({error}). Restore or rewrite it.") from error
+    except (ChunkReadError, MemoryError):
+        raise
+    except Exception as error:
+        if not isinstance(error, (OSError, RuntimeError)) and not _by_library(error):
+            raise
+        reason = f"the HDF5 file cannot be opened ({error}). Restore or rewrite it."
+        raise ChunkReadError(obj, 0, reason) from error
+
+
+def _by_library(error: BaseException) -> bool:
+    """True where h5py raised it: from a damaged file come errors of every kind."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and "h5py" in trace.tb_frame.f_code.co_filename
 
 
 def _table(
