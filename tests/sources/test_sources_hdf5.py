@@ -120,3 +120,23 @@ def test_damaged_gzip_in_hdf5_is_named(name, tmp_path):
         with pytest.raises(ChunkReadError) as caught:
             read(source)
         assert caught.value.index == 1
+
+
+def test_damaged_metadata_name_the_file_whatever_the_library_raises(tmp_path):
+    """KeyError, ValueError and RuntimeError of h5py, which name no file."""
+    with h5py.File(tmp_path / "x.h5", "w", libver="latest") as file:
+        file.create_dataset("x", data=X, chunks=(250, X.shape[1]), compression="gzip")
+    content = (tmp_path / "x.h5").read_bytes()
+    rng = np.random.default_rng(0)
+    kinds = set()
+    for place in rng.integers(0, 600, 150):
+        broken = bytearray(content)
+        broken[place] = rng.integers(256)
+        (tmp_path / "y.h5").write_bytes(broken)
+        for name in ("y.h5", "y.h5::x"):
+            try:
+                np.testing.assert_array_equal(read(open_source(f"{tmp_path}/{name}"))[0], X)
+            except ChunkReadError as error:
+                assert "y.h5" in str(error)
+                kinds.add(type(error.__cause__).__name__)
+    assert {"KeyError", "OSError"} <= kinds

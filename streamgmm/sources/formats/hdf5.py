@@ -158,7 +158,7 @@ def _table(
     file: Any, path: str, mark: Stamp, inner: str, *, columns: Any, weight: Any, chunk_rows: int | None,
     missing_chunks: str,
 ) -> Source:  # fmt: skip
-    named = file.get(inner) if inner.strip("/") else None
+    named = file[inner] if inner.strip("/") and inner in file else None  # what is damaged raises, unlike with get
     if hasattr(named, "shape"):
         alone = member_of(named, inner.strip("/"))
         members: Sequence[Member] = () if alone is None else (alone,)

@@ -41,6 +41,8 @@ def _within(group: Any, path: str, seen: set[Any]) -> Iterator[Member]:
     coordinates = _coordinates(group)
     for name, item in group.items():
         below = f"{path}/{name}" if path else name
+        if item is None and _is_hard(group, name):
+            item = group[name]  # damaged: raises
         if name.startswith(_INTERNAL) or item is None or _place(item) in seen:
             continue
         seen.add(_place(item))
@@ -50,6 +52,13 @@ def _within(group: Any, path: str, seen: set[Any]) -> Iterator[Member]:
                 yield member
         elif hasattr(item, "items"):
             yield from _within(item, below, seen)
+
+
+def _is_hard(group: Any, name: str) -> bool:
+    """True where the object belongs here, unlike a link to what may be absent."""
+    from h5py import HardLink
+
+    return isinstance(group.get(name, getlink=True), HardLink)
 
 
 def _place(item: Any) -> Any:
