@@ -140,7 +140,7 @@ def open_hdf5(obj: Any, inner: str = "", **choices: Any) -> Source:
     except (ChunkReadError, MemoryError):
         raise
     except Exception as error:
-        if not isinstance(error, (OSError, RuntimeError)) and not _by_library(error):
+        if isinstance(error, (ValueError, ImportError)) and not _by_library(error):
             raise
         reason = f"the HDF5 file cannot be opened ({error}). Restore or rewrite it."
         raise ChunkReadError(obj, 0, reason) from error
