@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from streamgmm.em.loop import Models, e_step, merge_all
 from streamgmm.em.update import Maximize
-from streamgmm.mixture.m_step import m_step
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources import Source, array_source
@@ -84,4 +83,4 @@ class SampleStep:
         (stats,) = self.executor.run(task, self.source.chunks(), merge_all)
         # As heavy as the data, which matters to a prior.
         stats = model.restore(stats).scaled(self.scale)
-        return m_step(stats, reg_covar=self.maximize.reg_covar, prior=self.maximize.prior_of(model))
+        return self.maximize.step(stats, model)

@@ -27,6 +27,10 @@ from streamgmm.utils.sample_weight import no_rows
 Array = NDArray[np.float64]
 
 
+RESTARTS = ("re-seeded", "merged", "sorted")
+"""What is done to components after which the path so far tells nothing of where it leads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Maximize:
     """The M-step with everything that belongs to it.
@@ -63,6 +67,20 @@ class Maximize:
         if dead.any():
             raise CollapsedError(dead)
         return Repaired(model, candidate.reseeds, ())
+
+    def step(self, stats: Stats, model: Mixture) -> Mixture:
+        """The plain M-step on statistics that `model` made; nothing is repaired."""
+        return m_step(stats, reg_covar=self.reg_covar, prior=self.prior_of(model))
+
+    def value(self, model: Mixture, stats: Stats) -> float:
+        """What EM climbs, in nats per row, of the model that made the responsibilities behind `stats`."""
+        return objective(model, stats, self.prior_of(model))
+
+    def bound(self, model: Mixture, stats: Stats) -> float:
+        """A lower bound of `value`, in nats per row, from statistics that other models have made."""
+        prior = self.prior_of(model)
+        penalty = 0.0 if prior is None else prior.log_density(model)
+        return (bound(model, stats) + penalty) / stats.count
 
     def merit(self, model: Mixture, value: float, share: Array) -> float:
         """What EM with `reg_covar` climbs while the components' shares stay as they are.
@@ -118,9 +136,7 @@ class Update:
     def _advance(self, candidate: Candidate, stats: Stats) -> Candidate:
         pace, trace = candidate.pace, candidate.trace
         n_iter = candidate.n_iter + 1
-        value = (
-            objective(candidate.model, stats, self.maximize.prior_of(candidate.model)) if stats.count > 0 else -np.inf
-        )
+        value = self.maximize.value(candidate.model, stats) if stats.count > 0 else -np.inf
         proposed = pace.fallback is not None
         if proposed and self.accelerator is not None:
             assert pace.fallback is not None and pace.share is not None
@@ -140,7 +156,7 @@ class Update:
         plain_from = len(trace) if proposed else candidate.plain_from
         gain_from = max(0, plain_from - 1) if proposed else plain_from
         trace = (*trace, value)
-        reseeded = any(e["action"] == "re-seeded" for e in events)
+        reseeded = any(e["action"] in RESTARTS for e in events)
         if reseeded:
             plain_from = len(trace)
         status = "running"
@@ -225,9 +241,7 @@ class IncrementalUpdate(BlockUpdate):
 
     def _bound(self, candidate: Candidate, stats: Stats) -> Candidate:
         (before,) = candidate.pace.path
-        prior = self.maximize.prior_of(candidate.model)
-        penalty = 0.0 if prior is None else prior.log_density(before)
-        return self._close(candidate, candidate.model, (bound(before, stats) + penalty) / stats.count, Totals.of(stats))
+        return self._close(candidate, candidate.model, self.maximize.bound(before, stats), Totals.of(stats))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +263,7 @@ class StepwiseUpdate(BlockUpdate):
         for candidate in step.memory:
             if candidate.status == "running":
                 stats = next(parts)
-                value = objective(candidate.model, stats, self.maximize.prior_of(candidate.model))
+                value = self.maximize.value(candidate.model, stats)
                 settled = self._block(candidate, stats)
                 candidate = self._close(settled, settled.model, value, last)
             after.append(candidate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from os import PathLike
 from typing import Any, Self, cast
 
@@ -19,7 +20,7 @@ from streamgmm.em.initialization.initialize import Beginning, begin, begin_again
 from streamgmm.em.initialization.multistart import KEPT, sample_rows
 from streamgmm.em.loop import Step
 from streamgmm.em.online import Learner
-from streamgmm.em.passes import Position, RowCount, readings
+from streamgmm.em.passes import Position, RowCount, Stage, readings
 from streamgmm.em.solvers import SOLVERS, Settings
 from streamgmm.em.update import Maximize
 from streamgmm.em.variants import Block
@@ -34,6 +35,7 @@ from streamgmm.estimators.model_file import ModelFile, load_model, save_model
 from streamgmm.estimators.projection import Projection
 from streamgmm.kernels import dispatch
 from streamgmm.mixture.covariance import Covariance, family
+from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.runtime.checkpoint import Journal, open_journal
 from streamgmm.runtime.executors import Executor, Threads
@@ -45,6 +47,9 @@ _SAVED: dict[str, type] = {
     "converged_": bool, "n_iter_": int, "lower_bound_": float, "lower_bounds_": list, "n_passes_": int, "report_": dict,
 }  # fmt: skip
 
+
+_OTHERS = {"BayesianGaussianMixture": "streamgmm.estimators.bayesian_mixture"}
+"""Further estimators whose files `load` reads, and where they stand."""
 
 _STREAM = "stream."
 
@@ -280,20 +285,15 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
             begun: Begin = journal.once(
                 "begin", lambda: self._begin(source, reader, executor, journal, memory_plan, watcher)
             )
-            self.prior_ = begun.prior
             clock = Clock(began, time.perf_counter())
             place = journal.get("em") or (begun.solved or candidates(begun.models, begun.traces), Position())
             rows = journal.get("rows") or RowCount(begun.rows)
             memory, position = place
             if begun.solved:
                 yield Step((), position, memory, Block(0, 0, ()), ())
-            settings = Settings(
-                self.n_components, source.n_features,
-                Maximize(self.reg_covar, self.on_collapse == "repair", begun.prior), RULES[self.stopping](self.tol),
-                self.tol, self.max_iter, executor, begun.sample, source.n_rows,
-            )  # fmt: skip
+            stages = self._stages(begun, source, executor)
             if self.max_iter > 0 and running(memory):
-                for step in readings(source, memory, SOLVERS[self.solver](settings), reader, position=position):
+                for step in readings(source, memory, stages, reader, position=position):
                     memory, position = place = step.memory, step.state
                     rows = rows.after(step, source)
                     journal.put("rows", rows)
@@ -307,6 +307,16 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
             journal.put("em", place, last=True)
             self.report_["checkpoint"] = journal.report()
             self.report_["memory"] = {**memory_plan.numbers, **peak.report()}
+
+    def _stages(self, begun: Begin, source: Source, executor: Executor) -> tuple[Stage, ...]:
+        """How the candidates are carried on, pass by pass."""
+        self.prior_ = begun.prior
+        settings = Settings(
+            self.n_components, source.n_features,
+            Maximize(self.reg_covar, self.on_collapse == "repair", begun.prior), RULES[self.stopping](self.tol),
+            self.tol, self.max_iter, executor, begun.sample, source.n_rows,
+        )  # fmt: skip
+        return SOLVERS[self.solver](settings)
 
     def _finish(self, memory: Memory, begun: Begin, n_passes: int, clock: Clock) -> None:
         """Set what is known of a fit that has ended."""
@@ -412,12 +422,21 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
             "fitted": {name: getattr(self, name) for name in _SAVED if hasattr(self, name)},
             "feature_names": list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None,
         }
-        arrays = {} if self.projection_ is None else self.projection_.arrays()
+        arrays = {**self._further_arrays(), **({} if self.projection_ is None else self.projection_.arrays())}
         learner: Learner | None = getattr(self, "_learner", None)
         if learner is not None:
             learnt, header["stream"] = learner.state()
             arrays |= {_STREAM + name: array for name, array in learnt.items()}
         save_model(path, self.mixture_, header=header, arrays=arrays)
+
+    def _further_arrays(self) -> dict[str, Any]:
+        """Arrays of a model file beside those of a `Mixture`."""
+        return {}
+
+    @classmethod
+    def _mixture_of(cls, content: ModelFile) -> Mixture:
+        """The fitted model in a file."""
+        return content.mixture
 
     @classmethod
     def _from_file(cls, content: ModelFile) -> Self:
@@ -429,7 +448,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
             if name in content.header["fitted"]:
                 value = content.header["fitted"][name]
                 setattr(self, name, np.nan if value is None and kind is float else kind(value))
-        self.mixture_ = content.mixture
+        self.mixture_ = self._mixture_of(content)
         self.n_features_in_ = content.mixture.n_features
         projection = Projection.read(content.arrays)
         if projection is not None:
@@ -546,7 +565,11 @@ def load(path: str | PathLike[str]) -> GaussianMixture:
     True
     """
     content = load_model(path)
+    name = str(content.header.get("estimator"))
+    kind: type[GaussianMixture] = GaussianMixture
+    if name in _OTHERS:
+        kind = getattr(import_module(_OTHERS[name]), name)
     try:
-        return GaussianMixture._from_file(content)
+        return kind._from_file(content)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{path}: its header does not describe a GaussianMixture: {error}") from None
+        raise ModelFileError(f"{path}: its header does not describe a {kind.__name__}: {error}") from None

@@ -51,7 +51,7 @@ class Prepared:
     @classmethod
     def of(cls, model: Mixture) -> Prepared:
         base = -np.inf if model.noise_weight == 0.0 else float(np.log(model.noise_weight)) - model.log_volume
-        plan, spread = model.family.plan(model.weights, model.means, model.covariances, model.factors, base)
+        plan, spread = model.plan(base)
         return cls(model, plan, plan.shift, spread, Patterns(model, plan, spread))
 
     def behind(self, affine: Affine) -> Prepared | None:

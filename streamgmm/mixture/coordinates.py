@@ -22,7 +22,7 @@ class Coordinates:
     def pack(self, model: Mixture) -> Array:
         """(P,) coordinates; infinite where a weight is 0."""
         shift, spread = self.origin.frame
-        weights = model.weights if model.box is None else np.append(model.weights, model.noise_weight)
+        weights = model.shares if model.box is None else np.append(model.shares, model.noise_weight)
         with np.errstate(divide="ignore"):
             log_weights = np.log(weights)
         delta = model.means - shift
@@ -46,7 +46,7 @@ class Coordinates:
         """
         origin = self.origin
         K, D = origin.means.shape
-        root = np.sqrt(origin.weights)
+        root = np.sqrt(origin.shares)
         parts = [root if origin.box is None else np.append(root, np.sqrt(origin.noise_weight))]
         if isinstance(origin.family, Triangular):
             lower = np.linalg.solve(origin.frame[1], origin.factors)
@@ -97,4 +97,4 @@ class Coordinates:
         if not good.all():
             return None
         noise = 0.0 if origin.box is None else float(weights[K])
-        return Mixture.trusted(weights[:K], means, covariances, family, factors, noise, origin.observation)
+        return origin.with_parameters(weights[:K], means, covariances, factors, noise)

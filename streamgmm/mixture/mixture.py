@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamgmm.kernels.plan import Plan
 from streamgmm.mixture import queries
 from streamgmm.mixture._evaluator import Prepared
 from streamgmm.mixture.covariance import Covariance, check_covariances, family
@@ -280,6 +281,44 @@ class Mixture:
         array([0.5])
         """
         return self.family.precisions_cholesky(self.factors)
+
+    @property
+    def shares(self) -> Array:
+        """(K,) what each component has of the rows: its weight, less what a prior adds to it.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").shares
+        array([0.5, 0.5])
+        """
+        return self.weights
+
+    def with_parameters(
+        self, shares: Array, means: Array, covariances: Array, factors: Array, noise_weight: float = 0.0
+    ) -> Mixture:
+        """A model of the same kind with other parameters; nothing is copied or checked.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> pair = sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> pair.with_parameters(pair.weights[::-1], pair.means[::-1], pair.covariances, pair.factors).labels([[0.0]])
+        array([1])
+        """
+        return Mixture.trusted(shares, means, covariances, self.family, factors, noise_weight, self.observation)
+
+    def plan(self, base: float) -> tuple[Plan, Array]:
+        """What the kernels need, and the `spread` of its frame; `base` is the log-density of the background.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> plan, spread = sg.Mixture([1.0], [[7.0]], [4.0], "spherical").plan(-float("inf"))
+        >>> plan.shift, spread
+        (array([7.]), array([2.]))
+        """
+        return self.family.plan(self.weights, self.means, self.covariances, self.factors, base)
 
     def _prepare(self) -> Prepared:
         if self._prepared is None:

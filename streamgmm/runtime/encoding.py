@@ -32,6 +32,7 @@ HOMES = {
     "Conjugate": "streamgmm.mixture.prior:Conjugate",
     "Draw": "streamgmm.sources.summaries.reservoir:Draw",
     "Leaves": "streamgmm.em.variants:Leaves",
+    "GaussWishart": "streamgmm.mixture.variational:GaussWishart",
     "LloydStats": "streamgmm.em.kmeans.centres:LloydStats",
     "Mixture": "streamgmm.mixture.mixture:Mixture",
     "Moments": "streamgmm.sources.summaries.moments:Moments",
@@ -41,12 +42,15 @@ HOMES = {
     "Pace": "streamgmm.em.acceleration:Pace",
     "Plan": "streamgmm.kernels.plan:Plan",
     "Position": "streamgmm.em.passes:Position",
+    "Proposal": "streamgmm.em.variational_update:Proposal",
     "RowCount": "streamgmm.em.passes:RowCount",
     "Start": "streamgmm.em.candidates:Start",
     "Stats": "streamgmm.mixture.stats:Stats",
     "Survey": "streamgmm.sources.summaries.sample:Survey",
     "SurveyPart": "streamgmm.sources.summaries.sample:_Part",
     "Totals": "streamgmm.em.candidates:Totals",
+    "VariationalBegin": "streamgmm.em.variational:VariationalBegin",
+    "VariationalMixture": "streamgmm.mixture.variational:VariationalMixture",
 }
 """Classes that a file may hold, by the names that it holds them by: a name stays when its class moves.
 

@@ -398,13 +398,25 @@ class Covariance(ABC):
 
     # Kernels ----------------------------------------------------------------------------------------------------
 
-    def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> tuple[Plan, Array]:
-        """What the kernels need, and the `spread` that leads back from their frame."""
+    def plan(
+        self,
+        weights: Array,
+        means: Array,
+        covariances: Array,
+        factors: Array,
+        base: float,
+        log_factors: Array | None = None,
+    ) -> tuple[Plan, Array]:
+        """What the kernels need, and the `spread` that leads back from their frame.
+
+        `log_factors` (K,) stand before the densities of the components instead of log `weights`.
+        """
         K, D = means.shape
         share = shares(weights)
         with np.errstate(over="ignore", invalid="ignore"):
             shift, at = self._frame(share, means, covariances, factors)
-            const = log_weights(weights) - 0.5 * (self.log_det(factors, K, D) + D * LOG_2PI)
+            log_pi = log_weights(weights) if log_factors is None else log_factors
+            const = log_pi - 0.5 * (self.log_det(factors, K, D) + D * LOG_2PI)
             constant = const - 0.5 * np.einsum("ki,ki->k", at.linear, at.mu)
             coef = np.concatenate([at.quadratic, at.linear, constant[:, None]], axis=1)
             narrow, radius = EPS * at.size, np.linalg.norm(at.mu, axis=1)

@@ -1,0 +1,475 @@
+"""`BayesianGaussianMixture`: variational inference of a mixture and of the number of its components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from streamgmm.em.candidates import Begin, Candidate, Memory, best
+from streamgmm.em.convergence import RULES
+from streamgmm.em.hooks import Watcher
+from streamgmm.em.initialization.methods import INIT
+from streamgmm.em.initialization.multistart import KEPT
+from streamgmm.em.kmeans.parallel_init import SPREAD
+from streamgmm.em.passes import Stage
+from streamgmm.em.solvers import Settings
+from streamgmm.em.variational import (
+    VARIATIONAL_SOLVERS,
+    Infer,
+    VariationalBegin,
+    VariationalBeginning,
+    begin_variational,
+)
+from streamgmm.em.variational_moves import bench_rows
+from streamgmm.em.variational_update import Proposal
+from streamgmm.estimators._fit_report import Clock, report_of, warn_if_drowned, warn_unless_converged
+from streamgmm.estimators._memory_plan import MemoryPlan
+from streamgmm.estimators._parameters import EXECUTION, NOT_NEGATIVE, POSITIVE, WHOLE
+from streamgmm.estimators.gaussian_mixture import GaussianMixture
+from streamgmm.estimators.model_file import ModelFile
+from streamgmm.mixture.covariance import FAMILIES, Covariance, family
+from streamgmm.mixture.variational import (
+    DISTRIBUTION,
+    PROCESS,
+    GaussWishart,
+    VariationalMixture,
+    gauss_wishart,
+    used,
+)
+from streamgmm.runtime.checkpoint import Journal
+from streamgmm.runtime.executors import Executor
+from streamgmm.sources.base import Source
+from streamgmm.sources.summaries.sample import Survey, sample_size
+
+Array = NDArray[np.float64]
+
+_POSTERIOR = "posterior."
+_PRIOR = "prior."
+
+
+def _lacks(name: str, instead: str) -> Any:
+    """An attribute of `GaussianMixture` that a Bayesian mixture does not have."""
+
+    def absent(self: Any) -> NoReturn:
+        raise AttributeError(f"BayesianGaussianMixture has no {name}: {instead}")
+
+    return property(absent)
+
+
+class BayesianGaussianMixture(GaussianMixture):
+    """Gaussian mixture whose number of components is inferred, by variational inference, one chunk at a time.
+
+    Parameters
+    ----------
+    n_components : int, default 1
+        Components allowed; as many are used as the evidence supports. `n_components_in_use_` counts them.
+    covariance_type : {"full", "tied", "diag", "spherical"}, default "full"
+    tol : float, default 1e-6
+        With ``stopping="aitken"`` the fit stops when the estimated distance of the evidence lower bound from its limit
+        is below `tol` nats per row; with ``"change"`` when the bound of all rows changes by less than `tol`
+        (scikit-learn's rule, there with 1e-3).
+    reg_covar : float, default 1e-6
+        Added to the variance of every row, in squared units of the data.
+    max_iter, n_init, random_state, warm_start, verbose, verbose_interval : as in `GaussianMixture`
+    init_params : {"kmeans", "k-means++", "kmeans||", "random", "random_from_data"}, default "kmeans"
+    responsibilities_init : (N, K) or (N,), optional
+        Responsibilities of all rows, or their labels, to begin with.
+    weight_concentration_prior_type : {"dirichlet_process", "dirichlet_distribution"}
+    weight_concentration_prior : float > 0, optional
+        Small values favour few components; 1 / n_components by default.
+    mean_precision_prior : float > 0, optional
+        Rows that the prior mean counts for; 1 by default.
+    mean_prior : (D,), optional
+        The mean of the data by default.
+    degrees_of_freedom_prior : float > D - 1, optional
+        D by default.
+    covariance_prior : float or array-like, optional
+        (D, D) for full and tied, (D,) for diag, a number for spherical; the covariance of the data by default, so that
+        the units of the data do not matter.
+    solver : {"auto", "exact", "incremental"}, default "auto"
+        "exact" takes the steps of scikit-learn. "incremental" updates after every block (memoised variational
+        inference, Hughes & Sudderth 2013). "auto" also merges, deletes and adds components where that raises the
+        evidence.
+    stopping : {"aitken", "change"}, default "aitken"
+    half_life : float or None
+        For `partial_fit`, as in `GaussianMixture`.
+    executor, n_jobs, memory_limit, checkpoint, max_time : as in `GaussianMixture`
+
+    Attributes
+    ----------
+    weights_, means_, covariances_, precisions_, precisions_cholesky_ : expected values, in scikit-learn's shapes
+    weight_concentration_ : (K,), or for a process two arrays (K,)
+    mean_precision_ : (K,)
+    degrees_of_freedom_ : (K,), or a number for tied
+    weight_concentration_prior_, mean_precision_prior_, mean_prior_, degrees_of_freedom_prior_, covariance_prior_
+        The prior that was used.
+    n_components_in_use_ : int
+        Components that hold more than one row; `components_in_use_` has their numbers.
+    lower_bounds_ : list of float
+        The exact evidence lower bound of each E-step, in nats, of all rows.
+    lower_bound_ : float
+        scikit-learn's: the bound after the last M-step without the terms that are constant.
+    mixture_ : VariationalMixture
+    converged_, n_iter_, n_passes_, report_ : as in `GaussianMixture`
+
+    References
+    ----------
+    Bishop, Pattern Recognition and Machine Learning (2006), section 10.2. Blei & Jordan, Variational inference for
+    Dirichlet process mixtures (2006). Hughes & Sudderth, Memoized online variational inference (2013).
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.concatenate([rng.normal(m, 1.0, size=(200, 2)) for m in (-9.0, 0.0, 9.0)])
+    >>> sg.BayesianGaussianMixture(8, random_state=0).fit(X).n_components_in_use_
+    3
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_components": [WHOLE],
+        "covariance_type": [StrOptions(set(FAMILIES)), Covariance],
+        "tol": [NOT_NEGATIVE],
+        "reg_covar": [NOT_NEGATIVE],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "n_init": [WHOLE],
+        "init_params": [StrOptions({*INIT, SPREAD})],
+        "responsibilities_init": ["array-like", None],
+        "weight_concentration_prior_type": [StrOptions({PROCESS, DISTRIBUTION})],
+        "weight_concentration_prior": [None, Interval(Real, 0.0, None, closed="neither")],
+        "mean_precision_prior": [None, Interval(Real, 0.0, None, closed="neither")],
+        "mean_prior": [None, "array-like"],
+        "degrees_of_freedom_prior": [None, Interval(Real, 0.0, None, closed="neither")],
+        "covariance_prior": [None, "array-like", Interval(Real, 0.0, None, closed="neither")],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "verbose_interval": [WHOLE],
+        "solver": [StrOptions(set(VARIATIONAL_SOLVERS))],
+        "stopping": [StrOptions(set(RULES))],
+        **EXECUTION,
+        "half_life": [POSITIVE, None],
+        "memory_limit": [str, WHOLE, None],
+        "checkpoint": [str, PathLike, None],
+        "max_time": [POSITIVE, None],
+    }
+
+    # What `GaussianMixture` has as parameters.
+    weights_init = means_init = precisions_init = prior = noise = None
+    missing, on_collapse, moves = "error", "repair", 0
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-6,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        responsibilities_init: ArrayLike | None = None,
+        weight_concentration_prior_type: str = PROCESS,
+        weight_concentration_prior: float | None = None,
+        mean_precision_prior: float | None = None,
+        mean_prior: ArrayLike | None = None,
+        degrees_of_freedom_prior: float | None = None,
+        covariance_prior: ArrayLike | None = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        solver: str = "auto",
+        stopping: str = "aitken",
+        executor: Any = None,
+        n_jobs: int | None = None,
+        memory_limit: str | int | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        max_time: float | None = None,
+        half_life: float | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.responsibilities_init = responsibilities_init
+        self.weight_concentration_prior_type = weight_concentration_prior_type
+        self.weight_concentration_prior = weight_concentration_prior
+        self.mean_precision_prior = mean_precision_prior
+        self.mean_prior = mean_prior
+        self.degrees_of_freedom_prior = degrees_of_freedom_prior
+        self.covariance_prior = covariance_prior
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.solver = solver
+        self.stopping = stopping
+        self.executor = executor
+        self.n_jobs = n_jobs
+        self.memory_limit = memory_limit
+        self.checkpoint = checkpoint
+        self.max_time = max_time
+        self.half_life = half_life
+
+    # Fitting ----------------------------------------------------------------------------------------------------
+
+    def _begin(
+        self,
+        source: Source,
+        reader: Executor,
+        executor: Executor,
+        journal: Journal,
+        memory_plan: MemoryPlan,
+        watcher: Watcher | None,
+    ) -> Begin:
+        chosen, D = family(self.covariance_type), source.n_features
+        if self._goes_on:
+            return self._begin_again(chosen, D)
+        wanted = VariationalBeginning(
+            family=chosen,
+            n_components=self.n_components,
+            init=self.init_params,
+            n_init=self.n_init,
+            reg_covar=self.reg_covar,
+            prior=partial(self._prior_of, chosen, D),
+            responsibilities=self._responsibilities(),
+            searches=self.solver == "auto" and self.max_iter > 0,
+            sample_rows=memory_plan.sample_rows or self._sample_rows(D),
+            threads=memory_plan.starts,
+        )
+        begun = begin_variational(
+            wanted, source, reader, executor, lambda: journal.generator(self.random_state), journal
+        )
+        journal.forget("sample", *KEPT)
+        return begun
+
+    def _begin_again(self, chosen: Covariance, D: int) -> VariationalBegin:
+        """From where the last fit ended, if it was of the same kind."""
+        last = self._posterior
+        if last.means.shape != (self.n_components, D) or last.family is not chosen:
+            raise ValueError(
+                f"warm_start: the last fit has shape {last.means.shape} and covariance_type {last.family.name!r}; "
+                f"expected {(self.n_components, D)} and {chosen.name!r}. Set warm_start=False."
+            )
+        count = float(self.report_.get("weight", 1.0))
+        trace = tuple(value / count for value in self.lower_bounds_)
+        return VariationalBegin((last,), None, traces=(trace,), posterior=last.prior)
+
+    def _prior_of(self, chosen: Covariance, D: int, sample: Survey) -> GaussWishart:
+        return gauss_wishart(
+            chosen,
+            self.n_components,
+            D,
+            weight_type=self.weight_concentration_prior_type,
+            concentration=self.weight_concentration_prior,
+            mean_precision=self.mean_precision_prior,
+            mean=self.mean_prior,
+            dof=self.degrees_of_freedom_prior,
+            scale=self.covariance_prior,
+            data_mean=sample.mean,
+            data_covariance=sample.covariance * (sample.count / max(sample.count - 1.0, 1.0)),
+            reg_covar=self.reg_covar,
+        )
+
+    def _responsibilities(self) -> NDArray[Any] | None:
+        """`responsibilities_init`, checked."""
+        if self.responsibilities_init is None:
+            return None
+        given, K = np.asarray(self.responsibilities_init), self.n_components
+        if given.ndim == 1 and given.dtype.kind in "iu" and len(given) and given.min() >= 0 and given.max() < K:
+            return given
+        if given.ndim == 2 and given.shape[1] == K and given.dtype.kind in "biuf":
+            given = given.astype(np.float64)
+            if np.isfinite(given).all() and (given >= 0).all() and np.allclose(given.sum(axis=1), 1.0, atol=1e-6):
+                return given
+        raise ValueError(
+            f"responsibilities_init: expected shares (N, {K}) >= 0 whose rows sum to 1, or labels (N,) from 0 to "
+            f"{K - 1}; got an array of shape {given.shape} and type {given.dtype}."
+        )
+
+    def _sample_rows(self, n_features: int) -> int:
+        K = self.n_components
+        many = bench_rows(K, n_features) if self.solver == "auto" else 0
+        return sample_size(K, n_features, least=max(10_000, many))
+
+    def _stages(self, begun: Begin, source: Source, executor: Executor) -> tuple[Stage, ...]:
+        assert isinstance(begun, VariationalBegin)
+        count = begun.sample.count if begun.sample is not None else float(self.report_.get("weight", 1.0))
+        tol = self.tol / count if self.stopping == "change" else self.tol
+        settings = Settings(
+            self.n_components, source.n_features, Infer(self.reg_covar, posterior=begun.posterior),
+            RULES[self.stopping](tol), tol, self.max_iter, executor, begun.sample, source.n_rows,
+        )  # fmt: skip
+        return VARIATIONAL_SOLVERS[self.solver](settings)
+
+    def _finish(self, memory: Memory, begun: Begin, n_passes: int, clock: Clock) -> None:
+        memory = tuple(one for one in memory if not isinstance(one, Proposal))
+        winner = best(memory)
+        model = winner.accepted
+        assert isinstance(model, VariationalMixture)
+        count = 0.0 if winner.last is None else winner.last.count
+        self.mixture_ = model.padded()
+        self.converged_ = winner.status == "converged"
+        self.n_iter_ = winner.n_iter
+        self.lower_bounds_ = [value * count for value in winner.trace]
+        self.lower_bound_ = -np.inf if winner.last is None else self._posterior.simplified_bound + winner.last.entropy
+        self.n_passes_ = n_passes
+        report = report_of(memory, begun, solver=self.solver, n_passes=n_passes, clock=clock)
+        for name in ("bic", "aic", "icl", "loglik", "criteria"):  # of a likelihood, which this is not
+            report.pop(name, None)
+        report |= {
+            "moves": self._moves(begun, winner),
+            "repairs": [],
+            "objective": "evidence lower bound per row",
+            "components_in_use": self.n_components_in_use_,
+        }
+        self.report_ = report
+        if self.max_iter > 0:
+            warn_unless_converged(memory, self.tol, self.max_iter, stacklevel=5)
+            warn_if_drowned(self.mixture_, self.reg_covar, self._names_here, stacklevel=5)
+
+    @staticmethod
+    def _moves(begun: Begin, winner: Candidate) -> dict[str, int]:
+        """Changes of the number of components, on the sample and on all rows."""
+        assert isinstance(begun, VariationalBegin)
+        counts = dict.fromkeys(("merged", "deleted", "born"), 0) | begun.moves
+        for event in winner.repairs:
+            if event["action"] in counts:
+                counts[event["action"]] += 1
+        return counts
+
+    # The posterior ----------------------------------------------------------------------------------------------
+
+    @property
+    def _posterior(self) -> VariationalMixture:
+        model = self._model()
+        assert isinstance(model, VariationalMixture)
+        return model
+
+    @property
+    def weight_concentration_(self) -> Any:
+        """Parameters of the weights: (K,) of a Dirichlet distribution, or the two (K,) of a process's sticks."""
+        found = self._posterior.concentration
+        return (found[0], found[1]) if self._posterior.prior.process else found
+
+    @property
+    def mean_precision_(self) -> Array:
+        """(K,) rows behind each mean, the prior's included."""
+        return self._posterior.mean_precision
+
+    @property
+    def degrees_of_freedom_(self) -> Any:
+        """(K,) degrees of freedom of the Wishart distributions; a number for tied."""
+        found = self._posterior.dof
+        return float(found) if found.ndim == 0 else found
+
+    @property
+    def weight_concentration_prior_(self) -> float:
+        """The concentration that was used."""
+        return self._posterior.prior.concentration
+
+    @property
+    def mean_precision_prior_(self) -> float:
+        """The precision of the prior means that was used."""
+        return self._posterior.prior.mean_precision
+
+    @property
+    def mean_prior_(self) -> Array:
+        """(D,) the prior mean that was used."""
+        return self._posterior.prior.mean
+
+    @property
+    def degrees_of_freedom_prior_(self) -> float:
+        """The degrees of freedom of the prior that were used."""
+        return self._posterior.prior.dof
+
+    @property
+    def covariance_prior_(self) -> Any:
+        """The prior covariance that was used: (D, D) for full and tied, (D,) for diag, a number for spherical."""
+        scale = self._posterior.prior.scale
+        return float(scale) if scale.ndim == 0 else scale
+
+    @property
+    def components_in_use_(self) -> NDArray[np.intp]:
+        """Numbers of the components that hold more than one row."""
+        return used(self._posterior)
+
+    @property
+    def n_components_in_use_(self) -> int:
+        """Components that hold more than one row."""
+        return len(self.components_in_use_)
+
+    # Files ------------------------------------------------------------------------------------------------------
+
+    def _further_arrays(self) -> dict[str, Any]:
+        model, prior = self._posterior, self._posterior.prior
+        numbers = [prior.limit, prior.process, prior.concentration, prior.mean_precision, prior.dof]
+        return {
+            _POSTERIOR + "concentration": model.concentration,
+            _POSTERIOR + "mean_precision": model.mean_precision,
+            _POSTERIOR + "dof": np.atleast_1d(model.dof),
+            _PRIOR + "numbers": np.array(numbers, np.float64),
+            _PRIOR + "mean": prior.mean,
+            _PRIOR + "scale": np.atleast_1d(prior.scale),
+        }
+
+    @classmethod
+    def _mixture_of(cls, content: ModelFile) -> VariationalMixture:
+        return posterior_of(content.arrays, content.mixture.family, content.mixture.means, content.mixture.covariances)
+
+    bic = _lacks("bic", "compare evidence, lower_bounds_[-1].")
+    aic = _lacks("aic", "compare evidence, lower_bounds_[-1].")
+    icl = _lacks("icl", "compare evidence, lower_bounds_[-1].")
+    to_sklearn = _lacks("to_sklearn", "sg.GaussianMixture.from_parameters(...).to_sklearn() has the expected values.")
+    to_json = _lacks("to_json", "use save().")
+
+
+def posterior_of(
+    arrays: Mapping[str, NDArray[Any]], chosen: Covariance, means: Array, covariances: Array
+) -> VariationalMixture:
+    """The posterior that `BayesianGaussianMixture.save` wrote.
+
+    Raises
+    ------
+    ValueError
+        Where an array is absent or of another shape.
+    """
+    K, D = means.shape
+    shared = chosen.shared
+    limit, process, concentration, mean_precision, dof = arrays[_PRIOR + "numbers"].tolist()
+    shapes = {
+        _POSTERIOR + "concentration": (2, K) if process else (K,),
+        _POSTERIOR + "mean_precision": (K,),
+        _POSTERIOR + "dof": (1,) if shared else (K,),
+        _PRIOR + "mean": (D,),
+        _PRIOR + "scale": chosen.scatter_shape(1, D) if not shared else (D, D),
+    }
+    scale_shape = chosen.scatter_shape(1, D)[0 if shared else 1 :]
+    shapes[_PRIOR + "scale"] = scale_shape or (1,)
+    for name, shape in shapes.items():
+        found = arrays[name]
+        if found.dtype != np.float64 or found.shape != shape or not np.isfinite(found).all():
+            raise ValueError(f"{name} must be finite float64 of shape {shape}; got {found.dtype}, {found.shape}")
+    prior = GaussWishart(
+        chosen, int(limit), bool(process), concentration, mean_precision, arrays[_PRIOR + "mean"], dof,
+        arrays[_PRIOR + "scale"].reshape(scale_shape),
+    )  # fmt: skip
+    own = arrays[_POSTERIOR + "dof"]
+    return VariationalMixture.posterior(
+        prior, arrays[_POSTERIOR + "concentration"], arrays[_POSTERIOR + "mean_precision"], means,
+        own[0] if shared else own, covariances,
+    )  # fmt: skip
+
+
+__all__ = ["BayesianGaussianMixture"]
