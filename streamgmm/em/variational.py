@@ -169,9 +169,10 @@ def drawn_models(
     """`n_init` mixtures, and the readings that they took beside the first."""
     K, family = wanted.n_components, wanted.family
     if K > 1 and wanted.init == SPREAD:
-        return spread_out(
+        found, more = spread_out(
             source, reader, sample, K, family, n_init=wanted.n_init, rng=rng, reg_covar=wanted.reg_covar, missing=False
         )
+        return tuple(found), more
     init = "kmeans" if wanted.init == SPREAD else wanted.init
     starts = [prepared(sample, K, family, init=init, rng=rng, reg_covar=wanted.reg_covar) for _ in range(wanted.n_init)]
     return tuple(made(starts, threads=wanted.threads)), 0

@@ -168,16 +168,22 @@ Moves = dict[str, int]
 def search(bench: Bench, model: VariationalMixture) -> tuple[At, Moves]:
     """The posterior after all moves that pay on these rows."""
     counts: Moves = {}
+
+    def count(kind: str, number: int) -> None:
+        if number > 0:
+            counts[kind] = counts.get(kind, 0) + number
+
     here = bench.settled(bench.at(model))
-    if model.n_components > here.model.n_components:
-        counts["merged"] = model.n_components - here.model.n_components
+    count("merged", model.n_components - here.model.n_components)
     for _ in range(ROUNDS):
         found = next(_successes(bench, here), None)
         if found is None:
             break
         kind, there = found
-        counts[kind] = counts.get(kind, 0) + 1
-        here = bench.settled(there)
+        last, here = here, bench.settled(there)
+        born = int(kind == "born")
+        count(kind, 1)
+        count("merged", last.model.n_components - here.model.n_components - 1 + 2 * born)
     return here, counts
 
 

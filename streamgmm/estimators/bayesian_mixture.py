@@ -60,7 +60,17 @@ def _lacks(name: str, instead: str) -> Any:
     def absent(self: Any) -> NoReturn:
         raise AttributeError(f"BayesianGaussianMixture has no {name}: {instead}")
 
-    return property(absent)
+    return property(
+        absent,
+        doc=f"""Absent: {instead}
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> hasattr(sg.BayesianGaussianMixture(), "{name}")
+        False
+        """,
+    )
 
 
 class BayesianGaussianMixture(GaussianMixture):
@@ -160,6 +170,8 @@ class BayesianGaussianMixture(GaussianMixture):
         "checkpoint": [str, PathLike, None],
         "max_time": [POSITIVE, None],
     }
+
+    report_: dict[str, Any]
 
     # What `GaussianMixture` has as parameters.
     weights_init = means_init = precisions_init = prior = noise = None
@@ -359,55 +371,135 @@ class BayesianGaussianMixture(GaussianMixture):
 
     @property
     def weight_concentration_(self) -> Any:
-        """Parameters of the weights: (K,) of a Dirichlet distribution, or the two (K,) of a process's sticks."""
+        """Parameters of the weights: (K,) of a Dirichlet distribution, or the two (K,) of a process's sticks.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]])
+        >>> len(gm.weight_concentration_)
+        2
+        """
         found = self._posterior.concentration
         return (found[0], found[1]) if self._posterior.prior.process else found
 
     @property
     def mean_precision_(self) -> Array:
-        """(K,) rows behind each mean, the prior's included."""
+        """(K,) rows behind each mean, the prior's included.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]])
+        >>> round(float(gm.mean_precision_.sum()), 6)
+        6.0
+        """
         return self._posterior.mean_precision
 
     @property
     def degrees_of_freedom_(self) -> Any:
-        """(K,) degrees of freedom of the Wishart distributions; a number for tied."""
+        """(K,) degrees of freedom of the Wishart distributions; a number for tied.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]])
+        >>> gm.degrees_of_freedom_.shape
+        (2,)
+        """
         found = self._posterior.dof
         return float(found) if found.ndim == 0 else found
 
     @property
     def weight_concentration_prior_(self) -> float:
-        """The concentration that was used."""
+        """The concentration that was used.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]])
+        >>> gm.weight_concentration_prior_
+        0.5
+        """
         return self._posterior.prior.concentration
 
     @property
     def mean_precision_prior_(self) -> float:
-        """The precision of the prior means that was used."""
+        """The precision of the prior means that was used.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]])
+        >>> gm.mean_precision_prior_
+        1.0
+        """
         return self._posterior.prior.mean_precision
 
     @property
     def mean_prior_(self) -> Array:
-        """(D,) the prior mean that was used."""
+        """(D,) the prior mean that was used.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]])
+        >>> gm.mean_prior_
+        array([4.5])
+        """
         return self._posterior.prior.mean
 
     @property
     def degrees_of_freedom_prior_(self) -> float:
-        """The degrees of freedom of the prior that were used."""
+        """The degrees of freedom of the prior that were used.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]])
+        >>> gm.degrees_of_freedom_prior_
+        1.0
+        """
         return self._posterior.prior.dof
 
     @property
     def covariance_prior_(self) -> Any:
-        """The prior covariance that was used: (D, D) for full and tied, (D,) for diag, a number for spherical."""
+        """The prior covariance that was used: (D, D) for full and tied, (D,) for diag, a number for spherical.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]])
+        >>> gm.covariance_prior_.round(3)
+        array([[21.667]])
+        """
         scale = self._posterior.prior.scale
         return float(scale) if scale.ndim == 0 else scale
 
     @property
     def components_in_use_(self) -> NDArray[np.intp]:
-        """Numbers of the components that hold more than one row."""
+        """Numbers of the components that hold more than one row.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]])
+        >>> gm.components_in_use_
+        array([0])
+        """
         return used(self._posterior)
 
     @property
     def n_components_in_use_(self) -> int:
-        """Components that hold more than one row."""
+        """Components that hold more than one row.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]])
+        >>> gm.n_components_in_use_
+        1
+        """
         return len(self.components_in_use_)
 
     # Files ------------------------------------------------------------------------------------------------------
@@ -428,11 +520,15 @@ class BayesianGaussianMixture(GaussianMixture):
     def _mixture_of(cls, content: ModelFile) -> VariationalMixture:
         return posterior_of(content.arrays, content.mixture.family, content.mixture.means, content.mixture.covariances)
 
-    bic = _lacks("bic", "compare evidence, lower_bounds_[-1].")
-    aic = _lacks("aic", "compare evidence, lower_bounds_[-1].")
-    icl = _lacks("icl", "compare evidence, lower_bounds_[-1].")
-    to_sklearn = _lacks("to_sklearn", "sg.GaussianMixture.from_parameters(...).to_sklearn() has the expected values.")
-    to_json = _lacks("to_json", "use save().")
+    bic = _lacks("bic", "compare evidence, `lower_bounds_[-1]`.")
+    aic = _lacks("aic", "compare evidence, `lower_bounds_[-1]`.")
+    icl = _lacks("icl", "compare evidence, `lower_bounds_[-1]`.")
+    partial_fit = _lacks("partial_fit", "use `fit`; `GaussianMixture` learns from streams.")
+    to_sklearn = _lacks("to_sklearn", "a GaussianMixture made by `from_parameters` can hold the expected values.")
+    from_sklearn = _lacks("from_sklearn", "a posterior is more than the parameters of a mixture.")
+    from_parameters = _lacks("from_parameters", "a posterior is more than the parameters of a mixture.")
+    to_json = _lacks("to_json", "`save` writes a file.")
+    from_json = _lacks("from_json", "`streamgmm.load` reads a file.")
 
 
 def posterior_of(

@@ -16,7 +16,14 @@ SKIPPED = {"check_array_api_input"}
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(
     ("estimator", "n_checks"),
-    [(sg.GaussianMixture(), 48), (sg.KMeans(), 50), (sg.Scaler(), 50), (sg.PCA(), 50), (sg.OutlierDetector(), 50)],
+    [
+        (sg.GaussianMixture(), 48),
+        (sg.BayesianGaussianMixture(), 48),
+        (sg.KMeans(), 50),
+        (sg.Scaler(), 50),
+        (sg.PCA(), 50),
+        (sg.OutlierDetector(), 50),
+    ],
 )
 def test_every_check_passes_with_default_settings(estimator, n_checks):
     results = check_estimator(estimator, on_skip=None, on_fail=None, expected_failed_checks=sampling_decides(estimator))

@@ -1,0 +1,319 @@
+"""`BayesianGaussianMixture` against scikit-learn's steps, an evidence bound written down term by term, and laws."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import sklearn.mixture.tests.test_bayesian_mixture as theirs
+from scipy.special import digamma
+from scipy.stats import beta, dirichlet, wishart
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.mixture import BayesianGaussianMixture as Sklearn
+
+import streamgmm as sg
+from tests.helpers.naive import dense_covariances
+
+TYPES = ("full", "tied", "diag", "spherical")
+PRIORS = ("dirichlet_process", "dirichlet_distribution")
+PARAMETERS = ("weight_concentration", "mean_precision", "means", "dof", "covariances")
+
+
+def separated(K, D, n, seed, apart=9.0):
+    """Rows of K Gaussians of different shape whose means are at least `apart` from each other."""
+    rng = np.random.default_rng(seed)
+    means = []
+    while len(means) < K:
+        mean = rng.uniform(-1, 1, size=D) * apart * K ** (1 / D)
+        if all(np.linalg.norm(mean - other) > apart for other in means):
+            means.append(mean)
+    label = rng.choice(K, n, p=rng.dirichlet(np.full(K, 8.0)))
+    X = np.empty((n, D))
+    for k in range(K):
+        root = rng.normal(size=(D, D))
+        covariance = root @ root.T / D + 0.3 * np.eye(D)
+        covariance *= D / np.trace(covariance)
+        X[label == k] = rng.multivariate_normal(means[k], covariance, size=int((label == k).sum()))
+    return X
+
+
+class Given(Sklearn):
+    """scikit-learn's class from given responsibilities, which remembers every step."""
+
+    def fit_from(self, X, resp):
+        self._resp, self.path = resp, []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.fit(X)
+
+    def _initialize_parameters(self, X, random_state, xp=None):
+        self._initialize(X, self._resp)
+
+    def _m_step(self, X, log_resp, xp=None):
+        super()._m_step(X, log_resp, xp=xp)
+        self.path.append(self._get_parameters())
+
+
+def responsibilities(n, K, seed=0):
+    resp = np.random.default_rng(seed).uniform(size=(n, K)) ** 3
+    return resp / resp.sum(axis=1, keepdims=True)
+
+
+def of_scale(name, covariance_type, array):
+    """What an error in a parameter is relative to: of matrices their largest entry."""
+    if name != "covariances" or covariance_type in ("diag", "spherical"):
+        return np.maximum(np.abs(array), 1e-9 * np.abs(array).max())
+    return np.abs(array).max(axis=(-2, -1), keepdims=True)
+
+
+def steps_agree(X, covariance_type, prior, K, chunk_rows=None):
+    resp = responsibilities(len(X), K)
+    same = {"covariance_type": covariance_type, "weight_concentration_prior_type": prior, "max_iter": 25, "tol": 0.0}
+    other = Given(n_components=K, **same).fit_from(X, resp)
+    gm = sg.BayesianGaussianMixture(K, solver="exact", responsibilities_init=resp, **same)
+    source = X if chunk_rows is None else sg.open_source(X, chunk_rows=chunk_rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = [step.memory[0].model for step in gm.fit_steps(source)]
+    for step in (1, 2, 5, 25):
+        model, expected = path[step - 1], other.path[step - 1]
+        found = (model.concentration, model.mean_precision, model.means, model.dof, model.covariances)
+        for name, mine, right in zip(PARAMETERS, found, expected[:5], strict=True):
+            right = np.asarray(right)
+            error = np.abs(np.asarray(mine) - right) / of_scale(name, covariance_type, right)
+            assert error.max() < 1e-9, (step, name)
+    for name in ("weights_", "precisions_cholesky_", "lower_bound_", "covariance_prior_", "mean_prior_"):
+        np.testing.assert_allclose(getattr(gm, name), getattr(other, name), rtol=1e-9, atol=1e-9, err_msg=name)
+    np.testing.assert_allclose(gm.score_samples(X), other.score_samples(X), rtol=1e-9)
+    np.testing.assert_array_equal(gm.predict(X), other.predict(X))
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_every_step_is_that_of_scikit_learn(covariance_type, prior):
+    X = load_iris().data
+    steps_agree(X, covariance_type, prior, 4)
+    steps_agree(X, covariance_type, prior, 4, chunk_rows=64)
+
+
+def test_every_step_is_that_of_scikit_learn_on_larger_sets(shared):
+    magic = magic_rows(shared)
+    steps_agree(magic, "full", "dirichlet_process", 3)
+    steps_agree(magic, "spherical", "dirichlet_distribution", 3, chunk_rows=4096)
+    faithful = np.loadtxt(shared / "mclust" / "faithful.csv", delimiter=",", skiprows=1)
+    for covariance_type in TYPES:
+        for prior in PRIORS:
+            steps_agree(faithful, covariance_type, prior, 3, chunk_rows=64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_every_step_is_that_of_scikit_learn_in_chunks_of_64(shared, covariance_type, prior):
+    steps_agree(magic_rows(shared), covariance_type, prior, 3, chunk_rows=64)
+
+
+def magic_rows(shared):
+    return np.load(shared / "adbench" / "22_magic.gamma.npz")["X"].astype(np.float64)
+
+
+# The evidence ---------------------------------------------------------------------------------------------------------
+
+
+def gauss_wishart_terms(model, k, covariances):
+    """E[log q] - E[log p] of mean and precision of component k."""
+    prior, D = model.prior, model.n_features
+    dof = float(np.broadcast_to(model.dof, model.means.shape[0])[k])
+    kappa = model.mean_precision[k]
+    scale = np.linalg.inv(covariances[k] * dof)
+    first = dense_prior(prior.scale, D)
+    log_det = digamma(0.5 * (dof - np.arange(D))).sum() + D * np.log(2) + np.linalg.slogdet(scale)[1]
+    own = -wishart(dof, scale).entropy()
+    p = wishart(prior.dof, np.linalg.inv(first))
+    at = np.eye(D)
+    # log p(Lambda) is linear in log |Lambda| and tr(W0^-1 Lambda): taken at the identity, then moved.
+    log_p = p.logpdf(at) + 0.5 * np.trace(first) + 0.5 * (prior.dof - D - 1) * log_det
+    log_p -= 0.5 * dof * np.trace(first @ scale)
+    delta = model.means[k] - prior.mean
+    normal = 0.5 * (
+        D * np.log(kappa / prior.mean_precision) - D + prior.mean_precision * (D / kappa + dof * delta @ scale @ delta)
+    )
+    return own - log_p + normal
+
+
+def dense_prior(scale, D):
+    return scale if scale.ndim == 2 else np.eye(D) * scale
+
+
+def evidence(model, X):
+    """The bound, from rows and distributions of SciPy."""
+    K, D = model.means.shape
+    covariances = dense_covariances(model.family.name, model.covariances, K, D)
+    dof = np.broadcast_to(model.dof, K)
+    logits = np.empty((len(X), K))
+    if model.prior.process:
+        a, b = model.concentration
+        log_v, log_rest = digamma(a) - digamma(a + b), digamma(b) - digamma(a + b)
+        log_pi = log_v + np.concatenate([[0.0], np.cumsum(log_rest)[:-1]])
+        alpha = model.prior.concentration
+        weights = sum(-beta(x, y).entropy() for x, y in zip(a, b, strict=True))
+        weights -= (np.log(alpha) + (alpha - 1) * log_rest).sum()
+    else:
+        own = model.concentration
+        log_pi = digamma(own) - digamma(own.sum())
+        first = np.full(K, model.prior.concentration)
+        weights = -dirichlet(own).entropy() - (
+            dirichlet(first).logpdf(np.full(K, 1 / K)) + ((first - 1) * (log_pi + np.log(K))).sum()
+        )
+    for k in range(K):
+        scale = np.linalg.inv(covariances[k] * dof[k])
+        log_det = digamma(0.5 * (dof[k] - np.arange(D))).sum() + D * np.log(2) + np.linalg.slogdet(scale)[1]
+        delta = X - model.means[k]
+        square = D / model.mean_precision[k] + dof[k] * np.einsum("ni,ij,nj->n", delta, scale, delta)
+        logits[:, k] = log_pi[k] + 0.5 * (log_det - D * np.log(2 * np.pi) - square)
+    return (
+        np.logaddexp.reduce(logits, axis=1).sum()
+        - weights
+        - sum(gauss_wishart_terms(model, k, covariances) for k in range(K))
+    )
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_the_evidence_bound_is_exact_and_never_falls(covariance_type, prior):
+    X = load_iris().data
+    gm = sg.BayesianGaussianMixture(
+        3, covariance_type=covariance_type, weight_concentration_prior_type=prior, solver="exact", max_iter=12, tol=0,
+        responsibilities_init=responsibilities(len(X), 3), reg_covar=0.0,
+    )  # fmt: skip
+    path = [step.memory[0].model for step in gm.fit_steps(X)]
+    right = [evidence(model, X) for model in path[:-1]]
+    np.testing.assert_allclose(gm.lower_bounds_[1:], right, rtol=1e-11)
+    assert (np.diff(gm.lower_bounds_) > 0).all()
+    incremental = clone(gm).set_params(solver="incremental", max_iter=6).fit(sg.open_source(X, chunk_rows=20))
+    assert (np.diff(incremental.lower_bounds_) > 0).all()
+    assert incremental.lower_bounds_[4] > gm.lower_bounds_[4]
+
+
+# scikit-learn's tests -------------------------------------------------------------------------------------------------
+
+PRIVATE = {"test_log_dirichlet_norm", "test_log_wishart_norm", "test_compare_covar_type"}
+"""Tests of private functions and methods of scikit-learn."""
+
+
+def cases():
+    for name, function in vars(theirs).items():
+        if name.startswith("test_") and name not in PRIVATE:
+            marks = [m for m in getattr(function, "pytestmark", ()) if m.name == "parametrize"]
+            rows = [
+                dict(zip(m.args[0].replace(" ", "").split(","), row, strict=True)) for m in marks for row in m.args[1]
+            ]
+            yield from (pytest.param(function, row, id=f"{name}{list(row.values()) or ''}") for row in rows or [{}])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("test", "arguments"), list(cases()))
+def test_scikit_learns_own_tests(test, arguments, monkeypatch):
+    monkeypatch.setattr(theirs, "BayesianGaussianMixture", sg.BayesianGaussianMixture)
+    test(**arguments)
+
+
+# How many -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize(("K", "D"), [(3, 8), (8, 2)])
+def test_separated_components_are_counted(K, D, prior):
+    X = separated(K, D, 6000, seed=K)
+    for seed in range(2):
+        gm = sg.BayesianGaussianMixture(20, weight_concentration_prior_type=prior, random_state=seed).fit(X)
+        assert gm.n_components_in_use_ == K == len(set(gm.predict(X)))
+        assert gm.converged_ and gm.means_.shape == (20, D)
+        assert sum(gm.report_["moves"].values()) >= 20 - K
+        assert (np.diff(gm.lower_bounds_) > -1e-6).all()
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_an_affine_map_of_the_data_changes_nothing_but_the_units(covariance_type):
+    X = separated(4, 3, 3000, seed=1)
+    rng = np.random.default_rng(0)
+    A = {"full": rng.normal(size=(3, 3)), "tied": rng.normal(size=(3, 3)), "diag": np.diag([1e-3, 7.0, 1e4])}
+    A = A.get(covariance_type, 1e5 * np.eye(3))
+    b = np.array([5.0, -3e3, 2e4])
+    gm = sg.BayesianGaussianMixture(10, covariance_type=covariance_type, reg_covar=0.0, random_state=0)
+    one, two = clone(gm).fit(X), clone(gm).fit(X @ A.T + b)
+    assert one.n_components_in_use_ == two.n_components_in_use_
+    np.testing.assert_allclose(two.weights_, one.weights_, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(two.means_, one.means_ @ A.T + b, rtol=1e-6, atol=1e-6 * np.abs(A).max())
+    shift = len(X) * np.linalg.slogdet(A)[1]
+    np.testing.assert_allclose(two.lower_bounds_[-1] + shift, one.lower_bounds_[-1], rtol=1e-8)
+
+
+# Everything else ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_weights_are_repeated_rows():
+    X = separated(3, 2, 400, seed=2)
+    weight = np.random.default_rng(0).integers(0, 4, len(X))
+    resp = responsibilities(len(X), 5)
+    settings = {"solver": "exact", "max_iter": 30, "tol": 0.0}
+    weighted = sg.BayesianGaussianMixture(5, responsibilities_init=resp, **settings).fit(X, sample_weight=weight)
+    repeated = sg.BayesianGaussianMixture(5, responsibilities_init=np.repeat(resp, weight, axis=0), **settings)
+    repeated.fit(np.repeat(X, weight, axis=0))
+    np.testing.assert_allclose(weighted.means_, repeated.means_, rtol=1e-9)
+    np.testing.assert_allclose(weighted.covariances_, repeated.covariances_, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(weighted.lower_bounds_, repeated.lower_bounds_, rtol=1e-10)
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_a_file_keeps_the_posterior(tmp_path, covariance_type, prior):
+    X = separated(3, 2, 500, seed=3)
+    gm = sg.BayesianGaussianMixture(
+        6, covariance_type=covariance_type, weight_concentration_prior_type=prior, random_state=0
+    ).fit(X)
+    gm.save(tmp_path / "model.safetensors")
+    for back in (sg.load(tmp_path / "model.safetensors"), pickle.loads(pickle.dumps(gm))):
+        assert type(back) is sg.BayesianGaussianMixture
+        np.testing.assert_array_equal(back.score_samples(X), gm.score_samples(X))
+        np.testing.assert_array_equal(np.asarray(back.weight_concentration_), np.asarray(gm.weight_concentration_))
+        assert back.n_components_in_use_ == gm.n_components_in_use_
+        assert back.lower_bounds_ == gm.lower_bounds_ and back.get_params()["n_components"] == 6
+
+
+def test_the_same_bits_for_any_number_of_threads_and_after_an_interruption(tmp_path):
+    X = separated(5, 3, 6000, seed=4)
+    source = sg.open_source(X, chunk_rows=500)
+    fits = [sg.BayesianGaussianMixture(12, random_state=0, n_jobs=n).fit(source) for n in (1, 2, 4)]
+    for other in fits[1:]:
+        np.testing.assert_array_equal(other.means_, fits[0].means_)
+        assert other.lower_bounds_ == fits[0].lower_bounds_
+    gm = sg.BayesianGaussianMixture(12, random_state=0, checkpoint=tmp_path)
+    for _ in zip(range(1), gm.fit_steps(source), strict=False):
+        pass  # left after a pass
+    gm.fit(source)
+    np.testing.assert_array_equal(gm.means_, fits[0].means_)
+    assert gm.report_["checkpoint"]["resumed"]
+
+
+def test_responsibilities_of_another_shape_are_refused():
+    X = load_iris().data
+    for wrong in (np.ones((150, 2)), np.full(150, 3), responsibilities(150, 4)):
+        with pytest.raises(ValueError, match="responsibilities_init: expected shares"):
+            sg.BayesianGaussianMixture(3, responsibilities_init=wrong).fit(X)
+    for rows, found in ((149, "more"), (151, "150")):
+        with pytest.raises(ValueError, match=f"has {rows} rows, X has {found}"):
+            sg.BayesianGaussianMixture(3, responsibilities_init=responsibilities(rows, 3)).fit(X)
+    labels = sg.BayesianGaussianMixture(3, responsibilities_init=load_iris().target, solver="exact").fit(X)
+    assert labels.n_components_in_use_ == 3
+
+
+def test_what_a_likelihood_is_needed_for_is_absent():
+    gm = sg.BayesianGaussianMixture(2, random_state=0).fit(load_iris().data)
+    assert not any(hasattr(gm, name) for name in ("bic", "aic", "icl", "to_sklearn", "to_json"))
+    assert not {"bic", "loglik"} & gm.report_.keys()
