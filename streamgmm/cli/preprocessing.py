@@ -46,7 +46,26 @@ def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
         )
         source = open_quietly(path, columns=error.numeric, **{**options, "exclude": None})
         _tell_notice(source)
+        if len(error.numeric) == 1:
+            _refuse_row_number(source, error.numeric[0])
         return source
+
+
+def _refuse_row_number(source: Source, name: str) -> None:
+    """Refuse a column that nobody asked for, and that counts the rows, as the only feature.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from streamgmm.sources.labels import numbers_rows
+
+    first = next(iter(source.chunks()), None)
+    if first is not None and numbers_rows(first.load()[0][:, 0]):
+        raise ConfigError(
+            f"{source.name}: nothing is left but {name!r}, which numbers the rows; expected features. Encode the other "
+            f"columns as numbers; or say that this is meant: --columns {shlex.quote(as_option([name]))}."
+        )
 
 
 def _tell_notice(source: Source) -> None:

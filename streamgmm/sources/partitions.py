@@ -15,7 +15,7 @@ from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.columns import Exclude, check_weights
 from streamgmm.sources.formats.tables import NotNumbersError
 
-__all__ = ["Partitions", "folder_of", "is_partition", "partitions_of"]
+__all__ = ["Partitions", "folder_of", "is_partition", "partitions_of", "values_of"]
 
 _PARTITION = re.compile(r"([^=/]+)=([^/]*)")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -66,6 +66,11 @@ def partitions_of(paths: Sequence[str], root: str | None) -> Partitions | None:
     return Partitions(found, numbers, tuple(key for key in first if key not in numbers))
 
 
+def values_of(path: str) -> dict[str, float | None]:
+    """The columns in the names of the folders of a relative path; NaN where one is missing, None for text."""
+    return {key: _number(text) for key, text in _values(os.path.dirname(path)).items()}
+
+
 def _values(path: str) -> dict[str, str]:
     matches = [_PARTITION.fullmatch(part) for part in path.split(os.sep)]
     return {unquote(match[1]): unquote(match[2]) for match in matches if match}
@@ -111,7 +116,7 @@ class Partitions:
             named: list[Any] = [columns] if isinstance(columns, (str, int, np.integer)) else list(columns)
             if any(not isinstance(column, str) for column in named):
                 constants = {}  # positions are those of the file's own columns
-            elif set(named) & set(constants):
+            else:
                 wanted = tuple(named)
                 columns = [column for column in named if column not in constants] or None
         given = weight if isinstance(weight, str) and weight in self.numbers else None

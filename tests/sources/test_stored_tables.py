@@ -265,6 +265,23 @@ def test_an_index_is_never_the_only_feature():
         assert run(["fit", kind, "-k", "1"]) == 1
 
 
+@pytest.mark.parametrize("kind", ["parquet", "csv", "feather", "h5"])
+def test_nor_is_another_row_number_when_the_rest_is_text(kind, capsys):
+    frame = pd.DataFrame({"id": np.arange(1, 41), "name": np.array(["a", "b"] * 20)})
+    path = f"x.{kind}"
+    if kind == "h5":
+        with h5py.File(path, "w") as file:
+            file["t"] = frame.to_records(index=False, column_dtypes={"name": "S1"})
+    else:
+        frame.to_csv(path, index=False) if kind == "csv" else getattr(frame, f"to_{kind}")(path)
+    for command in (["fit", path, "-k", "1"], ["data", "check", path]):
+        assert run(command) == 2
+        assert "nothing is left but 'id', which numbers the rows" in capsys.readouterr().err
+    assert run(["fit", path, "-k", "1", "--columns", "id"]) == 0
+    frame.assign(id=frame.id % 7).to_csv("y.csv", index=False)
+    assert run(["fit", "y.csv", "-k", "1"]) == 0
+
+
 def test_pandas_levels_are_labels():
     pandas_table("x.h5", FRAME, labels=("n", "m"))
     source = open_source("x.h5")

@@ -62,7 +62,7 @@ def source_of(config: Config) -> str:
     if config.stream.source != "auto":
         return config.stream.source
     suffix = Path(path).suffix.lower()
-    if suffix in (".npy", ".npz", ".h5", ".hdf5"):
+    if suffix in (".npy", ".npz", ".h5", ".hdf5", ".hdf", ".nc", ".mat", ".zip"):
         raise ConfigError(
             f"{path}: not a stream. Convert it (streamgmm data convert {path} rows.zarr), or fit it (streamgmm fit)."
         )
@@ -70,7 +70,7 @@ def source_of(config: Config) -> str:
         return "zarr"
     if suffix == ".parquet" or Path(path).is_dir():
         return "parquet"
-    return "arrow" if suffix in (".arrow", ".arrows", ".ipc") else "lines"
+    return "arrow" if suffix in (".arrow", ".arrows", ".feather", ".ipc") else "lines"
 
 
 def connector(config: Config) -> Any:

@@ -166,20 +166,25 @@ def arrow_rows(
     ----------
     nested : columns that lie inside others
     """
-    import pyarrow as pa
 
     def get(name: str) -> NDArray[Any]:
         leaf = (nested or {}).get(name)
-        column = table.column(name) if leaf is None else leaf.take(table.column(leaf.root))
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        wanted = pa.float32() if column.type == pa.float32() else pa.float64()
-        if pa.types.is_boolean(column.type):
-            column = column.cast(pa.uint8())
-        # Not "safe": whole numbers beyond 2^53 become the nearest double, as in every other format.
-        return np.asarray(column.cast(wanted, safe=False).to_numpy(zero_copy_only=False))
+        return arrow_numbers(table.column(name) if leaf is None else leaf.take(table.column(leaf.root)))
 
     return columns.rows(get, table.num_rows)
+
+
+def arrow_numbers(column: Any) -> NDArray[Any]:
+    """The numbers of a pyarrow column as float64, or float32 where they are; nulls become NaN."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    wanted = pa.float32() if column.type == pa.float32() else pa.float64()
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    # Not "safe": whole numbers beyond 2^53 become the nearest double, as in every other format.
+    return np.asarray(column.cast(wanted, safe=False).to_numpy(zero_copy_only=False))
 
 
 # Tables in memory -----------------------------------------------------------------------------------------------------

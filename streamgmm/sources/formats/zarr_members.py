@@ -10,7 +10,7 @@ import numpy as np
 from streamgmm.sources.formats.members import Member, what_of
 from streamgmm.sources.labels import numbers_rows
 
-__all__ = ["member_of", "members_of", "store_in"]
+__all__ = ["arrays_in", "member_of", "members_of", "store_in"]
 
 
 def store_in(store: Any) -> Any:
@@ -39,6 +39,16 @@ def members_of(place: Any) -> list[Member] | None:
         return _in_folders(store)
     prefix = f"{place.path}/" if place.path else ""
     return _below(root, prefix)
+
+
+def arrays_in(store: Any) -> list[str] | None:
+    """Names of the arrays in a group; None where there is no group."""
+    import zarr
+
+    try:
+        return sorted(name for name, _ in zarr.open_group(store, mode="r").arrays())
+    except Exception:
+        return None
 
 
 def _below(root: Any, prefix: str) -> list[Member]:

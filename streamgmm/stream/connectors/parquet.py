@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from streamgmm.sources.labels import tell_left_out
+from streamgmm.sources.nested import Leaf, leaves, roots
+from streamgmm.sources.partitions import is_partition, values_of
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
 from streamgmm.stream.connectors import Source
 from streamgmm.stream.connectors.arrow import features_of, matrix
@@ -23,6 +25,7 @@ class ParquetFolder(Source):
     """Files in the order of their names, which must therefore grow, as time stamps do.
 
     A file without its footer is still being written and is waited for; names with "." or "_" in front are passed over.
+    Files in folders called ``column=value`` belong to the stream; such columns come last where all values are numbers.
 
     Parameters
     ----------
@@ -44,11 +47,11 @@ class ParquetFolder(Source):
         follow: bool = False,
         poll: float = 0.5,
     ) -> None:
-        self.path, self.pattern = Path(path), pattern
+        self.path, self.pattern, self.alone = Path(path), pattern, False
         if not self.path.is_dir() and not follow:
             if not self.path.exists():
                 raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(path))
-            self.path, self.pattern = self.path.parent, glob.escape(self.path.name)
+            self.path, self.pattern, self.alone = self.path.parent, glob.escape(self.path.name), True
         self.columns = columns
         self.follow, self.poll = follow, poll
 
@@ -57,11 +60,46 @@ class ParquetFolder(Source):
         file = self._file(name) if (self.path / name).exists() else None
         if file is None or not 0 < done <= file.num_row_groups:
             return None if file is None else b""
-        columns, _ = features_of(file.schema_arrow, self.columns)
-        return _tail(matrix(file.read_row_group(done - 1, columns=columns), columns))
+        nested = self._nested(file)
+        names, _ = features_of(file.schema_arrow, self._own(name), nested)
+        return _tail(self._rows(file, name, done - 1, names, nested)[0])
 
     def _names(self) -> list[str]:
-        return sorted(p.name for p in self.path.glob(self.pattern) if p.name[0] not in "._")
+        return sorted(self._below(self.path, ""))
+
+    def _below(self, folder: Path, path: str) -> Iterator[str]:
+        yield from (path + p.name for p in folder.glob(self.pattern) if p.name[0] not in "._")
+        for inner in folder.iterdir() if folder.is_dir() and not self.alone else ():
+            if is_partition(inner.name) and inner.is_dir():
+                yield from self._below(inner, f"{path}{inner.name}/")
+
+    def _own(self, name: str) -> list[str] | None:
+        """The wanted columns that the file itself holds."""
+        parts = values_of(name)
+        return None if self.columns is None else [column for column in self.columns if column not in parts]
+
+    def _nested(self, file: Any) -> dict[str, Leaf]:
+        found = leaves(
+            file.schema_arrow,
+            lambda name: (batch.column(name) for batch in file.iter_batches(batch_size=1024, columns=[name])),
+        )
+        return {leaf.name: leaf for leaf in found if leaf.steps}
+
+    def _rows(
+        self, file: Any, name: str, group: int, names: Sequence[str], nested: dict[str, Leaf]
+    ) -> tuple[Any, tuple[str, ...]]:
+        """The rows of a row group, and what their columns are called."""
+        rows = matrix(file.read_row_group(group, columns=roots(names, nested)), names, nested)
+        parts = {key: value for key, value in values_of(name).items() if key not in names}
+        if self.columns is None:
+            wanted = (*names, *(key for key, value in parts.items() if value is not None))
+        else:
+            wanted = tuple(self.columns)
+        if wanted == tuple(names):
+            return rows, wanted
+        held = {column: rows[:, j] for j, column in enumerate(names)}
+        held |= {key: np.full(len(rows), np.nan if value is None else value) for key, value in parts.items()}
+        return np.column_stack([held[column] for column in wanted]), wanted
 
     def open(self, position: Position) -> Iterator[Batch]:
         last, done = position or ("", 0)
@@ -82,17 +120,18 @@ class ParquetFolder(Source):
                 file = self._file(name)
                 if file is None:
                     break
-                columns, labels = features_of(file.schema_arrow, self.columns)
+                nested = self._nested(file)
+                columns, labels = features_of(file.schema_arrow, self._own(name), nested)
                 if not told:
                     tell_left_out(str(self.path), labels)
                     told = True
                 for group in range(done if name == last else 0, file.num_row_groups):
-                    rows = matrix(file.read_row_group(group, columns=columns), columns)
+                    rows, named = self._rows(file, name, group, columns, nested)
                     self.tail = _tail(rows)
                     start = [last, done] if last else None
                     last, done, progress = name, group + 1, True
                     known.add(name)
-                    yield Batch(rows, [last, done], start, names=tuple(columns))
+                    yield Batch(rows, [last, done], start, names=named)
             if not self.follow:
                 return
             if not progress:

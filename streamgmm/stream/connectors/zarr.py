@@ -45,9 +45,19 @@ class GrowingZarr(Source):
         """The array, after the checks that a fit makes of its metadata."""
         import zarr
 
+        from streamgmm.sources.formats.zarr_members import arrays_in
         from streamgmm.sources.formats.zarr_metadata import check_size, checked_codecs, regular
 
-        array = zarr.open_array(self.path, mode="r", config={"read_missing_chunks": False})
+        try:
+            array = zarr.open_array(self.path, mode="r", config={"read_missing_chunks": False})
+        except Exception as error:
+            inside = arrays_in(self.path)
+            if inside is None:
+                raise
+            raise ValueError(
+                f"{self.path}: a stream of rows needs one array; found a group of {', '.join(inside[:10]) or 'none'}. "
+                "Give the folder of one array; or fit the group, which reads its arrays as columns."
+            ) from error
         if array.ndim != 2:
             raise ValueError(f"{self.path}: a stream of rows needs a 2-dimensional array; got {array.shape}.")
         checked_codecs(array, str(self.path))
