@@ -150,7 +150,7 @@ class EmulatedBackend(Backend):
             with tempfile.TemporaryDirectory(dir=self._folder) as folder:
                 (Path(folder) / "kernel.cpp").write_text(text)
                 command = [
-                    compiler(), "-std=c++20", "-O1", "-w", "-fPIC", "-shared", "-ffp-contract=off", f"-I{HERE}",
+                    compiler(), "-std=c++17", "-Og", "-w", "-fPIC", "-shared", "-ffp-contract=off", f"-I{HERE}",
                     "-o", "kernel.so", "kernel.cpp",
                 ]  # fmt: skip
                 subprocess.run(command, check=True, cwd=folder)

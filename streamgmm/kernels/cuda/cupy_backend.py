@@ -45,6 +45,7 @@ class CuPyBackend(Backend):
                 "device='cpu'."
             )
         self.index = index
+        self._modules: dict[tuple[Any, ...], Any] = {}
         self._device = cupy.cuda.Device(index)
         properties = runtime.getDeviceProperties(index)
         self.name = properties["name"].decode()
@@ -108,9 +109,11 @@ class CuPyBackend(Backend):
 
     def build(self, code: str, defines: Mapping[str, str], name: str, shared: int) -> Any:
         with self._device:
-            options = ("-std=c++17", *(f"-D{key}={value}" for key, value in defines.items()))
-            kernel = cupy.RawModule(code=code, options=options, backend="nvrtc").get_function(name)
-            kernel.compile()
+            key = code, *defines.items()
+            if key not in self._modules:
+                options = ("-std=c++17", *(f"-D{name}={value}" for name, value in defines.items()))
+                self._modules[key] = cupy.RawModule(code=code, options=options, backend="nvrtc")
+            kernel = self._modules[key].get_function(name)
             if shared:
                 kernel.max_dynamic_shared_size_bytes = shared
             return kernel

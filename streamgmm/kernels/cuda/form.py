@@ -209,6 +209,14 @@ def _table(family: Family, D: int, P: int) -> NDArray[np.int32]:
     return np.array([i << 16 | j for i, j in pairs], np.int32)
 
 
+@cache
+def _products_defines(
+    dtype: np.dtype[Any], family: Family, D: int, F: int, K: int, P: int, block: int, whiten: int
+) -> dict[str, str]:
+    sizes = {"D": D, "F": F, "P": P, "K": K, "RB": block, "WHITEN": whiten, "COMMON": int(family == Family.TIED)}
+    return {"XT": _TYPES[dtype], **{name: str(value) for name, value in sizes.items()}, **_BOUNDS}
+
+
 def _products(backend: Backend, plan: Plan, rows: Any, weight: Any, statistics: bool, answers: Answers) -> Raw:
     n, F = rows.shape
     D, (K, p) = len(plan.whiten), plan.coef.shape
@@ -219,10 +227,7 @@ def _products(backend: Backend, plan: Plan, rows: Any, weight: Any, statistics: 
     whiten = 2 if scales else 0 if triangle else 1
     block = max(1, min(64 if D <= 8 else 32 if D <= 32 else 16, 96_000 // (8 * (F + D + 3))))
     shared = 8 * block * (F + D + 3)
-    defines = {
-        "XT": _TYPES[np.dtype(rows.dtype)], "D": str(D), "F": str(F), "P": str(P), "K": str(K), "RB": str(block),
-        "WHITEN": str(whiten), "COMMON": str(int(tied)), **_BOUNDS,
-    }  # fmt: skip
+    defines = _products_defines(np.dtype(rows.dtype), plan.family, D, F, K, P, block, whiten)
     phi_kernel = backend.kernel("products.cu", defines, "phi", shared)
     softmax, scale = (backend.kernel("products.cu", defines, name) for name in ("softmax", "scale"))
     fold = backend.kernel("products.cu", defines, "fold")

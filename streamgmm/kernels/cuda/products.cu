@@ -43,7 +43,7 @@ extern "C" __global__ void phi(const XT* __restrict__ x, int64 n, const double* 
     }
 }
 
-constexpr int lanes() { int g = 1; while (g < K && g < 32) g *= 2; return g; }
+__device__ constexpr int lanes() { int g = 1; while (g < K && g < 32) g *= 2; return g; }
 constexpr int G = lanes(), V = (K + G - 1) / G;  // lanes of a row, components of a lane
 constexpr bool KEEP = V <= 16;                   // whether these stay in registers
 

@@ -11,17 +11,16 @@ static void body() {
   swapcontext(&fibers[current].context, &scheduler);
 }
 
-static int run_block(int threads) {
-  fibers.resize(threads);
-  warps.assign((threads + 31) / 32, Meeting{});
+static int run_block(int count) {
+  for (Meeting& warp : warps) warp = Meeting{};
   block = Meeting{};
-  alive = threads;
+  alive = threads = count;
   idle = 0;
   for (int i = 0; i < threads; ++i) {
     Fiber& f = fibers[i];
-    if (!f.stack) f.stack.reset(new char[STACK]);
+    if (!f.stack) f.stack = malloc(STACK);
     getcontext(&f.context);
-    f.context.uc_stack.ss_sp = f.stack.get();
+    f.context.uc_stack.ss_sp = f.stack;
     f.context.uc_stack.ss_size = STACK;
     f.context.uc_link = nullptr;
     f.index = {i % blockDim.x, i / blockDim.x, 0};
@@ -40,8 +39,8 @@ static int run_block(int threads) {
   return 0;
 }
 
-template <class... A, std::size_t... I> void call(void (*kernel)(A...), void** values, std::index_sequence<I...>) {
-  kernel(*static_cast<std::remove_const_t<A>*>(values[I])...);
+template <class... A, size_t... I> void call(void (*kernel)(A...), void** values, std::index_sequence<I...>) {
+  kernel(*static_cast<A*>(values[I])...);
 }
 
 template <class... A> int launch(void (*kernel)(A...), const int* shape, void** values) {
@@ -56,7 +55,7 @@ template <class... A> int launch(void (*kernel)(A...), const int* shape, void** 
   for (int y = 0; y < shape[1]; ++y)
     for (int x = 0; x < shape[0]; ++x) {
       blockIdx = {x, y, 0};
-      for (std::size_t i = 0; i < sizeof g_dynamic / 8; ++i) reinterpret_cast<double*>(g_dynamic)[i] = 1e99;
+      for (size_t i = 0; i < sizeof g_dynamic / 8; ++i) reinterpret_cast<double*>(g_dynamic)[i] = 1e99;
       if (run_block(shape[2] * shape[3])) return 1;
     }
   return 0;

@@ -1,21 +1,18 @@
 // Runs kernels of CUDA C++ on a processor, block after block. Each CUDA thread is a fiber; a barrier goes on to the next
 // fiber until all have arrived. Included before the kernel's source, with `emulate.cpp` after it.
 #pragma once
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
 #include <ucontext.h>
 
-#include <cmath>
-#include <cstring>
-#include <memory>
-#include <tuple>
 #include <utility>
-#include <vector>
 #define EMULATE
 #define __device__
 #define __global__
 #define __shared__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-using std::exp, std::fmax, std::log, std::sqrt;
 
 struct alignas(16) double2 { double x, y; };
 inline double2 make_double2(double a, double b) { return {a, b}; }
@@ -24,17 +21,17 @@ static Dim threadIdx, blockIdx, blockDim, gridDim;
 alignas(16) static char g_dynamic[1 << 18];
 
 namespace emulation {
-struct Fiber { ucontext_t context; std::unique_ptr<char[]> stack; Dim index; bool done; };
-constexpr std::size_t STACK = 1 << 16;
+struct Fiber { ucontext_t context; void* stack; Dim index; bool done; };
+constexpr size_t STACK = 1 << 16;
 struct Meeting { int arrived = 0; unsigned generation = 0; };
-static std::vector<Fiber> fibers;
-static std::vector<Meeting> warps;
+static Fiber fibers[1024];
+static Meeting warps[32];
 static Meeting block;
 static ucontext_t scheduler;
-static int current, alive;
+static int current, alive, threads;
 static long idle;
-static double wide[64][32][16];
-static unsigned long long narrow[64][32];
+static double wide[32][32][16];
+static unsigned long long narrow[32][32];
 
 inline void yield() { swapcontext(&fibers[current].context, &scheduler); }
 inline void meet(Meeting& m, int count) {
@@ -46,18 +43,18 @@ template <class T> T exchange(T v, int from) {
   static_assert(sizeof(T) <= 8, "registers");
   const int w = current / 32, l = current % 32;
   unsigned long long bits = 0;
-  std::memcpy(&bits, &v, sizeof(T));
+  memcpy(&bits, &v, sizeof(T));
   narrow[w][l] = bits;
   meet(warps[w], 32);
   bits = narrow[w][from];
   meet(warps[w], 32);
   T r;
-  std::memcpy(&r, &bits, sizeof(T));
+  memcpy(&r, &bits, sizeof(T));
   return r;
 }
 }  // namespace emulation
 
-inline void __syncthreads() { emulation::meet(emulation::block, (int)emulation::fibers.size()); }
+inline void __syncthreads() { emulation::meet(emulation::block, emulation::threads); }
 inline void __syncwarp() { emulation::meet(emulation::warps[emulation::current / 32], 32); }
 template <class T> T __shfl_xor_sync(unsigned, T v, int o) { return emulation::exchange(v, (emulation::current % 32) ^ o); }
 inline unsigned __ballot_sync(unsigned, bool v) {
