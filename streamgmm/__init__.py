@@ -36,6 +36,7 @@ _HOMES = {
     "diagnose": "streamgmm.diagnostics",
     "open_source": "streamgmm.sources",
     "sample_to_zarr": "streamgmm.mixture.sampling",
+    "DeviceError": "streamgmm.errors",
     "StreamGMMError": "streamgmm.errors",
     "ChunkReadError": "streamgmm.errors",
     "CheckpointMismatchError": "streamgmm.errors",

@@ -84,6 +84,9 @@ class ComputeSection(_Section):
     executor: Literal["threads", "dask"] | None = None
     scheduler: str | None = Field(default=None, description="address of a Dask scheduler")
     n_jobs: int | None = None
+    device: str | None = Field(
+        default=None, pattern=r"^(cpu|cuda(:\d+)?)$", description='"cuda" or "cuda:N": a graphics card for passes of EM'
+    )
     memory_limit: str | int | None = Field(default=None, description='such as "2GB"')
     checkpoint: str | None = Field(default=None, description="folder")
 

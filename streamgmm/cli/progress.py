@@ -41,7 +41,7 @@ class FitProgress:
     def chunk(self, chunk: Any) -> None:
         """One chunk is done."""
         with self._lock:
-            self._done += 1
+            self._done += getattr(chunk, "n_parts", 1)
             if self._shown:
                 elapsed = time.perf_counter() - self._began
                 total = self._chunks or self._done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +15,9 @@ from streamgmm.em.variants import Block, Rule
 from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.stats import Stats
+from streamgmm.runtime.device import DeviceBlock
 from streamgmm.runtime.executors import within
+from streamgmm.utils.affine import Affine
 
 Array = NDArray[np.float64]
 Models = tuple[Mixture, ...]
@@ -74,11 +77,34 @@ def em(
 
 def e_step(models: Models, chunk: Any) -> tuple[Stats, ...]:
     """Statistics of one chunk under every model, each in its model's own frame (`Mixture.restore` leads back)."""
-    models, rows, weight = as_seen(models, chunk)
+    with seen(models, chunk) as (views, rows, weight):
+        return tuple(view.frame_stats(rows, weight) for view in views)
+
+
+@contextmanager
+def seen(models: Models, chunk: Any) -> Iterator[tuple[Models, Any, Any]]:
+    """`as_seen`, for chunks on a graphics card too; a row that is not finite is named with its place in the data."""
+    if isinstance(chunk, DeviceBlock):
+        affine = chunk.affine
+        views = models if affine is None else _views(models, affine)
+        moved = len(views) < len(models)
+        with chunk.on_device(moved=moved) as (rows, weight):
+            try:
+                yield (models if moved else views), rows, weight
+            except NonFiniteRowError as error:
+                part, row = chunk.part_of(error.row)
+                raise non_finite(part.load()[0], row, part) from None
+        return
+    views, rows, weight = as_seen(models, chunk)
     try:
-        return tuple(model.frame_stats(rows, weight) for model in models)
+        yield views, rows, weight
     except NonFiniteRowError as error:
         raise non_finite(rows, error.row, chunk) from None
+
+
+def _views(models: Models, affine: Affine) -> Models:
+    """The models as they see rows that `affine` has still to move; without those that cannot."""
+    return tuple(view for model in models if (view := model.through(affine)) is not None)
 
 
 def as_seen(models: Models, chunk: Any) -> tuple[Models, Any, Any]:
@@ -91,7 +117,7 @@ def as_seen(models: Models, chunk: Any) -> tuple[Models, Any, Any]:
     if unmoved is None:
         return models, *chunk.load()
     rows, weight, affine = unmoved()
-    views = tuple(view for model in models if (view := model.through(affine)) is not None)
+    views = _views(models, affine)
     return (views, rows, weight) if len(views) == len(models) else (models, affine.apply(rows), weight)
 
 

@@ -48,9 +48,11 @@ def readings(
     position : Position, optional
         Where to go on, from the state of an earlier `Step` and with its memory.
     task_of : callable (memory) -> task, optional
-        The task of the next reading (see `em.loop.em`), where models do not all see the same rows.
+        The task of the next reading (see `em.loop.em`), where models do not all see the same rows: in this process.
     """
     here = position or Position()
+    if task_of is None:
+        source = source.for_em()
     while running(memory) and here.stage < len(stages):
         stage = stages[here.stage]
         if stage.laps is not None and here.lap >= stage.laps:

@@ -12,16 +12,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.em.initialization.sample import survey
-from streamgmm.em.loop import as_seen
-from streamgmm.errors import NonFiniteRowError, non_finite
-from streamgmm.estimators._reader import Reader
+from streamgmm.em.loop import seen
+from streamgmm.estimators._device import card_of, warn_cpu
+from streamgmm.estimators._reader import Reader, map_chunks
 from streamgmm.estimators.projection import Behind, Projection
 from streamgmm.mixture.criteria import criteria
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.report import figures
+from streamgmm.runtime.device import placed
 from streamgmm.runtime.executors import within
 from streamgmm.sources.arranged import matched, select_names
 from streamgmm.sources.base import Source
+from streamgmm.sources.formats.device import lies_on_card
 from streamgmm.sources.formats.tables import is_frame
 
 __all__ = ["Fitted", "score_chunk"]
@@ -32,17 +34,15 @@ Array = NDArray[np.float64]
 
 def score_chunk(model: Mixture, chunk: Any) -> Array:
     """(5,) sums over one chunk: log p, entropy, log max r, weight, rows."""
-    (seen,), rows, weight = as_seen((model,), chunk)
-    try:
-        return seen.totals(rows, weight)
-    except NonFiniteRowError as error:
-        raise non_finite(rows, error.row, chunk) from None
+    with seen((model,), chunk) as ((view,), rows, weight):
+        return view.totals(rows, weight)
 
 
 class Fitted(Reader):
     """What an estimator can do once its fit has left a `mixture_`."""
 
     random_state: Any
+    device: str | None
 
     mixture_: Mixture
 
@@ -265,8 +265,29 @@ class Fitted(Reader):
 
     def _map(self, X: Any, question: str, out: Any = None) -> Any:
         check_is_fitted(self)
+        source = self._answering_source(X, question)
+        if source is not None:
+            return self._collected(X, source, map_chunks(source, self.mixture_, question, self._executor()), out)
         model = self.mixture_ if self.projection_ is None else Behind(self.mixture_, self.projection_)
         return self._ask(X, model, question, out)
+
+    def _answering_source(self, X: Any, question: str) -> Source | None:
+        """The rows of X on the card that answers `question`; None where this is for the CPU."""
+        if self.device in (None, "cpu") and not lies_on_card(X) and not isinstance(X, Source):
+            return None
+        source = self._seen(X)
+        backend = card_of(self.device, source)
+        if backend is None:
+            return None
+        if self.mixture_.missing or question == "impute" or source.kind == "dask":
+            if self.device is not None:
+                gaps = "missing='marginalize'" if self.mixture_.missing else "a Dask collection"
+                warn_cpu("impute" if question == "impute" else f"Prediction with {gaps}", stacklevel=4)
+            return None
+        return placed(source, backend, keep=False, answer_bytes=self._answer_bytes(question)).for_em()
+
+    def _answer_bytes(self, question: str) -> int:
+        return 8 * (len(self.mixture_.weights) + 1 if question == "responsibilities" else 1)
 
     def impute(self, X: Any, *, out: Any = None) -> Any:
         """(N, D) X with every NaN replaced by its conditional mean given what its row shows; `out` as in `predict`.
@@ -298,6 +319,9 @@ class Fitted(Reader):
         """Sums over the rows of X: log p, entropy, log max r, weight, rows."""
         check_is_fitted(self)
         source = self._seen(X, sample_weight)
+        backend = None if self.mixture_.missing else card_of(self.device, source)
+        if backend is not None:
+            source = placed(source, backend, keep=False).for_em()
         task = within(source, partial(score_chunk, self.mixture_))
         return self._executor(source).run(task, source.chunks(), np.add)
 

@@ -19,7 +19,7 @@ from streamgmm.mixture.init_parameters import Given, given_parameters
 from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.runtime.executors import Executor
 
-__all__ = ["EXECUTION", "FAMILY", "NOT_NEGATIVE", "POSITIVE", "WHOLE", "MixtureParameters"]
+__all__ = ["DEVICE", "EXECUTION", "FAMILY", "NOT_NEGATIVE", "POSITIVE", "WHOLE", "MixtureParameters"]
 
 WHOLE = Interval(Integral, 1, None, closed="left")
 NOT_NEGATIVE = Interval(Real, 0.0, None, closed="left")
@@ -29,6 +29,7 @@ EXECUTION: dict[str, list[Any]] = {
     "executor": [StrOptions({"threads", "dask"}), Executor, None],
     "n_jobs": [Integral, None],
 }
+DEVICE: dict[str, list[Any]] = {"device": [str, None]}
 """Of every estimator that reads."""
 
 
@@ -58,6 +59,7 @@ class MixtureParameters(BaseEstimator):
         "prior": [StrOptions({"default"}), NormalInverseWishart, None],
         "noise": [StrOptions({"uniform"}), None],
         **EXECUTION,
+        **DEVICE,
         "half_life": [POSITIVE, None],
         "memory_limit": [str, WHOLE, None],
         "checkpoint": [str, PathLike, None],
@@ -90,6 +92,7 @@ class MixtureParameters(BaseEstimator):
         noise: str | None = None,
         executor: Any = None,
         n_jobs: int | None = None,
+        device: str | None = None,
         memory_limit: str | int | None = None,
         checkpoint: str | PathLike[str] | None = None,
         max_time: float | None = None,
@@ -118,6 +121,7 @@ class MixtureParameters(BaseEstimator):
         self.noise = noise
         self.executor = executor
         self.n_jobs = n_jobs
+        self.device = device
         self.memory_limit = memory_limit
         self.checkpoint = checkpoint
         self.max_time = max_time

@@ -14,7 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import validate_data
 
+from streamgmm.em.loop import seen
 from streamgmm.errors import NonFiniteRowError, non_finite
+from streamgmm.mixture._evaluator import empty_like
+from streamgmm.runtime.device import DeviceBlock
 from streamgmm.runtime.executors import Executor, Threads, within
 from streamgmm.runtime.thread_limits import single_threaded_blas
 from streamgmm.sources import array_source, is_array_like, open_quietly, open_source, refuse_unreadable
@@ -131,8 +134,12 @@ class Reader:
             from streamgmm.runtime.dask import lazily
 
             return lazily(source, model, question, within(source, answer))
-        results = map_chunks(source, model, question, self._executor())
-        if out is None and not is_array_like(X):
+        return self._collected(X, source, map_chunks(source, model, question, self._executor()), out)
+
+    def _collected(self, X: Any, source: Source, results: Iterator[Any], out: Any) -> Any:
+        """The answers as `_ask` gives them; those for a device array in one device array."""
+        there = source.kind == "device"
+        if out is None and not (there or is_array_like(X)):
             return results
         first = next(results, None)
         if first is None:
@@ -140,7 +147,7 @@ class Reader:
         if out is None:
             if len(first) == source.n_rows:
                 return first
-            out = np.empty((source.n_rows or 0, *first.shape[1:]), first.dtype)
+            out = empty_like(first, (source.n_rows or 0, *first.shape[1:]), first.dtype)
         row = 0
         for part in chain([first], results):
             if row + len(part) > len(out):
@@ -211,7 +218,11 @@ def map_chunks(source: Source, model: Any, question: str, executor: Executor) ->
 
 
 def answer(model: Any, question: str, chunk: Chunk) -> NDArray[Any]:
-    """`question` asked of the rows of one chunk."""
+    """`question` asked of the rows of one chunk. For rows that came from a card, the answers stay there."""
+    if isinstance(chunk, DeviceBlock):
+        with seen((model,), chunk) as ((view,), rows, _):
+            found = view.asked(question, rows)
+            return found if chunk.card.source.kind == "device" else chunk.card.backend.download(found)
     rows, _ = chunk.load()
     try:
         with single_threaded_blas():

@@ -61,7 +61,8 @@ def to_sklearn(gm: Any) -> SklearnMixture:
 def plain_parameters(gm: Any) -> dict[str, Any]:
     """The parameters of an estimator that are no objects: what a file keeps of them."""
     plain = (str, int, float, bool, type(None))
-    return {name: value for name, value in gm.get_params(deep=False).items() if isinstance(value, plain)}
+    parameters = gm.get_params(deep=False).items()
+    return {name: value for name, value in parameters if isinstance(value, plain) and name != "device"}
 
 
 def from_sklearn(cls: Any, other: Any) -> Any:

@@ -26,9 +26,10 @@ from streamgmm.em.update import Maximize
 from streamgmm.em.variants import Block
 from streamgmm.errors import ModelFileError
 from streamgmm.estimators import conversion
+from streamgmm.estimators._device import card_of, check_executor, warn_cpu
 from streamgmm.estimators._fit_report import Clock, print_progress, report_of, warn_if_drowned, warn_unless_converged
 from streamgmm.estimators._fitted import Fitted
-from streamgmm.estimators._memory_plan import MemoryPlan, Shape, plan_memory
+from streamgmm.estimators._memory_plan import MemoryPlan, Shape, parse_bytes, plan_memory
 from streamgmm.estimators._parameters import MixtureParameters
 from streamgmm.estimators._partial_fit import Partial
 from streamgmm.estimators.model_file import ModelFile, load_model, save_model
@@ -38,6 +39,7 @@ from streamgmm.mixture.covariance import Covariance, family
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.runtime.checkpoint import Journal, open_journal
+from streamgmm.runtime.device import PlacedSource, placed
 from streamgmm.runtime.executors import Executor, Threads
 from streamgmm.runtime.peak_memory import Peak
 from streamgmm.runtime.thread_limits import single_threaded_blas
@@ -54,8 +56,11 @@ _OTHERS = {"BayesianGaussianMixture": "streamgmm.estimators.bayesian_mixture"}
 _STREAM = "stream."
 
 
-_WITHOUT_EFFECT = {"verbose", "verbose_interval", "executor", "n_jobs", "memory_limit", "checkpoint", "max_time"}
-"""Parameters that a model does not depend on; the chunks that `memory_limit` may lead to are told by the source."""
+_WITHOUT_EFFECT = {
+    "verbose", "verbose_interval", "executor", "n_jobs", "memory_limit", "checkpoint", "max_time", "device"
+}  # fmt: skip
+"""Parameters that a model does not depend on. The chunks that `memory_limit` may lead to, and the blocks on a card, are
+told by the source."""
 
 
 class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
@@ -117,6 +122,11 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         where a client is active. All give the same bits.
     n_jobs : int or None
         Threads; None is all cores available to the process.
+    device : {None, "cpu", "cuda", "cuda:N"}, default None
+        Where passes of EM run, and answers are computed; None is the CPU, or the card that X lies on. On a graphics
+        card of NVIDIA rows stay in its memory from pass to pass as far as they fit. Starts, steps on a sample,
+        ``missing="marginalize"``, ``solver="stepwise"`` and `partial_fit` run on the CPU. See the guide to graphics
+        cards, docs/gpu.md.
     memory_limit : str, int or None
         Bytes, or a text such as "2GB", by which the process may grow over its size with everything imported and
         compiled. What is needed is computed before reading: chunks are read in parts, threads left out, the sample made
@@ -263,7 +273,9 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         >>> gm.discard_checkpoint(X) > 0, gm.discard_checkpoint(X)
         (True, 0)
         """
-        return self._journal(self._training_source(X, sample_weight)).discard()
+        source = self._training_source(X, sample_weight)
+        backend = self._card(source)
+        return self._journal(source if backend is None else self._placed(source, backend)).discard()
 
     # The way of a fit -------------------------------------------------------------------------------------------
 
@@ -276,8 +288,15 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
                 f"n_samples = {source.n_rows}. Lower n_components."
             )
-        memory_plan, peak = self._memory_plan(source, executor)
+        backend = self._card(source)
+        if backend is not None:
+            check_executor(executor)
+        elif self._cpu_only and self.device not in (None, "cpu"):
+            warn_cpu(f"A fit with {self._cpu_only}", stacklevel=5)
+        memory_plan, peak = self._memory_plan(source, executor, backend)
         source = memory_plan.source
+        if backend is not None:
+            source = self._placed(source, backend, memory_plan.numbers.get("pinned"))
         journal = self._journal(source)
         with journal.running():
             executor = memory_plan.executor(executor)
@@ -306,7 +325,11 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
             self._finish(memory, begun, begun.passes + position.readings, clock)
             journal.put("em", place, last=True)
             self.report_["checkpoint"] = journal.report()
-            self.report_["memory"] = {**memory_plan.numbers, **peak.report()}
+            memory_used: dict[str, Any] = {**memory_plan.numbers, **peak.report()}
+            if isinstance(source, PlacedSource):
+                memory_used["device"] = source.report()
+                self.report_["seconds"] = {**self.report_["seconds"], **source.seconds()}
+            self.report_["memory"] = memory_used
 
     def _stages(self, begun: Begin, source: Source, executor: Executor) -> tuple[Stage, ...]:
         """How the candidates are carried on, pass by pass."""
@@ -376,7 +399,22 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         P = family(self.covariance_type).n_parameters(self.n_components, n_features)
         return sample_rows(self.n_components, n_features, rich=many, parameters=P)
 
-    def _memory_plan(self, source: Source, executor: Executor) -> tuple[MemoryPlan, Peak]:
+    @property
+    def _cpu_only(self) -> str:
+        """What of the settings has no form for graphics cards; empty where everything has."""
+        return "missing='marginalize'" if self.missing == "marginalize" else (
+            "solver='stepwise'" if self.solver == "stepwise" else ""
+        )  # fmt: skip
+
+    def _card(self, source: Source) -> Any:
+        """The graphics card on which EM is to run, or None."""
+        backend = card_of(self.device, source)
+        return None if self._cpu_only else backend
+
+    def _placed(self, source: Source, backend: Any, pinned_bytes: int | None = None) -> PlacedSource:
+        return placed(source, backend, cuts=16 if self.solver == "incremental" else 1, pinned_bytes=pinned_bytes)
+
+    def _memory_plan(self, source: Source, executor: Executor, backend: Any = None) -> tuple[MemoryPlan, Peak]:
         """What `memory_limit` allows, and a gauge that starts at the size of the process without data."""
         K, D = self.n_components, source.n_features
         given = all(value is not None for value in (self.weights_init, self.means_init, self.precisions_init))
@@ -384,7 +422,12 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         chosen, saved = family(self.covariance_type), self.checkpoint is not None
         shape = Shape(chosen, K, D, self.n_init, sampled, {"incremental": 32, "stepwise": 3}.get(self.solver, 0), saved)
         n_jobs, elsewhere = executor.threads_per_process, not isinstance(executor, Threads)
-        plan = plan_memory(source, shape, limit=self.memory_limit, n_jobs=n_jobs, elsewhere=elsewhere)
+        limit, pinned = self.memory_limit, {}
+        if backend is not None and limit is not None:
+            pinned = {"pinned": parse_bytes(limit) // 8}
+            limit = parse_bytes(limit) - pinned["pinned"]
+        plan = plan_memory(source, shape, limit=limit, n_jobs=n_jobs, elsewhere=elsewhere)
+        plan.numbers.update(pinned)
         if self.memory_limit is not None:
             dispatch.ready(chosen.kernel, K, D, source.dtype, source.most_rows)
         return plan, Peak()

@@ -21,7 +21,7 @@ from streamgmm.em.kmeans.lloyd import LloydUpdate, Run, Runs, relocate
 from streamgmm.em.kmeans.parallel_init import kmeans_parallel
 from streamgmm.em.loop import e_step, em, merge_all
 from streamgmm.em.variants import Exact
-from streamgmm.estimators._parameters import EXECUTION, NOT_NEGATIVE, WHOLE
+from streamgmm.estimators._parameters import DEVICE, EXECUTION, NOT_NEGATIVE, WHOLE
 from streamgmm.estimators._reader import Transforming
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.runtime.thread_limits import one_thread
@@ -57,6 +57,8 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
     random_state : int, RandomState or None
     executor, n_jobs :
         As in `GaussianMixture`.
+    device : {None, "cpu"}, default None
+        k-means runs on the CPU; a graphics card is refused.
 
     Attributes
     ----------
@@ -87,6 +89,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         "verbose": ["verbose"],
         "random_state": ["random_state"],
         **EXECUTION,
+        **DEVICE,
     }
 
     def __init__(
@@ -101,6 +104,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         random_state: Any = None,
         executor: Any = None,
         n_jobs: int | None = None,
+        device: str | None = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -111,6 +115,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         self.random_state = random_state
         self.executor = executor
         self.n_jobs = n_jobs
+        self.device = device
 
     _fewest_rows = 1
 
@@ -133,6 +138,11 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         ([1.0, 11.0], 4.0)
         """
         began = time.perf_counter()
+        if self.device not in (None, "cpu"):
+            raise ValueError(
+                f"KMeans(device={self.device!r}): k-means runs on the CPU only. Use device='cpu', or fit the mixture "
+                "of which it is a limit: GaussianMixture(covariance_type='spherical', device='cuda')."
+            )
         source = self._training_source(X, sample_weight)
         executor = self._executor(source)
         if source.n_rows is not None and source.n_rows < self.n_clusters:

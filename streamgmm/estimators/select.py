@@ -19,6 +19,7 @@ from streamgmm.em.hooks import Watcher
 from streamgmm.em.kmeans.parallel_init import SPREAD
 from streamgmm.em.loop import Step
 from streamgmm.em.model_selection.race import Plan, Race, criteria, race
+from streamgmm.estimators._device import check_executor, warn_cpu
 from streamgmm.estimators._fit_report import Clock
 from streamgmm.estimators._memory_plan import parse_bytes
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
@@ -26,6 +27,7 @@ from streamgmm.mixture.covariance import MCLUST, Covariance, family
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.report import figures
+from streamgmm.runtime.device import PlacedSource, placed
 from streamgmm.runtime.thread_limits import single_threaded_blas
 
 CRITERIA = ("bic", "aic", "icl", "heldout", "cv")
@@ -131,6 +133,7 @@ def select(
     sample_weight: ArrayLike | None = None,
     executor: Any = None,
     n_jobs: int | None = None,
+    device: str | None = None,
     memory_limit: str | int | None = None,
     on_step: Callable[[Step], None] | None = None,
     watcher: Watcher | None = None,
@@ -158,6 +161,8 @@ def select(
         Leave out what can no longer win; it stays in the table, as "dropped".
     max_iter : int
         Readings at most, beside the first.
+    device : {None, "cpu", "cuda", "cuda:N"}
+        As in `GaussianMixture`; the sample, and criteria "heldout" and "cv", are for the CPU.
     memory_limit : int or str, optional
         Bytes, or a text such as "512MB", that the sample and the statistics of all candidates may take.
     on_step : callable, optional
@@ -201,6 +206,7 @@ def select(
         "tol": tol, "reg_covar": reg_covar, "max_iter": max_iter, "n_init": n_init, "init_params": init_params,
         "solver": solver, "stopping": stopping, "missing": missing, "prior": prior, "on_collapse": on_collapse,
         "random_state": random_state, "executor": executor, "n_jobs": n_jobs,
+        "device": device,
     }  # fmt: skip
     probe = GaussianMixture(Ks[-1], **common)
     probe._validate_params()
@@ -228,12 +234,22 @@ def select(
         repair=on_collapse == "repair",
         prior=NormalInverseWishart() if isinstance(prior, str) else prior,
     )
+    backend = probe._card(source)
+    if backend is not None and not splits:
+        check_executor(runner)
+        source = placed(source, backend)
+    elif device not in (None, "cpu"):
+        warn_cpu(f"select with {f'criterion={criterion!r}' if splits else probe._cpu_only}", stacklevel=2)
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     size = plan.check_memory(source, limit, getattr(runner, "n_jobs", 1))
     rng = check_random_state(random_state)
     with single_threaded_blas():
         run = race(source, runner, plan, sample_rows=size, rng=rng, on_step=on_step, watcher=watcher)
-    return _result(run, plan, probe, common, criterion, began)
+    found = _result(run, plan, probe, common, criterion, began)
+    if isinstance(source, PlacedSource):
+        found.report["device"] = source.report()
+        found.report["seconds"] |= source.seconds()
+    return found
 
 
 # Results --------------------------------------------------------------------------------------------------------------

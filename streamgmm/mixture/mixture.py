@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.kernels.plan import Plan
 from streamgmm.mixture import queries
-from streamgmm.mixture._evaluator import Prepared
+from streamgmm.mixture._evaluator import Prepared, empty_like
 from streamgmm.mixture.covariance import Covariance, check_covariances, family
 from streamgmm.mixture.missing import Answers
 from streamgmm.mixture.stats import Observation, Stats, observed
@@ -449,10 +449,7 @@ class Mixture:
         >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical").log_prob([[0.0], [2.0]]).round(4)
         array([-0.9189, -2.9189])
         """
-        rows = self._rows(X)
-        out = np.empty(len(rows))
-        self._answer(rows, Answers(logp=out))
-        return out
+        return self.asked("log_prob", self._rows(X))
 
     def responsibilities(self, X: ArrayLike) -> Array:
         """(N, K) posterior probabilities of the components; with a background (N, K + 1), its own last.
@@ -463,10 +460,7 @@ class Mixture:
         >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").responsibilities([[2.0]])
         array([[0.5, 0.5]])
         """
-        rows = self._rows(X)
-        out = np.empty((len(rows), self.n_components + (self.box is not None)))
-        self._answer(rows, Answers(resp=out))
-        return out
+        return self.asked("responsibilities", self._rows(X))
 
     def labels(self, X: ArrayLike) -> NDArray[np.int64]:
         """(N,) most responsible component of each row, -1 for the background.
@@ -477,9 +471,21 @@ class Mixture:
         >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").labels([[-1.0], [5.0]])
         array([0, 1])
         """
-        rows = self._rows(X)
-        out = np.empty(len(rows), np.int64)
-        self._answer(rows, Answers(label=out))
+        return self.asked("labels", self._rows(X))
+
+    def asked(self, question: str, rows: Any) -> Any:
+        """Answer to "labels", "log_prob" or "responsibilities" for checked rows, in memory of the same kind.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").asked("labels", np.array([[5.0]]))
+        array([1])
+        """
+        wide = (self.n_components + (self.box is not None),) if question == "responsibilities" else ()
+        out = empty_like(rows, (len(rows), *wide), np.int64 if question == "labels" else np.float64)
+        name = {"labels": "label", "log_prob": "logp", "responsibilities": "resp"}[question]
+        self._answer(rows, Answers(**{name: out}))
         return out
 
     def impute(self, X: ArrayLike) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 from streamgmm.sources.base import Chunk, Slab, Source
 from streamgmm.sources.files import are_paths
 from streamgmm.sources.formats.array import ArraySource
+from streamgmm.sources.formats.device import lies_on_card
 from streamgmm.sources.memory_budget import cached, limit_chunks
 from streamgmm.sources.opening import open_quietly, open_source
 from streamgmm.sources.unreadable import refuse_unreadable
@@ -32,9 +33,11 @@ _READ_IN_CHUNKS = {"zarr", "dask", "h5py", "xarray", "dask_expr"}
 
 
 def is_array_like(obj: Any) -> bool:
-    """True for what scikit-learn would take as rows in memory: arrays, nested lists, tables."""
+    """True for what scikit-learn would take as rows in the memory of this process: arrays, nested lists, tables."""
     module = type(obj).__module__.partition(".")[0]
-    return not isinstance(obj, (str, Path, Source)) and not are_paths(obj) and module not in _READ_IN_CHUNKS
+    if isinstance(obj, (str, Path, Source)) or are_paths(obj) or module in _READ_IN_CHUNKS:
+        return False
+    return not lies_on_card(obj)
 
 
 def array_source(X: Any, weight: Any = None, *, chunk_rows: int | None = None) -> Source:

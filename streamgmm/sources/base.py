@@ -122,6 +122,10 @@ class Source(ABC):
     def max_chunk_rows(self) -> int | None:
         """Rows of the largest chunk, or None when not known before reading."""
 
+    def for_em(self) -> Source:
+        """The same rows as passes of EM take them; another source where they are to lie on a graphics card."""
+        return self
+
     @property
     def row_bytes(self) -> int:
         """Bytes of one decoded row, its weight included."""

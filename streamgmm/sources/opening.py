@@ -15,6 +15,7 @@ from streamgmm.sources.base import Source
 from streamgmm.sources.columns import Exclude
 from streamgmm.sources.files import MAGIC, are_paths, files_in, files_like, open_files
 from streamgmm.sources.formats.array import ArraySource
+from streamgmm.sources.formats.device import DeviceArraySource, lies_on_card
 from streamgmm.sources.labels import tell_of
 from streamgmm.sources.partitions import folder_of, is_partition
 from streamgmm.sources.unreadable import refuse_unreadable
@@ -323,6 +324,10 @@ def near(file: str) -> str:
 
 
 def _open_object(obj: Any, choices: dict[str, Any], missing: str) -> Source:
+    if lies_on_card(obj):
+        return DeviceArraySource(
+            obj, choices["weight"], columns=choices["columns"], chunk_rows=choices["chunk_rows"]
+        )  # fmt: skip
     refuse_unreadable(obj)
     module = type(obj).__module__.partition(".")[0]
     if module == "zarr":

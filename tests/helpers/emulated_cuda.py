@@ -48,6 +48,9 @@ class DeviceArray:
     def __getitem__(self, key):
         return DeviceArray(self._host[key])
 
+    def __setitem__(self, key, value):
+        self._host[key] = value._host
+
     def reshape(self, *shape):
         return DeviceArray(self._host.reshape(*shape))
 

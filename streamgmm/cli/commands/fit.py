@@ -18,6 +18,7 @@ from streamgmm.cli.preprocessing import Prepared, open_rows, prepare
 from streamgmm.cli.progress import FitProgress
 from streamgmm.cli.terminal import (
     NOT_CONVERGED,
+    Device,
     Exclude,
     Header,
     Json,
@@ -108,6 +109,7 @@ def fit(
     pca: Pca = None,
     settings: Settings = None,
     out: Folder = None,
+    device: Device = None,
     json: Json = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard a checkpoint instead of resuming it.")] = False,
 ) -> None:
@@ -118,6 +120,7 @@ def fit(
     config = configured(
         what, settings, model__n_components=components, model__covariance_type=covariance, output__dir=out,
         data__columns=columns, data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca,
+        compute__device=device,
     )  # fmt: skip
     document, _ = run_fit(config, fresh=fresh)
     if json:

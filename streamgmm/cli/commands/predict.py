@@ -13,6 +13,7 @@ from streamgmm.cli.output_folder import feature_names, load
 from streamgmm.cli.preprocessing import open_rows
 from streamgmm.cli.terminal import (
     Data,
+    Device,
     Header,
     Json,
     Model,
@@ -32,9 +33,12 @@ Columns = Annotated[
 ]
 
 
-def fitted(model: str) -> tuple[Any, Callable[..., Any]]:
-    """The estimator in `model`, and what opens data for it (path or paths, columns or None, header)."""
-    gm = load(model)
+def fitted(model: str, device: str | None = None) -> tuple[Any, Callable[..., Any]]:
+    """The estimator in `model`, and what opens data for it (path or paths, columns or None, header).
+
+    The model answers on `device`, wherever it was fitted.
+    """
+    gm = load(model).set_params(device=device)
     known = getattr(gm, "feature_names_in_", None)
     names = None if known is None else [str(name) for name in known]
 
@@ -77,13 +81,14 @@ def predict(
     proba: Annotated[bool, typer.Option("--proba", help="Responsibilities, one column a component.")] = False,
     columns: Columns = None,
     header: Header = None,
+    device: Device = None,
     json: Json = False,
 ) -> None:
     """Label rows by their most responsible component.
 
     One line a row on stdout, or a file with --out. --json gives the number of rows of each label instead.
     """
-    gm, opened = fitted(model)
+    gm, opened = fitted(model, device)
     check_out(out)
     source = opened(one_or_more(data), columns, header)
     counts: NDArray[np.int64] = np.zeros(len(gm.weights_) + 1, np.int64)  # the last one: background
@@ -113,13 +118,14 @@ def score(
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Log-density of each row.")] = None,
     columns: Columns = None,
     header: Header = None,
+    device: Device = None,
     json: Json = False,
 ) -> None:
     """Log-likelihood, BIC, AIC and ICL of data under a model.
 
     In nats, the mean per row. Rows of low log-density are anomalies: --out writes that of every row.
     """
-    gm, opened = fitted(model)
+    gm, opened = fitted(model, device)
     check_out(out)
     source = opened(one_or_more(data), columns, header)
     loglik, _, log_max, count, rows = (float(v) for v in gm._totals(source))

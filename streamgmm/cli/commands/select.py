@@ -31,7 +31,7 @@ from streamgmm.cli.commands.fit import (  # fmt: skip
 from streamgmm.cli.config import Config, ConfigError
 from streamgmm.cli.preprocessing import Prepared, prepare
 from streamgmm.cli.progress import FitProgress
-from streamgmm.cli.terminal import NOT_CONVERGED, Exclude, Header, Json, emit, message, table
+from streamgmm.cli.terminal import NOT_CONVERGED, Device, Exclude, Header, Json, emit, message, table
 from streamgmm.runtime.peak_memory import Peak
 
 N_INIT = 10
@@ -62,6 +62,7 @@ def select(
     out: Folder = None,
     report: Annotated[bool, typer.Option("--report", help="Also write DIR/report.html, K switchable.")] = False,
     proba: Annotated[str | None, typer.Option("--proba", metavar="FILE", help="Write every row's soft labels.")] = None,
+    device: Device = None,
     json: Json = False,
 ) -> None:
     """Choose K: all candidates on the same readings of the data.
@@ -73,7 +74,7 @@ def select(
     config = configured(
         what, settings, select__k_min=k_min, select__k_max=k_max, select__covariance_types=covariance,
         select__criterion=criterion, output__dir=out or ("out/selected" if report else None), data__columns=columns,
-        data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca,
+        data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca, compute__device=device,
     )  # fmt: skip
     check_out(proba)
     document = run_select(config, report=report, proba=proba)

@@ -77,6 +77,10 @@ class Backend(ABC):
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
         """Host memory that the card copies from and to at full speed."""
 
+    def is_pinned(self, host: NDArray[Any]) -> bool:
+        """Whether host memory is pinned already, by whoever made it."""
+        return False
+
     @abstractmethod
     def stream(self) -> AbstractContextManager[Any]:
         """A stream of its own, current for this thread within the context."""

@@ -15,6 +15,8 @@ from streamgmm.errors import DeviceError
 from streamgmm.kernels.cuda.base import INSTALL, Backend
 
 _ONE, _ZERO = np.ones(1), np.zeros(1)
+_PINNED = 1
+"""cudaMemoryTypeHost."""
 _RESERVED = 1024
 """Bytes of shared memory that a block takes for itself (compute capability 8 and later)."""
 
@@ -99,6 +101,10 @@ class CuPyBackend(Backend):
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
         with self._device:
             return np.frombuffer(cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
+
+    def is_pinned(self, host: NDArray[Any]) -> bool:
+        with self._device:
+            return host.size > 0 and int(runtime.pointerGetAttributes(host.ctypes.data).type) == _PINNED
 
     def stream(self) -> AbstractContextManager[Any]:
         with self._device:
