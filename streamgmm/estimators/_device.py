@@ -70,7 +70,7 @@ def check_executor(executor: Executor) -> None:
     """Refuse a cluster: its workers are not told of cards."""
     if not isinstance(executor, Threads):
         raise ValueError(
-            "device='cuda' runs in threads of this process, not on a cluster of Dask. Use executor='threads' on the "
+            "device='cuda' runs in threads of this process, not with executor='dask'. Use executor='threads' on the "
             "machine with the card, or device='cpu' on the cluster."
         )
 

@@ -221,7 +221,7 @@ def answer(model: Any, question: str, chunk: Chunk) -> NDArray[Any]:
     """`question` asked of the rows of one chunk. For rows that came from a card, the answers stay there."""
     if isinstance(chunk, DeviceBlock):
         with seen((model,), chunk) as ((view,), rows, _):
-            found = view.asked(question, rows)
+            found = view._asked(question, rows)
             return found if chunk.card.source.kind == "device" else chunk.card.backend.download(found)
     rows, _ = chunk.load()
     try:

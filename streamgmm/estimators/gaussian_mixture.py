@@ -328,7 +328,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
             memory_used: dict[str, Any] = {**memory_plan.numbers, **peak.report()}
             if isinstance(source, PlacedSource):
                 memory_used["device"] = source.report()
-                self.report_["seconds"] = {**self.report_["seconds"], **source.seconds()}
+                self.report_["seconds"] = cast(Any, self.report_["seconds"]) | source.seconds()
             self.report_["memory"] = memory_used
 
     def _stages(self, begun: Begin, source: Source, executor: Executor) -> tuple[Stage, ...]:

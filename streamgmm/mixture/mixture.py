@@ -449,7 +449,7 @@ class Mixture:
         >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical").log_prob([[0.0], [2.0]]).round(4)
         array([-0.9189, -2.9189])
         """
-        return self.asked("log_prob", self._rows(X))
+        return self._asked("log_prob", self._rows(X))
 
     def responsibilities(self, X: ArrayLike) -> Array:
         """(N, K) posterior probabilities of the components; with a background (N, K + 1), its own last.
@@ -460,7 +460,7 @@ class Mixture:
         >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").responsibilities([[2.0]])
         array([[0.5, 0.5]])
         """
-        return self.asked("responsibilities", self._rows(X))
+        return self._asked("responsibilities", self._rows(X))
 
     def labels(self, X: ArrayLike) -> NDArray[np.int64]:
         """(N,) most responsible component of each row, -1 for the background.
@@ -471,17 +471,10 @@ class Mixture:
         >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").labels([[-1.0], [5.0]])
         array([0, 1])
         """
-        return self.asked("labels", self._rows(X))
+        return self._asked("labels", self._rows(X))
 
-    def asked(self, question: str, rows: Any) -> Any:
-        """Answer to "labels", "log_prob" or "responsibilities" for checked rows, in memory of the same kind.
-
-        Examples
-        --------
-        >>> import numpy as np, streamgmm as sg
-        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").asked("labels", np.array([[5.0]]))
-        array([1])
-        """
+    def _asked(self, question: str, rows: Any) -> Any:
+        """Answer to "labels", "log_prob" or "responsibilities" for checked rows, in memory of the same kind."""
         wide = (self.n_components + (self.box is not None),) if question == "responsibilities" else ()
         out = empty_like(rows, (len(rows), *wide), np.int64 if question == "labels" else np.float64)
         name = {"labels": "label", "log_prob": "logp", "responsibilities": "resp"}[question]
