@@ -60,7 +60,7 @@ def select(
     pca: Pca = None,
     settings: Settings = None,
     out: Folder = None,
-    report: Annotated[bool, typer.Option("--report", help="Also write DIR/report.html, K switchable.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Also write DIR/report.html.")] = False,
     proba: Annotated[str | None, typer.Option("--proba", metavar="FILE", help="Write every row's soft labels.")] = None,
     device: Device = None,
     json: Json = False,
