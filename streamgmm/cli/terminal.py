@@ -26,9 +26,7 @@ Data = Annotated[
     list[str],
     typer.Argument(metavar="DATA...", help="File, folder, pattern or URL of rows; or several.", show_default=False),
 ]
-Device = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1.", show_default=False)
-]
+Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1.", show_default=False)]
 Exclude = Annotated[str | None, typer.Option("--exclude", metavar="A,B,...", help="Columns to leave out.")]
 Header = Annotated[
     bool | None,
