@@ -31,7 +31,7 @@ from streamgmm.em.variational_moves import bench_rows
 from streamgmm.em.variational_update import Proposal
 from streamgmm.estimators._fit_report import Clock, report_of, warn_if_drowned, warn_unless_converged
 from streamgmm.estimators._memory_plan import MemoryPlan
-from streamgmm.estimators._parameters import EXECUTION, NOT_NEGATIVE, POSITIVE, WHOLE
+from streamgmm.estimators._parameters import DEVICE, EXECUTION, NOT_NEGATIVE, POSITIVE, WHOLE
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.estimators.model_file import ModelFile
 from streamgmm.mixture.covariance import FAMILIES, Covariance, family
@@ -110,7 +110,7 @@ class BayesianGaussianMixture(GaussianMixture):
     stopping : {"aitken", "change"}, default "aitken"
     half_life : float or None
         For `partial_fit`, as in `GaussianMixture`.
-    executor, n_jobs, memory_limit, checkpoint, max_time : as in `GaussianMixture`
+    executor, n_jobs, device, memory_limit, checkpoint, max_time : as in `GaussianMixture`
 
     Attributes
     ----------
@@ -165,6 +165,7 @@ class BayesianGaussianMixture(GaussianMixture):
         "solver": [StrOptions(set(VARIATIONAL_SOLVERS))],
         "stopping": [StrOptions(set(RULES))],
         **EXECUTION,
+        **DEVICE,
         "half_life": [POSITIVE, None],
         "memory_limit": [str, WHOLE, None],
         "checkpoint": [str, PathLike, None],
@@ -202,6 +203,7 @@ class BayesianGaussianMixture(GaussianMixture):
         stopping: str = "aitken",
         executor: Any = None,
         n_jobs: int | None = None,
+        device: str | None = None,
         memory_limit: str | int | None = None,
         checkpoint: str | PathLike[str] | None = None,
         max_time: float | None = None,
@@ -229,6 +231,7 @@ class BayesianGaussianMixture(GaussianMixture):
         self.stopping = stopping
         self.executor = executor
         self.n_jobs = n_jobs
+        self.device = device
         self.memory_limit = memory_limit
         self.checkpoint = checkpoint
         self.max_time = max_time

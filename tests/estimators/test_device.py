@@ -132,6 +132,18 @@ def test_everything_that_auto_does_runs_with_a_card(emulated):
     assert a.converged_ and a.n_iter_ == b.n_iter_ and "device" not in b.report_["memory"]
 
 
+@pytest.mark.parametrize("solver", ["exact", "auto"])
+def test_variational_inference_runs_on_the_card_too(emulated, solver):
+    X = rows(900)
+    a, b = (
+        sg.BayesianGaussianMixture(4, random_state=0, solver=solver, max_iter=3, device=where).fit(X)
+        for where in ("cuda", None)
+    )
+    close(a, b, 1e-9)
+    assert a.report_["memory"]["device"]["resident"] == X.nbytes
+    np.testing.assert_allclose(a.score_samples(X), b.score_samples(X), rtol=1e-8)
+
+
 def test_scaled_rows_lie_on_the_card_as_they_were_read(emulated):
     from streamgmm.sources.transformed import TransformedSource
     from streamgmm.utils.affine import Affine
