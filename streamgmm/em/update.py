@@ -15,7 +15,7 @@ from streamgmm.em.candidates import Candidate, Memory, Retire, Totals, nobody, r
 from streamgmm.em.convergence import Stopping, never
 from streamgmm.em.loop import Models, Step
 from streamgmm.errors import CollapsedError
-from streamgmm.mixture.covariance import Covariance
+from streamgmm.mixture.covariance import Covariance, Factor
 from streamgmm.mixture.covariance.full_tied import Triangular
 from streamgmm.mixture.m_step import bound, m_step, objective
 from streamgmm.mixture.mixture import Mixture
@@ -93,6 +93,8 @@ class Maximize:
         if isinstance(model.family, Triangular):
             inverse = np.sum(model.precisions_cholesky**2, axis=(-2, -1))
             return value - 0.5 * self.reg_covar * float(np.sum(share * inverse))
+        if isinstance(model.family, Factor):
+            return value - 0.5 * self.reg_covar * float(share @ model.family.inverse_trace(model.factors))
         # tr(inverse) through the family's own scatter of one row a component, one unit from the mean in each feature.
         D = model.n_features
         unit = sum(model.family.between(share, np.broadcast_to(one, model.means.shape)) for one in np.eye(D))

@@ -16,6 +16,7 @@ from streamgmm.em.loop import seen
 from streamgmm.estimators._device import card_of, warn_cpu
 from streamgmm.estimators._reader import Reader, map_chunks
 from streamgmm.estimators.projection import Behind, Projection
+from streamgmm.mixture.covariance import Factor
 from streamgmm.mixture.criteria import criteria
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.report import figures
@@ -182,7 +183,7 @@ class Fitted(Reader):
 
     @property
     def covariances_(self) -> Array:
-        """Covariances: full (K, D, D), tied (D, D), diag (K, D), spherical (K,).
+        """Covariances: full (K, D, D), tied (D, D), diag (K, D), spherical (K,); of factor analysers (K, D, D).
 
         Examples
         --------
@@ -190,7 +191,59 @@ class Fitted(Reader):
         >>> sg.GaussianMixture(covariance_type="diag", reg_covar=0).fit([[0.0, 1.0], [4.0, 3.0]]).covariances_
         array([[4., 1.]])
         """
-        return self._model().covariances
+        model = self._model()
+        if isinstance(model.family, Factor):
+            return model.family.dense(model.covariances, *model.means.shape)
+        return model.covariances
+
+    def _factor_analysers(self) -> tuple[Mixture, Factor]:
+        model = self._model()
+        if not isinstance(model.family, Factor):
+            raise AttributeError(
+                f"covariance_type {model.family.name!r} has no loadings; fit with covariance_type='factor' and n_factors"
+            )
+        return model, model.family
+
+    @property
+    def loadings_(self) -> Array:
+        """(K, D, q) loadings of factor analysers; determined up to a rotation of the factors of each component.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture.from_factors([1.0], [[0.0, 0.0]], [[[2.0], [1.0]]], 0.5).loadings_.ravel()
+        array([2., 1.])
+        """
+        model, family = self._factor_analysers()
+        return family.split_columns(model.covariances)[0]
+
+    @property
+    def noise_variance_(self) -> Array:
+        """(K, D) noise variances of factor analysers.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.GaussianMixture.from_factors([1.0], [[0.0, 0.0]], [[[2.0], [1.0]]], 0.5).noise_variance_
+        array([[0.5, 0.5]])
+        """
+        model, family = self._factor_analysers()
+        return family.split_columns(model.covariances)[1]
+
+    def factors(self, X: Any, *, out: Any = None) -> Any:
+        """(N, K, q) posterior means of the factors of each component, given the row; `X`, `out` as in `predict`.
+
+        Those of component k mean something where its `predict_proba` does. Entries that are NaN were not observed.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> one = sg.GaussianMixture.from_factors([1.0], [[0.0, 0.0]], [[[1.0], [1.0]]], 0.5)
+        >>> one.factors([[1.0, 1.0]])  # 4 / 5: the factor is drawn to 0
+        array([[[0.8]]])
+        """
+        self._factor_analysers()
+        return self._map(X, "factors", out)
 
     @property
     def precisions_cholesky_(self) -> Array:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from streamgmm.errors import MemoryLimitError
+from streamgmm.kernels.plain.factor import NUMBERS as FACTOR_NUMBERS
 from streamgmm.kernels.plan import Family
 from streamgmm.mixture.covariance import Covariance
 from streamgmm.runtime.executors import Executor, Threads
@@ -94,6 +95,8 @@ class Shape:
         """What one thread needs beside its chunk: sums, blocks of features, and the statistics it hands over."""
         K, D = self.n_components, self.n_features
         pairs = D * (D + 1) // 2
+        if self.family.n_factors:
+            return 8 * (6 * FACTOR_NUMBERS + 4 * K * D * (self.family.n_factors + 2)) + (4 + self.n_models) * self.stats_bytes
         p = 1 + D + {Family.FULL: pairs, Family.TIED: pairs, Family.DIAG: D, Family.SPHERICAL: 1}[self.family.kernel]
         return 8 * (3 * K * p + _KERNEL_ROWS * (p + K + D)) + (4 + self.n_models) * self.stats_bytes
 

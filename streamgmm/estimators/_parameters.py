@@ -14,7 +14,7 @@ from streamgmm.em.convergence import RULES
 from streamgmm.em.initialization.methods import INIT
 from streamgmm.em.kmeans.parallel_init import SPREAD
 from streamgmm.em.solvers import SOLVERS
-from streamgmm.mixture.covariance import FAMILIES, MCLUST, Covariance
+from streamgmm.mixture.covariance import FACTORS, FAMILIES, MCLUST, Covariance, family
 from streamgmm.mixture.init_parameters import Given, given_parameters
 from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.runtime.executors import Executor
@@ -38,7 +38,8 @@ class MixtureParameters(BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [WHOLE],
-        "covariance_type": [FAMILY, Covariance],
+        "covariance_type": [StrOptions({*FAMILIES, *MCLUST, *FACTORS}), Covariance],
+        "n_factors": [WHOLE, None],
         "tol": [NOT_NEGATIVE],
         "reg_covar": [NOT_NEGATIVE],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
@@ -71,6 +72,7 @@ class MixtureParameters(BaseEstimator):
         n_components: int = 1,
         *,
         covariance_type: str = "full",
+        n_factors: int | None = None,
         tol: float = 1e-6,
         reg_covar: float = 1e-6,
         max_iter: int = 100,
@@ -100,6 +102,7 @@ class MixtureParameters(BaseEstimator):
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
+        self.n_factors = n_factors
         self.tol = tol
         self.reg_covar = reg_covar
         self.max_iter = max_iter
@@ -129,6 +132,22 @@ class MixtureParameters(BaseEstimator):
 
     # Python names the function where an argument is not known; this is the one that the user called.
     __init__.__qualname__ = "GaussianMixture.__init__"
+
+    def _family(self, n_features: int) -> Covariance:
+        """The covariance family that the parameters name, checked against them."""
+        chosen = family(self.covariance_type, self.n_factors)
+        chosen.check_features(n_features)
+        if chosen.n_factors and self.solver == "incremental":
+            raise ValueError(
+                f"solver='incremental' adds up factors of different models, which covariance_type "
+                f"{self.covariance_type!r} cannot. Use solver='auto'."
+            )
+        if chosen.n_factors and self.init_params == SPREAD:
+            raise ValueError(
+                f"init_params={SPREAD!r} makes first models chunk by chunk, and factors of two chunks differ. Use "
+                f"init_params='kmeans' with covariance_type {self.covariance_type!r}."
+            )
+        return chosen
 
     def _given(self, family: Covariance, D: int) -> Given:
         """`weights_init`, `means_init` and `precisions_init`, checked."""

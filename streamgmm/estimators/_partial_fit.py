@@ -112,7 +112,7 @@ class Partial(Reader, MixtureParameters):
         last = self._learner or self.__dict__.get("mixture_")
         if last is None:
             return
-        so_far, now = (last.n_components, last.family), (self.n_components, family(self.covariance_type))
+        so_far, now = (last.n_components, last.family), (self.n_components, self._family(self.n_features_in_))
         if so_far[0] != now[0] or so_far[1] is not now[1]:
             raise ValueError(
                 f"partial_fit: the model so far has n_components={so_far[0]} and covariance_type {so_far[1].name!r}; "
@@ -152,8 +152,8 @@ class Partial(Reader, MixtureParameters):
         learner = self._learner
         if learner is not None and (learner.half_life, learner.reg_covar) == (self.half_life, self.reg_covar):
             return learner
-        chosen = family(self.covariance_type)
         D = self.n_features_in_
+        chosen = self._family(D)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1)) if learner is None else learner.seed
         made = Learner(
             self.n_components,

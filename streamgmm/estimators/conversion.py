@@ -38,6 +38,11 @@ def to_sklearn(gm: Any) -> SklearnMixture:
             "scikit-learn has no background component: to_sklearn() would change the densities. "
             "Fit with noise=None, or keep the model in a file with save()."
         )
+    if model.family.n_factors:
+        raise ValueError(
+            f"scikit-learn's mixture has no covariance_type {model.family.covariance_type!r}. Expected another one, or "
+            "GaussianMixture.from_parameters(gm.weights_, gm.means_, gm.covariances_) first, of full covariances."
+        )
     settings = {name: getattr(gm, name) for name in _SHARED}
     if gm.init_params in ("kmeans", "k-means++", "random", "random_from_data"):
         settings["init_params"] = gm.init_params
@@ -102,8 +107,15 @@ def from_parameters(
     **settings: Any,
 ) -> Any:
     """An estimator of class `cls` that answers as if it had been fitted, from its parameters."""
-    model = Mixture(weights, means, covariances, covariance_type)
-    gm = cls(model.n_components, covariance_type=model.family.name, **settings)
+    return from_mixture(cls, Mixture(weights, means, covariances, covariance_type), **settings)
+
+
+def from_mixture(cls: Any, model: Mixture, **settings: Any) -> Any:
+    """An estimator of class `cls` that answers as if it had been fitted."""
+    family = model.family
+    gm = cls(
+        model.n_components, covariance_type=family.covariance_type, n_factors=family.n_factors or None, **settings
+    )  # fmt: skip
     gm._validate_params()
     gm.mixture_ = model
     gm.converged_ = True
@@ -127,7 +139,7 @@ def to_json(gm: Any) -> str:
         "weights": model.weights,
         "means": model.means,
         "covariances": model.covariances,
-        "parameters": {k: v for k, v in parameters.items() if k not in ("n_components", "covariance_type")},
+        "parameters": {k: v for k, v in parameters.items() if k not in ("n_components", "covariance_type", "n_factors")},
         "feature_names": list(gm.feature_names_in_) if hasattr(gm, "feature_names_in_") else None,
         "fitted": {name: getattr(gm, name) for name in ("converged_", "n_iter_", "lower_bound_", "n_passes_")},
     }

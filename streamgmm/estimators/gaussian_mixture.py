@@ -35,7 +35,7 @@ from streamgmm.estimators._partial_fit import Partial
 from streamgmm.estimators.model_file import ModelFile, load_model, save_model
 from streamgmm.estimators.projection import Projection
 from streamgmm.kernels import dispatch
-from streamgmm.mixture.covariance import Covariance, family
+from streamgmm.mixture.covariance import Covariance
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.runtime.checkpoint import Journal, open_journal
@@ -73,6 +73,11 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         Three letters for volume, shape and orientation: Equal in all components, Variable, or the Identity (Celeux &
         Govaert 1995): "EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV".
         full is VVV, tied EEE, diag VVI, spherical VII. `covariances_` has the shape of the nearest of these four.
+        "factor", "factor-shared" and "ppca" are mixtures of factor analysers with `n_factors` factors, covariances of
+        that rank plus a diagonal, for many features: the noise variances are free, equal in all components, or equal in
+        all features of a component (probabilistic principal components). Work and memory are linear in D.
+    n_factors : int or None, default None
+        q, from 1 to D - 1, for "factor", "factor-shared" and "ppca"; None for the others.
     tol : float, default 1e-6
         In nats per row. With ``stopping="aitken"`` the fit stops when the estimated distance of the mean log-likelihood
         from its limit is below `tol`; with ``"change"`` when its last change is (scikit-learn's rule, there with 1e-3).
@@ -144,7 +149,9 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
     ----------
     weights_ : (K,)
     means_ : (K, D)
-    covariances_, precisions_, precisions_cholesky_ : in the shape of `covariance_type`, as in scikit-learn
+    covariances_, precisions_, precisions_cholesky_ : in the shape of `covariance_type`, as in scikit-learn; of factor
+        analysers (K, D, D), made when asked for
+    loadings_, noise_variance_ : (K, D, q) and (K, D), of factor analysers
     mixture_ : Mixture
         The fitted model as a frozen value.
     projection_ : Projection or None
@@ -372,8 +379,8 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         watcher: Watcher | None,
     ) -> Begin:
         """What the fit begins with; see `beginnings`. `reader` reads the data, `executor` the sample."""
-        chosen = family(self.covariance_type)
         K, D = self.n_components, source.n_features
+        chosen = self._family(D)
         if self._goes_on:
             trace, prior = tuple(self.lower_bounds_), getattr(self, "prior_", None)
             return begin_again(self.mixture_, trace, prior, chosen, (K, D), self.missing)
@@ -396,8 +403,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
 
     def _sample_rows(self, n_features: int) -> int:
         many = self.solver == "auto" and self.n_init > 1
-        P = family(self.covariance_type).n_parameters(self.n_components, n_features)
-        return sample_rows(self.n_components, n_features, rich=many, parameters=P)
+        return sample_rows(self.n_components, n_features, self._family(n_features), rich=many)
 
     @property
     def _cpu_only(self) -> str:
@@ -419,7 +425,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         K, D = self.n_components, source.n_features
         given = all(value is not None for value in (self.weights_init, self.means_init, self.precisions_init))
         sampled = 0 if given or self._goes_on else self._sample_rows(D)
-        chosen, saved = family(self.covariance_type), self.checkpoint is not None
+        chosen, saved = self._family(D), self.checkpoint is not None
         shape = Shape(chosen, K, D, self.n_init, sampled, {"incremental": 32, "stepwise": 3}.get(self.solver, 0), saved)
         n_jobs, elsewhere = executor.threads_per_process, not isinstance(executor, Threads)
         limit, pinned = self.memory_limit, {}
@@ -527,6 +533,35 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         array([0, 1])
         """
         return cast(Self, conversion.from_parameters(cls, weights, means, covariances, covariance_type, **settings))
+
+    @classmethod
+    def from_factors(
+        cls,
+        weights: ArrayLike,
+        means: ArrayLike,
+        loadings: ArrayLike,
+        noise_variance: ArrayLike,
+        covariance_type: str = "factor",
+        **settings: Any,
+    ) -> Self:
+        """As `from_parameters`, for factor analysers: covariances are loadings loadings^T plus diagonals.
+
+        Parameters
+        ----------
+        loadings : (K, D, q)
+        noise_variance : (K, D), or whatever broadcasts to that
+        covariance_type : {"factor", "factor-shared", "ppca"}
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.GaussianMixture.from_factors([1.0], [[0.0, 0.0]], [[[1.0], [1.0]]], 0.5)
+        >>> gm.covariances_
+        array([[[1.5, 1. ],
+                [1. , 1.5]]])
+        """
+        model = Mixture.from_factors(weights, means, loadings, noise_variance, covariance_type)
+        return cast(Self, conversion.from_mixture(cls, model, **settings))
 
     @classmethod
     def from_sklearn(cls, model: Any) -> Self:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.kernels.cuda.backend import is_device_array
+from streamgmm.kernels.plain import factor as factor_analysers
 from streamgmm.kernels.plain import reference
 from streamgmm.kernels.plain.own_mean import complete
 from streamgmm.kernels.plan import Array, Family, Plan, Sums, phi_length
@@ -171,6 +172,8 @@ def warmup(dtypes: tuple[Any, ...] = (np.float64, np.float32)) -> None:
 
 def ready(family: Family, K: int, D: int, dtype: Any, n_rows: int | None) -> None:
     """Compile, or load, what passes over at most `n_rows` rows may need; nothing where they are `small`."""
+    if family == Family.FACTOR:
+        return  # NumPy alone
     if n_rows is not None and in_all(n_rows, is_small, n_rows, K, phi_length(family, D)):
         return
     crowds = (0.5, 1.0) if form(family, D, dtype) != "reference" and _suits_screening(family, K, D) else ()
@@ -207,7 +210,7 @@ def _compile(family: Family, K: int, D: int, dtype: Any, crowds: tuple[float, ..
 
 
 def run(
-    plan: Plan,
+    plan: Plan | factor_analysers.FactorPlan,
     rows: NDArray[Any],
     weight: Array | None,
     *,
@@ -216,7 +219,7 @@ def run(
     resp: Array | None = None,
     label: NDArray[np.int64] | None = None,
     crowd: float | None = None,
-) -> Sums:
+) -> Sums | factor_analysers.FactorSums:
     """E-step over `rows` (n, F), F as in `Plan`: raw statistics, and whatever per-row output arrays are given.
 
     `crowd` is the part of all terms up to which a full covariance is screened; None decides by the form in use. Rows on
@@ -227,6 +230,10 @@ def run(
     NonFiniteRowError
         At the first row with NaN or infinity.
     """
+    if isinstance(plan, factor_analysers.FactorPlan):
+        if is_device_array(rows):
+            raise ValueError("Factor analysers run on the CPU only. Expected device=None or 'cpu'.")
+        return factor_analysers.run(plan, rows, weight, statistics=statistics, logp=logp, resp=resp, label=label)
     if is_device_array(rows):
         from streamgmm.kernels.cuda.form import run as run_on_card
 

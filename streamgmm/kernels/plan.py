@@ -38,15 +38,17 @@ class Family(IntEnum):
     TIED = 1
     DIAG = 2
     SPHERICAL = 3
+    FACTOR = 4
+    """Factor analysers have a plan and a kernel of their own: see `plain.factor`. p counts multiplications of a row."""
 
 
 def phi_length(family: Family, D: int) -> int:
     """p, of models in D features."""
-    quadratic = {Family.FULL: D * (D + 1) // 2, Family.TIED: 0, Family.DIAG: D, Family.SPHERICAL: 1}
+    quadratic = {Family.FULL: D * (D + 1) // 2, Family.TIED: 0, Family.DIAG: D, Family.SPHERICAL: 1, Family.FACTOR: D}
     return quadratic[family] + D + 1
 
 
-FULL, TIED, DIAG, SPHERICAL = map(int, Family)  # what kernels compare with: Numba takes no member of an enumeration
+FULL, TIED, DIAG, SPHERICAL, FACTOR = map(int, Family)  # what kernels compare with: Numba takes no member of an enumeration
 
 TOLERANCE = 2e-9
 """Bound, in nats, on the error of a log-density above which rows are left to the centred form.

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.mixture.covariance import TIED
+from streamgmm.mixture.covariance import TIED, Factor
 from streamgmm.mixture.labelled_stats import stats_from_responsibilities
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.stats import Stats
@@ -20,6 +20,12 @@ def stats_of(model: Mixture, reg_covar: float = 0.0) -> Stats:
     """Statistics of weight 1 whose M-step is `model`."""
     family, (K, D) = model.family, model.means.shape
     shape = family.scatter_shape(K, D)
+
+    if isinstance(family, Factor):
+        covariances = family.add_to_diagonal(model.covariances.copy(), -reg_covar)
+        covariances[..., -1] = np.maximum(covariances[..., -1], 0.0)
+        scatter = family.scatter_behind(covariances, model.weights)
+        return Stats(model.weights, model.means, scatter, 0.0, 0.0, 0.0, 1.0, 0, family)
 
     def of(scatter: Array) -> Stats:
         return Stats(model.weights, model.means, scatter, 0.0, 0.0, 0.0, 1.0, 0, family)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.mixture.covariance.factor import Factor
 from streamgmm.mixture.covariance.full_tied import Triangular
 from streamgmm.mixture.mixture import Mixture
 
@@ -34,6 +35,9 @@ class Coordinates:
             diagonal = np.diagonal(lower, axis1=-2, axis2=-1)
             with np.errstate(divide="ignore", invalid="ignore"):  # beyond rounding there is no proposal
                 parts = [np.log(diagonal), lower[..., i, j]]
+        elif isinstance(model.family, Factor):
+            loadings, deviations = model.family.split_columns(model.factors)
+            means, parts = delta / spread, [np.log(deviations / spread), loadings / spread[:, None]]
         else:
             means, parts = delta / spread, [np.log(model.factors)]
         return np.concatenate([log_weights, means.ravel(), *(part.ravel() for part in parts)])
@@ -55,6 +59,9 @@ class Coordinates:
             own = root if lower.ndim == 3 else np.ones(())
             parts += [root[:, None] * inverse, np.sqrt(2.0) * np.broadcast_to(own[..., None], inverse.shape)]
             parts += [own[..., None] * inverse[..., i]]
+        elif isinstance(origin.family, Factor):
+            inverse = root[:, None] * (origin.frame[1] / origin.factors[..., -1])
+            parts += [inverse, np.repeat(np.sqrt(2.0) * root, D), np.repeat(inverse, origin.family.n_factors)]
         else:
             spread = np.broadcast_to(origin.factors.reshape(K, -1), (K, D)) / origin.frame[1]
             parts += [root[:, None] / spread, np.repeat(root, origin.factors.size // K)]
@@ -85,6 +92,11 @@ class Coordinates:
                 factors = spread @ lower
                 covariances = factors @ np.swapaxes(factors, -1, -2)
                 means = means @ spread.T + shift
+            elif isinstance(family, Factor):
+                noise_variance = (np.exp(rest[: K * D]).reshape(K, D) * spread) ** 2
+                loadings = rest[K * D :].reshape(K, D, family.n_factors) * spread[:, None]
+                covariances = np.concatenate([loadings, noise_variance[..., None]], axis=-1)
+                means = means * spread + shift
             else:
                 factors = np.exp(rest).reshape(origin.factors.shape)
                 covariances = factors**2

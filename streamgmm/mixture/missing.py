@@ -1,4 +1,4 @@
-"""E-steps over rows with missing entries: exact under missing at random, for all four families.
+"""E-steps over rows with missing entries: exact under missing at random, for all families.
 
 Rows are grouped by the pattern of what is missing. To the rows of one pattern a mixture *is* its marginal over the
 observed features, so a large group goes through the ordinary kernels under that marginal, and its statistics are lifted
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels import dispatch
 from streamgmm.kernels.plain import missing as reference_missing
+from streamgmm.kernels.plain.factor import FactorPlan, run_missing
 from streamgmm.kernels.plan import Plan
 from streamgmm.mixture.covariance.base import LOG_2PI
+from streamgmm.mixture.covariance.factor import Factor
 from streamgmm.mixture.stats import Stats
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def _view(array: NDArray[Any]) -> NDArray[Any]:
 class Patterns:
     """One mixture, asked about rows with NaN. Marginals are made when first wanted and kept."""
 
-    def __init__(self, model: Mixture, plan: Plan, spread: Array) -> None:
+    def __init__(self, model: Mixture, plan: Plan | FactorPlan, spread: Array) -> None:
         self._model = model
         self._plan = plan
         self._spread = spread
@@ -106,6 +108,8 @@ class Patterns:
             At a row with infinity.
         """
         answers = answers or Answers()
+        if isinstance(self._model.family, Factor):
+            return self._with_factors(rows, weight, answers, statistics)
         small = dispatch.is_small(len(rows), *self._plan.coef.shape)
         groups = _groups(rows, small) if len(rows) else []
         shown = [~np.isnan(rows[index[0]]) for index in groups]
@@ -130,6 +134,43 @@ class Patterns:
             totals += sums
             stats = stats.merge(part) if stats is not None and part is not None else None
         return stats if stats is None else replace(stats, dropped=dropped), totals, dropped
+
+    def _with_factors(
+        self, rows: NDArray[Any], weight: Array | None, answers: Answers, statistics: bool
+    ) -> tuple[Stats | None, Array, int]:
+        """Rows of factor analysers: every pattern at once."""
+        model = self._model
+        seen = ~np.isnan(rows)
+        index = np.flatnonzero(seen.any(axis=1))
+        blank = np.flatnonzero(~seen.any(axis=1))
+        if blank.size:
+            self._know_nothing(blank, answers)
+        w = None if weight is None else weight[index]
+        part = answers.like(len(index))
+        log_weights, log_noise = self._log_shares
+        base: Array | float = -np.inf
+        if model.box is not None:
+            base = log_noise - seen[index] @ np.log(model.box[1] - model.box[0])
+        assert isinstance(self._plan, FactorPlan)
+        try:
+            sums = run_missing(
+                self._plan, rows[index], w, log_weights, base, statistics=statistics, logp=part.logp, resp=part.resp,
+                label=part.label, filled=part.filled,
+            )  # fmt: skip
+        except NonFiniteRowError as error:
+            raise NonFiniteRowError(int(index[error.row])) from None
+        if part.filled is not None and model.box is not None:
+            shares = np.empty((len(index), model.n_components + 1))
+            run_missing(self._plan, rows[index], w, log_weights, base, statistics=False, resp=shares)
+            part.filled += np.where(seen[index], 0.0, shares[:, -1:] * model.box.mean(axis=0))
+        answers.put(index, part)
+        dropped = len(blank) if weight is None else int((weight[blank] > 0).sum())
+        stats = None
+        if statistics:
+            zero = Stats.zeros(model.family, *model.means.shape)
+            stats = zero if not sums.moments else model.family.stats(sums, self._plan)
+            stats = replace(stats, dropped=dropped)
+        return stats, sums.totals, dropped
 
     def _is_worth(self, n_rows: int, observed: NDArray[np.bool_], answers: Answers) -> bool:
         """Whether rows of one pattern are taken under a marginal mixture of their own."""

@@ -43,7 +43,8 @@ class Mixture:
     ----------
     weights : (K,) >= 0, summing to 1 (with `noise_weight`)
     means : (K, D)
-    covariances : full (K, D, D), tied (D, D), diag (K, D), spherical (K,)
+    covariances : full (K, D, D), tied (D, D), diag (K, D), spherical (K,); of factor analysers (K, D, q + 1), loadings
+        and noise variances: see `from_factors`
     covariance_type : {"full", "tied", "diag", "spherical"}, one of mclust's identifiers, or a `Covariance`
     noise_weight : float, default 0
         Weight of a background with constant density over `box`.
@@ -129,6 +130,46 @@ class Mixture:
         put("noise_weight", noise_weight)
         put("observation", observation)
         put("_prepared", None)
+
+    @classmethod
+    def from_factors(
+        cls,
+        weights: ArrayLike,
+        means: ArrayLike,
+        loadings: ArrayLike,
+        noise_variance: ArrayLike,
+        covariance_type: str = "factor",
+        **kwargs: Any,
+    ) -> Mixture:
+        """A mixture of factor analysers: covariances are loadings loadings^T plus diagonals.
+
+        Parameters
+        ----------
+        loadings : (K, D, q)
+        noise_variance : (K, D), or whatever broadcasts to that
+        covariance_type : {"factor", "factor-shared", "ppca"}
+        kwargs : `noise_weight`, `box`, `missing` as above
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture.from_factors([1.0], [[0.0, 0.0]], [[[1.0], [1.0]]], 0.5).moments()[1]
+        array([[1.5, 1. ],
+               [1. , 1.5]])
+        """
+        columns = np.array(loadings, np.float64)
+        if columns.ndim != 3 or not columns.shape[2]:
+            raise ValueError(f"loadings must have shape (K, D, q) with q >= 1; got {columns.shape}.")
+        try:
+            noise = np.broadcast_to(np.asarray(noise_variance, np.float64), columns.shape[:2])
+        except ValueError:
+            raise ValueError(
+                f"noise_variance must broadcast to (K, D) = {columns.shape[:2]}; got {np.shape(noise_variance)}."
+            ) from None
+        chosen = family(covariance_type, columns.shape[2])
+        w = np.array(weights, np.float64)
+        packed = chosen.constrained(np.concatenate([columns, noise[..., None]], axis=2), w, columns.shape[1])
+        return cls(w, means, packed, chosen, **kwargs)
 
     @classmethod
     def trusted(
@@ -496,6 +537,17 @@ class Mixture:
         out = np.empty(rows.shape)
         self._answer(rows, Answers(filled=out))
         return out
+
+    def factors(self, X: ArrayLike) -> Array:
+        """(N, K, q) posterior means of the factors of each component, of factor analysers; NaN is not observed.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> sg.Mixture.from_factors([1.0], [[0.0, 0.0]], [[[1.0], [1.0]]], 0.5).factors([[1.0, 1.0]])
+        array([[[0.8]]])
+        """
+        return queries.factors(self, self._rows(X))
 
     def moments(self) -> tuple[Array, Array]:
         """Overall mean (D,) and covariance (D, D), background included.

@@ -77,7 +77,7 @@ class NormalInverseWishart:
         >>> sg.NormalInverseWishart(scale=1.0).resolve(family, 1, 1, np.array([5.0]), None).mean
         array([5.])
         """
-        if family.unconstrained is not family:
+        if family.unconstrained is not family or family.n_factors:
             raise ValueError(
                 f"prior: covariance_type {family.name!r} has none. Expected full, tied, diag or spherical (VVV, EEE, "
                 "VVI, VII); set prior=None, or choose one of these."

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamgmm.mixture.covariance import TIED
+from streamgmm.kernels.plain.factor import posterior_factors
+from streamgmm.mixture.covariance import TIED, Factor
 from streamgmm.mixture.stats import Observation
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ def moments(model: Mixture) -> tuple[Array, Array]:
     """Overall mean (D,) and covariance (D, D), background included."""
     K, D = model.means.shape
     mean = model.weights @ model.means
-    inner = np.tensordot(model.weights, model.family.dense(model.covariances, K, D), 1)
+    if isinstance(model.family, Factor):
+        inner = model.family.overall(model.weights, model.covariances)
+    else:
+        inner = np.tensordot(model.weights, model.family.dense(model.covariances, K, D), 1)
     centres, weights = model.means, model.weights
     if model.box is not None:
         centre = model.box.mean(axis=0)
@@ -30,6 +34,13 @@ def moments(model: Mixture) -> tuple[Array, Array]:
         centres, weights = np.vstack([centres, centre]), np.append(weights, model.noise_weight)
     delta = centres - mean
     return mean, inner + (weights[:, None] * delta).T @ delta
+
+
+def factors(model: Mixture, rows: NDArray[Any]) -> Array:
+    """Posterior means of the factors (N, K, q); see `Mixture.factors`."""
+    if not isinstance(model.family, Factor):
+        raise ValueError(f"Expected a mixture of factor analysers; got covariance_type {model.family.name!r}.")
+    return posterior_factors(model._prepare().plan, rows)
 
 
 def sample(model: Mixture, n_samples: int, rng: Any) -> tuple[Array, NDArray[np.int64]]:
@@ -45,6 +56,10 @@ def sample(model: Mixture, n_samples: int, rng: Any) -> tuple[Array, NDArray[np.
     for k in range(K):
         part = slice(stop[k] - counts[k], stop[k])
         factor = factors if model.family is TIED else factors[k]
+        if isinstance(model.family, Factor):
+            values[part] = model.means[k] + noise[part] * factor[:, -1]
+            values[part] += rng.standard_normal((counts[k], model.family.n_factors)) @ factor[:, :-1].T
+            continue
         values[part] = model.means[k] + (noise[part] @ factor.T if np.ndim(factor) == 2 else noise[part] * factor)
     if model.box is not None:
         values[labels == K] = rng.uniform(*model.box, size=(counts[K], D))

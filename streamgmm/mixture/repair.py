@@ -100,6 +100,8 @@ def floor_spread(stats: Stats, overall: Array) -> Array:
     # A constant feature has no scale of its own: its floor is to be above the rounding of its value.
     size = np.abs(stats.mean[int(np.argmax(stats.weight))])
     scale = np.where(scale > 0, scale, np.maximum(1.0, 1e-7 * size))
+    if not np.count_nonzero(overall - np.diag(np.diag(overall))):
+        return np.diag(scale)
     correlation = overall / scale[:, None] / scale
     np.fill_diagonal(correlation, 1.0)
     if np.linalg.eigvalsh(correlation)[0] < COLLINEAR:
@@ -245,6 +247,8 @@ def degenerate_features(overall: Array) -> list[int]:
     scale = np.sqrt(np.maximum(np.diag(overall), 0.0))
     constant = ~(scale > 0)
     scale = np.where(constant, 1.0, scale)
+    if not np.count_nonzero(overall - np.diag(np.diag(overall))):
+        return np.flatnonzero(constant).tolist()
     values, vectors = np.linalg.eigh(overall / np.outer(scale, scale))
     null = vectors[:, values < FLOOR]
     return np.flatnonzero(constant | (np.abs(null) > 1e-6).any(axis=1)).tolist() if null.size else []

@@ -119,8 +119,7 @@ class Stats:
         share = np.divide(other.weight, weight, out=np.zeros_like(weight), where=weight > 0)[:, None]
         delta = other.mean - self.mean
         mean = np.where(self.weight[:, None] > 0, self.mean + share * delta, other.mean)
-        scatter = self.scatter + other.scatter
-        scatter += self.family.between(self.weight * share[:, 0], squarable(delta))
+        scatter = self.family.merged_scatter(self, other, self.weight * share[:, 0], squarable(delta))
         return Stats(
             weight,
             mean,

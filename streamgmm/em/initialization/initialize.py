@@ -133,7 +133,7 @@ def begin(
     """
     family, K, D, given = wanted.family, wanted.n_components, wanted.n_features, wanted.given
     whole = _whole(wanted)
-    closed = K == 1 and wanted.solves and wanted.missing == "error" and not wanted.noise
+    closed = K == 1 and not family.n_factors and wanted.solves and wanted.missing == "error" and not wanted.noise
     if (
         whole is not None and not closed and not wanted.noise
         and (wanted.prior is None or not wanted.prior.needs_data)
@@ -145,7 +145,7 @@ def begin(
     gaps = wanted.missing == "marginalize"
     sample: Survey | None = keeper.get("sample")
     if sample is None:
-        sample = survey(source, reader, size=wanted.sample_rows, seed=seed, missing=gaps)
+        sample = survey(source, reader, size=wanted.sample_rows, seed=seed, missing=gaps, diagonal=family.n_factors > 0)
         if wanted.searches and not cheap(len(sample.rows), K, D):
             keeper.put("sample", sample)
     if sample.n_rows < K:

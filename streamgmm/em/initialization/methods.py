@@ -41,15 +41,16 @@ def sound(survey: Survey) -> Survey:
     the data or a covariance is floored.
     """
     rows = np.asarray(survey.rows, np.float64)
-    variance = np.diag(survey.covariance)
+    diagonal = survey.covariance.ndim == 1
+    variance = survey.covariance if diagonal else np.diag(survey.covariance)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         mean_distance = np.mean(np.abs(rows - survey.mean), axis=0)
         if np.isfinite(survey.covariance).all() and (mean_distance >= _SPREAD * np.sqrt(variance)).all():
             return survey  # 0.8 of a deviation for a Gaussian, next to nothing where one row makes the deviation
         bulk = _near_the_median(rows)
-        mean, scatter = weighted_moments(rows[bulk], survey.weight[bulk])
+        mean, scatter = weighted_moments(rows[bulk], survey.weight[bulk], diagonal=diagonal)
         covariance = scatter / survey.weight[bulk].sum()
-        if (variance <= _INFLATED * np.diag(covariance)).all():
+        if (variance <= _INFLATED * (covariance if diagonal else np.diag(covariance))).all():
             return survey
     return replace(survey, mean=mean, covariance=covariance, wild=True)
 

@@ -65,11 +65,19 @@ KNOWN, KNOWN_BYTES = 8, 2**29
 of a model of P parameters lies P / (2 n) nats per row above what it is worth on others: with 8, a sixteenth."""
 
 
-def sample_rows(K: int, D: int, *, rich: bool, parameters: int = 0) -> int:
-    """Rows of the sample: `RICH` where steps on so many are cheap, `KNOWN` times `parameters` where that is more."""
+def sample_rows(K: int, D: int, family: Covariance | None = None, *, rich: bool) -> int:
+    """Rows of the sample: `RICH` where steps on so many are cheap, `KNOWN` for each parameter where that is more.
+
+    Parameters
+    ----------
+    family : of the one mixture that is sought; None where there are several
+    """
+    if family is not None and family.n_factors:
+        return sample_size(K, min(D, family.n_factors + 2))  # of which each row tells D parameters
     if not rich:
         return sample_size(K, D)
     many = min(RICH, int(CHEAP / (K * D**2)))
+    parameters = 0 if family is None else family.n_parameters(K, D)
     known = min(KNOWN * parameters, KNOWN_BYTES // (8 * D))
     return sample_size(K, D, least=max(10_000, many, known))
 

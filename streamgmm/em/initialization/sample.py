@@ -72,7 +72,9 @@ def complete(rows: NDArray[Any], weight: Array, seed: int) -> Completed:
     return Completed(filled, model.means[0].copy(), model.covariances[0].copy().reshape(D, D))
 
 
-def survey(source: Any, executor: Any, *, size: int, seed: int, missing: bool = False) -> Survey:
+def survey(
+    source: Any, executor: Any, *, size: int, seed: int, missing: bool = False, diagonal: bool = False
+) -> Survey:
     """One pass: a sample of `size` rows, and the overall mean and covariance.
 
     The sample keeps the rows with the largest u^(1/w) (Efraimidis & Spirakis 2006), u being a function of seed and
@@ -83,13 +85,15 @@ def survey(source: Any, executor: Any, *, size: int, seed: int, missing: bool = 
     missing : bool
         Take NaN as not observed: the sample is then completed (see `em.initialization.sample.complete`), and the
         moments are those of one Gaussian fitted to it.
+    diagonal : bool
+        Of the overall covariance the variances are enough.
 
     Raises
     ------
     ValueError
         Where no row has positive weight.
     """
-    task = partial(_survey_chunk, size=size, seed=seed, missing=missing)
+    task = partial(_survey_chunk, size=size, seed=seed, missing=missing, diagonal=diagonal)
     part = executor.run(task, source.chunks(), partial(_merge_parts, size=size))
     if part.count <= 0 and missing:
         raise ValueError(
@@ -103,4 +107,5 @@ def survey(source: Any, executor: Any, *, size: int, seed: int, missing: bool = 
     mean, covariance = part.mean, part.scatter / part.count
     if missing and np.isnan(rows).any():
         rows, mean, covariance = complete(rows, weight, seed)
+        covariance = np.diag(covariance).copy() if diagonal else covariance
     return sound(Survey(rows, weight, mean, covariance, part.n_rows, part.count, part.box, keys=part.keys[order]))

@@ -150,7 +150,7 @@ def best_splits(model: Mixture, soil: Soil, known: Mapping[int, Split]) -> dict[
     labels = model.labels(soil.rows)
     order = np.argsort(labels, kind="stable")
     edges = np.searchsorted(labels[order], np.arange(model.n_components + 1))
-    fewest = 4 * (model.n_features + 1)
+    fewest = 4 * model.family.least_rows(model.n_features)
     chunks: list[Loaded] = []
     for k, (low, high) in enumerate(pairwise(edges)):
         if high - low >= fewest and k not in kept:
@@ -158,7 +158,9 @@ def best_splits(model: Mixture, soil: Soil, known: Mapping[int, Split]) -> dict[
             chunks.append(Loaded(len(chunks), k, soil.rows[part], soil.weight[part]))
     if not chunks:
         return kept
-    spread = spread_of(weighted_moments(soil.rows, soil.weight)[1] / soil.weight.sum())
+    diagonal = model.family.n_factors > 0
+    overall = weighted_moments(soil.rows, soil.weight, diagonal=diagonal)[1] / soil.weight.sum()
+    spread = np.diag(np.sqrt(np.where(overall > 0, overall, 1.0))) if diagonal else spread_of(overall)
     task = partial(_best_split, model, spread, soil.maximize.reg_covar, soil.seed + model.n_components)
     return kept | {split.component: split for split in soil.executor.run(task, chunks, _join)}
 
@@ -179,11 +181,12 @@ def _best_split(model: Mixture, spread: Array, reg_covar: float, seed: int, chun
     except CollapsedError:
         return ()
     before = one.totals(rows, weight)[0]
-    z = family.whitener(one.means[0], family.dense(one.covariances, 1, model.n_features)[0])(rows)
+    own = family.dense if not family.n_factors else family.variances
+    z = family.whitener(one.means[0], own(one.covariances, 1, model.n_features)[0])(rows)
     step, _ = family.split(one.covariances, 0, spread)
     divisions = [nearest(rows - one.means[0], np.stack([step, -step]))]
     divisions += [nearest(z, z[rng.choice(len(z), 2, replace=False)]) for _ in range(DIVISIONS - 1)]
-    fewest = 2 * (model.n_features + 1)
+    fewest = 2 * family.least_rows(model.n_features)
     best: tuple[Split, ...] = ()
     for labels in divisions:
         try:

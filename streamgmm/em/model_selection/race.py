@@ -80,7 +80,9 @@ class Plan:
 
     def rows(self, D: int, *, rich: bool) -> int:
         """Rows of the sample."""
-        return sample_rows(self.largest, D, rich=rich and self.solver == "auto" and self.n_init > 1)
+        widest = max((f for f, _ in self.kinds), key=lambda f: D if not f.n_factors else f.n_factors)
+        family = widest if widest.n_factors else None
+        return sample_rows(self.largest, D, family, rich=rich and self.solver == "auto" and self.n_init > 1)
 
     def check_memory(self, source: Source, limit: int | None, n_jobs: int) -> int:
         """Rows of the sample that fit, or a refusal with numbers."""

@@ -41,7 +41,7 @@ def steady_m_step(totals: Stats, reg_covar: float, fallback: Mixture | None) -> 
         # Nothing but one value for many half-lives: the statistics go on, the parameters wait.
         return fallback, [{"action": "held", "reason": "the rows have no variance left"}]
     family = totals.family
-    thin = totals.weight < 2 * (D + 1)
+    thin = totals.weight < 2 * family.least_rows(D)
     if thin.all() if family.shared else thin.any():
         spread = spread_of(overall_covariance(totals))
         covariances = family.floor(model.covariances, spread, FLOOR, thin)

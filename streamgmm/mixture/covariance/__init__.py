@@ -1,4 +1,4 @@
-"""The covariance families, one object each: the four of scikit-learn, and the other structures of mclust."""
+"""The covariance families, one object each: scikit-learn's four, the other structures of mclust, factor analysers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import numpy as np
 from streamgmm.mixture.covariance.base import Array, Covariance
 from streamgmm.mixture.covariance.cholesky import spread_of
 from streamgmm.mixture.covariance.diag_spherical import DIAG, SPHERICAL
+from streamgmm.mixture.covariance.factor import KINDS, Factor, factor_family
 from streamgmm.mixture.covariance.full_tied import FULL, TIED, Triangular
 from streamgmm.mixture.covariance.structures import STRUCTURES
 
 __all__ = [
     "DIAG",
+    "FACTORS",
     "FAMILIES",
     "FULL",
     "MCLUST",
     "SPHERICAL",
     "TIED",
     "Covariance",
+    "Factor",
     "check_covariances",
     "family",
     "spread_of",
@@ -35,13 +38,31 @@ MCLUST: dict[str, Covariance] = {
 """The fourteen structures of mclust, by its identifiers."""
 
 
-def family(name: str | Covariance) -> Covariance:
-    """The family called `name`; an object passes through."""
+FACTORS = tuple(KINDS)
+"""Names of the families of factor analysers, which need a number of factors."""
+
+
+def family(name: str | Covariance, n_factors: int | None = None) -> Covariance:
+    """The family called `name`, of factor analysers with so many factors; an object passes through.
+
+    "factor:8" is "factor" with n_factors=8.
+    """
     if isinstance(name, Covariance):
         return name
+    kind, _, number = str(name).partition(":")
+    if kind in FACTORS:
+        q = int(number) if number.isdecimal() and not n_factors else n_factors
+        if q is None or q < 1:
+            raise ValueError(f"covariance_type {name!r} needs n_factors, a whole number >= 1; got {n_factors!r}.")
+        return factor_family(kind, int(q))
     found = {**FAMILIES, **MCLUST}.get(name)
     if found is None:
-        raise ValueError(f"covariance_type must be one of {[*FAMILIES, *MCLUST]}; got {name!r}.")
+        raise ValueError(f"covariance_type must be one of {[*FAMILIES, *MCLUST, *FACTORS]}; got {name!r}.")
+    if n_factors is not None:
+        raise ValueError(
+            f"n_factors belongs to covariance_type {', '.join(map(repr, FACTORS))}; got n_factors={n_factors} with "
+            f"{name!r}. Set n_factors=None."
+        )
     return found
 
 

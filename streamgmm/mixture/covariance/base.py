@@ -148,9 +148,17 @@ class Covariance(ABC):
     """One covariance family. Subclasses are final and have one instance each, so `is` compares families."""
 
     name: str
+    """Of the family and all that belongs to it; one that can be read back."""
     kernel: Family
+    n_factors: int = 0
+    """Columns of the loadings; 0 for all but factor analysers."""
     shared: bool = False
     """Whether the covariance of a component depends on the rows of the others."""
+
+    @property
+    def covariance_type(self) -> str:
+        """What an estimator calls it; with `n_factors` this names the family."""
+        return self.name
 
     def __repr__(self) -> str:
         return f"<{self.name} covariance>"
@@ -174,7 +182,24 @@ class Covariance(ABC):
     def n_parameters(self, K: int, D: int) -> int:
         """Free parameters of the covariances alone."""
 
+    def step_cost(self, K: int, D: int) -> float:
+        """Arithmetic of an E-step, for each row, in units in which a full covariance takes D^2."""
+        return float(K * D**2)
+
+    def least_rows(self, D: int) -> int:
+        """Rows that it takes to span a covariance."""
+        return D + 1
+
+    def check_features(self, D: int) -> None:
+        """Raise ValueError where the family does not exist in D dimensions."""
+
     # Statistics -------------------------------------------------------------------------------------------------
+
+    def merged_scatter(self, a: Stats, b: Stats, moved: Array, delta: Array) -> Array:
+        """Scatter of the rows of `a` and `b` together, whose means are delta (K, D) apart; see `Stats.merge`."""
+        scatter = a.scatter + b.scatter
+        scatter += self.between(moved, delta)
+        return scatter
 
     @abstractmethod
     def between(self, weight: Array, delta: Array) -> Array:

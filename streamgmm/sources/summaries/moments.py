@@ -128,18 +128,18 @@ def _parts(n: int, D: int) -> Iterator[slice]:
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
-def weighted_moments(rows: NDArray[Any], w: Array) -> tuple[Array, Array]:
-    """(D,) mean and (D, D) scatter of rows with weights."""
+def weighted_moments(rows: NDArray[Any], w: Array, *, diagonal: bool = False) -> tuple[Array, Array]:
+    """(D,) mean and (D, D) scatter of rows with weights; of the scatter the `diagonal` (D,) alone where asked for."""
     n, D = rows.shape
     origin = rows[0].astype(np.float64)
-    first, scatter = np.zeros(D), np.zeros((D, D))
+    first, scatter = np.zeros(D), np.zeros(D if diagonal else (D, D))
     with np.errstate(invalid="ignore", over="ignore"):
         for part in _parts(n, D):
             first += w[part] @ (rows[part] - origin)
         mean = origin + first / max(float(w.sum()), np.finfo(float).tiny)
         for part in _parts(n, D):
             delta = rows[part] - mean
-            scatter += (delta * w[part, None]).T @ delta
+            scatter += w[part] @ delta**2 if diagonal else (delta * w[part, None]).T @ delta
     return mean, scatter
 
 

@@ -25,7 +25,7 @@ class Survey:
     ----------
     rows : (m, D) sample in the order of the data, in the dtype of the source
     weight : (m,) sample weights of those rows; all one where the sample is a true subset (then the draw used them)
-    moments : (D,) mean and (D, D) covariance of all rows, weighted
+    mean, covariance : (D,) and (D, D) of all rows, weighted; variances (D,) where no more was asked for
     n_rows : rows of positive weight in the data
     count : sum of the sample weights in the data
     box : (2, D) smallest and largest value of each feature among the rows of positive weight
@@ -75,7 +75,7 @@ class _Part:
     box: Array
 
 
-def _survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool) -> _Part:
+def _survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool, diagonal: bool = False) -> _Part:
     rows, weight = chunk.load()
     n, D = rows.shape
     first = np.uint64(chunk.start) if chunk.start is not None else np.uint64(chunk.index) << np.uint64(40)
@@ -91,16 +91,16 @@ def _survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool) -> _Part:
     sample = keys[chosen], first + chosen.astype(np.uint64), rows[chosen], w[chosen]
     count = float(w.sum())
     mean = np.zeros(D)
-    scatter = np.zeros((D, D))
+    scatter = np.zeros(D if diagonal else (D, D))
     box = np.array([np.full(D, np.inf), np.full(D, -np.inf)])
     if count > 0:
         box = corners(rows if present == n else rows[w > 0])
         if incomplete.any():  # the moments are of complete rows only, and made anew from the sample
             rows, w = np.where(gaps, 0.0, rows), np.where(incomplete, 0.0, w)
-        mean, scatter = weighted_moments(rows, w)
+        mean, scatter = weighted_moments(rows, w, diagonal=diagonal)
         if not np.isfinite(scatter).all():
             if not w.all():  # a row without weight is no row, whatever it holds
-                mean, scatter = weighted_moments(rows[w > 0], w[w > 0])
+                mean, scatter = weighted_moments(rows[w > 0], w[w > 0], diagonal=diagonal)
             bad = np.flatnonzero(~np.isfinite(rows).all(axis=1) & (w > 0))
             if bad.size:
                 raise non_finite(rows, int(bad[0]), chunk)
@@ -126,7 +126,7 @@ def _merge_parts(a: _Part, b: _Part, *, size: int) -> _Part:
     count = a.count + b.count
     with np.errstate(over="ignore", invalid="ignore"):  # of rows whose squares are beyond doubles: see `_sound`
         delta = b.mean - a.mean
-        between = np.outer(delta, delta) * (a.count * b.count / count)
+        between = (delta**2 if a.scatter.ndim == 1 else np.outer(delta, delta)) * (a.count * b.count / count)
     return _Part(
         keys[keep],
         np.concatenate([a.numbers, b.numbers])[keep],
