@@ -48,6 +48,7 @@ class DataSection(_Section):
 CovarianceType = Literal[
     "full", "tied", "diag", "spherical",
     "EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV",
+    "factor", "factor-shared", "ppca",
 ]  # fmt: skip
 
 
@@ -56,6 +57,7 @@ class ModelSection(_Section):
 
     n_components: int = Field(default=1, ge=1, description="K, the number of Gaussians")
     covariance_type: CovarianceType = "full"
+    n_factors: int | None = Field(default=None, ge=1, description="of factor, factor-shared and ppca")
     reg_covar: float = Field(default=1e-6, ge=0, description="added to every variance, in squared units of the data")
     missing: Literal["error", "marginalize"] = Field(default="error", description="what NaN means")
     on_collapse: Literal["repair", "raise"] = "repair"
@@ -99,6 +101,7 @@ class SelectSection(_Section):
     covariance_types: list[CovarianceType | Literal["mclust"]] = Field(
         default=["full"], description='"mclust" stands for the fourteen structures of mclust'
     )
+    n_factors: list[int] | None = Field(default=None, description="numbers of factors to try, for factor analysers")
     criterion: Literal["bic", "aic", "icl", "heldout", "cv"] = "bic"
     folds: int = Field(default=5, ge=2, description='of which "heldout" leaves one out, "cv" each in turn')
 

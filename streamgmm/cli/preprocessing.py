@@ -16,7 +16,7 @@ import numpy as np
 from streamgmm.cli.config import Config, ConfigError
 from streamgmm.cli.terminal import as_option, message
 from streamgmm.estimators.projection import Projection
-from streamgmm.mixture.covariance import DIAG
+from streamgmm.mixture.covariance import DIAG, Factor
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.sources.base import Source
 from streamgmm.sources.formats.tables import NotNumbersError
@@ -115,7 +115,12 @@ class Prepared:
         # Scaled features keep the structure of diagonal covariances, but neither one variance nor shared orientations.
         kept = fitted.family.unconstrained is DIAG
         kind, sigma = (fitted.family if kept else fitted.family.unconstrained).name, fitted.covariances
-        if kind == "spherical":
+        if isinstance(fitted.family, Factor):
+            # Noise that was equal in all features is so no more; what components shared they still do.
+            kind = fitted.family.name if fitted.family.shared else kind
+            loadings, noise = fitted.family.split_columns(sigma)
+            sigma = np.concatenate([loadings * s[:, None], (noise * s**2)[..., None]], axis=-1)
+        elif kind == "spherical":
             kind, sigma = "diag", sigma[:, None] * s**2
         else:
             sigma = sigma * (s**2 if sigma.shape == (len(fitted.weights), len(s)) and kept else np.outer(s, s))
@@ -136,7 +141,8 @@ class Prepared:
         if self.scale is None:
             return
         gm.mixture_ = self.mixture(gm.mixture_)
-        gm.set_params(covariance_type=gm.mixture_.family.name)
+        family = gm.mixture_.family
+        gm.set_params(covariance_type=family.covariance_type, n_factors=family.n_factors or None)
         if "weight" not in gm.report_:  # no iteration was asked for
             return
         per_row = self.per_row(gm)

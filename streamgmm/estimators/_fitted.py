@@ -200,7 +200,7 @@ class Fitted(Reader):
         model = self._model()
         if not isinstance(model.family, Factor):
             raise AttributeError(
-                f"covariance_type {model.family.name!r} has no loadings; fit with covariance_type='factor' and n_factors"
+                f"covariance_type {model.family.name!r} has no loadings; fit with covariance_type='factor'"
             )
         return model, model.family
 
@@ -230,7 +230,7 @@ class Fitted(Reader):
         model, family = self._factor_analysers()
         return family.split_columns(model.covariances)[1]
 
-    def factors(self, X: Any, *, out: Any = None) -> Any:
+    def factor_scores(self, X: Any, *, out: Any = None) -> Any:
         """(N, K, q) posterior means of the factors of each component, given the row; `X`, `out` as in `predict`.
 
         Those of component k mean something where its `predict_proba` does. Entries that are NaN were not observed.
@@ -239,11 +239,11 @@ class Fitted(Reader):
         --------
         >>> import streamgmm as sg
         >>> one = sg.GaussianMixture.from_factors([1.0], [[0.0, 0.0]], [[[1.0], [1.0]]], 0.5)
-        >>> one.factors([[1.0, 1.0]])  # 4 / 5: the factor is drawn to 0
+        >>> one.factor_scores([[1.0, 1.0]])  # 4 / 5: the factor is drawn to 0
         array([[[0.8]]])
         """
         self._factor_analysers()
-        return self._map(X, "factors", out)
+        return self._map(X, "factor_scores", out)
 
     @property
     def precisions_cholesky_(self) -> Array:

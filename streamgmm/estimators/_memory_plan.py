@@ -96,7 +96,10 @@ class Shape:
         K, D = self.n_components, self.n_features
         pairs = D * (D + 1) // 2
         if self.family.n_factors:
-            return 8 * (6 * FACTOR_NUMBERS + 4 * K * D * (self.family.n_factors + 2)) + (4 + self.n_models) * self.stats_bytes
+            return (
+                8 * (6 * FACTOR_NUMBERS + 4 * K * D * (self.family.n_factors + 2))
+                + (4 + self.n_models) * self.stats_bytes
+            )
         p = 1 + D + {Family.FULL: pairs, Family.TIED: pairs, Family.DIAG: D, Family.SPHERICAL: 1}[self.family.kernel]
         return 8 * (3 * K * p + _KERNEL_ROWS * (p + K + D)) + (4 + self.n_models) * self.stats_bytes
 

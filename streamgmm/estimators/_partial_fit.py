@@ -17,7 +17,6 @@ from streamgmm.errors import non_finite
 from streamgmm.estimators._fit_report import warn_if_drowned
 from streamgmm.estimators._parameters import MixtureParameters
 from streamgmm.estimators._reader import Reader
-from streamgmm.mixture.covariance import family
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.sources import is_array_like, refuse_unreadable
 from streamgmm.sources.living import living_rows

@@ -139,7 +139,9 @@ def to_json(gm: Any) -> str:
         "weights": model.weights,
         "means": model.means,
         "covariances": model.covariances,
-        "parameters": {k: v for k, v in parameters.items() if k not in ("n_components", "covariance_type", "n_factors")},
+        "parameters": {
+            k: v for k, v in parameters.items() if k not in ("n_components", "covariance_type", "n_factors")
+        },
         "feature_names": list(gm.feature_names_in_) if hasattr(gm, "feature_names_in_") else None,
         "fitted": {name: getattr(gm, name) for name in ("converged_", "n_iter_", "lower_bound_", "n_passes_")},
     }

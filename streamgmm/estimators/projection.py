@@ -113,8 +113,8 @@ class Behind:
     def responsibilities(self, rows: NDArray[Any]) -> Array:
         return self.mixture.responsibilities(self._map.apply(rows))
 
-    def factors(self, rows: NDArray[Any]) -> Array:
-        return self.mixture.factors(self._map.apply(rows))
+    def factor_scores(self, rows: NDArray[Any]) -> Array:
+        return self.mixture.factor_scores(self._map.apply(rows))
 
     def log_prob(self, rows: NDArray[Any]) -> Array:
         return self.mixture.log_prob(self._map.apply(rows))

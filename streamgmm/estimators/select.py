@@ -23,7 +23,7 @@ from streamgmm.estimators._device import check_executor, warn_cpu
 from streamgmm.estimators._fit_report import Clock
 from streamgmm.estimators._memory_plan import parse_bytes
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
-from streamgmm.mixture.covariance import MCLUST, Covariance, family
+from streamgmm.mixture.covariance import FACTORS, MCLUST, Covariance, family
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.report import figures
@@ -40,7 +40,8 @@ class Selection:
     Attributes
     ----------
     table : list of dict
-        One row for each covariance type and number of components: status ("converged", "stopped" at `max_iter`,
+        One row for each covariance type ("factor:8" has `n_factors` = 8) and number of components: status
+        ("converged", "stopped" at `max_iter`,
         "dropped"), n_iter, n_passes (readings it took part in), df, loglik, lower_bound, bic, aic, icl, heldout, cv
         (nats per row, larger is better; None where they were not asked for), n_starts, n_dropped, n_repairs.
     best : GaussianMixture
@@ -100,11 +101,33 @@ class Selection:
         return ax
 
 
-def kinds_of(covariance_types: str | Sequence[str]) -> tuple[Covariance, ...]:
-    """The families behind these names, each once; "mclust" stands for all fourteen structures of mclust."""
-    asked = (covariance_types,) if isinstance(covariance_types, str) else covariance_types
-    named = (MCLUST if kind == "mclust" else {str(kind): family(kind)} for kind in asked)
-    return tuple(dict.fromkeys(one for kinds in named for one in kinds.values()))
+def kinds_of(
+    covariance_types: str | Sequence[str], n_factors: int | Iterable[int] | None = None
+) -> tuple[Covariance, ...]:
+    """The families behind these names, each once; "mclust" stands for all fourteen structures of mclust.
+
+    Of factor analysers there is one for each number of factors.
+    """
+    asked = (covariance_types,) if isinstance(covariance_types, str) else tuple(covariance_types)
+    numbers = (
+        []
+        if n_factors is None
+        else [int(q) for q in ([n_factors] if isinstance(n_factors, int | np.integer) else n_factors)]
+    )
+    if numbers and not set(asked) & set(FACTORS):
+        raise ValueError(
+            f"n_factors belongs to covariance_types {', '.join(map(repr, FACTORS))}; got n_factors={n_factors!r} with "
+            f"{list(asked)}. Set n_factors=None."
+        )
+    found: list[Covariance] = []
+    for kind in asked:
+        if kind == "mclust":
+            found += MCLUST.values()
+        elif kind in FACTORS:
+            found += [family(kind, q) for q in numbers] or [family(kind)]
+        else:
+            found.append(family(kind))
+    return tuple(dict.fromkeys(found))
 
 
 def _sign(value: float | None, sign: float) -> float | None:
@@ -118,6 +141,7 @@ def select(
     n_init: int = 10,
     criterion: str = "bic",
     *,
+    n_factors: int | Iterable[int] | None = None,
     folds: int = 5,
     drop: bool = True,
     max_iter: int = 24,
@@ -148,6 +172,8 @@ def select(
     n_components : iterable of int
     covariance_types : str or sequence of str
         As `covariance_type` of `GaussianMixture`; "mclust" stands for all fourteen structures of mclust.
+    n_factors : int or iterable of int, optional
+        Numbers of factors of "factor", "factor-shared" and "ppca": each is a kind of its own, such as "factor:8".
     n_init : int
         Starts of each kind, followed on the sample; the best two go on to full readings.
     criterion : {"bic", "aic", "icl", "heldout", "cv"}
@@ -217,9 +243,14 @@ def select(
             f"Expected n_samples >= n_components but got n_components up to {Ks[-1]}, n_samples = {source.n_rows}. "
             "Lower the largest number of components."
         )
+    kinds = kinds_of(covariance_types, n_factors)
+    for kind in kinds:
+        kind.check_features(source.n_features)
+        if kind.n_factors and solver == "incremental":
+            raise ValueError("solver='incremental' adds up factors of different models. Use solver='auto'.")
     splits = {"cv": tuple(range(folds)), "heldout": (0,)}.get(criterion, ())
     plan = Plan(
-        kinds=tuple((kind, K) for kind in kinds_of(covariance_types) for K in Ks),
+        kinds=tuple((kind, K) for kind in kinds for K in Ks),
         splits=splits,
         folds=folds,
         criterion=criterion if drop and not splits else None,
@@ -277,6 +308,7 @@ def _result(
         table.append(
             {
                 "covariance_type": kind.name,
+                "n_factors": kind.n_factors or None,
                 "n_components": K,
                 "status": leader.status,
                 "n_iter": leader.n_iter,
@@ -330,7 +362,7 @@ def _estimator(
     race: Race, group: tuple[Covariance, int], team: Memory, probe: GaussianMixture, common: Any, began: float
 ) -> GaussianMixture:
     kind, K = group
-    gm = GaussianMixture(K, covariance_type=kind.name, **common)
+    gm = GaussianMixture(K, covariance_type=kind.covariance_type, n_factors=kind.n_factors or None, **common)
     gm.n_features_in_ = probe.n_features_in_
     if hasattr(probe, "feature_names_in_"):
         gm.feature_names_in_ = probe.feature_names_in_

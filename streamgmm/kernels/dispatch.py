@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.kernels.cuda.backend import is_device_array
-from streamgmm.kernels.plain import factor as factor_analysers
 from streamgmm.kernels.plain import reference
 from streamgmm.kernels.plain.own_mean import complete
 from streamgmm.kernels.plan import Array, Family, Plan, Sums, phi_length
@@ -210,7 +209,7 @@ def _compile(family: Family, K: int, D: int, dtype: Any, crowds: tuple[float, ..
 
 
 def run(
-    plan: Plan | factor_analysers.FactorPlan,
+    plan: Plan,
     rows: NDArray[Any],
     weight: Array | None,
     *,
@@ -219,7 +218,7 @@ def run(
     resp: Array | None = None,
     label: NDArray[np.int64] | None = None,
     crowd: float | None = None,
-) -> Sums | factor_analysers.FactorSums:
+) -> Sums:
     """E-step over `rows` (n, F), F as in `Plan`: raw statistics, and whatever per-row output arrays are given.
 
     `crowd` is the part of all terms up to which a full covariance is screened; None decides by the form in use. Rows on
@@ -230,10 +229,6 @@ def run(
     NonFiniteRowError
         At the first row with NaN or infinity.
     """
-    if isinstance(plan, factor_analysers.FactorPlan):
-        if is_device_array(rows):
-            raise ValueError("Factor analysers run on the CPU only. Expected device=None or 'cpu'.")
-        return factor_analysers.run(plan, rows, weight, statistics=statistics, logp=logp, resp=resp, label=label)
     if is_device_array(rows):
         from streamgmm.kernels.cuda.form import run as run_on_card
 

@@ -48,7 +48,9 @@ def phi_length(family: Family, D: int) -> int:
     return quadratic[family] + D + 1
 
 
-FULL, TIED, DIAG, SPHERICAL, FACTOR = map(int, Family)  # what kernels compare with: Numba takes no member of an enumeration
+FULL, TIED, DIAG, SPHERICAL, FACTOR = map(
+    int, Family
+)  # what kernels compare with: Numba takes no member of an enumeration
 
 TOLERANCE = 2e-9
 """Bound, in nats, on the error of a log-density above which rows are left to the centred form.

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.errors import NonFiniteRowError
-from streamgmm.kernels import dispatch
 from streamgmm.kernels.cuda.backend import is_device_array, of
-from streamgmm.kernels.plan import Plan
 from streamgmm.mixture.missing import Answers, Patterns
 from streamgmm.mixture.stats import Stats
 from streamgmm.utils.affine import Affine
@@ -40,7 +38,7 @@ class Prepared:
     ----------
     model : Mixture
         A copy that knows nothing of this, or the two were a cycle.
-    plan : Plan
+    plan : Plan, or FactorPlan
     origin, spread : (D,), and (D, D) lower triangular or (D,)
         The frame: x = origin + spread z.
     patterns : Patterns
@@ -48,7 +46,7 @@ class Prepared:
     """
 
     model: Mixture
-    plan: Plan
+    plan: Any
     origin: Array
     spread: Array
     patterns: Patterns
@@ -97,7 +95,7 @@ class Prepared:
             stats, _, _ = self.patterns.run(rows, weight, statistics=True)
             assert stats is not None
         else:
-            stats = model.family.stats(dispatch.run(self.plan, rows, weight, statistics=True), self.plan)
+            stats = model.family.stats(model.family.sums(self.plan, rows, weight, statistics=True), self.plan)
         return stats if model.observation is None else replace(stats, observation=model.observation)
 
     def restored(self, stats: Stats) -> Stats:
@@ -112,7 +110,7 @@ class Prepared:
         """(5,) sums; see `Mixture.totals`."""
         if self.model.missing:
             return self.patterns.run(rows, weight, statistics=False)[1]
-        return dispatch.run(self.plan, rows, weight, statistics=False).totals
+        return self.model.family.sums(self.plan, rows, weight, statistics=False).totals
 
     def answer(self, rows: NDArray[Any], answers: Answers) -> None:
         """Fill in what is wanted of each row."""
@@ -120,4 +118,4 @@ class Prepared:
             self.patterns.run(rows, None, statistics=False, answers=answers)
         else:
             logp, resp, label = answers.logp, answers.resp, answers.label
-            dispatch.run(self.plan, rows, None, statistics=False, logp=logp, resp=resp, label=label)
+            self.model.family.sums(self.plan, rows, None, statistics=False, logp=logp, resp=resp, label=label)

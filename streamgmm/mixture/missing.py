@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels import dispatch
 from streamgmm.kernels.plain import missing as reference_missing
-from streamgmm.kernels.plain.factor import FactorPlan, run_missing
+from streamgmm.kernels.plain.factor import run_missing
 from streamgmm.kernels.plan import Plan
 from streamgmm.mixture.covariance.base import LOG_2PI
 from streamgmm.mixture.covariance.factor import Factor
@@ -85,9 +85,9 @@ def _view(array: NDArray[Any]) -> NDArray[Any]:
 class Patterns:
     """One mixture, asked about rows with NaN. Marginals are made when first wanted and kept."""
 
-    def __init__(self, model: Mixture, plan: Plan | FactorPlan, spread: Array) -> None:
+    def __init__(self, model: Mixture, plan: Any, spread: Array) -> None:
         self._model = model
-        self._plan = plan
+        self._plan = plan  # a FactorPlan for factor analysers
         self._spread = spread
         self._marginals: dict[bytes, Marginal] = {}
         self._callers = 0
@@ -151,7 +151,6 @@ class Patterns:
         base: Array | float = -np.inf
         if model.box is not None:
             base = log_noise - seen[index] @ np.log(model.box[1] - model.box[0])
-        assert isinstance(self._plan, FactorPlan)
         try:
             sums = run_missing(
                 self._plan, rows[index], w, log_weights, base, statistics=statistics, logp=part.logp, resp=part.resp,

@@ -538,16 +538,16 @@ class Mixture:
         self._answer(rows, Answers(filled=out))
         return out
 
-    def factors(self, X: ArrayLike) -> Array:
+    def factor_scores(self, X: ArrayLike) -> Array:
         """(N, K, q) posterior means of the factors of each component, of factor analysers; NaN is not observed.
 
         Examples
         --------
         >>> import streamgmm as sg
-        >>> sg.Mixture.from_factors([1.0], [[0.0, 0.0]], [[[1.0], [1.0]]], 0.5).factors([[1.0, 1.0]])
+        >>> sg.Mixture.from_factors([1.0], [[0.0, 0.0]], [[[1.0], [1.0]]], 0.5).factor_scores([[1.0, 1.0]])
         array([[[0.8]]])
         """
-        return queries.factors(self, self._rows(X))
+        return queries.factor_scores(self, self._rows(X))
 
     def moments(self) -> tuple[Array, Array]:
         """Overall mean (D,) and covariance (D, D), background included.

@@ -36,8 +36,8 @@ def moments(model: Mixture) -> tuple[Array, Array]:
     return mean, inner + (weights[:, None] * delta).T @ delta
 
 
-def factors(model: Mixture, rows: NDArray[Any]) -> Array:
-    """Posterior means of the factors (N, K, q); see `Mixture.factors`."""
+def factor_scores(model: Mixture, rows: NDArray[Any]) -> Array:
+    """Posterior means of the factors (N, K, q); see `Mixture.factor_scores`."""
     if not isinstance(model.family, Factor):
         raise ValueError(f"Expected a mixture of factor analysers; got covariance_type {model.family.name!r}.")
     return posterior_factors(model._prepare().plan, rows)

@@ -96,6 +96,8 @@ def _settings(session: StreamSession) -> dict[str, Any]:
         name: getattr(model, name) for name in ("n_components", "reg_covar", "half_life", "init_params", "n_init")
     }
     chosen["covariance_type"] = str(getattr(model.covariance_type, "name", model.covariance_type))
+    if model.n_factors is not None:
+        chosen["n_factors"] = model.n_factors
     return chosen | {
         "step_rows": session.options["step_rows"],
         "score": session.score,

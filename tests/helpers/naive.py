@@ -173,3 +173,29 @@ def missing_em(X, model, covariance_type, n_iter, reg_covar=0.0):
         trace.append(loglik)
         model = m_step(mass, mean, scatter, covariance_type, reg_covar)
     return model, trace
+
+
+def factor_step(X, weights, means, loadings, noise, kind):
+    """One EM step of factor analysers with explicit D x D matrices.
+
+    Returns the log-likelihood before it, and weights, means, loadings (K, D, q), noise variances (K, D) after it.
+    """
+    K, D, q = loadings.shape
+    sigma = np.stack([loadings[k] @ loadings[k].T + np.diag(noise[k]) for k in range(K)])
+    logs = log_densities(X, weights, means, sigma)
+    r = np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
+    mass = r.sum(axis=0)
+    means = (r.T @ X) / mass[:, None]
+    after, rest = np.empty((K, D, q)), np.empty((K, D))
+    for k in range(K):
+        delta = X - means[k]
+        covariance = (r[:, k, None] * delta).T @ delta / mass[k]
+        beta = loadings[k].T @ np.linalg.inv(sigma[k])
+        second = np.eye(q) - beta @ loadings[k] + beta @ covariance @ beta.T
+        after[k] = covariance @ beta.T @ np.linalg.inv(second)
+        rest[k] = np.diag(covariance - after[k] @ beta @ covariance)
+    if kind == "shared":
+        rest[:] = mass @ rest / mass.sum()
+    elif kind == "isotropic":
+        rest[:] = rest.mean(axis=1, keepdims=True)
+    return logsumexp(logs, axis=1).sum(), mass / mass.sum(), means, after, rest

@@ -100,8 +100,9 @@ def fit(
     what: What,
     components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
     covariance: Annotated[
-        str | None, typer.Option(help="full, tied, diag, spherical, or a structure of mclust such as VEV.")
+        str | None, typer.Option(help="full, tied, diag, spherical, a structure of mclust such as VEV, or factor.")
     ] = None,
+    factors: Annotated[int | None, typer.Option(help="Factors of factor, factor-shared and ppca.")] = None,
     columns: Columns = None,
     exclude: Exclude = None,
     header: Header = None,
@@ -118,7 +119,8 @@ def fit(
     Exit code 3: finished, but not converged.
     """
     config = configured(
-        what, settings, model__n_components=components, model__covariance_type=covariance, output__dir=out,
+        what, settings, model__n_components=components, model__covariance_type=covariance,
+        model__n_factors=factors, output__dir=out,
         data__columns=columns, data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca,
         compute__device=device,
     )  # fmt: skip

@@ -42,9 +42,10 @@ Kinds = Annotated[
     list[str] | None,
     typer.Option(
         "--covariance",
-        help="full, tied, diag, spherical, VEV or such, mclust (all); repeatable.",
+        help="full, tied, diag, spherical, VEV or such, mclust (all), factor; repeatable.",
     ),
 ]
+Factors = Annotated[list[int] | None, typer.Option("--factors", help="Number of factors of factor; repeatable.")]
 
 
 def select(
@@ -52,6 +53,7 @@ def select(
     k_min: Annotated[int | None, typer.Option("--k-min", help="Smallest K (1).")] = None,
     k_max: Annotated[int | None, typer.Option("--k-max", help="Largest K (15).")] = None,
     covariance: Kinds = None,
+    factors: Factors = None,
     criterion: Annotated[str | None, typer.Option(help="bic, aic, icl, heldout or cv.")] = None,
     columns: Columns = None,
     exclude: Exclude = None,
@@ -73,6 +75,7 @@ def select(
 
     config = configured(
         what, settings, select__k_min=k_min, select__k_max=k_max, select__covariance_types=covariance,
+        select__n_factors=factors,
         select__criterion=criterion, output__dir=out or ("out/selected" if report else None), data__columns=columns,
         data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca, compute__device=device,
     )  # fmt: skip
@@ -119,7 +122,7 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
             final = follow(gm, ready)
             gm.set_params(warm_start=False)
             passes += gm.n_passes_
-        kind = gm.covariance_type, gm.n_components
+        kind = gm.mixture_.family.name, gm.n_components
         chosen_row = next(
             i for i, row in enumerate(found.table) if (row["covariance_type"], row["n_components"]) == kind
         )
@@ -127,7 +130,13 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
         history.offset = -ready.per_row(gm)
         found = _in_data_units(found, ready, gm)
         ready.restore(gm)
-        model = config.model.model_copy(update={"covariance_type": kind[0], "n_components": kind[1]})
+        model = config.model.model_copy(
+            update={
+                "covariance_type": gm.covariance_type,
+                "n_factors": gm.n_factors,
+                "n_components": gm.n_components,
+            }
+        )
         config = config.model_copy(update={"model": model})
         findings = remarks(gm, raw, config)
         document = {
@@ -184,7 +193,7 @@ def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
     known = inspect.signature(sweep).parameters
     given = config.fit.model_dump() | config.model.model_dump() | config.compute.model_dump()
     given |= {"executor": executor, "memory_limit": None if limit is None else parse_bytes(limit)}
-    passed = {k: v for k, v in given.items() if k in known and k not in ("n_components", "max_iter")}
+    passed = {k: v for k, v in given.items() if k in known and k not in ("n_components", "n_factors", "max_iter")}
     progress = FitProgress(ready.source.n_chunks, ready.source.n_rows)
 
     def on_step(step: Any) -> None:
@@ -195,7 +204,8 @@ def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
         warnings.simplefilter("ignore")
         return sweep(
             ready.source, range(chosen.k_min, chosen.k_max + 1), chosen.covariance_types,
-            criterion=chosen.criterion, folds=chosen.folds, on_step=on_step, watcher=history, **passed,
+            n_factors=chosen.n_factors, criterion=chosen.criterion, folds=chosen.folds,
+            on_step=on_step, watcher=history, **passed,
         )  # fmt: skip
 
 

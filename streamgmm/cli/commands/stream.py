@@ -26,8 +26,9 @@ def stream(
     what: What,
     components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
     covariance: Annotated[
-        str | None, typer.Option(help="full, tied, diag, spherical, or a structure of mclust such as VEV.")
+        str | None, typer.Option(help="full, tied, diag, spherical, a structure of mclust such as VEV, or factor.")
     ] = None,
+    factors: Annotated[int | None, typer.Option(help="Factors of factor, factor-shared and ppca.")] = None,
     half_life: Annotated[float | None, typer.Option(help="Rows after which a row counts half.")] = None,
     columns: Columns = None,
     header: Header = None,
@@ -42,7 +43,8 @@ def stream(
     """
     config = configured(
         what, settings, pathless=("kafka", "redis", "synthetic"), model__n_components=components,
-        model__covariance_type=covariance, fit__half_life=half_life, data__columns=columns, data__header=header,
+        model__covariance_type=covariance, model__n_factors=factors,
+        fit__half_life=half_life, data__columns=columns, data__header=header,
         output__dir=out,
     )  # fmt: skip
     document, interrupted = run_stream(config, fresh=fresh)

@@ -151,7 +151,14 @@ def race(
     """Carry every kind from the sample to its limit on all rows, as far as it can still win."""
     D = source.n_features
     gaps = plan.missing == "marginalize"
-    sample = survey(source, runner, size=sample_rows, seed=int(rng.randint(2**31 - 1)), missing=gaps)
+    sample = survey(
+        source,
+        runner,
+        size=sample_rows,
+        seed=int(rng.randint(2**31 - 1)),
+        missing=gaps,
+        diagonal=all(f.n_factors for f, _ in plan.kinds),
+    )
     if sample.n_rows < plan.largest:
         raise ValueError(
             f"Expected n_samples >= n_components but got n_components up to {plan.largest}, n_samples = "

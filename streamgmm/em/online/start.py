@@ -81,7 +81,8 @@ def begin(
     mean = rows[0] + w @ (rows - rows[0]) / count
     delta = rows - mean
     box = np.array([rows.min(axis=0), rows.max(axis=0)])
-    survey = sound(Survey(rows, w, mean, (delta * w[:, None]).T @ delta / count, len(rows), count, box))
+    scatter = w @ delta**2 if family.n_factors else (delta * w[:, None]).T @ delta
+    survey = sound(Survey(rows, w, mean, scatter / count, len(rows), count, box))
     weights, means, covariances = given
     found: list[tuple[float, Mixture]] = []
     for attempt in range(n_init):

@@ -251,7 +251,7 @@ class _Own:
     def take(self, rows: NDArray[Any], weight: Array | None, *, best: bool) -> Shares:
         """Shares of finite rows (m, F); their moments are kept."""
         plan = self.plan
-        K, D, q = plan.loadings.shape
+        K, _, q = plan.loadings.shape
         x = np.asarray(rows, np.float64)
         if plan.own.move is not None:
             x = plan.own.move(x)
@@ -357,7 +357,7 @@ def run_missing(
 
 def posterior_factors(plan: FactorPlan, rows: NDArray[Any]) -> Array:
     """(n, K, q) means of the factors given rows (n, D), of which NaN was not observed."""
-    K, D, q = plan.loadings.shape
+    K, _, q = plan.loadings.shape
     found = np.empty((len(rows), K, q))
     for first in range(0, len(rows), _LEAST_ROWS):
         block = slice(first, first + _LEAST_ROWS)
@@ -390,9 +390,9 @@ class _Given(NamedTuple):
             factors = (spread @ ((precision * delta) @ loadings)[:, :, None])[:, :, 0]
             told = factors @ loadings.T
             distance = (precision * (delta - told) ** 2).sum(axis=1) + (factors**2).sum(axis=1)
-            unit = seen @ (np.log(plan.precision[k]) + 2.0 * np.log(own.scale) - np.log(2.0 * np.pi))
+            unit: Array = seen @ (np.log(plan.precision[k]) + 2.0 * np.log(own.scale) - np.log(2.0 * np.pi))
             log_density = 0.5 * (unit - np.linalg.slogdet(inner)[1] - distance)
-        return cls(log_density, np.where(seen, delta, told), 1.0 - seen, factors, spread)
+        return cls(log_density, np.where(seen, delta, told), (~seen).astype(np.float64), factors, spread)
 
     def moments(self, plan: FactorPlan, k: int, r: Array) -> tuple[Any, ...]:
         """As `FactorMoments` of this component, from weighted responsibilities r (B,)."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.kernels import dispatch
 from streamgmm.kernels.plain.own_mean import Own
 from streamgmm.kernels.plan import Family, Plan, Sums
 from streamgmm.mixture.stats import Stats
@@ -191,7 +192,8 @@ class Covariance(ABC):
         return D + 1
 
     def check_features(self, D: int) -> None:
-        """Raise ValueError where the family does not exist in D dimensions."""
+        """Raise ValueError where the family does not exist in D dimensions; most do everywhere."""
+        return
 
     # Statistics -------------------------------------------------------------------------------------------------
 
@@ -217,7 +219,11 @@ class Covariance(ABC):
         """Scatter about mu + shift, from moments about mu, as the centred form makes them."""
         return second - self.between(mass, shift)
 
-    def stats(self, sums: Sums, plan: Plan) -> Stats:
+    def sums(self, plan: Any, rows: NDArray[Any], weight: Array | None, **wanted: Any) -> Any:
+        """E-step over `rows` under what `plan` made: what `stats` takes; see `kernels.dispatch.run`."""
+        return dispatch.run(plan, rows, weight, **wanted)
+
+    def stats(self, sums: Any, plan: Any) -> Stats:
         """Centred statistics from the raw sums of one kernel run under `plan`, in its frame.
 
         Means are less the components' own: a mean far away would round what the scatter is about.

@@ -26,7 +26,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.kernels.plain.factor import FactorMoments, FactorPlan, FactorSums, Origin
+from streamgmm.kernels.cuda.backend import is_device_array
+from streamgmm.kernels.plain.factor import FactorMoments, FactorPlan, FactorSums, Origin, run
 from streamgmm.kernels.plan import Family
 from streamgmm.mixture.covariance.base import LOG_2PI, Array, Covariance, log_weights, shares
 from streamgmm.mixture.covariance.cholesky import inverse_lower
@@ -107,6 +108,11 @@ class Factor(Covariance):
         return scatter
 
     # Statistics -------------------------------------------------------------------------------------------------
+
+    def sums(self, plan: Any, rows: NDArray[Any], weight: Array | None, **wanted: Any) -> Any:
+        if is_device_array(rows):
+            raise ValueError(f"covariance_type {self.kind!r} runs on the CPU only. Expected device=None or 'cpu'.")
+        return run(plan, rows, weight, **wanted)
 
     def stats(self, sums: Any, plan: Any) -> Stats:
         assert isinstance(sums, FactorSums)
@@ -445,7 +451,7 @@ def _principal(y: Array, mass: float, q: int) -> Array:
 
     By subspace iteration from fixed random directions: no matrix of D x D numbers.
     """
-    m, D = y.shape
+    D = y.shape[1]
     width = min(q + _EXTRA, D)
     basis = np.linalg.qr(np.random.default_rng(0).standard_normal((D, width)))[0]
     for _ in range(_SUBSPACE_STEPS if width < D else 0):
