@@ -101,7 +101,7 @@ class SelectSection(_Section):
     covariance_types: list[CovarianceType | Literal["mclust"]] = Field(
         default=["full"], description='"mclust" stands for the fourteen structures of mclust'
     )
-    n_factors: list[int] | None = Field(default=None, description="numbers of factors to try, for factor analysers")
+    factors: list[int] | None = Field(default=None, description="numbers of factors to try, for factor analysers")
     criterion: Literal["bic", "aic", "icl", "heldout", "cv"] = "bic"
     folds: int = Field(default=5, ge=2, description='of which "heldout" leaves one out, "cv" each in turn')
 

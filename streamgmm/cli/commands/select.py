@@ -42,10 +42,10 @@ Kinds = Annotated[
     list[str] | None,
     typer.Option(
         "--covariance",
-        help="full, tied, diag, spherical, VEV or such, mclust (all), factor; repeatable.",
+        help="full, tied, diag, spherical, VEV, mclust (all 14), factor.",
     ),
 ]
-Factors = Annotated[list[int] | None, typer.Option("--factors", help="Number of factors of factor; repeatable.")]
+Factors = Annotated[list[int] | None, typer.Option("--factors", metavar="Q", help="Of factor; repeatable.")]
 
 
 def select(
@@ -75,7 +75,7 @@ def select(
 
     config = configured(
         what, settings, select__k_min=k_min, select__k_max=k_max, select__covariance_types=covariance,
-        select__n_factors=factors,
+        select__factors=factors,
         select__criterion=criterion, output__dir=out or ("out/selected" if report else None), data__columns=columns,
         data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca, compute__device=device,
     )  # fmt: skip
@@ -204,7 +204,7 @@ def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
         warnings.simplefilter("ignore")
         return sweep(
             ready.source, range(chosen.k_min, chosen.k_max + 1), chosen.covariance_types,
-            n_factors=chosen.n_factors, criterion=chosen.criterion, folds=chosen.folds,
+            n_factors=chosen.factors, criterion=chosen.criterion, folds=chosen.folds,
             on_step=on_step, watcher=history, **passed,
         )  # fmt: skip
 
