@@ -142,6 +142,10 @@ class MixtureParameters(BaseEstimator):
                 f"solver='incremental' adds up factors of different models, which covariance_type "
                 f"{self.covariance_type!r} cannot. Use solver='auto'."
             )
+        if chosen.n_factors and self.device not in (None, "cpu"):
+            raise ValueError(
+                f"device={self.device!r}: covariance_type {self.covariance_type!r} runs on the CPU only. Set device=None."
+            )
         if chosen.n_factors and self.init_params == SPREAD:
             raise ValueError(
                 f"init_params={SPREAD!r} makes first models chunk by chunk, and factors of two chunks differ. Use "

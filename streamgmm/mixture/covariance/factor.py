@@ -397,7 +397,10 @@ class Factor(Covariance):
 
     # Kernels ----------------------------------------------------------------------------------------------------
 
-    def plan(self, weights: Array, means: Array, covariances: Array, factors: Array, base: float) -> Any:
+    def plan(
+        self, weights: Array, means: Array, covariances: Array, factors: Array, base: float,
+        log_factors: Array | None = None,
+    ) -> Any:  # fmt: skip
         K, D = means.shape
         share = shares(weights)
         with np.errstate(over="ignore", invalid="ignore"):
