@@ -144,7 +144,7 @@ class MixtureParameters(BaseEstimator):
             )
         if chosen.n_factors and self.device not in (None, "cpu"):
             raise ValueError(
-                f"device={self.device!r}: covariance_type {self.covariance_type!r} runs on the CPU only. Set device=None."
+                f"device={self.device!r}: covariance_type {self.covariance_type!r} runs on the CPU. Set device=None."
             )
         if chosen.n_factors and self.init_params == SPREAD:
             raise ValueError(

@@ -99,10 +99,8 @@ def estimator(config: Config) -> Any:
 def fit(
     what: What,
     components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
-    covariance: Annotated[
-        str | None, typer.Option(help="full, tied, diag, spherical, a structure of mclust such as VEV, or factor.")
-    ] = None,
-    factors: Annotated[int | None, typer.Option(help="Factors of factor, factor-shared and ppca.")] = None,
+    covariance: Annotated[str | None, typer.Option(help="full, tied, diag, spherical, VEV or such, factor.")] = None,
+    factors: Annotated[int | None, typer.Option(metavar="Q", help="Of factor, ppca.")] = None,
     columns: Columns = None,
     exclude: Exclude = None,
     header: Header = None,

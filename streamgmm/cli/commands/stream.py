@@ -25,10 +25,8 @@ NEXT = "next: streamgmm inspect {0}   streamgmm predict {0} DATA --out labels.cs
 def stream(
     what: What,
     components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
-    covariance: Annotated[
-        str | None, typer.Option(help="full, tied, diag, spherical, a structure of mclust such as VEV, or factor.")
-    ] = None,
-    factors: Annotated[int | None, typer.Option(help="Factors of factor, factor-shared and ppca.")] = None,
+    covariance: Annotated[str | None, typer.Option(help="full, tied, diag, spherical, VEV or such, factor.")] = None,
+    factors: Annotated[int | None, typer.Option(metavar="Q", help="Of factor, ppca.")] = None,
     half_life: Annotated[float | None, typer.Option(help="Rows after which a row counts half.")] = None,
     columns: Columns = None,
     header: Header = None,
