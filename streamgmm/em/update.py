@@ -162,7 +162,7 @@ class Update:
         if reseeded:
             plain_from = len(trace)
         status = "running"
-        gains = np.diff(trace[gain_from:]).tolist()
+        gains = [] if self.accelerator is None else np.diff(trace[gain_from:]).tolist()
         arrived = self.accelerator is not None and self.accelerator.arrived(gains, pace)
         if (arrived or self.stopping(trace[plain_from:])) and not reseeded:
             status = "converged"
@@ -170,7 +170,8 @@ class Update:
             status = "stopped"
         model = image
         if self.accelerator is None or status != "running" or reseeded:
-            pace = replace(pace, path=(), fallback=None, finishing=0)
+            if pace.path or pace.fallback is not None or pace.finishing:
+                pace = replace(pace, path=(), fallback=None, finishing=0)
         else:
             model, pace = self.accelerator.next(candidate.model, image, gains, pace)
             if pace.fallback is not None:

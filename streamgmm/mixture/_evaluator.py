@@ -104,7 +104,10 @@ class Prepared:
         with np.errstate(over="ignore", invalid="ignore"):  # variances beyond doubles: see `repair`
             mean = stats.mean * spread if spread.ndim == 1 else stats.mean @ spread.T
             scatter = self.model.family.spread_scatter(stats.scatter, spread)
-        return replace(stats, mean=mean + self.model.means, scatter=scatter)
+        return Stats(
+            stats.weight, mean + self.model.means, scatter, stats.loglik, stats.entropy, stats.log_max, stats.count,
+            stats.rows, stats.family, stats.observation, stats.dropped,
+        )  # fmt: skip
 
     def totals(self, rows: NDArray[Any], weight: Array | None) -> Array:
         """(5,) sums; see `Mixture.totals`."""

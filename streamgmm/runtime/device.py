@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
-from queue import LifoQueue
 from time import perf_counter
 from typing import Any
 
@@ -53,19 +52,25 @@ class _Pool[T]:
 
     def __init__(self, make: Callable[[], T], most: int) -> None:
         self._make = make
-        self._free: LifoQueue[T | None] = LifoQueue()
-        for _ in range(most):
-            self._free.put(None)
+        self._more = most
+        self._free: list[T] = []
+        self._change = threading.Condition()
 
     @contextmanager
     def one(self) -> Iterator[T]:
-        item = self._free.get()
+        with self._change:
+            while not (self._free or self._more):
+                self._change.wait()
+            if not self._free:
+                self._free.append(self._make())
+                self._more -= 1
+            item = self._free.pop()
         try:
-            if item is None:
-                item = self._make()
             yield item
         finally:
-            self._free.put(item)
+            with self._change:
+                self._free.append(item)
+                self._change.notify()
 
 
 @dataclass(slots=True)

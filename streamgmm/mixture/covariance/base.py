@@ -32,6 +32,8 @@ EPS = float(np.finfo(np.float64).eps)
 
 def log_weights(weights: Array) -> Array:
     """log pi, with a finite floor: -inf times the zero padding of a block would be NaN."""
+    if weights.min() > 0:
+        return np.log(weights)
     with np.errstate(divide="ignore"):
         return np.maximum(np.log(weights), -1e300)
 
@@ -58,6 +60,8 @@ def square_indices(D: int) -> NDArray[np.intp]:
 
 
 def means_of(first: Array, weight: Array) -> Array:
+    if weight.min() > 0:
+        return first / weight[:, None]
     return np.divide(first, weight[:, None], out=np.zeros_like(first), where=weight[:, None] > 0)
 
 
@@ -450,7 +454,7 @@ class Covariance(ABC):
             const = log_pi - 0.5 * (self.log_det(factors, K, D) + D * LOG_2PI)
             constant = const - 0.5 * np.einsum("ki,ki->k", at.linear, at.mu)
             coef = np.concatenate([at.quadratic, at.linear, constant[:, None]], axis=1)
-            narrow, radius = EPS * at.size, np.linalg.norm(at.mu, axis=1)
+            narrow, radius = EPS * at.size, np.sqrt(np.add.reduce(at.mu * at.mu, axis=1))
         own = Own(self.kernel, means, const, lambda: self._roots(factors, K, D), base, at.whiten)
         return Plan(self.kernel, shift, at.whiten, coef, at.mu, at.inner, const, base, narrow, radius, own), at.spread
 

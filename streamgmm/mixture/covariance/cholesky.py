@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dtrtri
@@ -13,12 +15,12 @@ Array = NDArray[np.float64]
 
 def cholesky_or_none(matrices: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Lower Cholesky factors of (K, D, D) and a mask of those that exist; the others are NaN."""
-    good = np.isfinite(matrices).all(axis=(1, 2))
-    if good.all():
+    if np.isfinite(matrices).all():
         try:
-            return np.linalg.cholesky(matrices), good
+            return np.linalg.cholesky(matrices), np.ones(len(matrices), bool)
         except np.linalg.LinAlgError:
             pass
+    good = np.isfinite(matrices).all(axis=(1, 2))
     factors = np.full_like(matrices, np.nan)
     for k in np.flatnonzero(good):
         try:
@@ -35,10 +37,10 @@ def refined(matrices: Array, lower: Array) -> Array:
     in every kernel alike. With the residual A - L L^T free of rounding errors (L cut into slices short enough for exact
     products, after Ozaki et al. 2012), one step leaves eps times its root: 2e-12 nats instead of 6e-10 at 1e8.
     """
-    diagonal = np.diagonal(lower, axis1=1, axis2=2) ** 2
-    ill = (diagonal < 0.01 * np.diagonal(matrices, axis1=1, axis2=2)).any(axis=1)
-    if not ill.any():
+    low = lower.diagonal(0, 1, 2) ** 2 < 0.01 * matrices.diagonal(0, 1, 2)
+    if not low.any():
         return lower
+    ill = low.any(axis=1)
     A, L = matrices[ill], lower[ill]
     D = L.shape[1]
     bits = (53 - max(1, (D - 1).bit_length())) // 2
@@ -70,15 +72,22 @@ def inverse_lower(lower: Array) -> Array:
     D = lower.shape[-1]
     if lower.ndim > 2 and D <= 32:
         # Forward substitution for all at once: a call of LAPACK for each costs more than its arithmetic.
-        inverse = np.zeros_like(lower)
-        for i in range(D):
-            inverse[..., i, :i] = -(lower[..., i, None, :i] @ inverse[..., :i, :i])[..., 0, :]
-            inverse[..., i, i] = 1.0
-            inverse[..., i, : i + 1] /= lower[..., i, i, None]
+        inverse, minus = np.zeros_like(lower), -lower
+        inverse[..., _diagonal(D), _diagonal(D)] = 1.0
+        inverse[..., 0, 0] /= lower[..., 0, 0]
+        for i in range(1, D):
+            row = inverse[..., i : i + 1, : i + 1]
+            row[..., :i] = minus[..., i : i + 1, :i] @ inverse[..., :i, :i]
+            row /= lower[..., i : i + 1, i : i + 1]
         return inverse
     if lower.ndim == 2:
         return np.ascontiguousarray(dtrtri(lower, lower=1)[0])
     return np.stack([dtrtri(one, lower=1)[0] for one in lower])
+
+
+@cache
+def _diagonal(D: int) -> NDArray[np.intp]:
+    return np.arange(D)
 
 
 def spread_of(covariance: Array) -> Array:
@@ -87,13 +96,14 @@ def spread_of(covariance: Array) -> Array:
     Any invertible factor is exact as a change of coordinates; where the covariance is singular (a constant or a
     collinear feature) a small ridge on the correlation scale, or scale 1, keeps it invertible.
     """
-    scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    scale[~((scale > 0) & np.isfinite(scale))] = 1.0
-    correlation = covariance / np.outer(scale, scale)
+    scale = np.sqrt(np.maximum(covariance.diagonal(), 0.0))
+    if not (scale.min() > 0 and scale.max() < np.inf):
+        scale[~((scale > 0) & np.isfinite(scale))] = 1.0
+    correlation = covariance / (scale[:, None] * scale)
     D = len(scale)
-    np.fill_diagonal(correlation, 1.0)
+    correlation[_diagonal(D), _diagonal(D)] = 1.0
     for ridge in (0.0, 1e-14, 1e-12, 1e-10, 1e-8):
-        lower, good = cholesky_or_none((correlation + ridge * np.eye(D))[None])
-        if good[0] and np.diag(lower[0]).min() > 1e-7:
-            return np.ascontiguousarray(lower[0] * scale[:, None])
+        lower, good = cholesky_or_none((correlation + ridge * np.eye(D) if ridge else correlation)[None])
+        if good[0] and lower[0].diagonal().min() > 1e-7:
+            return np.asarray(lower[0] * scale[:, None])
     return np.diag(scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,13 @@ from streamgmm.mixture.covariance.base import (
     within_reach,
 )
 from streamgmm.mixture.covariance.cholesky import cholesky_or_none, inverse_lower, refined, spread_of
+
+
+@cache
+def _packed_quadratic(D: int) -> tuple[NDArray[np.intp], Array]:
+    """Where in a (D, D) precision the coefficients of the products of features stand, and what they are times."""
+    i, j = packed_indices(D)
+    return i * D + j, np.where(i == j, -0.5, -1.0)
 
 
 class Triangular(Covariance):
@@ -60,8 +68,8 @@ class Triangular(Covariance):
         return overall
 
     def add_to_diagonal(self, covariances: Array, value: float) -> Array:
-        d = np.arange(covariances.shape[-1])
-        covariances[..., d, d] += value
+        diagonal = np.einsum("...ii->...i", covariances)
+        diagonal += value
         return covariances
 
     def prior_scale(self, scale: Array, D: int) -> Array:
@@ -199,15 +207,18 @@ class Full(Triangular):
         return 2.0 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
 
     def _framed(self, share: Array, delta: Array, covariances: Array, factors: Array) -> Framed:
-        spread = spread_of(np.tensordot(share, covariances, 1) + (share[:, None] * delta).T @ delta)
+        K, D = delta.shape
+        within = np.dot(share[None], covariances.reshape(K, D * D)).reshape(D, D)
+        spread = spread_of(within + (share[:, None] * delta).T @ delta)
         whiten = inverse_lower(spread)
         mu = delta @ whiten.T
         upper = np.ascontiguousarray(np.swapaxes(inverse_lower(whiten @ factors), -1, -2))
         precision = self.precisions(upper)
-        i, j = packed_indices(delta.shape[1])
-        quadratic = np.where(i == j, -0.5, -1.0) * precision[:, i, j]
+        at, factors = _packed_quadratic(D)
+        quadratic = factors * np.take(precision.reshape(K, D * D), at, axis=1)
         linear = np.einsum("kij,kj->ki", precision, mu)
-        return Framed(spread, whiten, mu, upper, quadratic, linear, np.linalg.norm(precision, axis=(1, 2)))
+        size = np.sqrt(np.add.reduce(precision * precision, axis=(1, 2)))
+        return Framed(spread, whiten, mu, upper, quadratic, linear, size)
 
 
 class Tied(Triangular):
