@@ -161,7 +161,10 @@ class Threads(Executor):
         shared = _Shared(task, chunks, tree)
         pool = self._pool()
         with quick_switching():
-            helpers = [pool.submit(shared.help) for _ in range(self.n_jobs - 1)]
+            try:
+                helpers = [pool.submit(shared.help) for _ in range(self.n_jobs - 1)]
+            except RuntimeError:  # Python is exiting and starts no more threads: this one works alone
+                helpers = []
             left = len(helpers)
             try:
                 working = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Self
@@ -94,6 +94,8 @@ class Source(ABC):
         True where `Chunk.load` costs no reading (a view of an array that already is in memory).
     decodes : bool
         True where `Chunk.load` decompresses or parses, so that decoded chunks are worth keeping.
+    has_checksums : bool or None
+        As `verified`, where that is known without looking into the files.
     left_out : tuple of str
         Stored columns that are row labels, and no features.
     notice : str or None
@@ -110,6 +112,7 @@ class Source(ABC):
     has_weights: bool = False
     in_memory: bool = False
     decodes: bool = False
+    has_checksums: bool | None = None
     left_out: tuple[str, ...] = ()
     notice: str | None = None
 
@@ -125,6 +128,10 @@ class Source(ABC):
     def for_em(self) -> Source:
         """The same rows as passes of EM take them; another source where they are to lie on a graphics card."""
         return self
+
+    def verified(self) -> bool | None:
+        """Whether stored rows are under checksums, so that damage is told from data; None where nothing is stored."""
+        return self.has_checksums
 
     @property
     def row_bytes(self) -> int:
@@ -195,3 +202,9 @@ class RunSource(Source):
     @property
     def max_chunk_rows(self) -> int | None:
         return max((stop - start for start, stop in self.runs), default=0)
+
+
+def all_verified(parts: Iterable[Source]) -> bool | None:
+    """`Source.verified` of several together."""
+    found = {part.verified() for part in parts}
+    return False if False in found else None if None in found else True

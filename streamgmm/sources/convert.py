@@ -40,9 +40,19 @@ def describe(source: Source) -> dict[str, Any]:
         "feature_names": None if source.feature_names is None else list(source.feature_names),
         "weights": source.has_weights,
         "codecs": getattr(source, "codecs", None),
-        "checksums": getattr(source, "has_checksums", None),
+        "checksums": source.verified(),
         "missing_chunks": getattr(source, "n_missing", None),
     }
+
+
+def without_checksums(source: Source) -> str | None:
+    """What damage cannot be told from data, in a sentence; None where all of the rows are under checksums."""
+    if source.verified() is not False:
+        return None
+    return (
+        f"no checksums in {source.name} ({source.kind}): a flipped bit there is a value like any other. Keep a "
+        "manifest (--manifest) and check against it, or convert to Zarr (streamgmm data convert), which has them."
+    )
 
 
 # Checking -------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from streamgmm.sources.arranged import matched
-from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.sources.base import Chunk, Rows, Source, Weights, all_verified
 from streamgmm.sources.columns import weight_array
 from streamgmm.sources.partitions import partitions_of
 
@@ -161,6 +161,9 @@ class FilesSource(Source):
         converted = any(part.dtype != self.dtype for part in self.parts)
         known = [size for size in sizes if size is not None]
         return None if len(known) < len(sizes) else max(known) * (2 if converted else 1)
+
+    def verified(self) -> bool | None:
+        return all_verified(self.parts)
 
     def limited(self, max_rows: int) -> Source:
         cut = copy(self)

@@ -223,6 +223,9 @@ class PartitionSource(Source):
         for chunk in self.source.chunks():
             yield PartitionChunk(chunk, self.own, self.values, self.dtype, self.weight, self.name)
 
+    def verified(self) -> bool | None:
+        return self.source.verified()
+
     @property
     def most_rows(self) -> int | None:
         return self.source.most_rows

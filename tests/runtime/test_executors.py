@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 
@@ -122,3 +124,30 @@ def test_values_do_not_pile_up_while_the_caller_is_busy():
     assert Threads(2).run(task, CHUNKS, join, tree=tree) == len(CHUNKS)
     assert sum(seen[0].values()) >= len(CHUNKS) - 2  # the last of the others may not be added yet
     assert len(seen[0]) <= 4
+
+
+EXITING = """
+import atexit, sys, warnings
+warnings.simplefilter("ignore")
+import numpy as np, streamgmm as sg
+np.save("x.npy", np.random.default_rng(0).normal(size=(4000, 2)))
+import zarr
+zarr.save_array("x.zarr", np.load("x.npy"))
+def fit(path):
+    try:
+        source = sg.open_source(path, chunk_rows=500)
+        print(sg.GaussianMixture(2, random_state=0, n_jobs=2, max_iter=3).fit(source).lower_bound_)
+    except RuntimeError as error:
+        print(error)
+fit("x.npy")
+atexit.register(fit, "x.npy")
+atexit.register(fit, "x.zarr")
+"""
+
+
+def test_a_fit_while_python_exits_works_alone_or_says_why_not(tmp_path):
+    done = subprocess.run([sys.executable, "-c", EXITING], cwd=tmp_path, capture_output=True, text=True, check=True)
+    usual, of_zarr, of_npy = done.stdout.splitlines()
+    assert of_npy == usual
+    assert "x.zarr: Zarr reads nothing while Python is exiting" in of_zarr
+    assert done.stderr == ""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import os
 
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
+from pyarrow import feather
 
+from streamgmm.cli.app import DONE, FAILED, run
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources import open_source
 from streamgmm.sources.convert import check, convert, describe, load_manifest
@@ -119,3 +124,76 @@ def test_nothing_is_left_behind_and_nothing_strange_is_replaced(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photos", "x.npy", "x.zarr"]
     with pytest.raises(FileNotFoundError, match="does not exist"):
         convert(source, tmp_path / "no" / "x.zarr")
+
+
+# At the terminal ------------------------------------------------------------------------------------------------------
+
+
+def test_a_library_that_crashes_is_a_problem_of_the_file(tmp_path, monkeypatch, capsys):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=X, chunks=(100, 4), fletcher32=True)
+    path = str(tmp_path / "x.h5")
+    assert run(["data", "check", path]) == DONE
+    assert "no checksums" not in capsys.readouterr().err
+    assert run(["data", "check", path, "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)["rows"] == 500
+    # A library that ends every process that opens a file with it.
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "sitecustomize.py").write_text(
+        "import h5py, os, signal\nh5py.File = lambda *_, **__: os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'late'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    assert run(["data", "check", path, "--json"]) == FAILED
+    said = capsys.readouterr()
+    assert f"problem: {path}: the library that reads it crashed (SIGSEGV), so the file is damaged" in said.err
+    assert len(json.loads(said.out)["problems"]) == 1
+
+
+def hdf5(path, **options):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=X, chunks=(100, 4), **options)
+
+
+def parquet(path, **options):
+    pq.write_table(pa.table({name: X[:, j] for j, name in enumerate("abcd")}), path, **options)
+
+
+WITHOUT = {
+    "x.npy": lambda path: np.save(path, X),
+    "x.csv": lambda path: np.savetxt(path, X, delimiter=",", header="a,b,c,d", comments=""),
+    "x.h5": hdf5,
+    "x.arrow": lambda path: feather.write_feather(pa.table({"a": X[:, 0]}), path),
+    "x.parquet": parquet,
+    "x.zarr": lambda path: zarr.create_array(path, data=X),
+}
+WITH = {
+    "x.h5": lambda path: hdf5(path, fletcher32=True),
+    "x.parquet": lambda path: parquet(path, write_page_checksum=True, use_dictionary=["a"]),
+    "x.zarr": lambda path: convert(open_source(X), path),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_formats_without_checksums_say_so(name, tmp_path, capsys):
+    WITHOUT[name](tmp_path / name)
+    assert run(["data", "check", str(tmp_path / name)]) == DONE
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert len(said) == 1 and said[0].startswith(f"note: no checksums in {tmp_path / name}")
+    assert describe(open_source(tmp_path / name))["checksums"] is False
+
+
+@pytest.mark.parametrize("name", WITH)
+def test_formats_with_checksums(name, tmp_path, capsys):
+    WITH[name](tmp_path / name)
+    assert run(["data", "check", str(tmp_path / name)]) == DONE
+    assert "no checksums" not in capsys.readouterr().err
+    assert describe(open_source(tmp_path / name))["checksums"] is True
+
+
+def test_several_files_are_checked_where_all_of_them_are(tmp_path):
+    parquet(tmp_path / "a.parquet", write_page_checksum=True)
+    parquet(tmp_path / "b.parquet", write_page_checksum=True)
+    assert open_source(tmp_path).verified() and open_source([tmp_path / "a.parquet", tmp_path / "b.parquet"]).verified()
+    parquet(tmp_path / "b.parquet")
+    assert not open_source(tmp_path).verified()
+    assert open_source(X).verified() is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -27,6 +27,11 @@ from streamgmm.cli.terminal import (
     table,
 )  # fmt: skip
 
+if TYPE_CHECKING:
+    from streamgmm.sources.convert import Manifest
+
+Told = Callable[..., None]
+"""Called with the chunks and rows done so far, and the chunks in all where they are known."""
 app = typer.Typer(help="Look at, verify and convert data.", no_args_is_help=True)
 Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use of a table.")]
 Weight = Annotated[str | None, typer.Option("--weight", metavar="NAME", help="Column of sample weights.")]
@@ -42,16 +47,60 @@ def _open(data: list[str], columns: str | None, weight: str | None, exclude: str
     return open_rows(one_or_more(data), weight=weight, header=header, **chosen)
 
 
+def _read_all(
+    data: list[str], columns: str | None, weight: str | None, exclude: str | None, header: bool | None,
+    earlier: Manifest | None, progress: Told,
+) -> tuple[Manifest, str | None]:  # fmt: skip
+    """Open and check: the manifest, and a sentence on checksums where there are none."""
+    from streamgmm.sources.convert import check as checked
+    from streamgmm.sources.convert import without_checksums
+
+    source = _open(data, columns, weight, exclude, header)
+    found = checked(source, against=earlier, progress=lambda done, rows: progress(done, rows, source.n_chunks))
+    return found, without_checksums(source)
+
+
+def _may_crash(data: list[str]) -> bool:
+    """Whether the library behind the data is one that damaged files bring down."""
+    files = [word.partition("::")[0] for word in data]
+    return any(file.endswith((".h5", ".hdf5", ".hdf", ".nc", ".h5ad", ".mat")) or _is_hdf5(file) for file in files)
+
+
+def _is_hdf5(file: str) -> bool:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(8) == b"\x89HDF\r\n\x1a\n"
+    except OSError:
+        return False
+
+
+def _in_another_process(data: list[str], *given: Any) -> tuple[Manifest, str | None]:
+    """As `_read_all`; a crash of the library becomes a problem of the file."""
+    from streamgmm.sources.convert import Manifest
+    from streamgmm.utils.isolated import CrashedError, isolated
+
+    *options, progress = given
+    try:
+        return isolated(_read_all, data, *options, progress=progress)
+    except CrashedError as error:
+        problem = (
+            f"{', '.join(data)}: the library that reads it crashed ({error.how}), so the file is damaged, or memory "
+            "ran out. Restore or rewrite it; a fit would end without a message."
+        )
+        return Manifest({}, 0, None, problems=[problem]), None
+
+
 @contextmanager
-def _counting(source: Any) -> Iterator[Callable[[int, int], None]]:
+def _counting(source: Any = None) -> Iterator[Told]:
     """Live progress of one reading; quiet where stderr is no terminal."""
     console = stderr_console()
     columns = (BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total} chunks, {task.fields[rows]} rows"))
     with Progress(
         *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal, transient=True
     ) as bar:
-        task = bar.add_task("", total=source.n_chunks, rows="0")
-        yield lambda chunks, rows: bar.update(task, completed=chunks, rows=f"{rows:,}")
+        known = None if source is None else source.n_chunks
+        task = bar.add_task("", total=known, rows="0")
+        yield lambda chunks, rows, total=known: bar.update(task, completed=chunks, total=total, rows=f"{rows:,}")
 
 
 @app.command(epilog="Example:  streamgmm data describe table.csv")
@@ -93,13 +142,12 @@ def check(
     Exit code 1 where a chunk is damaged or differs from the manifest.
     """
     from streamgmm.estimators._fit_report import words_of_drowned
-    from streamgmm.sources.convert import check as checked
     from streamgmm.sources.convert import load_manifest
 
-    source = _open(data, columns, weight, exclude, header)
     earlier = None if against is None else load_manifest(against)
-    with _counting(source) as progress:
-        found = checked(source, against=earlier, progress=progress)
+    with _counting() as progress:
+        given = (data, columns, weight, exclude, header, earlier)
+        found, checksums = (_in_another_process if _may_crash(data) else _read_all)(*given, progress)
     if manifest is not None:
         found.save(manifest)
         message(f"written: {manifest}")
@@ -110,6 +158,7 @@ def check(
         "nan": found.nan,
         "infinite": found.infinite,
         "chunks": len(found.chunks),
+        "checksums": checksums is None,
         "problems": found.problems,
         "min": dict(zip(names, found.min, strict=True)),
         "max": dict(zip(names, found.max, strict=True)),
@@ -122,6 +171,8 @@ def check(
         print(table(["feature", "min", "max"], list(zip(names, found.min, found.max, strict=True))[:20]))
     for problem in found.problems:
         message(f"problem: {problem}")
+    if checksums is not None:
+        message(f"note: {checksums}")
     if found.problems:
         raise typer.Exit(1)
     if found.infinite:

@@ -237,6 +237,7 @@ def _invalid(row: Any) -> str:
 class CsvSource(Source):
     """A text table with or without a header. How many rows there are is not known before they are parsed."""
 
+    has_checksums = False
     kind = "csv"
     decodes = True
     dtype = np.dtype(np.float64)

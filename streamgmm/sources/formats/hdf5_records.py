@@ -85,6 +85,7 @@ class RecordsSource(RunSource):
         self.dtype = self.columns.dtype
         self.record_bytes = data.dtype.itemsize
         self.decodes = True
+        self.has_checksums = bool(data.fletcher32)
         n_rows = data.shape[0]
         self.weight = weight_array(weight, self.name, n_rows)
         self.has_weights = weight is not None

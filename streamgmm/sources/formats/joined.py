@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
+from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights, all_verified
 from streamgmm.sources.chunking import check_chunk_rows, cut_runs, default_chunk_rows, even_runs
 from streamgmm.sources.columns import check_weights, digest, weight_array
 from streamgmm.sources.formats.members import Member
@@ -108,6 +108,9 @@ class JoinedSource(RunSource):
         known = [size for size in sizes if size is not None]
         rows = (self.max_chunk_rows or 0) * self.row_bytes
         return None if len(known) < len(sizes) else rows + max(known, default=0)
+
+    def verified(self) -> bool | None:
+        return all_verified(part.source for part in self.parts)
 
     def limited(self, max_rows: int) -> Source:
         if max_rows >= (self.max_chunk_rows or 0):

@@ -84,6 +84,7 @@ class FileSource(StoredSource):
     """A matrix in a file, C or Fortran order."""
 
     kind = "npy"
+    has_checksums = False
 
     def __init__(
         self, layout: Layout, *, name: str, columns: Any = None, weight: Any = None, chunk_rows: int | None = None

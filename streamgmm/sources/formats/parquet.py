@@ -197,6 +197,9 @@ class ParquetSource(RunSource):
         self.nested |= {leaf.name: leaf for leaf in found if leaf.steps}
         return arrow_schema([(leaf.name, leaf.kind) for leaf in found]), index_columns(schema)
 
+    def verified(self) -> bool:
+        return self.kind == "parquet" and all(map(_has_page_checksums, self.files))
+
     def _cut(self, max_rows: int | None) -> None:
         self.owners: list[Group] = []
         runs = []
@@ -322,3 +325,27 @@ def arrow_reader(stream: Any, columns: list[str] | None = None) -> Any:
     names = reader.schema.names
     options = pa.ipc.IpcReadOptions(included_fields=[names.index(c) for c in columns], use_threads=False)
     return pa.ipc.open_file(stream, options=options)
+
+
+def _has_page_checksums(path: str) -> bool:
+    """Whether the first page of a Parquet file carries a checksum: its header has a fourth field.
+
+    A page header is a struct of Thrift's compact protocol, whose first three fields, the kind of the page and its two
+    sizes, are always there: each a byte that holds the distance to the number of the field before it and the type (5
+    for int32), then a number of seven bits a byte.
+    """
+    pa = import_pyarrow(path)
+    with opened(path) as stream:
+        metadata = pa.parquet.ParquetFile(stream).metadata
+        if metadata.num_row_groups == 0 or metadata.num_columns == 0:
+            return True  # there is nothing to check
+        column = metadata.row_group(0).column(0)
+        stream.seek(column.dictionary_page_offset or column.data_page_offset)
+        head = bytes(stream.read(64))
+    at = 0
+    for _ in range(3):
+        at += 1
+        while at < len(head) and head[at] & 0x80:
+            at += 1
+        at += 1
+    return head[at : at + 1] == b"\x15"

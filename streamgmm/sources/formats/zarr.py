@@ -373,6 +373,11 @@ def open_zarr(
     try:
         array = place.open()
     except Exception as error:
+        if "shutdown" in str(error):
+            raise RuntimeError(
+                f"{name}: Zarr reads nothing while Python is exiting ({error}). Fit before the main program ends, and "
+                "wait for the threads that do."
+            ) from error
         members = members_of(place)
         if members is not None:
             return _of_group(place, path if isinstance(obj, str) else obj.path, members, **choices)
