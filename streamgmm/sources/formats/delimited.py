@@ -35,6 +35,10 @@ _NUMBER = {
     ".": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE | re.ASCII),
     ",": re.compile(r"[+-]?(\d+(,\d+)?|,\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE | re.ASCII),
 }
+_NUMBERS = {
+    mark: re.compile(rf"(?:(?:{number.pattern})?\0)*+", re.IGNORECASE | re.ASCII) for mark, number in _NUMBER.items()
+}
+"""Fields of a column that are numbers or empty, each with a zero byte behind it: one look for all of them."""
 _GROUPED = {
     ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.ASCII),
     ",": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?", re.ASCII),
@@ -193,6 +197,8 @@ def _kind(values: Sequence[str], delimiter: str, decimal: str) -> tuple[str, str
     A mark that sets thousands apart is believed where it cannot part fields or decimals: in a field that is quoted for
     it, or one with both marks or two groups.
     """
+    if any(values) and _NUMBERS[decimal].fullmatch("\0".join([*values, ""])):
+        return "number", None
     present = [value for value in values if value.lower() not in _MISSING]
     if not present:
         return ("empty" if values else "number"), None
@@ -264,9 +270,10 @@ def sniff(text: str, *, whole: bool = True, header: bool | None = None) -> Head 
     if not comment:  # further down: comments where they are no records of the table
         marked = [line for line in lines if line.startswith("#")]
         comment = any(len(fields_of(line, delimiter)) != n for line in marked)
-    quote = re.search(rf"(?:^|[\r\n{re.escape(delimiter)}])([ \t]*)\"", text)
-    padded = delimiter != BLANKS and re.search(rf"{re.escape(delimiter)}[ \t]+\"", text) is not None
-    dialect = Dialect(delimiter, decimal, comment, quote is not None, padded)
+    mark, quotes = re.escape(delimiter), '"' in text
+    quoted = quotes and re.search(rf"(?:^|[\r\n{mark}])([ \t]*)\"", text) is not None
+    padded = quotes and delimiter != BLANKS and re.search(rf"{mark}[ \t]+\"", text) is not None
+    dialect = Dialect(delimiter, decimal, comment, quoted, padded)
     found = list(records(text, dialect, whole=whole))
     if not found:
         return None
