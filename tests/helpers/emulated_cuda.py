@@ -114,15 +114,16 @@ class EmulatedBackend(Backend):
     def upload(self, host, out=None, stream=None):
         assert isinstance(host, np.ndarray)
         out = self.empty(host.shape, host.dtype) if out is None else out
-        assert out.dtype == host.dtype and out.size == host.size
-        out._host.reshape(host.shape)[...] = host
+        assert out.dtype == host.dtype and out.size >= host.size
+        out._host.reshape(-1)[: host.size] = host.ravel()
         self.uploaded += host.nbytes
         return out
 
     def download(self, array, out=None):
         out = np.empty(array.shape, array.dtype) if out is None else out
-        out.reshape(array.shape)[...] = array._host
-        self.downloaded += array.nbytes
+        assert out.dtype == array.dtype and out.size <= array.size
+        out.reshape(-1)[:] = array._host.reshape(-1)[: out.size]
+        self.downloaded += out.nbytes
         return out
 
     def pinned(self, nbytes):

@@ -71,7 +71,7 @@ class Backend(ABC):
 
     @abstractmethod
     def download(self, array: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Copy to the host, and wait for it."""
+        """Copy to the host, as much as `out` takes where that is given, and wait for it."""
 
     @abstractmethod
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
@@ -123,11 +123,19 @@ class Backend(ABC):
 
     def staging(self, use: str, count: int) -> NDArray[np.float64]:
         """(count,) pinned numbers of this thread, the same ones in every call for one `use`."""
-        held: dict[str, NDArray[np.float64]] = self._local.__dict__.setdefault("staging", {})
+        held: dict[tuple[str, int], NDArray[np.float64]] = self._local.__dict__.setdefault("staging", {})
+        found = held.get((use, count))
+        if found is None:
+            found = held[use, count] = self.pinned(8 * count).view(np.float64)
+        return found
+
+    def scratch(self, use: str, count: int, dtype: Any = np.float64) -> Any:
+        """(count,) or more numbers of the card, for this thread's next call alone; they are not given back."""
+        held: dict[str, Any] = self._local.__dict__.setdefault("scratch", {})
         found = held.get(use)
-        if found is None or len(found) < count:
-            found = held[use] = self.pinned(8 * max(count, 4096)).view(np.float64)
-        return found[:count]
+        if found is None or found.size < count or found.size > 4 * count + 65536:
+            found = held[use] = self.empty(count, dtype)
+        return found
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import cupy
@@ -17,8 +17,7 @@ from streamgmm.kernels.cuda.base import INSTALL, Backend
 _ONE, _ZERO = np.ones(1), np.zeros(1)
 _PINNED = 1
 """cudaMemoryTypeHost."""
-_RESERVED = 1024
-"""Bytes of shared memory that a block takes for itself (compute capability 8 and later)."""
+_NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
 class CuPyBackend(Backend):
@@ -48,7 +47,7 @@ class CuPyBackend(Backend):
             )
         self.index = index
         self._modules: dict[tuple[Any, ...], Any] = {}
-        self._device = cupy.cuda.Device(index)
+        self._alone = count == 1
         properties = runtime.getDeviceProperties(index)
         self.name = properties["name"].decode()
         self.capability = int(properties["major"]), int(properties["minor"])
@@ -56,17 +55,22 @@ class CuPyBackend(Backend):
         ratio = runtime.deviceGetAttribute(runtime.cudaDevAttrSingleToDoublePrecisionPerfRatio, index)
         self.weak_float64 = int(ratio) >= 16
 
+    @property
+    def _here(self) -> AbstractContextManager[Any]:
+        """This card as the current one of the thread; to say so takes microseconds, so not where it is the only one."""
+        return _NOTHING if self._alone else cupy.cuda.Device(self.index)
+
     def free_bytes(self) -> int:
-        with self._device:
+        with self._here:
             pool = cupy.get_default_memory_pool()
             return int(runtime.memGetInfo()[0]) + int(pool.free_bytes())
 
     def peak_bytes(self) -> int:
-        with self._device:
+        with self._here:
             return int(cupy.get_default_memory_pool().total_bytes())
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float64) -> Any:
-        with self._device:
+        with self._here:
             return cupy.empty(shape, dtype)
 
     def zero(self, array: Any) -> None:
@@ -76,11 +80,11 @@ class CuPyBackend(Backend):
         return x if isinstance(x, cupy.ndarray) else cupy.asarray(x)
 
     def contiguous(self, array: Any) -> Any:
-        with self._device:
+        with self._here:
             return cupy.ascontiguousarray(array)
 
     def upload(self, host: NDArray[Any], out: Any = None, stream: Any = None) -> Any:
-        with self._device:
+        with self._here:
             if out is None:
                 out = cupy.empty(host.shape, host.dtype)
             if not host.flags.c_contiguous:
@@ -90,31 +94,32 @@ class CuPyBackend(Backend):
             return out
 
     def download(self, array: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        with self._device:
+        with self._here:
             if out is None:
                 out = np.empty(array.shape, array.dtype)
             s = cupy.cuda.get_current_stream()
-            runtime.memcpyAsync(out.ctypes.data, array.data.ptr, array.nbytes, runtime.memcpyDeviceToHost, s.ptr)
+            nbytes = min(array.nbytes, out.nbytes)
+            runtime.memcpyAsync(out.ctypes.data, array.data.ptr, nbytes, runtime.memcpyDeviceToHost, s.ptr)
             s.synchronize()
             return out
 
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
-        with self._device:
+        with self._here:
             return np.frombuffer(cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
 
     def is_pinned(self, host: NDArray[Any]) -> bool:
-        with self._device:
+        with self._here:
             return host.size > 0 and int(runtime.pointerGetAttributes(host.ctypes.data).type) == _PINNED
 
     def stream(self) -> AbstractContextManager[Any]:
-        with self._device:
+        with self._here:
             return cupy.cuda.Stream(non_blocking=True)
 
     def synchronize(self) -> None:
         cupy.cuda.get_current_stream().synchronize()
 
     def build(self, code: str, defines: Mapping[str, str], name: str, shared: int) -> Any:
-        with self._device:
+        with self._here:
             key = code, *defines.items()
             if key not in self._modules:
                 options = ("-std=c++17", *(f"-D{name}={value}" for name, value in defines.items()))
@@ -122,12 +127,12 @@ class CuPyBackend(Backend):
             kernel = self._modules[key].get_function(name)
             if shared:
                 kernel.max_dynamic_shared_size_bytes = shared
-            return kernel
+            return kernel.kernel
 
     def launch(
         self, kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0
     ) -> None:
-        with self._device:
+        with self._here:
             kernel(grid, block, tuple(arguments), shared_mem=shared)
 
     def product(self, a: Any, b: Any, out: Any, *, turned: bool, add: bool) -> None:
@@ -135,7 +140,7 @@ class CuPyBackend(Backend):
 
         count, m, n = out.shape
         k = a.shape[1] if turned else a.shape[2]
-        with self._device:
+        with self._here:
             handle = cupy.cuda.device.get_cublas_handle()
             # cuBLAS reads columns first: out^T = b a^T, or b^T a.
             plain, transposed = cublas.CUBLAS_OP_N, cublas.CUBLAS_OP_T

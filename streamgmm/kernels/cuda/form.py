@@ -111,7 +111,7 @@ def scratch_bytes(family: Family, D: int, F: int, K: int, *, fused: bool = True)
     """Memory of the card that a run takes beside its rows, at most, whatever their number; flags are n bytes on top."""
     form = layout.shape(family, D, K, 232_448) if fused and D == F else None
     if form is not None:
-        return 8 * (form.grid + 1) * (form.sums + TOTALS) + 8 * (form.coefficients + 3 * form.KP)
+        return 8 * (form.grid + 1) * (form.sums + TOTALS) + 8 * form.given
     cut = _cut(family, D, K, 1 << 62)
     doubled = 2 if family == Family.TIED else 1
     return 8 * (cut.batch * (doubled * cut.P + K + 2) + (cut.stack + 2) * cut.P * (K + cut.P * (doubled - 1)))
@@ -135,13 +135,13 @@ def _fused_defines(form: Shape, dtype: np.dtype[Any], weighted: bool, noise: boo
 
 
 @cache
-def _by_value(count: int) -> np.dtype[Any]:
-    return np.dtype([("value", np.float64, (count,))])
+def _by_value(nbytes: int) -> np.dtype[Any]:
+    return np.dtype((np.void, nbytes))
 
 
 def _fused(backend: Backend, plan: Plan, form: Shape, rows: Any, weight: Any) -> Raw:
     n = len(rows)
-    given = backend.staging("coefficients", form.coefficients + 3 * form.KP)
+    given = backend.staging("coefficients", form.given)
     frame = layout.pack(plan, form, given)
     blocks = -(-n // form.rows)
     grid, record = min(form.grid, blocks), form.sums + TOTALS
@@ -149,10 +149,11 @@ def _fused(backend: Backend, plan: Plan, form: Shape, rows: Any, weight: Any) ->
     defines = _fused_defines(form, np.dtype(rows.dtype), weight is not None, noise, older)
     kernel = backend.kernel("fused.cu", defines, "fused", form.shared)
     fold = backend.kernel("fused.cu", defines, "fold")
-    coef = backend.upload(given)
-    part, declined = backend.empty(grid * record), backend.empty(blocks * form.rows // 16, np.uint16)
-    found = backend.empty(record)
-    arguments = rows, n, 0 if weight is None else weight, frame.view(_by_value(len(frame))), coef, part, declined
+    coef = backend.upload(given, backend.scratch("coefficients", form.given))
+    part = backend.scratch("part", grid * record)
+    declined = backend.scratch("declined", blocks * form.rows // 16, np.uint16)
+    found = backend.scratch("sums", record)
+    arguments = rows, n, 0 if weight is None else weight, frame.view(_by_value(frame.nbytes)), coef, part, declined
     backend.launch(kernel, (grid,), (32 * form.warps,), arguments, form.shared)
     backend.launch(fold, (-(-record // 32),), (32, 32), (part, grid, record, found))
     sums = backend.download(found, backend.staging("sums", record))
@@ -160,7 +161,7 @@ def _fused(backend: Backend, plan: Plan, form: Shape, rows: Any, weight: Any) ->
     totals = sums[form.sums :]
 
     def bits() -> NDArray[np.bool_]:
-        words = backend.download(declined)
+        words = backend.download(declined)[: blocks * form.rows // 16]
         return np.unpackbits(words.astype("<u2").view(np.uint8), bitorder="little")[:n].view(np.bool_)
 
     return Raw(feature, quad, layout.totals(totals), int(totals[5]), bits)

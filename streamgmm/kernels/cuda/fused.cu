@@ -4,6 +4,9 @@
 // Compile-time: D, E (D padded, see layout.py), KP (K padded), FAM (0 products of features, 2 squares alone), WARPS,
 // RT (tiles of 16 rows per warp), MS x NS (splits of features x components in the statistics), MINB (blocks per
 // multiprocessor), WEIGHTED, NOISE (0 or 1), MMA8 (older tensor cores), TOLERANCE, NEGLIGIBLE.
+#ifndef PREFETCH
+#define PREFETCH "1"
+#endif
 constexpr int KSTEP = 4;                                           // steps of 4 features, or rows, per instruction
 constexpr int E8 = E < 8 ? 1 : E / 8, AGAIN = E <= 8 ? E / 2 : 8;  // how much of z is there a second time
 constexpr int THREADS = 32 * WARPS, B = 16 * RT * WARPS, NT = KP / 8;
@@ -104,6 +107,30 @@ __device__ __forceinline__ void barrier() {  // a warp that shares nothing with 
   if (RG == WARPS) __syncwarp(); else __syncthreads();
 }
 
+// exp(d) for d <= 0, to 3e-16 of itself near 0 and of 1 elsewhere; `power` is 2^(lane / 32). d = (32 m + j) ln 2 / 32 + r
+// with |r| <= ln 2 / 64, and exp(d) = 2^m 2^(j / 32) (1 + r q(r)), where q interpolates (exp(r) - 1) / r. All lanes take part.
+__device__ __forceinline__ double exp_of(double d, double power) {
+  constexpr double SHIFT = 6755399441055744.0;  // 1.5 2^52: a sum with it has its integer part in the low bits
+  const double t = fma(d, 46.16624130844683, SHIFT), r = fma(t - SHIFT, -0.02166084939249829, d);
+  const int n = __double2loint(t);
+  double q = fma(r, 0.008333363600483422, 0.041666878536819885);
+  q = fma(q, r, 0.16666666666574323);
+  q = fma(q, r, 0.499999999993536);
+  q = fma(q, r, 1.0);
+  const double p = __shfl_sync(~0u, power, n & 31), s = fma(p * r, q, p);
+  const bool none = (unsigned)__double2hiint(d) > 0xc0862000u;  // below -708
+  return none ? 0.0 : __hiloint2double(__double2hiint(s) + (n >> 5 << 20), __double2loint(s));
+}
+
+// Ask for the rows of the next tile while this one is worked on.
+__device__ __forceinline__ void prefetch(const XT* x) {
+#ifndef EMULATE
+  if (PREFETCH[0] == '0') return;
+#pragma unroll
+  for (int i = 0; i < (int)(D * sizeof(XT)); i += 128) asm volatile("prefetch.global.L" PREFETCH " [%0];" ::"l"((const char*)x + i));
+#endif
+}
+
 // Whether the feature form may err by more than TOLERANCE on a row, as far as the components of this lane say.
 __device__ __forceinline__ bool inaccurate(const double (&c)[NT][4], int h, double sum, double reach, const double* __restrict__ narrow, int t) {
   const double* radius = narrow + KP;
@@ -119,7 +146,7 @@ __device__ __forceinline__ bool inaccurate(const double (&c)[NT][4], int h, doub
   return off;
 }
 
-// coef: fragments of the logits' coefficients (COEF), constants (KP), and what `inaccurate` needs (2 KP).
+// coef: fragments of the logits' coefficients (COEF), constants (KP), what `inaccurate` needs (2 KP), 2^(j / 32) (32).
 // part: a record of sums and totals for each block. declined: a bit for each row that is left to the host.
 extern "C" __global__ void __launch_bounds__(THREADS, MINB)
 fused(const XT* __restrict__ x, int64 n, const double* __restrict__ weight, const Frame frame,
@@ -129,9 +156,11 @@ fused(const XT* __restrict__ x, int64 n, const double* __restrict__ weight, cons
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, g = lane / 4, t = lane % 4;
   const int wn = warp % NS, wm = warp / NS % MS, rg = warp / (NS * MS);
   for (int i = tid; i < COEF + KP; i += THREADS) cs[i] = coef[i];
+  const double power = coef[COEF + 3 * KP + lane];
   double acc[MTW][NTW][4] = {};
   double tops = 0.0, logs = 0.0, mixed = 0.0, mass = 0.0;  // sums of w top, w log sum, w r (logit - top), w
-  int rows = 0, left = 0;
+  double fraction = 1.0;  // without weights: the product of all sums is this times 2^exponent
+  int exponent = 0, rows = 0, left = 0;
   __syncthreads();
   const int64 count = (n + B - 1) / B;
   for (int64 tile = blockIdx.x; tile < count; tile += gridDim.x) {
@@ -158,6 +187,8 @@ fused(const XT* __restrict__ x, int64 n, const double* __restrict__ weight, cons
       }
       far = !(norm <= frame.limit);
       wild = !(norm < 1e280);  // NaN, infinity, or squares that overflow
+      const int64 next = row + (int64)gridDim.x * B;
+      if (next < n) prefetch(x + next * D);
       if (wild)
         for (int i = 0; i < E + AGAIN; ++i) z[i] = 0.0;
     }
@@ -228,7 +259,7 @@ fused(const XT* __restrict__ x, int64 n, const double* __restrict__ weight, cons
         for (int k = 0; k < NT; ++k)
 #pragma unroll
           for (int q = 0; q < 2; ++q) {
-            const double d = c[i][k][2 * h + q] - m, e = exp(d);
+            const double d = c[i][k][2 * h + q] - m, e = exp_of(d, power);
             c[i][k][2 * h + q] = e;
             s += e;
             u += e * d;
@@ -236,7 +267,7 @@ fused(const XT* __restrict__ x, int64 n, const double* __restrict__ weight, cons
         s += __shfl_xor_sync(~0u, s, 1);
         s += __shfl_xor_sync(~0u, s, 2);
         if (NOISE) {
-          const double d = frame.base - m, e = exp(d);
+          const double d = frame.base - m, e = exp_of(d, power);
           s += e;
           if (t == 0) u += e * d;
         }
@@ -274,16 +305,24 @@ fused(const XT* __restrict__ x, int64 n, const double* __restrict__ weight, cons
         if (w1 > 0.0) w1 = weight[tile * B + r0 + 8];
         mass += t == 0 ? w0 : t == 1 ? w1 : 0.0;
       }
-      const double f0 = w0 / sum[0], f1 = w1 / sum[1];
+      // Even lanes divide for one row, odd ones for the other; the first two of four add up.
+      const double own = t % 2 == 0 ? sum[0] : sum[1], mine = (t % 2 == 0 ? w0 : w1) / own, other = __shfl_xor_sync(~0u, mine, 1);
+      const double f0 = t % 2 == 0 ? mine : other, f1 = t % 2 == 0 ? other : mine;
       mixed += mean[0] * f0 + mean[1] * f1;
       const double w = t == 0 ? w0 : t == 1 ? w1 : 0.0;
-      logs += w * log(t == 0 ? sum[0] : sum[1]);
       tops += w * (t == 0 ? top[0] : top[1]);
+      if (WEIGHTED) logs += w * log(own);
+      else if (w > 0.0) fraction *= own;
 #pragma unroll
       for (int k = 0; k < NT; ++k) {
         *(double2*)(rs + r0 * SR + 8 * k + 2 * t) = make_double2(c[i][k][0] * f0, c[i][k][1] * f0);
         *(double2*)(rs + (r0 + 8) * SR + 8 * k + 2 * t) = make_double2(c[i][k][2] * f1, c[i][k][3] * f1);
       }
+    }
+    if (!WEIGHTED) {  // sums are 1 to K + 1: no product of a few overflows
+      const int high = __double2hiint(fraction);
+      exponent += (high >> 20) - 1023;
+      fraction = __hiloint2double((high & 0xfffff) | 0x3ff00000, __double2loint(fraction));
     }
     rows += __popc(present & ~dropped);
     left += __popc(dropped);
@@ -308,6 +347,7 @@ fused(const XT* __restrict__ x, int64 n, const double* __restrict__ weight, cons
     }
     __syncthreads();
   }
+  if (!WEIGHTED) logs = log(fraction) + exponent * 0.69314718055994530942;
 #pragma unroll
   for (int o = 16; o > 0; o /= 2) {
     tops += __shfl_xor_sync(~0u, tops, o);

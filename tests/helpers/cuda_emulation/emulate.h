@@ -57,6 +57,7 @@ template <class T> T exchange(T v, int from) {
 inline void __syncthreads() { emulation::meet(emulation::block, emulation::threads); }
 inline void __syncwarp() { emulation::meet(emulation::warps[emulation::current / 32], 32); }
 template <class T> T __shfl_xor_sync(unsigned, T v, int o) { return emulation::exchange(v, (emulation::current % 32) ^ o); }
+template <class T> T __shfl_sync(unsigned, T v, int lane) { return emulation::exchange(v, lane); }
 inline unsigned __ballot_sync(unsigned, bool v) {
   const int w = emulation::current / 32;
   emulation::narrow[w][emulation::current % 32] = v;
@@ -67,6 +68,19 @@ inline unsigned __ballot_sync(unsigned, bool v) {
   return bits;
 }
 inline int __popc(unsigned v) { return __builtin_popcount(v); }
+inline long long __double_as_longlong(double v) {
+  long long bits;
+  memcpy(&bits, &v, 8);
+  return bits;
+}
+inline int __double2hiint(double v) { return (int)(__double_as_longlong(v) >> 32); }
+inline int __double2loint(double v) { return (int)__double_as_longlong(v); }
+inline double __hiloint2double(int high, int low) {
+  const long long bits = (long long)high << 32 | (unsigned)low;
+  double v;
+  memcpy(&v, &bits, 8);
+  return v;
+}
 
 // One m16n8k16 product: lane 4 g + t holds rows g and g + 8 of A, column g of B, and columns 2 t, 2 t + 1 of D.
 inline void mma(double (&d)[4], const double* a, const double* b) {
