@@ -63,6 +63,13 @@ class ModelSection(_Section):
     on_collapse: Literal["repair", "raise"] = "repair"
     prior: Literal["default"] | None = None
     noise: Literal["uniform"] | None = None
+    bayesian: bool = Field(default=False, description="infer how many of n_components are needed; fit only")
+    weight_concentration_prior_type: Literal["dirichlet_process", "dirichlet_distribution"] = "dirichlet_process"
+    weight_concentration_prior: float | None = Field(default=None, gt=0, description="bayesian; 1 / n_components")
+    mean_precision_prior: float | None = Field(
+        default=None, gt=0, description="bayesian; rows that the prior mean counts for"
+    )
+    degrees_of_freedom_prior: float | None = Field(default=None, gt=0, description="bayesian; above features - 1")
 
 
 class FitSection(_Section):

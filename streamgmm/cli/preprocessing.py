@@ -18,6 +18,7 @@ from streamgmm.cli.terminal import as_option, message
 from streamgmm.estimators.projection import Projection
 from streamgmm.mixture.covariance import DIAG, Factor
 from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.variational import VariationalMixture
 from streamgmm.sources.base import Source
 from streamgmm.sources.formats.tables import NotNumbersError
 from streamgmm.utils.affine import Affine
@@ -112,6 +113,8 @@ class Prepared:
         if self.scale is None:
             return fitted
         shift, s = self.scale.shift, 1.0 / self.scale.matrix
+        if isinstance(fitted, VariationalMixture):
+            return fitted.stretched(shift, s)
         # Scaled features keep the structure of diagonal covariances, but neither one variance nor shared orientations.
         kept = fitted.family.unconstrained is DIAG
         kind, sigma = (fitted.family if kept else fitted.family.unconstrained).name, fitted.covariances
@@ -140,10 +143,15 @@ class Prepared:
             gm.project(self.projection, self.raw.feature_names)
         if self.scale is None:
             return
-        gm.mixture_ = self.mixture(gm.mixture_)
+        last, gm.mixture_ = gm.mixture_, self.mixture(gm.mixture_)
         family = gm.mixture_.family
-        gm.set_params(covariance_type=family.covariance_type, n_factors=family.n_factors or None)
+        factors = {"n_factors": family.n_factors or None} if "n_factors" in gm.get_params() else {}
+        gm.set_params(covariance_type=family.covariance_type, **factors)
         if "weight" not in gm.report_:  # no iteration was asked for
+            return
+        if isinstance(last, VariationalMixture):  # whose bounds are of all rows
+            gm.lower_bound_ += gm.mixture_.simplified_bound - last.simplified_bound
+            gm.lower_bounds_ = [value - self.log_scale for value in gm.lower_bounds_]
             return
         per_row = self.per_row(gm)
         gm.lower_bound_ -= per_row

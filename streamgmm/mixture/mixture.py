@@ -192,7 +192,7 @@ class Mixture:
         >>> sg.Mixture.trusted(*swapped).labels([[0.0]])
         array([1])
         """
-        self = object.__new__(cls)
+        self = object.__new__(Mixture)  # plain parameters, even when asked of a subclass
         self._set(weights, means, covariances, chosen, factors, noise_weight, observation)
         return self
 

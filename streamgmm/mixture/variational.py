@@ -12,7 +12,7 @@ posterior: one for all components, diagonal, or a multiple of the identity.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from scipy.special import betaln, digamma, gammaln, logsumexp
 
 from streamgmm.errors import CollapsedError
 from streamgmm.kernels.plan import Plan
-from streamgmm.mixture.covariance import FAMILIES, Covariance
+from streamgmm.mixture.covariance import DIAG, FAMILIES, SPHERICAL, Covariance
 from streamgmm.mixture.covariance.base import LOG_2PI
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.stats import Stats
@@ -350,6 +350,51 @@ class VariationalMixture(Mixture):
                 logs[k] = const[k] - 0.5 * (nu[k] + D) * np.log1p(np.einsum("dn,dn->n", z, z) / (scale[k] * nu[k]))
             out[start : start + len(part)] = logsumexp(logs, axis=0)
         return out
+
+    def stretched(self, shift: Array, factors: Array) -> VariationalMixture:
+        """The posterior of rows x * factors + shift, given that of rows x; spherical becomes diag."""
+        prior, spherical = self.prior, self.family is SPHERICAL
+        family = DIAG if spherical else self.family
+
+        def covariance(value: Array) -> Array:
+            if spherical:
+                return value[..., None] * factors**2
+            return value * (factors**2 if family is DIAG else np.outer(factors, factors))
+
+        return VariationalMixture.posterior(
+            replace(prior, family=family, mean=prior.mean * factors + shift, scale=covariance(prior.scale)),
+            self.concentration,
+            self.mean_precision,
+            self.means * factors + shift,
+            self.dof,
+            covariance(self.covariances),
+        )
+
+    def alone(self, which: NDArray[np.intp]) -> VariationalMixture:
+        """The posterior of some of the components: those in use, to be looked at."""
+        shared = self.family.shared
+        return VariationalMixture.posterior(
+            self.prior,
+            self.concentration[..., which],
+            self.mean_precision[which],
+            self.means[which],
+            self.dof if shared else self.dof[which],
+            self.covariances.copy() if shared else self.covariances[which],
+        )
+
+    @property
+    def weight_deviations(self) -> Array:
+        """(K,) posterior standard deviations of the weights."""
+        if self.prior.process:
+            a, b = self.concentration
+            rest = np.concatenate([[1.0], np.cumprod(b / (a + b))[:-1]])
+            rest_square = np.concatenate([[1.0], np.cumprod(b * (b + 1) / ((a + b) * (a + b + 1)))[:-1]])
+            mean = a / (a + b) * rest
+            square = a * (a + 1) / ((a + b) * (a + b + 1)) * rest_square
+            return np.sqrt(np.maximum(square - mean**2, 0.0))
+        total = self.concentration.sum() + (self.prior.limit - self.n_components) * self.prior.concentration
+        share = self.concentration / total
+        return np.sqrt(share * (1.0 - share) / (total + 1.0))
 
     def padded(self) -> VariationalMixture:
         """The same posterior with all components that the prior allows: those not in use follow, with their prior.

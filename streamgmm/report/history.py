@@ -27,6 +27,22 @@ Frame = tuple[float, Array, Array, Array]
 """Objective, weights, and means and covariances in the plane."""
 
 
+def _padded(frame: Frame, K: int) -> Frame:
+    """A frame with K components: those that are not there have no weight and no extent."""
+    value, weights, means, covariances = frame
+    more = K - len(weights)
+    if not more:
+        return frame
+    centre = np.tile(weights @ means / weights.sum(), (more, 1))
+    nothing = np.zeros((more, *covariances.shape[1:]))
+    return (
+        value,
+        np.append(weights, np.zeros(more)),
+        np.concatenate([means, centre]),
+        np.append(covariances, nothing, 0),
+    )
+
+
 @dataclass(slots=True)
 class History:
     """Frames of a fit: weights, means and covariances in the plane, and the objective.
@@ -97,6 +113,8 @@ class History:
         chosen = np.array(sorted({*range(0, len(path), every), *ends}), np.int64)
         picked = [path[i] for i in chosen]
         names = ("objective", "weights", "means", "covariances")
+        most = max((len(frame[1]) for frame in picked), default=0)
+        picked = [_padded(frame, most) for frame in picked]
         frames = {name: np.array([frame[i] for frame in picked]) for i, name in enumerate(names)}
         frames["objective"] += self.offset
         sampled = chosen < len(before)

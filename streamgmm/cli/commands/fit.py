@@ -83,17 +83,20 @@ def open_data(config: Config) -> tuple[Any, Config]:
 
 
 def estimator(config: Config) -> Any:
-    """A `GaussianMixture` with the config's parameters."""
-    from streamgmm.estimators.gaussian_mixture import GaussianMixture
+    """A `GaussianMixture` with the config's parameters, or a Bayesian one."""
+    import streamgmm
 
-    known = inspect.signature(GaussianMixture).parameters
+    kind: Any = streamgmm.BayesianGaussianMixture if config.model.bayesian else streamgmm.GaussianMixture
+    known = inspect.signature(kind).parameters
     changed = {k: v for name in ("model", "fit", "compute") for k, v in getattr(config, name).model_dump().items()}
     changed.pop("scheduler")  # `run_fit` connects to it
+    changed.pop("bayesian")
     defaults = Config().flat()
     unknown = [key for key, value in changed.items() if key not in known and value != defaults[key]]
     if unknown:
-        raise ConfigError(f"{', '.join(unknown)}: not understood by fit.")
-    return GaussianMixture(**{key: value for key, value in changed.items() if key in known})
+        which = "fit of a Bayesian mixture" if config.model.bayesian else "fit without model.bayesian = true"
+        raise ConfigError(f"{', '.join(unknown)}: not understood by {which}.")
+    return kind(**{key: value for key, value in changed.items() if key in known})
 
 
 def fit(
@@ -101,6 +104,7 @@ def fit(
     components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
     covariance: Annotated[str | None, typer.Option(help="full, tied, diag, spherical, VEV or such, factor.")] = None,
     factors: Annotated[int | None, typer.Option(metavar="Q", help="Of factor, ppca.")] = None,
+    bayesian: Annotated[bool | None, typer.Option("--bayesian", help="Infer how many are needed.")] = None,
     columns: Columns = None,
     exclude: Exclude = None,
     header: Header = None,
@@ -118,7 +122,7 @@ def fit(
     """
     config = configured(
         what, settings, model__n_components=components, model__covariance_type=covariance,
-        model__n_factors=factors, output__dir=out,
+        model__n_factors=factors, model__bayesian=bayesian, output__dir=out,
         data__columns=columns, data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca,
         compute__device=device,
     )  # fmt: skip
@@ -200,15 +204,17 @@ def outcome(gm: Any, ready: Prepared, config: Config) -> dict[str, Any]:
     from streamgmm.cli.output_folder import versions
 
     raw = ready.raw
+    shown = getattr(gm, "components_in_use_", slice(None))
+    means = gm.means_[shown]
     return {
         "data": {"path": config.data.path, "rows": gm.report_.get("rows"), "features": raw.n_features},
         "feature_names": None if raw.feature_names is None else list(raw.feature_names),
-        "means": gm.means_ if gm.projection_ is None else gm.projection_.back(gm.means_),
-        "weights": gm.weights_,
+        "means": means if gm.projection_ is None else gm.projection_.back(means),
+        "weights": gm.weights_[shown],
         "n_components": gm.n_components,
         "covariance_type": gm.covariance_type,
         "converged": bool(gm.converged_),
-        "log_likelihood_per_row": gm.lower_bound_,
+        **level(gm),
         "passes": gm.n_passes_,
         "iterations": gm.n_iter_,
         "trace": list(gm.lower_bounds_),
@@ -216,6 +222,30 @@ def outcome(gm: Any, ready: Prepared, config: Config) -> dict[str, Any]:
         "versions": versions(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def level(gm: Any) -> dict[str, Any]:
+    """What the fit has reached: log-likelihood per row, or the evidence and its bound per row of a Bayesian mixture."""
+    if not hasattr(gm, "n_components_in_use_"):
+        return {"log_likelihood_per_row": getattr(gm, "lower_bound_", None)}
+    evidence = gm.lower_bounds_[-1] if gm.lower_bounds_ else None
+    rows = gm.report_.get("weight")
+    return {
+        "evidence": evidence,
+        "evidence_per_row": None if evidence is None or not rows else evidence / rows,
+        "components_in_use": gm.n_components_in_use_,
+    }
+
+
+def level_words(document: dict[str, Any]) -> list[tuple[str, Any]]:
+    """`level` in words, with a number for whoever reads it."""
+    names = {
+        "log_likelihood_per_row": "log-likelihood per row",
+        "evidence_per_row": "evidence bound per row",
+        "components_in_use": "components in use",
+    }
+    found = [(names[name], document[name]) for name in names if document.get(name) is not None]
+    return [(name, f"{value:.6f} nats" if isinstance(value, float) else value) for name, value in found]
 
 
 def summary(document: dict[str, Any]) -> str:
@@ -229,7 +259,7 @@ def summary(document: dict[str, Any]) -> str:
         ("time", f"{seconds:.1f} s ({rows * passes / max(seconds, 1e-9):,.0f} rows/s)"),
         ("compile time", f"{document['compile_seconds']:.1f} s"),
         ("resident memory", _memory(memory)),
-        ("log-likelihood per row", f"{document['log_likelihood_per_row']:.6f} nats"),
+        *level_words(document),
         ("BIC", None if "bic" not in document else f"{document['bic']:.1f}"),
         ("converged", document["converged"]),
         ("repairs", len(document["repairs"]) or None),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 import typer
 
+from streamgmm.cli.commands.fit import level
 from streamgmm.cli.output_folder import feature_names, load
 from streamgmm.cli.terminal import Json, Model, emit, facts, table
 
@@ -31,7 +33,7 @@ def inspect(
         "converged": getattr(gm, "converged_", None),
         "iterations": getattr(gm, "n_iter_", None),
         "passes": getattr(gm, "n_passes_", None),
-        "log_likelihood_per_row": getattr(gm, "lower_bound_", None),
+        **level(gm),
         "rows": report.get("rows"),
         "bic": report.get("bic"),
         "repairs": len(report.get("repairs", [])),
@@ -49,6 +51,8 @@ def inspect(
         return
     shown = names[:features]
     order = mixture.weights.argsort()[::-1]
+    if hasattr(gm, "components_in_use_"):
+        order = order[np.isin(order, gm.components_in_use_)]
     rows = [[int(k), float(mixture.weights[k]), *map(float, means[k, : len(shown)])] for k in order]
     print(facts((key.replace("_", " "), value) for key, value in head.items()))
     print()

@@ -132,7 +132,7 @@ def score(
     result = {
         "rows": int(rows),
         "log_likelihood_per_row": loglik / count,
-        **criteria(loglik, log_max, count, gm.mixture_.n_parameters),
+        **(criteria(loglik, log_max, count, gm.mixture_.n_parameters) if hasattr(gm, "bic") else {}),
     }
     if out is not None:
         write_rows(out, ["log_density"], iter(gm.score_samples(source)))

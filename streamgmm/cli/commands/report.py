@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from streamgmm.cli.commands.fit import level_words
 from streamgmm.cli.config import Config
 from streamgmm.cli.output_folder import CONFIG, HISTORY, REPORT, write_text
 from streamgmm.cli.terminal import Json, emit, message
@@ -56,13 +57,16 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
     else:
         source = opened(data, None)
     drawn = draw(gm, source, n_rows)
-    answers = gm.mixture_.responsibilities(drawn), gm.mixture_.log_prob(drawn)
+    mixture, shares = gm.mixture_, gm.mixture_.responsibilities(drawn)
+    if hasattr(gm, "components_in_use_"):
+        mixture, shares = mixture.alone(gm.components_in_use_), shares[:, gm.components_in_use_]
+    answers = shares, gm.mixture_.log_prob(drawn)
     if gm.missing == "marginalize":
         drawn = gm.mixture_.impute(drawn)
     plane, frames = load_history(folder / HISTORY) if (folder / HISTORY).exists() else (None, {})
     facts = facts_of(document)
-    K, D = len(gm.weights_), document["data"]["features"]
-    shown = Shown(gm.mixture_, frames, document, texts(remarks(gm, source, config), gm), facts, answers=answers)
+    K, D = mixture.n_components, document["data"]["features"]
+    shown = Shown(mixture, frames, document, texts(remarks(gm, source, config), gm), facts, answers=answers)
     names = document.get("feature_names")
     return page(
         [shown],
@@ -93,7 +97,7 @@ def facts_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
         ("passes over the data", document["passes"]),
         ("iterations", document["iterations"]),
         ("converged", "yes" if document["converged"] else "no"),
-        ("log-likelihood per row (nats)", document["log_likelihood_per_row"]),
+        *level_words(document),
         *((name.upper(), document[name]) for name in ("bic", "aic", "icl") if document.get(name) is not None),
         ("repairs", len(document["repairs"])),
         *((f"seconds, {name}", value) for name, value in seconds.items() if isinstance(value, int | float)),
