@@ -175,7 +175,7 @@ class BayesianGaussianMixture(GaussianMixture):
     report_: dict[str, Any]
 
     # What `GaussianMixture` has as parameters.
-    weights_init = means_init = precisions_init = prior = noise = None
+    weights_init = means_init = precisions_init = prior = noise = n_factors = None
     missing, on_collapse, moves = "error", "repair", 0
 
     def __init__(
@@ -530,6 +530,7 @@ class BayesianGaussianMixture(GaussianMixture):
     to_sklearn = _lacks("to_sklearn", "a GaussianMixture made by `from_parameters` can hold the expected values.")
     from_sklearn = _lacks("from_sklearn", "a posterior is more than the parameters of a mixture.")
     from_parameters = _lacks("from_parameters", "a posterior is more than the parameters of a mixture.")
+    from_factors = _lacks("from_factors", "a posterior is more than the parameters of a mixture.")
     to_json = _lacks("to_json", "`save` writes a file.")
     from_json = _lacks("from_json", "`streamgmm.load` reads a file.")
 
