@@ -61,12 +61,14 @@ def open_source(
     Parameters
     ----------
     obj : path, URL, array, table or collection
-        A path to ``.npy``, ``.zarr``, ``.parquet`` (file or folder), ``.arrow``/``.feather``, ``.csv`` or
-        ``file.h5::dataset`` (``store.zarr::array`` for a Zarr group); a URL of a Zarr store or Parquet file; an
-        ndarray or memmap; a `zarr.Array`; a `h5py.Dataset`; a pandas, polars or pyarrow table; a dask array or
-        dataframe; an xarray DataArray or Dataset. A `Source` is returned as it is. Several files are read one after
-        the other: a list of paths in its order, a pattern (``"data/*.csv"``) or a folder in the order of sorted paths;
-        their columns are matched by name.
+        A path to ``.npy``, ``.npz``, ``.zarr`` (also zipped), ``.parquet`` (file or folder), ``.arrow``/``.feather``
+        (files and streams), ``.csv``, ``.h5``, ``.nc`` or ``.mat`` (version 7.3). Where a file or store holds several
+        tables ``path::group/array`` names one; columns that are stored apart are read side by side. A URL of a Zarr
+        store or Parquet file; an ndarray or memmap; a `zarr.Array` or `zarr.Group`; a `h5py.Dataset` or `h5py.Group`;
+        a pandas, polars or pyarrow table; a dask array or dataframe; an xarray DataArray or Dataset. A `Source` is
+        returned as it is. Several files are read one after the other: a list of paths in its order, a pattern
+        (``"data/*.csv"``) or a folder in the order of sorted paths; their columns are matched by name. Folders called
+        ``column=value`` add that column.
     columns : list of names or positions, optional
         Features to read, in this order; by default all but the weights and row labels: the index that pandas or Dask
         wrote, or a first column without a name. What is left out as row labels is logged, and stands in
