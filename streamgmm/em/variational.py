@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.em.acceleration import Accelerator, Corrected, Squarem
-from streamgmm.em.candidates import Begin, Candidate, nobody
+from streamgmm.em.candidates import Begin, Candidate, Memory, candidates, nobody
+from streamgmm.em.convergence import aitken
 from streamgmm.em.hooks import NOWHERE, Keeper
 from streamgmm.em.initialization.methods import made, prepared
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.kmeans.parallel_init import SPREAD, spread_out
-from streamgmm.em.passes import Stage
+from streamgmm.em.passes import Stage, readings
 from streamgmm.em.sample_em import SampleStep
 from streamgmm.em.solvers import DEAR, INNER, SAMPLE_WORK, Settings, exact, incremental
-from streamgmm.em.update import Maximize
+from streamgmm.em.update import Maximize, Update
 from streamgmm.em.variants import Exact
 from streamgmm.em.variational_moves import LARGE, SMALL, Bench, Moves, bench_rows, search
 from streamgmm.em.variational_update import MovingUpdate
@@ -42,6 +43,10 @@ from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.sample import Survey
 from streamgmm.utils.sample_weight import no_rows
 
+POLISHING = 300
+"""Steps on rows in memory at most, before the first pass."""
+CLOSER = 0.01
+"""Part of `tol` that these steps go to: on a plateau a distance to the limit is estimated too small."""
 CORRECTING = 20_000
 """Rows of a sample whose steps correct those on all rows."""
 
@@ -98,6 +103,7 @@ class VariationalBeginning:
     init: str
     n_init: int
     reg_covar: float
+    tol: float
     prior: Callable[[Survey], GaussWishart]
     responsibilities: NDArray[Any] | None
     searches: bool
@@ -140,13 +146,13 @@ def begin_variational(
     models = tuple(as_posterior(model, sample.count, prior, wanted.reg_covar) for model in drawn)
     if not wanted.searches:
         return begun(models, passes=1 + more)
-    found = [searched(sample, model, prior, wanted.reg_covar, executor) for model in models]
+    found = [searched(sample, model, prior, wanted.reg_covar, executor, wanted.tol) for model in models]
     _, model, moves = max(found, key=lambda one: one[0])
     return begun((model,), passes=1 + more, moves=moves)
 
 
 def searched(
-    sample: Survey, model: VariationalMixture, prior: GaussWishart, reg_covar: float, executor: Executor
+    sample: Survey, model: VariationalMixture, prior: GaussWishart, reg_covar: float, executor: Executor, tol: float
 ) -> tuple[float, VariationalMixture, Moves]:
     """Evidence and posterior after moves on a small part of the sample, then on a large one, and what they were."""
     K, D = prior.limit, len(prior.mean)
@@ -158,9 +164,22 @@ def searched(
         counts = {kind: counts.get(kind, 0) + made_here.get(kind, 0) for kind in counts.keys() | made_here.keys()}
         if len(bench.rows) == len(sample.rows):
             break
+    if bench.holds_all(sample) and tol > 0.0:
+        last = polished(bench, model, reg_covar, tol)
+        return bench.at(last).value, last, counts
     # The posterior of as many rows as there are.
     last = variational_m_step(here.stats.scaled(sample.count / here.stats.count), prior, reg_covar)
     return here.value, last, counts
+
+
+def polished(bench: Bench, model: VariationalMixture, reg_covar: float, tol: float) -> VariationalMixture:
+    """Steps on rows in memory to the limit, where these are all rows there are."""
+    infer, tol = Infer(reg_covar, posterior=bench.prior, tidy=True), CLOSER * tol
+    update = Update(infer, aitken(tol), POLISHING, Squarem(tol), slack=0.1 * tol if reg_covar > 0 else 0.0)
+    memory: Memory = candidates((model,))
+    for step in readings(bench.source, memory, (Stage(Exact(), update),), bench.executor):
+        memory = step.memory
+    return cast(VariationalMixture, memory[0].accepted)
 
 
 def drawn_models(

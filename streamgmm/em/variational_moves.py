@@ -126,6 +126,10 @@ class Bench:
         source = in_memory(rows, weight)
         return cls(rows, weight, source, scale, prior, reg_covar, executor, Budget(max(2 * SETTLING, steps)))
 
+    def holds_all(self, survey: Survey) -> bool:
+        """Whether these rows are all rows of the data."""
+        return survey.complete and len(self.rows) == len(survey.rows)
+
     def at(self, model: VariationalMixture) -> At:
         """The E-step of `model`."""
         self.budget.steps -= 1

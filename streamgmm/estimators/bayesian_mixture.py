@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.em.candidates import Begin, Candidate, Memory, best
 from streamgmm.em.convergence import RULES
@@ -34,6 +35,7 @@ from streamgmm.estimators._memory_plan import MemoryPlan
 from streamgmm.estimators._parameters import DEVICE, EXECUTION, NOT_NEGATIVE, POSITIVE, WHOLE
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.estimators.model_file import ModelFile
+from streamgmm.estimators.projection import Behind
 from streamgmm.mixture.covariance import FAMILIES, Covariance, family
 from streamgmm.mixture.variational import (
     DISTRIBUTION,
@@ -257,6 +259,7 @@ class BayesianGaussianMixture(GaussianMixture):
             init=self.init_params,
             n_init=self.n_init,
             reg_covar=self.reg_covar,
+            tol=self.tol if self.stopping == "aitken" else 1e-6,
             prior=partial(self._prior_of, chosen, D),
             responsibilities=self._responsibilities(),
             searches=self.solver == "auto" and self.max_iter > 0,
@@ -504,6 +507,42 @@ class BayesianGaussianMixture(GaussianMixture):
         1
         """
         return len(self.components_in_use_)
+
+    @property
+    def weight_deviations_(self) -> Array:
+        """(K,) posterior standard deviations of the weights.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(1).fit([[0.0], [4.0]])
+        >>> gm.weight_deviations_.shape
+        (1,)
+        """
+        return self._posterior.weight_deviations
+
+    def score_samples(self, X: Any, *, out: Any = None, predictive: bool = False) -> Any:
+        """(N,) expected log-density of each row, in nats; `X` and `out` as in `predict`.
+
+        Parameters
+        ----------
+        predictive : bool, default False
+            Instead the log posterior predictive density, a mixture of Student t distributions, which integrates to 1
+            and accounts for the uncertainty of all parameters. On the CPU.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> gm = sg.BayesianGaussianMixture(1).fit([[0.0], [1.0], [3.0], [4.0]])
+        >>> near, far = gm.score_samples([[2.0], [40.0]], predictive=True)
+        >>> bool(far > gm.score_samples([[40.0]])[0])  # heavier tails
+        True
+        """
+        if not predictive:
+            return super().score_samples(X, out=out)
+        check_is_fitted(self)
+        model = self.mixture_ if self.projection_ is None else Behind(self.mixture_, self.projection_)
+        return self._ask(X, model, "predictive", out)
 
     # Files ------------------------------------------------------------------------------------------------------
 

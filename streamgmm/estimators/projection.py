@@ -118,3 +118,7 @@ class Behind:
 
     def log_prob(self, rows: NDArray[Any]) -> Array:
         return self.mixture.log_prob(self._map.apply(rows))
+
+    def predictive(self, rows: NDArray[Any]) -> Array:
+        """Of the posterior of a Bayesian mixture."""
+        return self.mixture.predictive(self._map.apply(rows))  # type: ignore[attr-defined]

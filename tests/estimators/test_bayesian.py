@@ -317,3 +317,69 @@ def test_what_a_likelihood_is_needed_for_is_absent():
     gm = sg.BayesianGaussianMixture(2, random_state=0).fit(load_iris().data)
     assert not any(hasattr(gm, name) for name in ("bic", "aic", "icl", "to_sklearn", "to_json"))
     assert not {"bic", "loglik"} & gm.report_.keys()
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("prior", PRIORS)
+def test_the_predictive_density_is_the_mean_of_densities_over_the_posterior(covariance_type, prior):
+    X = separated(2, 2, 40, seed=5)
+    gm = sg.BayesianGaussianMixture(
+        2, covariance_type=covariance_type, weight_concentration_prior_type=prior, random_state=0
+    ).fit(X)
+    at = np.concatenate([X[:5], [[30.0, -30.0]]])
+    found = gm.score_samples(at, predictive=True)
+    grid = np.linspace(-150, 150, 1201)
+    plane = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    mass = np.exp(gm.score_samples(plane, predictive=True)).sum() * (grid[1] - grid[0]) ** 2
+    assert abs(mass - 1.0) < 5e-3
+    assert found[-1] > gm.score_samples(at)[-1]
+    if covariance_type == "full":  # the mean over draws of all parameters
+        model, rng = gm.mixture_, np.random.default_rng(0)
+        total = np.zeros(len(at))
+        draws = 4000
+        for _ in range(draws):
+            for k in range(2):
+                root = np.linalg.cholesky(np.linalg.inv(model.covariances[k] * model.dof[k]))
+                lower = np.tril(rng.normal(size=(2, 2)), -1) + np.diag(np.sqrt(rng.chisquare(model.dof[k] - [0, 1])))
+                precision = root @ lower @ lower.T @ root.T
+                mean = rng.multivariate_normal(model.means[k], np.linalg.inv(model.mean_precision[k] * precision))
+                delta = at - mean
+                square = np.einsum("ni,ij,nj->n", delta, precision, delta)
+                scale = np.sqrt(np.linalg.det(precision)) / (2 * np.pi)
+                total += gm.weights_[k] * scale * np.exp(-0.5 * square) / draws
+        np.testing.assert_allclose(np.exp(found[:5]), total[:5], rtol=0.1)
+
+
+def test_deviations_of_the_weights_are_those_of_draws():
+    X = separated(3, 2, 60, seed=5)
+    for prior in PRIORS:
+        gm = sg.BayesianGaussianMixture(4, weight_concentration_prior_type=prior, random_state=0, n_init=1).fit(X)
+        rng = np.random.default_rng(0)
+        if prior == "dirichlet_process":
+            v = rng.beta(*gm.mixture_.concentration, size=(20_000, 4))
+            draws = v * np.cumprod(np.concatenate([np.ones((len(v), 1)), 1 - v[:, :-1]], axis=1), axis=1)
+        else:
+            draws = rng.dirichlet(gm.mixture_.concentration, size=20_000)
+        np.testing.assert_allclose(gm.weight_deviations_, draws.std(axis=0), rtol=0.1, atol=1e-3)
+
+
+def test_passes_are_few_where_all_rows_are_at_hand():
+    X = np.random.default_rng(0).standard_t(4, size=(3000, 3))  # no mixture of few Gaussians
+    gm = sg.BayesianGaussianMixture(6, random_state=0).fit(X)
+    assert gm.converged_ and gm.n_passes_ <= 8
+
+
+def test_memory_and_sources_beyond_it(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    X = separated(4, 4, 16_000, seed=6)
+    stored = zarr.create_array(tmp_path / "rows.zarr", shape=X.shape, chunks=(1000, 4), dtype="f8")
+    stored[:] = X
+    gm = sg.BayesianGaussianMixture(8, random_state=0, memory_limit="30MB").fit(tmp_path / "rows.zarr")
+    assert gm.n_components_in_use_ == 4 and gm.converged_
+    assert gm.report_["memory"]["projected"] <= 30e6
+    dask = pytest.importorskip("dask.array").from_array(X, chunks=(1000, 4))
+    plain, lazy = (sg.BayesianGaussianMixture(8, random_state=0, executor=e) for e in ("threads", "dask"))
+    plain.fit(sg.open_source(X, chunk_rows=1000))
+    lazy.fit(dask)
+    np.testing.assert_array_equal(lazy.means_, plain.means_)
+    assert len(lazy.predict(dask).compute()) == len(X)
