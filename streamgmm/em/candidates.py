@@ -65,6 +65,8 @@ class Candidate:
         What the accelerator remembers.
     rejected : int
         Proposals that were rejected.
+    known : tuple of float
+        Objectives of the plain EM steps on the same rows that led here, before the first reading.
     """
 
     index: int
@@ -78,6 +80,7 @@ class Candidate:
     plain_from: int = 0
     pace: Pace = field(default_factory=Pace)
     rejected: int = 0
+    known: tuple[float, ...] = ()
 
     @property
     def objective(self) -> float:
@@ -86,7 +89,12 @@ class Candidate:
     @property
     def distance(self) -> float:
         """Estimated distance of the objective to its limit, in nats per row; infinity while unknown."""
-        return distance_to_limit(self.trace[self.plain_from :])
+        return distance_to_limit(self.plain)
+
+    @property
+    def plain(self) -> tuple[float, ...]:
+        """The objectives of the present run of plain EM steps."""
+        return (() if self.plain_from else self.known) + self.trace[self.plain_from :]
 
     @property
     def reach(self) -> float:
@@ -106,11 +114,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A model that sets out on full readings, and how it was found on the sample."""
+    """A model that sets out on full readings, how it was found on the sample, and what is known of its last steps.
+
+    `known` holds objectives of plain EM steps, where the sample is all of the data; see `Candidate`.
+    """
 
     model: Mixture
     init: str
     score: float
+    known: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +162,16 @@ Memory = tuple[Candidate, ...]
 """Every candidate, finished ones included, in the order of the starts."""
 
 
-def candidates(models: Models, traces: tuple[tuple[float, ...], ...] = ()) -> Memory:
-    """The memory before the first step."""
-    traces = traces or ((),) * len(models)
+Traces = tuple[tuple[float, ...], ...]
+
+
+def candidates(models: Models, traces: Traces = (), known: Traces = ()) -> Memory:
+    """The memory before the first step; `traces` are those of an earlier fit, for `known` see `Candidate`."""
+    traces, known = traces or ((),) * len(models), known or ((),) * len(models)
     return tuple(
         # A trace from an earlier fit goes on: the first E-step now is a plain step from its last value.
-        Candidate(i, model, trace, reseeds=(0,) * model.n_components, plain_from=max(0, len(trace) - 1))
-        for i, (model, trace) in enumerate(zip(models, traces, strict=True))
+        Candidate(i, model, trace, reseeds=(0,) * model.n_components, plain_from=max(0, len(trace) - 1), known=tail)
+        for i, (model, trace, tail) in enumerate(zip(models, traces, known, strict=True))
     )
 
 

@@ -13,7 +13,8 @@ from streamgmm.em.loop import Models, e_step, merge_all
 from streamgmm.em.update import Maximize
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.runtime.executors import Executor, within
-from streamgmm.sources import Source, array_source
+from streamgmm.sources import Source
+from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.summaries.sample import Survey
 
 CHUNK = 4096
@@ -34,8 +35,20 @@ def cheap(m: int, K: int, D: int) -> bool:
     return m * K * D**2 <= CHEAP
 
 
-def in_memory(rows: NDArray[Any], weight: NDArray[np.float64] | None = None) -> Source:
-    """A source over rows (m, D) and weights (m,); of `WIDE` rows each chunk takes one from each run of neighbours.
+class _Sample(ArraySource):
+    """Rows drawn from `of`: passes over them have the form of passes over all, whose code is loaded anyway."""
+
+    of: int = 0
+
+    @property
+    def most_rows(self) -> int:
+        return max(self.of, self.n_rows or 0)
+
+
+def in_memory(rows: NDArray[Any], weight: NDArray[np.float64] | None = None, of: int = 0) -> Source:
+    """A source over rows (m, D) and weights (m,), drawn from `of` where that is more.
+
+    Of `WIDE` rows each chunk takes one from each run of neighbours.
 
     Chunks of wide rows are of equal length but for one row, and an even number unless there is but one: a power of two
     of threads has as much to do each. Which rows are where follows from m and D alone.
@@ -43,13 +56,19 @@ def in_memory(rows: NDArray[Any], weight: NDArray[np.float64] | None = None) -> 
     m, D = rows.shape
     rows = np.ascontiguousarray(rows)
     if D < WIDE:
-        return array_source(rows, weight, chunk_rows=CHUNK)
+        return _sample(rows, weight, CHUNK, of)
     n = 2 * -(-m // (2 * HAND)) if m >= CHUNK else 1
     if n > 1:
         # A hand may be a row short: the longer ones come first, and chunks are cut at the length of the longest.
         order = np.concatenate([np.arange(i, m, n) for i in range(n)])
         rows, weight = rows[order], None if weight is None else weight[order]
-    return array_source(rows, weight, chunk_rows=-(-m // n))
+    return _sample(rows, weight, -(-m // n), of)
+
+
+def _sample(rows: NDArray[Any], weight: NDArray[np.float64] | None, chunk_rows: int, of: int) -> Source:
+    source = _Sample(rows, weight, chunk_rows=chunk_rows)
+    source.of = of
+    return source
 
 
 def mean_log_likelihoods(models: Models, source: Source, executor: Executor) -> Any:
@@ -75,7 +94,7 @@ class SampleStep:
     @classmethod
     def of(cls, survey: Survey, maximize: Maximize, executor: Executor) -> SampleStep:
         weight = survey.weight if survey.complete else None
-        source = in_memory(survey.rows, weight)
+        source = in_memory(survey.rows, weight, survey.n_rows)
         return cls(source, 1.0 if survey.complete else survey.count / len(survey.rows), maximize, executor)
 
     def __call__(self, model: Mixture) -> Mixture:

@@ -164,7 +164,8 @@ class Update:
         status = "running"
         gains = [] if self.accelerator is None else np.diff(trace[gain_from:]).tolist()
         arrived = self.accelerator is not None and self.accelerator.arrived(gains, pace)
-        if (arrived or self.stopping(trace[plain_from:])) and not reseeded:
+        plain = replace(candidate, trace=trace, plain_from=plain_from).plain
+        if (arrived or self.stopping(plain)) and not reseeded:
             status = "converged"
         elif self._over(n_iter, trace):
             status = "stopped"

@@ -312,7 +312,8 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
                 "begin", lambda: self._begin(source, reader, executor, journal, memory_plan, watcher)
             )
             clock = Clock(began, time.perf_counter())
-            place = journal.get("em") or (begun.solved or candidates(begun.models, begun.traces), Position())
+            known = tuple(one.known for one in begun.explored)
+            place = journal.get("em") or (begun.solved or candidates(begun.models, begun.traces, known), Position())
             rows = journal.get("rows") or RowCount(begun.rows)
             memory, position = place
             if begun.solved:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -177,6 +177,8 @@ def begin(
                 maximize=Maximize(wanted.reg_covar, wanted.repair, prior), executor=executor, watcher=watcher,
                 threads=wanted.threads, moves=wanted.moves, keeper=keeper,
             )  # fmt: skip
+            if gaps:  # the sample was filled in: its steps are not those of the data
+                explored = [replace(one, known=()) for one in explored]
             return begun(tuple(one.model for one in explored), explored=tuple(explored))
     return begun(tuple(observe(model) for model in _drawn(wanted, sample, rng)))
 

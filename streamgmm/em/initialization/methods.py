@@ -154,8 +154,8 @@ INIT: dict[str, Way] = {
 DIVERSE: dict[str, tuple[str, ...]] = {"kmeans": ("kmeans", "kmeans scaled", "rows")}
 """What restarts alternate between: k-means on whitened rows, on rows scaled feature by feature, rows drawn."""
 
-_SCALED = "kmeans scaled"
-_INTERNAL: dict[str, Way] = {_SCALED: INIT["kmeans"], "rows": INIT["random_from_data"]}
+SCALED = "kmeans scaled"
+_INTERNAL: dict[str, Way] = {SCALED: INIT["kmeans"], "rows": INIT["random_from_data"]}
 
 
 def prepared(
@@ -180,7 +180,7 @@ def prepared(
     drawn = way.draw(survey.weight, K, rng) if centres is None else None
 
     def make() -> Mixture:
-        frame = DIAG if init == _SCALED and isinstance(family, Triangular) else family
+        frame = DIAG if init == SCALED and isinstance(family, Triangular) else family
         to_frame = frame.whitener(survey.mean, survey.covariance)
         z = to_frame(survey.rows)
         at = None if centres is None else to_frame(centres)

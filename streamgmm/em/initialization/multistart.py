@@ -15,7 +15,7 @@ from streamgmm.em.candidates import Memory, Retire, Start, candidates, nobody
 from streamgmm.em.componentwise import Local
 from streamgmm.em.convergence import aitken
 from streamgmm.em.hooks import NOWHERE, Keeper, Watcher
-from streamgmm.em.initialization.methods import DIVERSE, made, prepared
+from streamgmm.em.initialization.methods import DIVERSE, SCALED, made, prepared
 from streamgmm.em.initialization.split_merge import Soil, chain, rearranged
 from streamgmm.em.loop import Models
 from streamgmm.em.passes import Stage, readings
@@ -23,6 +23,7 @@ from streamgmm.em.sample_em import CHEAP, cheap, in_memory, mean_log_likelihoods
 from streamgmm.em.update import Maximize, Update
 from streamgmm.em.variants import Exact
 from streamgmm.mixture.covariance import Covariance
+from streamgmm.mixture.covariance.full_tied import Triangular
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources import Source
@@ -54,6 +55,19 @@ PIECE = 10
 FOLLOWED = 1e6
 """Rows x components x features^2 of all the data up to which every start is followed to its end, and none dropped."""
 TOLERANCE = 1e-6
+MOST = sum(steps for steps, _ in ROUNDS)
+SHORT = 5
+"""Steps that a rival of the first start takes at a time."""
+RIVALS = 0.6
+"""Steps of all rivals of the first start on all of the data, in steps of the first."""
+SAME = 1e-4
+"""Nats per row within which two starts have come to the same."""
+ALIKE, RATIO = 0.25, 2.0
+"""Deviations of means, and ratios of variances and of weights, within which two starts are on the way to the same: of
+100 random mixtures those that ended apart never came so near."""
+DOUBT, SOLID = 1e-3, 10
+"""Mean of -log of a row's largest responsibility, in nats, below which a model is certain, and rows for each feature
+that each of its components then has. Of 100 random mixtures 154 of 600 starts ended so, each in the best optimum."""
 PATIENCE = 2
 """Pieces of `PIECE` steps without a gain on rows not seen after which a start has ended on the sample."""
 JUDGES = 50_000
@@ -97,6 +111,8 @@ class Ground:
     held, held_weight : (h, D), (h,) to judge on
     complete : bool
         Whether the rows are all there are, so that they are their own judge.
+    drawn_from : int
+        Rows of the data that they are drawn from.
     """
 
     rows: NDArray[Any]
@@ -104,15 +120,16 @@ class Ground:
     held: NDArray[Any]
     held_weight: NDArray[np.float64]
     complete: bool
+    drawn_from: int = 0
 
     @classmethod
     def of(cls, survey: Survey) -> Ground:
         """Of a true sample every fifth row is held out."""
         rows, weight = survey.rows, survey.weight
         if survey.complete:
-            return cls(rows, weight, rows, weight, True)
+            return cls(rows, weight, rows, weight, True, survey.n_rows)
         held = np.arange(len(rows)) % HOLD == HOLD - 1
-        return cls(rows[~held], weight[~held], rows[held], weight[held], False)
+        return cls(rows[~held], weight[~held], rows[held], weight[held], False, survey.n_rows)
 
     def part(self, size: int, which: int = 0) -> Ground:
         """`size` rows to learn from, others for each `which`, if there are twice as many; judged as before."""
@@ -121,23 +138,27 @@ class Ground:
             return self
         mine = np.sort(np.argpartition(uniform(which, np.arange(n, dtype=np.uint64)), size)[:size])
         judge = slice(None, None, max(HOLD if self.complete else 1, len(self.held) // JUDGES))
-        return Ground(self.rows[mine], self.weight[mine], self.held[judge], self.held_weight[judge], False)
+        return Ground(
+            self.rows[mine], self.weight[mine], self.held[judge], self.held_weight[judge], False, self.drawn_from
+        )
 
     @property
     def learn(self) -> Source:
-        return _source(self.rows, self.weight)
+        return _source(self.rows, self.weight, self.drawn_from)
 
     @property
     def judge(self) -> Source:
-        return _source(self.held, self.held_weight)
+        return _source(self.held, self.held_weight, self.drawn_from)
 
     def soil(self, maximize: Maximize, executor: Executor, seed: int) -> Soil:
-        return Soil(np.ascontiguousarray(self.rows), self.weight, maximize, executor, seed)
+        return Soil(np.ascontiguousarray(self.rows), self.weight, maximize, executor, seed, self.drawn_from)
 
 
-def _source(rows: NDArray[Any], weight: NDArray[np.float64]) -> Source:
-    return in_memory(rows, None if (weight == 1.0).all() else weight)
+def _source(rows: NDArray[Any], weight: NDArray[np.float64], of: int) -> Source:
+    return in_memory(rows, None if (weight == 1.0).all() else weight, of)
 
+
+_Make = Callable[[], Mixture]
 
 KEPT = ("ladder", "walk")
 """Entries of a search in its `Keeper`."""
@@ -161,14 +182,21 @@ def draw(
     A single start is drawn in every kind: on the sample that costs no reading. Of the same generator, more starts
     begin with those that fewer have; the first `but` are left out.
     """
-    kinds = DIVERSE.get(init, (init,))
     if oversampling is None:
         oversampling = _oversampling(survey.rows.shape[0], survey.rows.shape[1], K)
-    if n_init == 1:
-        oversampling *= len(kinds)
-    chosen = [kinds[i % len(kinds)] for i in range(oversampling * n_init)]
-    starts = [prepared(survey, K, family, init=kind, rng=rng, reg_covar=reg_covar) for kind in chosen]
-    return list(zip(chosen[but:], made(starts[but:], threads=threads), strict=True))
+    n = oversampling * (len(DIVERSE.get(init, (init,))) if n_init == 1 else n_init)
+    planned = _planned(survey, K, family, init=init, n=n, rng=rng, reg_covar=reg_covar)[but:]
+    models = made([make for _, make in planned], threads=threads)
+    return [(kind, model) for (kind, _), model in zip(planned, models, strict=True)]
+
+
+def _planned(
+    survey: Survey, K: int, family: Covariance, *, init: str, n: int, rng: np.random.RandomState, reg_covar: float
+) -> list[tuple[str, Callable[[], Mixture]]]:
+    """`n` starts of alternating kinds, and what makes each of them."""
+    kinds = DIVERSE.get(init, (init,))
+    chosen = [kinds[i % len(kinds)] for i in range(n)]
+    return [(kind, prepared(survey, K, family, init=kind, rng=rng, reg_covar=reg_covar)) for kind in chosen]
 
 
 def _oversampling(m: int, D: int, K: int) -> int:
@@ -238,6 +266,13 @@ def search(
     few = few_rows(K, survey.rows.shape[1])
     keeper = keeper if dear else NOWHERE
     seed = int(rng.randint(2**31 - 1)) if moves else 0
+    if n_init == 1 and not dear:
+        planned = _planned(survey, K, family, init=init, n=known, rng=rng, reg_covar=maximize.reg_covar)
+        one = in_turn(
+            _varied(planned, D, family), ground, observe=observe, maximize=maximize, executor=executor, threads=threads,
+            share=RIVALS * survey.n_rows / m, watcher=watcher,
+        )  # fmt: skip
+        return _moved([one], ground, maximize, executor, seed, moves)
     rung, first = keeper.get("ladder") or (0, [])
     if rung == 0:
         n_grown = max(1, n_init // GROWN) if n_init > 1 and init in DIVERSE else 0
@@ -252,9 +287,9 @@ def search(
         grown = chains(ground, (K,), family, n=n_grown, rng=rng, maximize=maximize, executor=executor)
         first = [("grown", found[K]) for found in grown if K in found] + drawn
         first = [(kind, observe(model)) for kind, model in first]
-    survivors = 1 if n_init == 1 else max(2, n_init // 3)
+    survivors = max(2, n_init // 3)
     rounds: Sequence[tuple[int, float]] = ROUNDS
-    if followed and n_init > 1:
+    if followed:
         rounds = ((sum(steps for steps, _ in ROUNDS), 0.0),)
     if dear:
         survivors, rounds = 1, DEAR_ROUNDS
@@ -269,6 +304,13 @@ def search(
         first + [(one.init, one.model) for one in alone], ground, maximize=maximize, executor=executor,
         survivors=survivors, rounds=rounds, watcher=watcher, local=dear, keeper=keeper, spared=len(alone),
     )  # fmt: skip
+    return _moved(found, ground, maximize, executor, seed, moves)
+
+
+def _moved(
+    found: list[Start], ground: Ground, maximize: Maximize, executor: Executor, seed: int, moves: int
+) -> list[Start]:
+    """The starts after at most so many split-and-merge moves each."""
     if moves == 0:
         return found
     soil = ground.soil(replace(maximize, repair=True), executor, seed)
@@ -306,7 +348,74 @@ def explore(
     chosen = walk.alive
     if watcher is not None:
         watcher.begun(at, [(i, walk.taken[i]) for i in chosen])
-    return [Start(walk.kept[i], first[i][0], float(walk.score[i])) for i in chosen]
+    return [walk.start(i, first[i][0]) for i in chosen]
+
+
+def _varied(planned: list[tuple[str, _Make]], D: int, family: Covariance) -> list[tuple[str, _Make]]:
+    """The starts named by what they differ in, the second of another kind than the first where there are several."""
+    one_frame = D == 1 or not isinstance(family, Triangular)  # whitened rows are rows scaled feature by feature
+    named = [("kmeans" if one_frame and kind == SCALED else kind, make) for kind, make in planned]
+    other = next((i for i, (kind, _) in enumerate(named) if kind != named[0][0]), 1)
+    return named[:1] + named[other : other + 1] + named[1:other] + named[other + 1 :]
+
+
+def in_turn(
+    planned: Sequence[tuple[str, _Make]],
+    ground: Ground,
+    *,
+    observe: Callable[[Mixture], Mixture],
+    maximize: Maximize,
+    executor: Executor,
+    share: float,
+    threads: int = 1,
+    watcher: Watcher | None = None,
+) -> Start:
+    """The best of these starts: the first is followed to its end, the others for `SHORT` steps at a time.
+
+    Another start is given up when its gains, `HOPE` times over, do not reach the first; one that passes it is followed
+    to its own end. All is over when one of another kind comes to the same value, or when the others have taken `share`
+    times the steps of the first: a fit from one start should not cost many times what that start costs. Where the first
+    is certain of every row, one rival is tried.
+    """
+    first = [observe(model) for model in made([make for _, make in planned[:2]], threads=threads)]
+    walk = Walk(tuple(first), ground, maximize, executor, watcher)
+    best, spent, rivals = 0, 0, list(range(1, len(planned)))
+    several = len({kind for kind, _ in planned}) > 1
+    walk.go(MOST, [0])
+    if rivals and planned[1][0] != planned[0][0] and alike(first[1], walk.kept[0]):
+        rivals = []
+    budget = SHORT if walk.certain(0) else max(2 * SHORT, share * walk.steps(0))
+    while rivals and spent < budget:
+        for i in tuple(rivals):
+            if i == len(walk.kept):
+                walk.add(observe(made([planned[i][1]])[0]))
+            before = walk.steps(i)
+            walk.go(SHORT if before or i > 1 else min(2 * SHORT, max(2, walk.steps(0) // 2)), [i])
+            spent += walk.steps(i) - before
+            if walk.agree(i, best) and not (several and planned[i][0] == planned[best][0]):
+                rivals = []
+            elif walk.value(i) > walk.value(best):
+                walk.go(MOST, [i])
+                rivals.remove(i)
+            elif walk.settled(i) or walk.hopeless(i, best):
+                rivals.remove(i)
+            best = max(best, i, key=lambda j: (walk.score[j], -j))
+            if not rivals or spent >= budget:
+                break
+    if watcher is not None:
+        watcher.begun(0, [(best, walk.taken[best])])
+    return walk.start(best, planned[best][0])
+
+
+def alike(a: Mixture, b: Mixture) -> bool:
+    """Whether each component of one mixture is nearly one of the other: its mean, variances and weight."""
+    var_a, var_b = (m.family.variances(m.covariances, *m.means.shape) for m in (a, b))
+    apart = np.abs(a.means[:, None] - b.means) / np.sqrt(np.minimum(var_a[:, None], var_b))
+    nearest = apart.max(axis=2).argmin(axis=1)
+    if len(set(nearest.tolist())) < len(nearest):
+        return False
+    ratios = np.abs(np.log(var_a / var_b[nearest])).max(), np.abs(np.log(a.weights / b.weights[nearest])).max()
+    return bool(apart[np.arange(len(nearest)), nearest].max() < ALIKE and max(ratios) < np.log(RATIO))
 
 
 class Walk:
@@ -334,7 +443,7 @@ class Walk:
         keeper: Keeper = NOWHERE,
     ) -> None:
         maximize = replace(maximize, repair=True)  # of a start on the sample nobody needs to hear that it collapsed
-        self._learn, self._complete = ground.learn, ground.complete
+        self._learn, self._complete, self._rows = ground.learn, ground.complete, len(ground.rows)
         # Rows that are their own judge are dealt out, which copies them, but once.
         self._judge = self._learn if ground.held is ground.rows else ground.judge
         accelerator: Accelerator = Squarem(TOLERANCE)
@@ -357,6 +466,49 @@ class Walk:
             self._settled = set(settled)
             self.kept, self.score, self.taken = rest
 
+    def add(self, *models: Mixture) -> None:
+        """More models take part."""
+        for model in models:
+            i = len(self.kept)
+            self._memory += (replace(candidates((model,))[0], index=i),)
+            self._stale.append(0)
+            self.alive.append(i)
+            self.kept.append(model)
+            self.score.append(-np.inf)
+            self.taken.append(0)
+
+    def steps(self, i: int) -> int:
+        """Steps that a model has taken."""
+        return len(self._memory[i].trace)
+
+    def value(self, i: int) -> float:
+        """Nats per row of the rows that it learns from."""
+        return self._memory[i].objective
+
+    def settled(self, i: int) -> bool:
+        return i in self._settled
+
+    def hopeless(self, i: int, leader: int) -> bool:
+        """Whether what a model may hope for is less than the value of another."""
+        return self.steps(i) > 3 and self._memory[i].reach < self.value(leader)
+
+    def certain(self, i: int) -> bool:
+        """Whether a model is in no doubt about the rows, and that not for want of rows: then no group is divided."""
+        last, model = self._memory[i].last, self._memory[i].accepted
+        if last is None:
+            return False
+        enough = model.weights.min() * self._rows >= SOLID * (model.n_features + 1)
+        return bool(enough and last.log_max > -DOUBT * last.count)
+
+    def agree(self, i: int, j: int) -> bool:
+        """Whether two models have come to the same, or are on the way to it."""
+        same = abs(self.value(i) - self.value(j)) < SAME
+        return same or alike(self._memory[i].accepted, self._memory[j].accepted)
+
+    def start(self, i: int, init: str) -> Start:
+        """A model as it sets out on full readings."""
+        return Start(self.kept[i], init, float(self.score[i]), self._memory[i].plain if self._patient else ())
+
     def _keep(self) -> None:
         state = (
             self._pieces, self._memory, list(self._stale), sorted(self._settled), list(self.alive), list(self.kept),
@@ -364,11 +516,11 @@ class Walk:
         )  # fmt: skip
         self._keeper.put("walk", state)
 
-    def go(self, steps: int) -> None:
+    def go(self, steps: int, only: Sequence[int] | None = None) -> None:
         """So many EM steps for everybody; fewer for those that have converged, or get worse on rows not seen."""
         for piece in range(0, steps, PIECE):
             self._pieces += 1
-            moving = [i for i in self.alive if i not in self._settled]
+            moving = [i for i in (self.alive if only is None else only) if i not in self._settled]
             if self._pieces <= self._walked:
                 continue  # before the fit was interrupted
             if not moving:
@@ -380,7 +532,10 @@ class Walk:
                 if self._watcher is not None:
                     self._watcher.sampled(self._at, self._memory)
             models = tuple(self._memory[i].accepted for i in moving)
-            values = mean_log_likelihoods(models, self._judge, self._executor).tolist()
+            if self._patient:
+                values = [self._memory[i].objective for i in moving]
+            else:
+                values = mean_log_likelihoods(models, self._judge, self._executor).tolist()
             for i, model, value in zip(moving, models, values, strict=True):
                 better = value > self.score[i]
                 self._stale[i] = 0 if better else self._stale[i] + 1

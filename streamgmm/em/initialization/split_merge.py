@@ -84,6 +84,8 @@ class Soil:
     maximize : Maximize
     executor : Executor
     seed : int
+    drawn_from : int
+        Rows of the data that these are drawn from.
     """
 
     rows: NDArray[Any]
@@ -91,6 +93,7 @@ class Soil:
     maximize: Maximize
     executor: Executor
     seed: int
+    drawn_from: int = 0
 
     def one(self, family: Covariance) -> Mixture:
         """One component for all rows."""
@@ -99,7 +102,7 @@ class Soil:
 
     def follow(self, models: Models, steps: int) -> Candidate:
         """The best of these after so many EM steps."""
-        source = in_memory(self.rows, self.weight)
+        source = in_memory(self.rows, self.weight, self.drawn_from)
         update = Update(self.maximize, aitken(TOLERANCE), 10**9, Squarem(TOLERANCE))
         memory = candidates(models)
         for step in readings(source, memory, (Stage(Exact(), update, steps),), self.executor):
