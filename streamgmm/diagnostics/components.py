@@ -11,24 +11,30 @@ from streamgmm.diagnostics.case import Case, Check, Finding
 from streamgmm.diagnostics.shapes import Shape
 from streamgmm.mixture.components import bhattacharyya
 from streamgmm.mixture.queries import cheapest_pair, merge_components
+from streamgmm.mixture.support import unsupported
 
 __all__ = ["CHECKS"]
 
 TOO_MANY = "n_components may be too large: compare BIC and ICL over a range, sg.select(X, n_components=range(1, 16))."
 
 
-def dead_components(case: Case) -> Iterator[Finding]:
-    rows = case.model.weights * case.sample.count
-    needed = case.model.n_features + 1
-    dead = rows < needed
-    if dead.any() and case.model.n_components > 1:
-        which = np.flatnonzero(dead).tolist()
-        yield Finding(
-            "dead-components",
-            f"Component(s) {which} hold fewer rows than it takes to span a covariance ({needed}).",
-            {"components": which, "rows": rows[dead].tolist()},
-            "Lower n_components, or raise n_init.",
-        )
+def unsupported_components(case: Case) -> Iterator[Finding]:
+    """In the words in which `select` passes over a candidate."""
+    model = case.model
+    rows = model.weights / model.weights.sum() * case.sample.n_rows
+    found = unsupported(model, case.sample.n_rows, case.gm.reg_covar)
+    few = [k for k in found if rows[k] < model.n_features + 1]
+    thin = [k for k in found if k not in few]
+    for code, which in (("dead-components", few), ("thin-components", thin)):
+        if which:
+            words = "; ".join(found[k] for k in which[:3])
+            more = f"; and {len(which) - 3} more" if len(which) > 3 else ""
+            yield Finding(
+                code,
+                f"{words[0].upper()}{words[1:]}{more}: a likelihood gains by that whatever the data.",
+                {"components": which, "rows": rows[which].tolist()},
+                "Lower n_components, take a simpler covariance_type, or set prior='default'.",
+            )
 
 
 def duplicate_components(case: Case) -> Iterator[Finding]:
@@ -160,7 +166,7 @@ def odd_shapes(case: Case) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    dead_components,
+    unsupported_components,
     duplicate_components,
     one_owns_all,
     outlier_components,

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from streamgmm.em.candidates import Begin, Memory, best
+from streamgmm.em.candidates import Begin, Candidate, Memory, best
 from streamgmm.em.convergence import RULES
 from streamgmm.em.hooks import Watcher
 from streamgmm.em.kmeans.parallel_init import SPREAD
@@ -26,6 +26,7 @@ from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.mixture.covariance import FACTORS, MCLUST, Covariance, family
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import NormalInverseWishart
+from streamgmm.mixture.support import supported, unsupported
 from streamgmm.report import figures
 from streamgmm.runtime.device import PlacedSource, placed
 from streamgmm.runtime.thread_limits import single_threaded_blas
@@ -43,17 +44,21 @@ class Selection:
         One row for each covariance type ("factor:8" has `n_factors` = 8) and number of components: status
         ("converged", "stopped" at `max_iter`,
         "dropped"), n_iter, n_passes (readings it took part in), df, loglik, lower_bound, bic, aic, icl, heldout, cv
-        (nats per row, larger is better; None where they were not asked for), n_starts, n_dropped, n_repairs.
+        (nats per row, larger is better; None where they were not asked for), n_starts, n_dropped, n_repairs, and
+        unsupported: sentences about components of fewer than D + 1 rows, or without variance of their own in some
+        direction. A likelihood gains without limit by such components, so these candidates are passed over as long as
+        there are others.
     best : GaussianMixture
-        Fitted, with the smallest criterion (the largest held-out likelihood).
+        Fitted, with the smallest criterion (the largest held-out likelihood) among those not passed over.
     criterion : str
     minimum, elbow : dict
-        By covariance type the K with the best criterion, and the K where the log-likelihood bends most.
+        By covariance type the K with the best criterion among those not passed over, and the K where the log-likelihood
+        bends most.
     n_passes : int
         Readings of the data, all candidates together.
     report : dict
-        Readings, seconds, what was dropped, and `warnings`: where the best K is the largest that was tried, and which
-        candidates had not converged.
+        Readings, seconds, what was dropped, and `warnings`: which candidates were passed over, where the best K is the
+        largest that was tried, and which candidates had not converged.
     models : tuple of Mixture
         The best model of each row of the table.
     leaders : tuple of int
@@ -296,9 +301,11 @@ def _result(
 ) -> Selection:
     table: list[dict[str, Any]] = []
     teams: list[Memory] = []
+    leaders: list[Candidate] = []
+    rows = race.sample.n_rows
     for g, (kind, K) in enumerate(plan.kinds):
         team = race.team(g)
-        leader = best(team)
+        leader = _leader(team, rows, plan.reg_covar)
         assert leader.last is not None
         value = None
         if plan.splits:
@@ -312,7 +319,7 @@ def _result(
                 "n_components": K,
                 "status": leader.status,
                 "n_iter": leader.n_iter,
-                "n_passes": 1 + max(c.n_iter for c in team),
+                "n_passes": 1 if g in race.solved else 1 + max(c.n_iter for c in team),
                 "df": leader.model.n_parameters,
                 "loglik": leader.last.loglik,
                 "lower_bound": leader.objective,
@@ -322,21 +329,23 @@ def _result(
                 "n_starts": len(team),
                 "n_dropped": sum(c.status == "dropped" for c in team),
                 "n_repairs": len(leader.repairs),
+                "unsupported": list(unsupported(leader.accepted, rows, plan.reg_covar).values()),
             }
         )
-        teams.append(team)
+        leaders.append(leader)
+        teams.append(team if leader is best(team) else (leader,))
 
     sign = -1.0 if plan.splits else 1.0
 
-    def score(row: dict[str, Any]) -> float:
-        return sign * float(row[criterion])
+    def score(row: dict[str, Any]) -> tuple[bool, float]:
+        return bool(row["unsupported"]), sign * float(row[criterion])
 
     winner = min(range(len(table)), key=lambda i: score(table[i]))
     minimum, bend = {}, {}
     for kind in dict.fromkeys(row["covariance_type"] for row in table):
-        rows = [row for row in table if row["covariance_type"] == kind]
-        minimum[kind] = min(rows, key=score)["n_components"]
-        bend[kind] = elbow([row["n_components"] for row in rows], [row["lower_bound"] for row in rows])
+        own = [row for row in table if row["covariance_type"] == kind]
+        minimum[kind] = min(own, key=score)["n_components"]
+        bend[kind] = elbow([row["n_components"] for row in own], [row["lower_bound"] for row in own])
     report = {
         "n_passes": race.n_passes,
         "rows": race.sample.n_rows,
@@ -347,11 +356,10 @@ def _result(
             for row in table
             if row["n_dropped"]
         ],
-        "warnings": doubts(table, table[winner]),
+        "warnings": doubts(table, table[winner], criterion),
         "seconds": {"total": time.perf_counter() - began, "start": race.started - began},
     }
     gm = _estimator(race, plan.kinds[winner], teams[winner], probe, common, began)
-    leaders = tuple(best(team) for team in teams)
     return Selection(
         table, gm, criterion, minimum, bend, race.n_passes, report,
         tuple(one.accepted for one in leaders), tuple(one.index for one in leaders),
@@ -374,11 +382,30 @@ def _estimator(
     return gm
 
 
-def doubts(table: Sequence[dict[str, Any]], best: dict[str, Any]) -> list[str]:
+def _leader(team: Memory, rows: int, reg_covar: float) -> Candidate:
+    """The best candidate of a kind, of those whose components are all supported where there are any."""
+    sound = tuple(c for c in team if c.last is not None and supported(c.accepted, rows, reg_covar))
+    return best(sound or team)
+
+
+def doubts(table: Sequence[dict[str, Any]], best: dict[str, Any], criterion: str = "bic") -> list[str]:
     """What a reader of the table should know before trusting it."""
     kind, K = best["covariance_type"], best["n_components"]
     tried = [row["n_components"] for row in table if row["covariance_type"] == kind]
     found = []
+    sign = -1.0 if criterion in ("heldout", "cv") else 1.0
+    ahead = [row for row in table if row.get("unsupported") and sign * row[criterion] < sign * best[criterion]]
+    if best.get("unsupported"):
+        found.append(
+            f"Every candidate has components that the rows do not support; of the best, {best['unsupported'][0]}. "
+            "Try fewer components, a simpler covariance_type or prior='default'."
+        )
+    elif ahead:
+        names = ", ".join(f"{row['n_components']} ({row['covariance_type']})" for row in ahead)
+        found.append(
+            f"Passed over, with a better {criterion.upper()} than the best: {names}. They gain by components that the "
+            f"rows do not support; of the first, {ahead[0]['unsupported'][0]}."
+        )
     if len(tried) > 1 and max(tried) == K:
         found.append(
             f"The best number of components, {K} ({kind}), is the largest that was tried: the criterion may go on "

@@ -226,14 +226,17 @@ def _table(document: dict[str, Any]) -> str:
     rows = []
     for i, row in enumerate(selection["table"]):
         cells = [f"{row[n]:.1f}" if n in ("bic", "aic", "icl") else row[n] for n in names]
-        rows.append(["->" if i == chosen else "", *cells])
+        rows.append(["->" if i == chosen else "!" if row["unsupported"] else "", *cells])
     best = selection["table"][chosen]
     elbows = ", ".join(f"{K} ({kind})" for kind, K in selection["elbow"].items())
     end = (
         f"chosen by {selection['criterion'].upper()}: K = {best['n_components']}, {best['covariance_type']}; "
         f"elbow at {elbows}; {document['passes']} readings of the data in all"
     )
-    lines = [table(head, rows), "", end, *_edge(selection, best)]
+    passed = [text for text in selection["warnings"] if text.startswith(("Passed over", "Every candidate"))]
+    if any(row["unsupported"] for row in selection["table"]):
+        passed.append("! marks candidates with components that the rows do not support.")
+    lines = [table(head, rows), "", end, *passed, *_edge(selection, best)]
     said = document["findings"]
     lines += ["", f"diagnosed, the chosen K only: {len(said) or 'no'} finding{'s' * (len(said) != 1)}"]
     return "\n".join(lines + [f"  {text}" for text in said])

@@ -51,7 +51,14 @@ def selection_page(
                 row | {"log_likelihood_per_row": row["lower_bound"]},
                 texts(findings, gm) if i == best else elsewhere,
                 [(f"K shown: {text}", row[name]) for name, text in FACTS.items()],
-                note=f"{row['status']}; BIC {row['bic']:,.0f}" + (", the chosen one" if i == best else ""),
+                note=f"{row['status']}; BIC {row['bic']:,.0f}"
+                + (
+                    ", the chosen one"
+                    if i == best
+                    else f", passed over: {row['unsupported'][0]}"
+                    if row["unsupported"]
+                    else ""
+                ),
                 answers=(mixture.responsibilities(rows), mixture.log_prob(rows)),
             )
         )

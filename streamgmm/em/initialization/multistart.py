@@ -546,6 +546,12 @@ class Walk:
             self._keep()
 
     def leave(self, n: int, spared: int) -> None:
-        """The best `n` go on, and every model from number `spared`."""
+        """The best `n` go on, each of those that have come to the same once, and every model from number `spared`."""
         ordered = sorted(self.alive, key=lambda i: (-self.score[i], i))
-        self.alive = [i for place, i in enumerate(ordered) if place < n or i >= spared]
+        self.alive = []
+        for i in ordered:
+            if i >= spared or (len(self.alive) < n and not any(self._twins(i, j) for j in self.alive)):
+                self.alive.append(i)
+
+    def _twins(self, i: int, j: int) -> bool:
+        return abs(self.score[i] - self.score[j]) < SAME and alike(self.kept[i], self.kept[j])

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.em.candidates import Candidate, Memory, Start, candidates, hopeless
+from streamgmm.em.candidates import Candidate, Memory, Start, Traces, candidates, hopeless, running
 from streamgmm.em.convergence import Stopping
 from streamgmm.em.hooks import Watcher
+from streamgmm.em.initialization.initialize import solved
 from streamgmm.em.initialization.methods import DIVERSE
 from streamgmm.em.initialization.multistart import GROWN, Ground, Walk, chains, draw, explore, few_rows, sample_rows
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.loop import Models, Step
 from streamgmm.em.model_selection.cross_validation import held_out, task_of
-from streamgmm.em.passes import readings
+from streamgmm.em.passes import Position, readings
 from streamgmm.em.solvers import SOLVERS, Settings
 from streamgmm.em.update import Maximize
+from streamgmm.em.variants import Block
 from streamgmm.errors import MemoryLimitError
 from streamgmm.mixture.covariance import Covariance
 from streamgmm.mixture.criteria import criteria as criteria_of
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
 from streamgmm.mixture.stats import observed
+from streamgmm.mixture.support import supported
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.sample import Survey
@@ -35,8 +39,8 @@ Array = NDArray[np.float64]
 Kind = tuple[Covariance, int]
 """Family and number of components."""
 
-ROUNDS = ((10, 0.5), (10, 0.0))
-"""EM of the drawn models on a part of the sample."""
+ROUNDS = ((5, 1.0), (5, 0.5), (10, 0.0))
+"""EM of the drawn models on a part of the sample; after the first steps those that are one are followed once."""
 WALK = 200
 """EM steps on all of the sample at most, for those that are left."""
 SURVIVORS = 2
@@ -122,6 +126,8 @@ class Race:
     n_passes : int
     started : float
         When full readings began.
+    solved : frozenset of int
+        Kinds that the first pass finished: see `em.initialization.initialize.solved`.
     """
 
     memory: Memory
@@ -132,6 +138,7 @@ class Race:
     sample: Survey
     n_passes: int
     started: float
+    solved: frozenset[int] = frozenset()
 
     def team(self, kind: int) -> Memory:
         """The candidates of a kind that saw all rows."""
@@ -170,21 +177,28 @@ def race(
         priors = {(f, K): plan.prior.resolve(f, K, D, sample.mean, covariance) for f, K in plan.kinds}
     maximize = Maximize(plan.reg_covar, plan.repair, priors or None)
     observation = observed(None, plan.missing, D)
-    first = _first(sample, plan, maximize, runner, rng, lambda model: model.observing(observation))
+    done = _solved(sample, plan, maximize)
+    first = _first(sample, plan, maximize, runner, rng, lambda model: model.observing(observation), done)
     kind_of = [g for g, found in enumerate(first) for _ in found]
-    models, better = _walked(first, sample, plan, tuple(kind_of), maximize, runner, watcher)
+    models, known, better = _walked(first, sample, plan, tuple(kind_of), maximize, runner, watcher, done)
     # For every fold the model that did best on all rows.
     models += tuple(models[better[g]] for g in range(len(plan.kinds)) for _ in plan.splits)
+    known += ((),) * (len(models) - len(known))
     fold_of = tuple([-1] * len(kind_of) + [v for _ in plan.kinds for v in plan.splits])
     kind_of += [g for g in range(len(plan.kinds)) for _ in plan.splits]
     started = time.perf_counter()
     settings = Settings(
         plan.largest, D, maximize, plan.stopping, plan.tol, plan.max_iter, runner, None if sample.complete else sample,
-        source.n_rows, retire=Judge(tuple(kind_of), fold_of, plan.criterion),
+        source.n_rows, retire=Judge(tuple(kind_of), fold_of, plan.criterion, sample.n_rows, plan.reg_covar),
     )  # fmt: skip
-    memory = candidates(models)
+    memory = tuple(
+        replace(done[g], index=c.index) if (g := kind_of[c.index]) in done and fold_of[c.index] < 0 else c
+        for c in candidates(models, known=known)
+    )
     of_step = partial(task_of, fold_of, plan.folds) if plan.splits else None
     n_passes = 1
+    if on_step is not None and not running(memory):
+        on_step(Step((), Position(), memory, Block(0, 0, ()), ()))
     for step in readings(source, memory, SOLVERS[plan.solver](settings), runner, task_of=of_step):
         memory = step.memory
         n_passes += 1
@@ -197,7 +211,15 @@ def race(
         task = within(source, partial(held_out, judged, plan.folds))
         scores[[c.index for c in apart]] = runner.run(task, source.chunks(), np.add)
         n_passes += 1
-    return Race(memory, tuple(kind_of), fold_of, scores, priors, sample, n_passes, started)
+    return Race(memory, tuple(kind_of), fold_of, scores, priors, sample, n_passes, started, frozenset(done))
+
+
+def _solved(sample: Survey, plan: Plan, maximize: Maximize) -> dict[int, Candidate]:
+    """By kind the fits of one component to complete rows, which the first pass gives in closed form."""
+    if plan.missing != "error" or not plan.tol > 0 or not plan.max_iter > 0:
+        return {}
+    ones = {g: solved(sample, kind, maximize) for g, (kind, K) in enumerate(plan.kinds) if K == 1}
+    return {g: one for g, one in ones.items() if one is not None}
 
 
 def _first(
@@ -207,6 +229,7 @@ def _first(
     runner: Executor,
     rng: np.random.RandomState,
     observe: Callable[[Mixture], Mixture],
+    done: Mapping[int, Candidate],
 ) -> list[list[Start]]:
     """For every kind the best of what was drawn and of what has grown, on a part of the sample.
 
@@ -222,7 +245,10 @@ def _first(
         for kind in dict.fromkeys(f for f, _ in plan.kinds)
     }  # fmt: skip
     found = []
-    for kind, K in plan.kinds:
+    for g, (kind, K) in enumerate(plan.kinds):
+        if g in done:
+            found.append([Start(done[g].model, plan.init_params, done[g].objective)])
+            continue
         n_init = 1 if K == 1 else plan.n_init
         first = draw(
             small, K, kind, init=plan.init_params, n_init=n_init, rng=rng, reg_covar=plan.reg_covar, oversampling=1,
@@ -244,19 +270,23 @@ def _walked(
     maximize: Maximize,
     runner: Executor,
     watcher: Watcher | None,
-) -> tuple[Models, list[int]]:
-    """The starts after their way on all of the sample, and the number of the best of each kind.
+    done: Mapping[int, Candidate],
+) -> tuple[Models, Traces, list[int]]:
+    """The starts after their way on all of the sample, what is known of it, and the number of the best of each kind.
 
     Where the sample is all of the data, what is hopeless there is not followed any further.
     """
     models = tuple(one.model for found in first for one in found)
-    retire = Judge(kind_of, (-1,) * len(models), plan.criterion if sample.complete else None)
+    alone, criterion = (-1,) * len(models), plan.criterion if sample.complete else None
+    retire = Judge(kind_of, alone, criterion, sample.n_rows, plan.reg_covar)
     walk = Walk(models, Ground.of(sample), maximize, runner, watcher, retire=retire)
-    walk.go(WALK)
+    walk.go(WALK, [i for i, g in enumerate(kind_of) if g not in done])
     if watcher is not None:
         watcher.begun(0, list(enumerate(walk.taken)))
     mine = [[i for i, kind in enumerate(kind_of) if kind == g] for g in range(len(first))]
-    return tuple(walk.kept), [max(own, key=lambda i: (walk.score[i], -i)) for own in mine]
+    filled = plan.missing != "error"  # the sample's steps are not those of the data then
+    known = tuple(() if filled else walk.start(i, "").known for i in range(len(models)))
+    return tuple(walk.kept), known, [max(own, key=lambda i: (walk.score[i], -i)) for own in mine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,11 +298,15 @@ class Judge:
     kind_of, fold_of : tuple of int
         See `Race`.
     criterion : str or None
+    rows, reg_covar : see `mixture.support.unsupported`
+        Nothing is given up for a candidate with such components.
     """
 
     kind_of: tuple[int, ...]
     fold_of: tuple[int, ...]
     criterion: str | None
+    rows: int
+    reg_covar: float
 
     def __call__(self, memory: Memory) -> Memory:
         after = list(memory)
@@ -282,13 +316,16 @@ class Judge:
                 after[c.index] = c
         if self.criterion is None:
             return tuple(after)
-        value = min(criteria(c)[self.criterion] for c in after if c.last is not None)
+        value = min((criteria(c)[self.criterion] for c in after if self._counts(c)), default=math.inf)
         for i, c in enumerate(after):
             if c.status == "running" and len(c.trace) > 3 and c.last is not None:
                 hopeful = criteria(c, hope=True)["bic" if self.criterion == "icl" else self.criterion]
                 if hopeful > value:
                     after[i] = c.dropped()
         return tuple(after)
+
+    def _counts(self, candidate: Candidate) -> bool:
+        return candidate.last is not None and supported(candidate.accepted, self.rows, self.reg_covar)
 
 
 def criteria(candidate: Candidate, *, hope: bool = False) -> dict[str, float]:

@@ -76,6 +76,8 @@ def begin(
     given : what the user gave takes the place of what was found
     fallback : see `steady_m_step`
     """
+    if K == 1:  # the first model is the whole answer
+        n_init = polish = 1
     w = np.ones(len(rows)) if weight is None else weight
     count = float(w.sum())
     mean = rows[0] + w @ (rows - rows[0]) / count

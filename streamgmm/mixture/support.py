@@ -1,0 +1,67 @@
+"""Components that their rows do not support: too few rows, or a variance that is nothing but regularisation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.mixture.mixture import Mixture
+
+__all__ = ["supported", "unsupported"]
+
+Array = NDArray[np.float64]
+
+NARROW = 1e-10
+"""Variance, as a part of the overall one in the same direction, that no rows of full rank have."""
+WIDER = 100.0
+"""Overall variance, in units of the floor, from which a direction is not narrow in the data as a whole."""
+
+
+def unsupported(model: Mixture, rows: float, reg_covar: float) -> dict[int, str]:
+    """What is wrong with each component that is no finding about the data, in words; empty where nothing is.
+
+    A likelihood has no upper bound: a component on D rows or fewer, or on rows that lie in a plane, raises it as far as
+    `reg_covar` lets it (Day 1969), and BIC counts that as a gain.
+
+    Parameters
+    ----------
+    rows : float
+        Rows that the model was fitted to.
+    reg_covar : float
+        What was added to its variances.
+    """
+    K, D = model.means.shape
+    if K == 1:
+        return {}
+    share = model.weights / model.weights.sum()
+    found = {
+        int(k): f"component {k} holds {share[k] * rows:.1f} rows, fewer than the {D + 1} that span a covariance"
+        for k in np.flatnonzero(share * rows < D + 1)
+    }
+    thin = _thin(model, share, reg_covar)
+    where = f"reg_covar={reg_covar:g}" if reg_covar > 0 else "rounding"
+    found |= {
+        int(k): f"component {k} has a direction without variance of its own, at {where}"
+        for k in np.flatnonzero(thin)
+        if int(k) not in found
+    }
+    return found
+
+
+def _thin(model: Mixture, share: Array, reg_covar: float) -> NDArray[np.bool_]:
+    """(K,) mask of components as narrow as `reg_covar` in a direction in which the rows in all are not."""
+    K, D = model.means.shape
+    covariances = model.family.dense(model.covariances, K, D)
+    values, vectors = np.linalg.eigh(covariances)
+    delta = model.means - share @ model.means
+    with np.errstate(over="ignore", invalid="ignore"):
+        overall = np.tensordot(share, covariances, 1) + (share[:, None] * delta).T @ delta
+        overall = np.nan_to_num(overall)
+        along = np.einsum("kdj,kdj->kj", vectors, overall @ vectors)
+    floor = np.maximum(2.0 * reg_covar, NARROW * along)
+    return np.asarray(((values <= floor) & (along > WIDER * 2.0 * reg_covar)).any(axis=1))
+
+
+def supported(model: Mixture, rows: float, reg_covar: float) -> bool:
+    """Whether every component is a finding about the data."""
+    return not unsupported(model, rows, reg_covar)
