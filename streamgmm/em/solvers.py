@@ -112,7 +112,7 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
         if sample.complete and not cheap(len(sample.rows), settings.n_components, settings.n_features):
             accelerator = Local(step.source, settings.executor, settings.maximize, settings.tol)
             giving_up = fruitless(FRUITLESS, settings.tol)
-        elif not sample.complete:  # a step on a sample of all rows costs as much as a pass
+        elif not sample.complete or settings.n_components == 1:  # other starts have been there, on all rows
             work = SAMPLE_WORK * min(1.0, DEAR / size)
             inner = int(np.clip(work * sample.n_rows // len(sample.rows), *INNER))
             accelerator = Corrected(step, settings.tol, accelerator, inner)

@@ -107,7 +107,7 @@ def test_doubts_are_said_plainly():
     X = clusters(600)
     sure = sg.select(X, range(1, 7), n_init=3, random_state=0)
     assert not any("largest that was tried" in word for word in sure.report["warnings"])
-    narrow = sg.select(X, (1, 2), n_init=2, random_state=0, max_iter=1)
+    narrow = sg.select(X, (1, 2), n_init=2, random_state=0, max_iter=1, solver="exact", tol=1e-12)
     edge, open_ended = narrow.report["warnings"]
     assert "2 (full), is the largest that was tried" in edge
     assert "Not converged" in open_ended and "2 (full)" in open_ended

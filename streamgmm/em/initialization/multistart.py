@@ -336,7 +336,8 @@ def explore(
 ) -> list[Start]:
     """Short EM on the sample for every first model, worse ones dropped between rounds; the best come first.
 
-    The last `spared` of them are not dropped: there may be as many more than `survivors`.
+    The last `spared` of them are not dropped: there may be as many more than `survivors`. After a round of share 1 only
+    those are dropped that have come to the same as a better one.
 
     Models are ranked on rows that their EM did not see, or by the likelihood itself where the sample is all there is.
     With `local` each step may be followed by many of the components that move most (see `local`).
@@ -344,7 +345,10 @@ def explore(
     walk = Walk(tuple(model for _, model in first), ground, maximize, executor, watcher, at, local=local, keeper=keeper)
     for steps, share in rounds:
         walk.go(steps)
-        walk.leave(max(survivors, round(share * len(walk.alive))), len(first) - spared)
+        if share == 1.0:
+            walk.join()
+        else:
+            walk.leave(max(survivors, round(share * len(walk.alive))), len(first) - spared)
     chosen = walk.alive
     if watcher is not None:
         watcher.begun(at, [(i, walk.taken[i]) for i in chosen])
@@ -546,11 +550,15 @@ class Walk:
             self._keep()
 
     def leave(self, n: int, spared: int) -> None:
-        """The best `n` go on, each of those that have come to the same once, and every model from number `spared`."""
+        """The best `n` go on, and every model from number `spared`."""
         ordered = sorted(self.alive, key=lambda i: (-self.score[i], i))
-        self.alive = []
+        self.alive = [i for place, i in enumerate(ordered) if place < n or i >= spared]
+
+    def join(self) -> None:
+        """Of models that have come to the same one goes on."""
+        ordered, self.alive = sorted(self.alive, key=lambda i: (-self.score[i], i)), []
         for i in ordered:
-            if i >= spared or (len(self.alive) < n and not any(self._twins(i, j) for j in self.alive)):
+            if not any(self._twins(i, j) for j in self.alive):
                 self.alive.append(i)
 
     def _twins(self, i: int, j: int) -> bool:
