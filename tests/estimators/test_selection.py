@@ -107,7 +107,7 @@ def test_doubts_are_said_plainly():
     X = clusters(600)
     sure = sg.select(X, range(1, 7), n_init=3, random_state=0)
     assert not any("largest that was tried" in word for word in sure.report["warnings"])
-    narrow = sg.select(X, (1, 2), n_init=2, random_state=0, max_iter=1, solver="exact", tol=1e-12)
+    narrow = sg.select(X, (1, 2), n_init=2, random_state=0, max_iter=1, solver="exact", tol=0)
     edge, open_ended = narrow.report["warnings"]
     assert "2 (full), is the largest that was tried" in edge
     assert "Not converged" in open_ended and "2 (full)" in open_ended
@@ -163,3 +163,24 @@ def test_a_table_of_a_few_rows_is_too_short_for_many_components(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n3,4\n5,7\n")
     with pytest.raises(ValueError, match=r"n_components up to 15, n_samples = 3 rows of positive weight\. Lower"):
         sg.select(tmp_path / "x.csv")
+
+
+def test_one_component_is_read_once():
+    X = clusters(600)
+    found = sg.select(X, (1,), random_state=0)
+    assert found.n_passes == 1 and found.table[0]["n_passes"] == 1 and found.table[0]["status"] == "converged"
+    alone = sg.GaussianMixture(1).fit(X)
+    np.testing.assert_array_equal(found.best.covariances_, alone.covariances_)
+    assert found.table[0]["bic"] == pytest.approx(alone.bic(X), rel=1e-12)
+    steps = []
+    sg.select(X, (1, 2), n_init=1, random_state=0, on_step=steps.append)
+    assert steps[0].memory[0].status == "converged" and len(steps[0].memory[0].trace) == 1
+
+
+def test_folds_and_holes_still_take_em_for_one_component():
+    X = clusters(600)
+    judged = sg.select(X, (1, 2), n_init=1, criterion="cv", folds=3, random_state=0)
+    assert judged.best.n_components == 2 and np.isfinite([row["cv"] for row in judged.table]).all()
+    X[3, 1] = np.nan
+    holes = sg.select(X, (1, 2), n_init=1, missing="marginalize", random_state=0)
+    assert holes.table[0]["status"] == "converged" and holes.table[0]["n_passes"] > 1

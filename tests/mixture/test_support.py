@@ -1,0 +1,71 @@
+"""Components that rows do not support: few rows, or a plane of them; `select` and `diagnose` say the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+
+import streamgmm as sg
+from streamgmm.mixture.support import supported, unsupported
+
+
+def model(weights, covariances, means=None, kind="full"):
+    means = 10.0 * np.arange(2 * len(weights)).reshape(-1, 2) if means is None else means
+    return sg.Mixture(weights, means, covariances, covariance_type=kind)
+
+
+def test_fewer_rows_than_span_a_covariance():
+    two = model([0.98, 0.02], np.array([np.eye(2)] * 2))
+    assert supported(two, 1000, 1e-6) and supported(two, 150, 1e-6)  # 3 rows
+    found = unsupported(two, 100, 1e-6)
+    assert list(found) == [1] and "holds 2.0 rows, fewer than the 3" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "thin"), [("full", np.diag([1.0, 1e-6])), ("diag", [1.0, 1.5e-6]), ("spherical", 1e-6)]
+)
+def test_a_variance_that_is_regularisation(kind, thin):
+    wide = {"full": np.eye(2), "diag": [1.0, 1.0], "spherical": 1.0}[kind]
+    two = model([0.5, 0.5], np.array([thin, wide]), kind=kind)
+    assert list(unsupported(two, 1000, 1e-6)) == [0]
+    assert supported(two, 1000, 1e-8)
+    assert supported(model([0.5, 0.5], np.array([wide, wide]), kind=kind), 1000, 1e-6)
+
+
+def test_a_direction_that_is_narrow_in_all_rows_is_nobodys_fault():
+    """A constant feature, or features in small units."""
+    flat = np.diag([1.0, 1e-6])
+    two = model([0.5, 0.5], np.array([flat, flat]), means=[[0.0, 5.0], [9.0, 5.0]])
+    assert supported(two, 1000, 1e-6)
+    assert supported(model([1.0], np.array([flat]), means=[[0.0, 0.0]]), 1, 1e-6)
+
+
+def test_without_regularisation_only_rounding_is_thin():
+    assert supported(model([0.5, 0.5], np.array([np.diag([1.0, 1e-6]), np.eye(2)])), 1000, 0.0)
+    assert not supported(model([0.5, 0.5], np.array([np.diag([1.0, 1e-14]), np.eye(2)])), 1000, 0.0)
+
+
+def test_select_passes_over_what_diagnose_calls_thin():
+    """Iris has petals of one width by the dozen: five or seven components, one of them on these, have less BIC than two."""
+    X = load_iris().data
+    found = sg.select(X, range(1, 8), random_state=0)
+    marked = [row for row in found.table if row["unsupported"]]
+    assert found.best.n_components == 2 == found.minimum["full"]
+    chosen = next(row for row in found.table if row["n_components"] == 2)
+    assert not chosen["unsupported"] and found.best.bic(X) == pytest.approx(chosen["bic"], rel=1e-6)
+    assert marked and any(row["bic"] < chosen["bic"] for row in marked)
+    (word,) = [text for text in found.report["warnings"] if text.startswith("Passed over")]
+    assert marked[0]["unsupported"][0] in word
+    fitted = found.models[found.table.index(marked[0])]
+    gm = sg.GaussianMixture.from_parameters(fitted.weights, fitted.means, fitted.covariances)
+    thin = [finding for finding in sg.diagnose(gm, X) if finding.code in ("thin-components", "dead-components")]
+    assert marked[0]["unsupported"][0].removeprefix("c") in thin[0].message
+    assert not {"thin-components", "dead-components"} & {finding.code for finding in sg.diagnose(found.best, X)}
+
+
+def test_where_nothing_is_supported_the_criterion_decides_and_a_warning_says_so():
+    X = np.random.default_rng(0).normal(size=(12, 5))
+    found = sg.select(X, (3, 4), n_init=2, random_state=0)
+    assert all(row["unsupported"] for row in found.table)
+    assert found.report["warnings"][0].startswith("Every candidate has components")
