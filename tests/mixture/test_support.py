@@ -47,7 +47,7 @@ def test_without_regularisation_only_rounding_is_thin():
 
 
 def test_select_passes_over_what_diagnose_calls_thin():
-    """Iris has petals of one width by the dozen: five or seven components, one of them on these, have less BIC than two."""
+    """Iris has petals of one width by the dozen: five components have less BIC than two by that."""
     X = load_iris().data
     found = sg.select(X, range(1, 8), random_state=0)
     marked = [row for row in found.table if row["unsupported"]]
