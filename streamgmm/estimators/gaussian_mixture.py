@@ -42,8 +42,9 @@ from streamgmm.runtime.checkpoint import Journal, open_journal
 from streamgmm.runtime.device import PlacedSource, placed
 from streamgmm.runtime.executors import Executor, Threads
 from streamgmm.runtime.peak_memory import Peak
-from streamgmm.runtime.thread_limits import single_threaded_blas
+from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
 from streamgmm.sources.base import Source
+from streamgmm.utils.by_component import component_threads
 
 _SAVED: dict[str, type] = {
     "converged_": bool, "n_iter_": int, "lower_bound_": float, "lower_bounds_": list, "n_passes_": int, "report_": dict,
@@ -305,7 +306,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         if backend is not None:
             source = self._placed(source, backend, memory_plan.numbers.get("pinned"))
         journal = self._journal(source)
-        with journal.running():
+        with journal.running(), component_threads(resolve_n_jobs(self.n_jobs)):
             executor = memory_plan.executor(executor)
             reader = journal.executor(executor)
             begun: Begin = journal.once(

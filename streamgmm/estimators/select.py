@@ -29,7 +29,8 @@ from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.mixture.support import supported, unsupported
 from streamgmm.report import figures
 from streamgmm.runtime.device import PlacedSource, placed
-from streamgmm.runtime.thread_limits import single_threaded_blas
+from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
+from streamgmm.utils.by_component import component_threads
 
 CRITERIA = ("bic", "aic", "icl", "heldout", "cv")
 
@@ -279,7 +280,7 @@ def select(
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     size = plan.check_memory(source, limit, getattr(runner, "n_jobs", 1))
     rng = check_random_state(random_state)
-    with single_threaded_blas():
+    with single_threaded_blas(), component_threads(resolve_n_jobs(n_jobs)):
         run = race(source, runner, plan, sample_rows=size, rng=rng, on_step=on_step, watcher=watcher)
     found = _result(run, plan, probe, common, criterion, began)
     if isinstance(source, PlacedSource):

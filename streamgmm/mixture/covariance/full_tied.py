@@ -22,6 +22,7 @@ from streamgmm.mixture.covariance.base import (
     within_reach,
 )
 from streamgmm.mixture.covariance.cholesky import cholesky_or_none, inverse_lower, refined, spread_of
+from streamgmm.utils.by_component import by_component
 
 
 @cache
@@ -35,7 +36,15 @@ class Triangular(Covariance):
     """What full and tied share: frames with a lower triangular factor."""
 
     def spread_scatter(self, scatter: Array, spread: Array) -> Array:
-        return spread @ scatter @ spread.T
+        if scatter.ndim == 2:
+            return spread @ scatter @ spread.T
+        out = np.empty_like(scatter)
+
+        def some(part: slice) -> None:
+            np.matmul(spread @ scatter[part], spread.T, out=out[part])
+
+        by_component(some, len(scatter), spread.size)
+        return out
 
     def precisions_cholesky(self, factors: Array) -> Array:
         return np.ascontiguousarray(np.swapaxes(inverse_lower(factors), -1, -2))
@@ -160,8 +169,13 @@ class Full(Triangular):
 
     def scatter_from_features(self, sums: Sums, weight: Array, mean: Array) -> Array:
         K, D = mean.shape
-        scatter = np.take(sums.feature, square_indices(D), axis=1).reshape(K, D, D)
-        scatter -= self.between(weight, mean)
+        scatter = np.empty((K, D, D))
+
+        def some(part: slice) -> None:
+            taken = np.take(sums.feature[part], square_indices(D), axis=1).reshape(-1, D, D)
+            np.subtract(taken, self.between(weight[part], mean[part]), out=scatter[part])
+
+        by_component(some, K, D * D)
         return scatter
 
     def divisor(self, weight: Array, D: int) -> Array:
@@ -194,8 +208,19 @@ class Full(Triangular):
         return np.tensordot(member, inner, 1)
 
     def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
-        factors, good = cholesky_or_none(covariances)
-        return (refined(covariances, factors) if good.all() else factors), good
+        K, D = covariances.shape[:2]
+        factors, good = np.empty_like(covariances), np.empty(K, bool)
+
+        def some(part: slice) -> None:
+            factors[part], good[part] = cholesky_or_none(covariances[part])
+
+        def refine(part: slice) -> None:
+            factors[part] = refined(covariances[part], factors[part])
+
+        by_component(some, K, D * D)
+        if good.all():
+            by_component(refine, K, D * D)
+        return factors, good
 
     def covariances_from_precisions(self, precisions: Array) -> Array:
         return np.linalg.inv(precisions)
@@ -212,12 +237,17 @@ class Full(Triangular):
         spread = spread_of(within + (share[:, None] * delta).T @ delta)
         whiten = inverse_lower(spread)
         mu = delta @ whiten.T
-        upper = np.ascontiguousarray(np.swapaxes(inverse_lower(whiten @ factors), -1, -2))
-        precision = self.precisions(upper)
-        at, factors = _packed_quadratic(D)
-        quadratic = factors * np.take(precision.reshape(K, D * D), at, axis=1)
-        linear = np.einsum("kij,kj->ki", precision, mu)
-        size = np.sqrt(np.add.reduce(precision * precision, axis=(1, 2)))
+        at, times = _packed_quadratic(D)
+        upper, quadratic, linear, size = np.empty((K, D, D)), np.empty((K, len(at))), np.empty((K, D)), np.empty(K)
+
+        def some(part: slice) -> None:
+            upper[part] = np.swapaxes(inverse_lower(whiten @ factors[part]), -1, -2)
+            precision = self.precisions(upper[part])
+            np.multiply(times, np.take(precision.reshape(-1, D * D), at, axis=1), out=quadratic[part])
+            linear[part] = np.einsum("kij,kj->ki", precision, mu[part])
+            size[part] = np.sqrt(np.add.reduce(precision * precision, axis=(1, 2)))
+
+        by_component(some, K, D * D)
         return Framed(spread, whiten, mu, upper, quadratic, linear, size)
 
 

@@ -1,0 +1,76 @@
+"""Arithmetic over many components in several threads. Each component is worked on alone, so the bits are the same."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from itertools import pairwise
+
+__all__ = ["by_component", "component_threads"]
+
+LEAST = 2**19
+"""Numbers (K D^2) from which threads pay: some milliseconds of work."""
+MOST = 8
+
+
+class _Crew:
+    """Threads that all fits of a process share; they end with the last fit."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._process = 0
+
+    def join(self, threads: int) -> None:
+        with self._lock:
+            if self._process != os.getpid():  # threads do not survive a fork
+                self._users, self._pool, self._process = 0, None, os.getpid()
+            self._users += 1
+            if self._pool is None and threads > 1:
+                self._pool = ThreadPoolExecutor(min(MOST, threads), thread_name_prefix="streamgmm-components")
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._pool is not None:
+                self._pool.shutdown(wait=False)
+                self._pool = None
+
+    def run(self, work: Callable[[slice], None], K: int) -> bool:
+        """Work on all components; False where there are no threads for it."""
+        with self._lock:  # nobody ends the threads meanwhile
+            if self._pool is None or self._process != os.getpid():
+                return False
+            cuts = [K * i // MOST for i in range(MOST + 1)]
+            parts = [slice(a, b) for a, b in pairwise(cuts) if a < b]
+            futures = [self._pool.submit(copy_context().run, work, part) for part in parts]
+        for future in futures:
+            future.result()
+        return True
+
+
+_crew = _Crew()
+
+
+@contextmanager
+def component_threads(threads: int) -> Iterator[None]:
+    """Let `by_component` use so many threads while inside."""
+    _crew.join(threads)
+    try:
+        yield
+    finally:
+        _crew.leave()
+
+
+def by_component(work: Callable[[slice], None], K: int, size: int) -> None:
+    """Call ``work(part)`` for slices of K components that together are all; of `size` numbers each.
+
+    `work` writes to its own part of arrays that it knows, and may be called from several threads at a time.
+    """
+    if K * size < LEAST or not _crew.run(work, K):
+        work(slice(0, K))
