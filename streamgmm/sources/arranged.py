@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.formats.tables import Columns, column_names, is_frame, select, without_labels
+from streamgmm.sources.wrapped import WrappedChunk, WrappedSource
 
 __all__ = [
     "ArrangedSource",
@@ -129,63 +130,29 @@ def _listed(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ArrangedChunk(Chunk):
+class ArrangedChunk(WrappedChunk):
     """A chunk whose columns are put in another order."""
 
-    chunk: Chunk
     order: tuple[int, ...]
-
-    @property
-    def index(self) -> int:  # type: ignore[override]
-        return self.chunk.index
-
-    @property
-    def start(self) -> int | None:  # type: ignore[override]
-        return self.chunk.start
-
-    def check(self) -> None:
-        self.chunk.check()
 
     def load(self) -> tuple[Rows, Weights]:
         rows, weights = self.chunk.load()
         return np.take(rows, self.order, axis=1), weights
 
-    @property
-    def shipped_bytes(self) -> int:
-        return self.chunk.shipped_bytes
 
-
-class ArrangedSource(Source):
+class ArrangedSource(WrappedSource):
     """`source` with its features in another order."""
 
     def __init__(self, source: Source, order: tuple[int, ...], names: tuple[str, ...]) -> None:
-        self.source, self.order = source, order
-        for same in (
-            "name", "kind", "n_features", "n_rows", "n_chunks", "dtype", "has_weights", "in_memory", "decodes",
-            "left_out",
-        ):  # fmt: skip
-            setattr(self, same, getattr(source, same))
+        super().__init__(source)
+        self.order = order
         self.feature_names = names
 
-    @property
-    def lengths(self) -> Any:
-        """Rows of each partition of a Dask collection, where they are known."""
-        return getattr(self.source, "lengths", None)
+    def over(self, source: Source) -> Source:
+        return ArrangedSource(source, self.order, self.feature_names or ())
 
-    def chunks(self) -> Iterator[Chunk]:
-        return (ArrangedChunk(chunk, self.order) for chunk in self.source.chunks())
-
-    @property
-    def max_chunk_rows(self) -> int | None:
-        return self.source.max_chunk_rows
-
-    @property
-    def chunk_bytes(self) -> int | None:
-        read, rows = self.source.chunk_bytes, self.source.max_chunk_rows
-        return None if read is None or rows is None else read + rows * self.n_features * self.dtype.itemsize
-
-    def limited(self, max_rows: int) -> Source:
-        return ArrangedSource(self.source.limited(max_rows), self.order, self.feature_names or ())
+    def wrapped(self, chunk: Chunk) -> Chunk:
+        return ArrangedChunk(chunk, self.order)
 
     def fingerprint(self) -> dict[str, Any]:
         return {"kind": "arranged", "order": list(self.order), "source": self.source.fingerprint()}

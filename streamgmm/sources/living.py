@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.transformed import TransformedSource
+from streamgmm.sources.wrapped import WrappedChunk, WrappedSource
 
 __all__ = ["living", "living_rows"]
 
@@ -39,69 +39,26 @@ def living_rows(rows: Rows, weight: Weights) -> tuple[Rows, Weights]:
 
 
 @dataclass(frozen=True, slots=True)
-class LivingChunk(Chunk):
+class LivingChunk(WrappedChunk):
     """A chunk without what its rows of weight 0 hold."""
-
-    chunk: Chunk
-
-    @property
-    def index(self) -> int:  # type: ignore[override]
-        return self.chunk.index
-
-    @property
-    def start(self) -> int | None:  # type: ignore[override]
-        return self.chunk.start
 
     @property
     def columns(self) -> Any:
         """The chosen columns of a table, for messages; None where nothing has a name."""
         return getattr(self.chunk, "columns", None)
 
-    def check(self) -> None:
-        self.chunk.check()
-
     def load(self) -> tuple[Rows, Weights]:
         return living_rows(*self.chunk.load())
 
-    @property
-    def shipped_bytes(self) -> int:
-        return self.chunk.shipped_bytes
 
-
-class LivingSource(Source):
+class LivingSource(WrappedSource):
     """`source` without what its rows of weight 0 hold."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        for same in (
-            "name", "kind", "n_features", "n_rows", "n_chunks", "dtype", "has_weights", "in_memory", "decodes",
-            "left_out", "feature_names",
-        ):  # fmt: skip
-            setattr(self, same, getattr(source, same))
+    def over(self, source: Source) -> Source:
+        return LivingSource(source)
 
-    @property
-    def lengths(self) -> Any:
-        """Rows of each partition of a Dask collection, where they are known."""
-        return getattr(self.source, "lengths", None)
-
-    @property
-    def most_rows(self) -> int | None:
-        return self.source.most_rows
-
-    def chunks(self) -> Iterator[Chunk]:
-        return (LivingChunk(chunk) for chunk in self.source.chunks())
-
-    @property
-    def max_chunk_rows(self) -> int | None:
-        return self.source.max_chunk_rows
-
-    @property
-    def chunk_bytes(self) -> int | None:
-        read, rows = self.source.chunk_bytes, self.source.max_chunk_rows
-        return None if read is None or rows is None else read + rows * self.row_bytes
-
-    def limited(self, max_rows: int) -> Source:
-        return LivingSource(self.source.limited(max_rows))
+    def wrapped(self, chunk: Chunk) -> Chunk:
+        return LivingChunk(chunk)
 
     def fingerprint(self) -> dict[str, Any]:
         return self.source.fingerprint()

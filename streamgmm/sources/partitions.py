@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -14,6 +14,7 @@ import numpy as np
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.columns import Exclude, check_weights
 from streamgmm.sources.formats.tables import NotNumbersError
+from streamgmm.sources.wrapped import WrappedChunk, WrappedSource
 
 __all__ = ["Partitions", "folder_of", "is_partition", "partitions_of", "values_of"]
 
@@ -159,7 +160,7 @@ class Partitions:
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionChunk(Chunk):
+class PartitionChunk(WrappedChunk):
     """A chunk of a file with constants beside its columns.
 
     Attributes
@@ -168,23 +169,11 @@ class PartitionChunk(Chunk):
     constants : for each feature the constant, or NaN
     """
 
-    chunk: Chunk
     own: tuple[int, ...]
     constants: tuple[float, ...]
     dtype: np.dtype[Any]
     weight: float | None
     name: str
-
-    @property
-    def index(self) -> int:  # type: ignore[override]
-        return self.chunk.index
-
-    @property
-    def start(self) -> int | None:  # type: ignore[override]
-        return self.chunk.start
-
-    def check(self) -> None:
-        self.chunk.check()
 
     def load(self) -> tuple[Rows, Weights]:
         stored, weights = self.chunk.load()
@@ -195,20 +184,15 @@ class PartitionChunk(Chunk):
             weights = check_weights(np.full(len(stored), self.weight), self.name, self.start, self.index)
         return rows, weights
 
-    @property
-    def shipped_bytes(self) -> int:
-        return self.chunk.shipped_bytes
 
-
-class PartitionSource(Source):
+class PartitionSource(WrappedSource):
     """`source` with columns that are the same in all its rows."""
 
     def __init__(
         self, source: Source, constants: dict[str, float], wanted: tuple[str, ...] | None, weight: float | None
     ) -> None:
-        self.source, self.constants, self.wanted, self.weight = source, constants, wanted, weight
-        for same in ("name", "kind", "n_rows", "n_chunks", "has_weights", "in_memory", "decodes", "left_out", "notice"):
-            setattr(self, same, getattr(source, same))
+        super().__init__(source)
+        self.constants, self.wanted, self.weight = constants, wanted, weight
         self.has_weights = source.has_weights or weight is not None
         own = source.feature_names
         places: dict[Any, int] = {name: i for i, name in enumerate(range(source.n_features) if own is None else own)}
@@ -219,28 +203,11 @@ class PartitionSource(Source):
         self.dtype = np.dtype(np.float64) if constants else source.dtype
         self.feature_names = tuple(map(str, names)) if own is not None or wanted is not None else None
 
-    def chunks(self) -> Iterator[Chunk]:
-        for chunk in self.source.chunks():
-            yield PartitionChunk(chunk, self.own, self.values, self.dtype, self.weight, self.name)
+    def over(self, source: Source) -> Source:
+        return PartitionSource(source, self.constants, self.wanted, self.weight)
 
-    def verified(self) -> bool | None:
-        return self.source.verified()
-
-    @property
-    def most_rows(self) -> int | None:
-        return self.source.most_rows
-
-    @property
-    def max_chunk_rows(self) -> int | None:
-        return self.source.max_chunk_rows
-
-    @property
-    def chunk_bytes(self) -> int | None:
-        read, rows = self.source.chunk_bytes, self.source.max_chunk_rows
-        return None if read is None or rows is None else read + rows * self.row_bytes
-
-    def limited(self, max_rows: int) -> Source:
-        return PartitionSource(self.source.limited(max_rows), self.constants, self.wanted, self.weight)
+    def wrapped(self, chunk: Chunk) -> Chunk:
+        return PartitionChunk(chunk, self.own, self.values, self.dtype, self.weight, self.name)
 
     def fingerprint(self) -> dict[str, Any]:
         constants = {name: None if np.isnan(value) else value for name, value in self.constants.items()}

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.sources.wrapped import WrappedChunk, WrappedSource
 from streamgmm.utils.affine import Affine
 
 
 @dataclass(frozen=True, slots=True)
-class TransformedChunk(Chunk):
+class TransformedChunk(WrappedChunk):
     """A chunk whose rows pass through `affine`."""
 
-    chunk: Chunk
     affine: Affine
-
-    @property
-    def index(self) -> int:  # type: ignore[override]
-        return self.chunk.index
-
-    @property
-    def start(self) -> int | None:  # type: ignore[override]
-        return self.chunk.start
 
     def load(self) -> tuple[Rows, Weights]:
         rows, weight, affine = self.unmoved()
@@ -35,7 +26,7 @@ class TransformedChunk(Chunk):
         return *self.chunk.load(), self.affine
 
 
-class TransformedSource(Source):
+class TransformedSource(WrappedSource):
     """`source` seen through `affine`; two maps in a row become one where they can.
 
     Attributes
@@ -44,42 +35,24 @@ class TransformedSource(Source):
         Of the transformed rows, where they follow from those of the source: who needs them saves a reading.
     """
 
-    in_memory = False
-
     def __init__(
         self, source: Source, affine: Affine, *, moments: Any = None, feature_names: tuple[str, ...] | None = None
     ) -> None:
         joined = source.affine.then(affine) if isinstance(source, TransformedSource) else None
-        self.source: Source = source.source if isinstance(source, TransformedSource) and joined else source
+        super().__init__(source.source if isinstance(source, TransformedSource) and joined else source)
         self.affine: Affine = joined or affine
         self.moments = moments
-        self.name = self.source.name
+        self.kind = Source.kind  # rows of a Dask collection that are moved are not its partitions any more
+        self.in_memory = False
         self.n_features = self.affine.n_features_out
-        self.n_rows = source.n_rows
-        self.n_chunks = source.n_chunks
-        self.decodes = source.decodes
-        self.dtype = source.dtype
-        self.has_weights = source.has_weights
         self.feature_names = feature_names
 
     def over(self, source: Source) -> TransformedSource:
         """The same map of a source of the same rows: cut otherwise, or kept in memory."""
         return TransformedSource(source, self.affine, moments=self.moments, feature_names=self.feature_names)
 
-    def limited(self, max_rows: int) -> Source:
-        return self.over(self.source.limited(max_rows))
-
-    def chunks(self) -> Iterator[Chunk]:
-        for chunk in self.source.chunks():
-            yield TransformedChunk(chunk, self.affine)
-
-    @property
-    def most_rows(self) -> int | None:
-        return self.source.most_rows
-
-    @property
-    def max_chunk_rows(self) -> int | None:
-        return self.source.max_chunk_rows
+    def wrapped(self, chunk: Chunk) -> Chunk:
+        return TransformedChunk(chunk, self.affine)
 
     @property
     def chunk_bytes(self) -> int | None:
