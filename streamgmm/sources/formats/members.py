@@ -7,7 +7,7 @@ length in one group. Where there is more than one, the error lists them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,7 @@ def choose(path: str, inner: str, members: Sequence[Member], columns: Any = None
     exact = [member for member in members if member.path == inner and inner]
     if exact:
         return (_usable(path, exact[0]),)
+    members = _thin_as_columns(members)
     below = [member for member in members if not inner or member.path.startswith(inner + "/")]
     where = f"{path}::{inner}" if inner else path
     if inner and not below:
@@ -141,6 +142,21 @@ def choose(path: str, inner: str, members: Sequence[Member], columns: Any = None
         f"{where}: expected one table, found {len(tables) + len(groups)}. Name the one that is meant: "
         f"{_listed(path, [*tables, *groups])}."
     )
+
+
+def _thin_as_columns(members: Sequence[Member]) -> list[Member]:
+    """Matrices of one column each, where a group holds several and no other numbers, as columns."""
+    groups: dict[str, list[Member]] = {}
+    for member in members:
+        if (member.is_matrix or member.is_column) and member.what is None and not member.label:
+            groups.setdefault(member.group, []).append(member)
+    thin = {
+        group for group, some in groups.items() if len(some) > 1 and all(m.is_matrix and m.shape[1] == 1 for m in some)
+    }
+    return [
+        replace(member, shape=member.shape[:1]) if member.is_matrix and member.group in thin else member
+        for member in members
+    ]
 
 
 def _are_names(columns: Any, names: Sequence[str]) -> bool:
