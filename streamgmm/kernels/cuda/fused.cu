@@ -107,6 +107,8 @@ __device__ __forceinline__ void barrier() {  // a warp that shares nothing with 
   if (RG == WARPS) __syncwarp(); else __syncthreads();
 }
 
+__device__ __forceinline__ double larger(double a, double b) { return a < b ? b : a; }  // fmax has NaN to care for
+
 // exp(d) for d <= 0, to 3e-16 of itself near 0 and of 1 elsewhere; `power` is 2^(lane / 32). d = (32 m + j) ln 2 / 32 + r
 // with |r| <= ln 2 / 64, and exp(d) = 2^m 2^(j / 32) (1 + r q(r)), where q interpolates (exp(r) - 1) / r. All lanes take part.
 __device__ __forceinline__ double exp_of(double d, double power) {
@@ -250,10 +252,10 @@ fused(const XT* __restrict__ x, int64 n, const double* __restrict__ weight, cons
       for (int h = 0; h < 2; ++h) {
         double m = c[i][0][2 * h];
 #pragma unroll
-        for (int k = 0; k < NT; ++k) m = fmax(m, fmax(c[i][k][2 * h], c[i][k][2 * h + 1]));
-        m = fmax(m, __shfl_xor_sync(~0u, m, 1));
-        m = fmax(m, __shfl_xor_sync(~0u, m, 2));
-        if (NOISE) m = fmax(m, frame.base);
+        for (int k = 0; k < NT; ++k) m = larger(m, larger(c[i][k][2 * h], c[i][k][2 * h + 1]));
+        m = larger(m, __shfl_xor_sync(~0u, m, 1));
+        m = larger(m, __shfl_xor_sync(~0u, m, 2));
+        if (NOISE) m = larger(m, frame.base);
         double s = 0.0, u = 0.0;
 #pragma unroll
         for (int k = 0; k < NT; ++k)
