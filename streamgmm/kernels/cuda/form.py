@@ -233,9 +233,10 @@ def _products(backend: Backend, plan: Plan, rows: Any, weight: Any, statistics: 
     softmax, scale = (backend.kernel("products.cu", defines, name) for name in ("softmax", "scale"))
     fold = backend.kernel("products.cu", defines, "fold")
 
-    coef = np.zeros((1, K, P))
-    coef[0, :, :p] = plan.coef
-    coef = backend.upload(coef)
+    given = backend.staging("coefficients", K * P).reshape(1, K, P)
+    given[0, :, :p] = plan.coef
+    given[0, :, p:] = 0.0
+    coef = backend.upload(given)
     frame = backend.upload(np.ascontiguousarray(plan.whiten, np.float64)), backend.upload(plan.shift)
     bounds = backend.upload(np.concatenate([plan.narrow, plan.radius]))
     table = backend.upload(_table(plan.family, D, P))
@@ -275,12 +276,12 @@ def _products(backend: Backend, plan: Plan, rows: Any, weight: Any, statistics: 
         count, size = array.shape[0], array.size // array.shape[0]
         out = backend.empty(size)
         backend.launch(fold, (-(-size // 32),), (32, 32), (array, count, size, out))
-        return backend.download(out)
+        return backend.download(out, backend.staging("sums", size))
 
-    found = folded(totals)
+    found = folded(totals).copy()
     feature, quad = np.empty((0, 0)), np.empty(0)
     if sums is not None:
-        feature = np.ascontiguousarray(folded(sums).reshape(P, K)[:p].T)
+        feature = folded(sums).reshape(P, K)[:p].T.copy(order="C")
     if square is not None:
         quad = folded(square).reshape(P, P)[:D, :D][np.tril_indices(D)]
     return Raw(feature, quad, layout.totals(found), int(found[5]), lambda: backend.download(declined).view(np.bool_))
