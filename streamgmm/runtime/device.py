@@ -75,18 +75,32 @@ class _Pool[T]:
 
 @dataclass(slots=True)
 class _Lane:
-    """A stream, and pinned memory for copies in it."""
+    """Pinned memory for copies."""
 
-    stream: Any
     memory: NDArray[np.uint8]
+
+
+class _Streams(threading.local):
+    def __init__(self) -> None:
+        self.held: dict[int, tuple[Any, Any]] = {}
+
+
+_streams = _Streams()
+
+
+def own_stream(backend: Any) -> Any:
+    """The stream of this thread on a card: one for all fits, as memory is kept for each stream by itself."""
+    found = _streams.held.get(backend.index)
+    if found is None or found[0] is not backend:
+        found = _streams.held[backend.index] = backend, backend.stream()
+    return found[1]
 
 
 @dataclass(slots=True)
 class _Buffer:
-    """A stream, and device memory for the block at hand; it grows when that is larger than the ones before."""
+    """Device memory for the block at hand; it grows when that is larger than the ones before."""
 
     backend: Any
-    stream: Any
     rows: Any = None
     weight: Any = None
 
@@ -136,10 +150,13 @@ class Card:
         self.threads = threads
         self.tally = Tally()
         self.kept: dict[int, Held] = {}
-        self.buffers: _Pool[_Buffer] = _Pool(lambda: _Buffer(backend, backend.stream()), threads)
-        self._lanes: _Pool[_Lane] = _Pool(lambda: _Lane(backend.stream(), backend.pinned(piece_bytes)), threads)
+        self.buffers: _Pool[_Buffer] = _Pool(lambda: _Buffer(backend), threads)
+        self._lanes: _Pool[_Lane] = _Pool(lambda: _Lane(backend.pinned(piece_bytes)), threads)
         self._room = room
         self._reserving = threading.Lock()
+        # Asked once: to ask for every chunk took longer than to copy it.
+        first = next(iter(source.chunks()), None) if source.in_memory else None
+        self._pinned = first is not None and bool(backend.is_pinned(first.load()[0]))
 
     def bytes_of(self, n: int) -> int:
         """Device memory of n rows and their weights."""
@@ -168,11 +185,12 @@ class Card:
         if n == 0:
             return 0
         row = out.dtype.itemsize * (host.size // n)
-        with self._lanes.one() as lane, lane.stream:
-            if self.backend.is_pinned(host) and host.dtype == out.dtype and host.flags.c_contiguous:
+        if self._pinned and host.dtype == out.dtype and host.flags.c_contiguous:
+            with own_stream(self.backend):
                 self.backend.upload(host, out)
                 self.backend.synchronize()
                 return row * n
+        with self._lanes.one() as lane, own_stream(self.backend):
             step = max(1, len(lane.memory) // row)
             if row > len(lane.memory):
                 lane.memory = self.backend.pinned(row)
@@ -243,7 +261,7 @@ class DeviceBlock(Chunk):
         moved : the rows as `affine` moves them, not those that were read
         """
         card = self.card
-        with card.buffers.one() as buffer, buffer.stream:
+        with card.buffers.one() as buffer, own_stream(card.backend):
             began, size = perf_counter(), 0
             held = None if moved else card.kept.get(self.index)
             if held is None:

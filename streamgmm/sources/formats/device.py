@@ -39,17 +39,18 @@ class DeviceArrayChunk(Chunk):
     """Some rows on a card; `load` brings them here."""
 
     index: int
-    start: int | None
+    start: int
+    stop: int
     backend: Any
-    rows: Any
+    array: Any
     weight: Weights
 
     def load(self) -> tuple[Rows, Weights]:
-        return self.backend.download(self.rows), self.weight
+        return self.backend.download(self.array[self.start : self.stop]), self.weight
 
     @property
     def shipped_bytes(self) -> int:
-        return int(self.rows.nbytes)
+        return int(self.array.nbytes) * (self.stop - self.start) // len(self.array)
 
 
 class DeviceArraySource(RunSource):
@@ -100,7 +101,7 @@ class DeviceArraySource(RunSource):
         self.set_runs(even_runs(len(rows), size))
 
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
-        return DeviceArrayChunk(index, start, self.backend, self.rows[start:stop], self.weights_of(start, stop))
+        return DeviceArrayChunk(index, start, stop, self.backend, self.rows, self.weights_of(start, stop))
 
     def fingerprint(self) -> dict[str, Any]:
         digest = hashlib.sha256()
