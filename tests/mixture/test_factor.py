@@ -359,20 +359,21 @@ def test_statistics_and_speed_grow_with_the_features_alone():
 
 
 @pytest.mark.slow
-def test_three_thousand_features_in_half_a_gigabyte():
+def test_three_thousand_features_in_half_a_gigabyte(tmp_path):
     rng = np.random.default_rng(0)
     model = drawn("factor", 10, 3000, 10)
-    X = np.empty((20_000, 3000), np.float32)
+    X = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float32, (20_000, 3000))
     for start in range(0, len(X), 2000):
         X[start : start + 2000] = model.sample(2000, random_state=start)[0][rng.permutation(2000)]
+    X.flush()
+    del X
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         gm = sg.GaussianMixture(
-            10, covariance_type="factor", n_factors=10, memory_limit="512MB", random_state=0, max_iter=5
-        ).fit(X)  # fmt: skip
-    memory = gm.report_["memory"]
-    assert memory["measured"] <= 512e6
-    assert gm.lower_bound_ > gm.lower_bounds_[0]
+            10, covariance_type="factor", n_factors=10, memory_limit="512MB", random_state=0, max_iter=2
+        ).fit(tmp_path / "rows.npy")  # fmt: skip
+    assert gm.report_["memory"]["growth"] <= 512e6
+    assert gm.lower_bounds_[1] > gm.lower_bounds_[0]
 
 
 @parametrize_with_checks([sg.GaussianMixture(covariance_type=kind, n_factors=1, tol=1e-3) for kind in FACTORS])

@@ -122,9 +122,9 @@ def run(
         At the first row with NaN or infinity.
     """
     K, D, q = plan.loadings.shape
-    fast, own, totals = _Fast(plan, statistics), _Own(plan, statistics), np.zeros(5)
-    size = int(np.clip(NUMBERS // max(D, K * (1 + q)), _LEAST_ROWS, _MOST_ROWS))
-    for first in range(0, len(rows), size):
+    size = min(int(np.clip(NUMBERS // max(D, K * (1 + q)), _LEAST_ROWS, _MOST_ROWS)), len(rows))
+    fast, own, totals = _Fast(plan, size, statistics), _Own(plan, statistics), np.zeros(5)
+    for first in range(0, len(rows), size or 1):
         block = slice(first, first + size)
         some = rows[block]
         w = None if weight is None else weight[block]
@@ -167,9 +167,12 @@ def _add_totals(totals: Array, shares: Shares, weight: Array | None) -> None:
 class _Fast:
     """The fast form: one block after the other, and sums over them."""
 
-    def __init__(self, plan: FactorPlan, statistics: bool) -> None:
+    def __init__(self, plan: FactorPlan, size: int, statistics: bool) -> None:
         K, D, q = plan.loadings.shape
         self.plan = plan
+        self._rows, self._squares = np.empty((size, D)), np.empty((size, D))
+        self._centred = np.empty((size, len(plan.shift))) if _is_rotated(plan) else self._rows
+        self._products, self._reach = np.empty((K * (1 + q), size)), np.empty((K, size))
         self._turned = plan.basis.swapaxes(1, 2).reshape(K * q, D)
         with np.errstate(over="ignore", invalid="ignore"):
             pull = plan.precision * plan.means
@@ -185,14 +188,17 @@ class _Fast:
         plan = self.plan
         K, _, q = plan.loadings.shape
         with np.errstate(over="ignore", invalid="ignore"):  # of rows that are left to the own form
-            z = rows - plan.shift
-            if plan.whiten.shape[1] < len(plan.shift) or len(plan.shift) == 1:
-                z *= plan.whiten[:, 0]
+            B = len(rows)
+            z, z2 = self._rows[:B], self._squares[:B]
+            x = np.subtract(rows, plan.shift, out=self._centred[:B])
+            if _is_rotated(plan):
+                np.matmul(x, plan.whiten.T, out=z)
             else:
-                z = z @ plan.whiten.T
-            self._z, self._z2 = z, z * z
-            linear = self._linear @ z.T
-            reach = plan.precision @ self._z2.T
+                z *= plan.whiten[:, 0]
+            np.multiply(z, z, out=z2)
+            self._z, self._z2 = z, z2
+            linear = np.matmul(self._linear, z.T, out=self._products[:, :B])
+            reach = np.matmul(plan.precision, z2.T, out=self._reach[:, :B])
             g = linear[K:]
             g -= self._at
             self._g = g.reshape(K, q, -1)
@@ -238,6 +244,10 @@ class _Fast:
         first = (plan.turn @ self._latent[:, :, None])[:, :, 0]
         mean = np.where(self._mass[:, None] > 0, mean - plan.means, 0.0)
         return FactorMoments(self._mass, mean, square, cross @ turned, latent, first)
+
+
+def _is_rotated(plan: FactorPlan) -> bool:
+    return len(plan.shift) > 1 and plan.whiten.shape[1] == len(plan.shift)
 
 
 class _Own:
