@@ -29,6 +29,11 @@ def example(name):
             {"every": 40},  # fewer rows, and 10 covariances of 63 x 63 learn them by heart
             lambda r: r["held-out nats per row, K = 10"] - r["held-out nats per row, K = 1"] > 50,
         ),
+        (
+            "factors",
+            {"size": 6, "step": 16, "n_factors": 5},
+            lambda r: r["factor"] > max(r["diag"], r["tied"], r["full"]),
+        ),
         ("background", {"n": 42}, lambda r: r["object found"] > 0.95 and r["false alarms"] < 0.01),
         (
             "returns",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import warnings
 
 import mpmath
@@ -21,6 +22,7 @@ from streamgmm.mixture.components import stats_of
 from streamgmm.mixture.covariance import FACTORS, family
 from streamgmm.mixture.m_step import m_step
 from streamgmm.runtime.executors import Threads
+from streamgmm.runtime.thread_limits import single_threaded_blas
 from tests.helpers import naive
 
 
@@ -356,6 +358,25 @@ def test_select_takes_numbers_of_factors():
 def test_statistics_and_speed_grow_with_the_features_alone():
     """784 features, 20 components, 8 factors: 3 MB of statistics."""
     assert drawn("factor", 20, 784, 8).stats_bytes < 3_000_000
+
+
+@pytest.mark.slow
+def test_an_e_step_is_twenty_times_as_fast_as_that_of_full():
+    model = drawn("factor", 20, 784, 8)
+    rows = model.sample(1024, random_state=0)[0]
+    full = full_of(model)
+    with single_threaded_blas():
+        model.frame_stats(rows)
+        full.frame_stats(rows[:16])
+        times = [(seconds(model, rows), seconds(full, rows)) for _ in range(2)]
+    fast, slow = map(min, zip(*times, strict=True))
+    assert slow >= 20.0 * fast
+
+
+def seconds(model, rows):
+    began = time.process_time()
+    model.frame_stats(rows)
+    return time.process_time() - began
 
 
 @pytest.mark.slow
