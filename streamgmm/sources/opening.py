@@ -18,6 +18,7 @@ from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.formats.device import DeviceArraySource, lies_on_card
 from streamgmm.sources.labels import tell_of
 from streamgmm.sources.partitions import folder_of, is_partition
+from streamgmm.sources.retry import patiently
 from streamgmm.sources.unreadable import refuse_unreadable
 from streamgmm.utils.masked import unmasked
 
@@ -140,11 +141,11 @@ def open_quietly(
     if are_paths(obj):
         paths = [os.fspath(path) for path in obj]
         if len(paths) == 1:
-            return _open_path(paths[0], choices, how)
+            return patiently(lambda: _open_path(paths[0], choices, how))
         shown = ", ".join(paths[:2]) + (f", ... ({len(paths)} files)" if len(paths) > 2 else "")
-        return _open_several(shown, paths, choices, how)
+        return patiently(lambda: _open_several(shown, paths, choices, how))
     if isinstance(obj, (str, os.PathLike)):
-        return _open_path(os.fspath(obj), choices, how)
+        return patiently(lambda: _open_path(os.fspath(obj), choices, how))
     return _open_object(obj, choices, missing_chunks)
 
 

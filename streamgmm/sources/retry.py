@@ -40,6 +40,18 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
+def patiently[T](read: Callable[[], T]) -> T:
+    """``read()``, up to three times again where the failure, or its cause, is transient; else what it raises."""
+    for pause in _PAUSES:
+        try:
+            return read()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            time.sleep(pause)
+    return read()
+
+
 def retried[T](read: Callable[[], T], name: str, index: int) -> T:
     """``read()``, up to three times again where the failure is transient.
 

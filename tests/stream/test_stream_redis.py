@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,21 @@ from streamgmm.stream.connectors import connect
 redis = pytest.importorskip("redis")
 
 
+@contextmanager
+def serving(command):
+    """A server that answers, killed at the end."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            for line in process.stdout:
+                if "ready to accept connections" in line.lower():
+                    break
+            else:
+                pytest.fail("redis-server did not start")
+            yield
+        finally:
+            process.kill()
+
+
 @pytest.fixture(scope="module")
 def server():
     program = shutil.which("redis-server")
@@ -27,16 +43,8 @@ def server():
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:  # a socket's path must be short
         socket = Path(folder) / "s"
         command = [program, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", folder]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                for line in process.stdout:
-                    if "ready to accept connections" in line.lower():
-                        break
-                else:
-                    pytest.fail("redis-server did not start")
-                yield f"unix://{socket}"
-            finally:
-                process.kill()
+        with serving(command):
+            yield f"unix://{socket}"
 
 
 @pytest.fixture
@@ -155,3 +163,34 @@ def test_from_the_command_line(server, client, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["counts"]["rows"] == 1000
     assert run(["stream", str(config), "--set", "stream.topic=none"]) == USAGE
     assert "needs servers and topic" in capsys.readouterr().err
+
+
+def test_a_server_that_is_killed_and_comes_back(tmp_path):
+    """The stream ends with the server's error; started again it goes on from its snapshot, and loses nothing."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    X = rows_of(3000)
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        socket = f"{folder}/s"
+        command = [program, "--port", "0", "--unixsocket", socket, "--dir", folder]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        options = {"servers": f"unix://{socket}", "topic": "rows", "batch_rows": 200, "idle": 0.2}
+        with serving(command), redis.Redis.from_url(options["servers"]) as client:
+            add(client, X[:2000])
+        with serving(command):
+            one = session(tmp_path / "state", every_rows=500)
+            stream = one.run(connect("redis", **options))
+            for _ in range(5):
+                next(stream)
+        with pytest.raises(redis.ConnectionError):
+            list(stream)
+        with serving(command), redis.Redis.from_url(options["servers"]) as client:
+            add(client, X[2000:])
+            again = session(tmp_path / "state")
+            assert 0 < again.counts.rows < 2000
+            list(again.run(connect("redis", **options)))
+    assert (again.counts.rows, again.counts.repeated) == (3000, 0)
+    whole = session()
+    list(whole.run([(X, 3000)]))
+    np.testing.assert_array_equal(again.mixture.means, whole.mixture.means)
