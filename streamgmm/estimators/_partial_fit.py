@@ -154,7 +154,7 @@ class Partial(Reader, MixtureParameters):
         D = self.n_features_in_
         chosen = self._family(D)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1)) if learner is None else learner.seed
-        made = Learner(
+        made = self._new_learner(
             self.n_components,
             D,
             chosen,
@@ -173,6 +173,9 @@ class Partial(Reader, MixtureParameters):
             made.adopt(self.mixture_, float(self.__dict__.get("report_", {}).get("weight", made.unit)))
         self._learner = made
         return made
+
+    def _new_learner(self, *shape: Any, **options: Any) -> Learner:
+        return Learner(*shape, **options)
 
     def _publish(self, reports: list[StepReport]) -> None:
         """Set the fitted attributes from the learner."""

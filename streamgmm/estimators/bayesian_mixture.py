@@ -19,6 +19,8 @@ from streamgmm.em.hooks import Watcher
 from streamgmm.em.initialization.methods import INIT
 from streamgmm.em.initialization.multistart import KEPT
 from streamgmm.em.kmeans.parallel_init import SPREAD
+from streamgmm.em.online import Learner
+from streamgmm.em.online.variational import VariationalLearner
 from streamgmm.em.passes import Stage
 from streamgmm.em.solvers import Settings
 from streamgmm.em.variational import (
@@ -284,7 +286,15 @@ class BayesianGaussianMixture(GaussianMixture):
         trace = tuple(value / count for value in self.lower_bounds_)
         return VariationalBegin((last,), None, traces=(trace,), posterior=last.prior)
 
+    def _new_learner(self, *shape: Any, **options: Any) -> Learner:
+        _, D, chosen = shape
+        return VariationalLearner(*shape, prior_of=partial(self._prior, chosen, D), **options)
+
     def _prior_of(self, chosen: Covariance, D: int, sample: Survey) -> GaussWishart:
+        covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
+        return self._prior(chosen, D, sample.mean, covariance)
+
+    def _prior(self, chosen: Covariance, D: int, mean: Array, covariance: Array) -> GaussWishart:
         return gauss_wishart(
             chosen,
             self.n_components,
@@ -295,8 +305,8 @@ class BayesianGaussianMixture(GaussianMixture):
             mean=self.mean_prior,
             dof=self.degrees_of_freedom_prior,
             scale=self.covariance_prior,
-            data_mean=sample.mean,
-            data_covariance=sample.covariance * (sample.count / max(sample.count - 1.0, 1.0)),
+            data_mean=mean,
+            data_covariance=covariance,
             reg_covar=self.reg_covar,
         )
 
@@ -565,7 +575,6 @@ class BayesianGaussianMixture(GaussianMixture):
     bic = _lacks("bic", "compare evidence, `lower_bounds_[-1]`.")
     aic = _lacks("aic", "compare evidence, `lower_bounds_[-1]`.")
     icl = _lacks("icl", "compare evidence, `lower_bounds_[-1]`.")
-    partial_fit = _lacks("partial_fit", "use `fit`; `GaussianMixture` learns from streams.")
     to_sklearn = _lacks("to_sklearn", "a GaussianMixture made by `from_parameters` can hold the expected values.")
     from_sklearn = _lacks("from_sklearn", "a posterior is more than the parameters of a mixture.")
     from_parameters = _lacks("from_parameters", "a posterior is more than the parameters of a mixture.")

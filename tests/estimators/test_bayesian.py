@@ -383,3 +383,26 @@ def test_memory_and_sources_beyond_it(tmp_path):
     lazy.fit(dask)
     np.testing.assert_array_equal(lazy.means_, plain.means_)
     assert len(lazy.predict(dask).compute()) == len(X)
+
+
+def test_a_stream_is_learnt_in_steps(tmp_path):
+    X = separated(3, 2, 12_000, seed=3)
+    gm = sg.BayesianGaussianMixture(6, random_state=0)
+    for part in np.array_split(X[:6000], 37):
+        gm.partial_fit(part)
+    whole = sg.BayesianGaussianMixture(6, random_state=0).fit(X)
+    held = X[6000:]
+    assert gm.score_samples(held, predictive=True).mean() > whole.score_samples(held, predictive=True).mean() - 0.02
+    assert gm.n_components_in_use_ >= 3
+    assert gm.mixture_.mass.sum() == pytest.approx(gm.report_["weight"], rel=1e-9)  # a posterior of all rows seen
+    gm.save(tmp_path / "stream.safetensors")
+    back = sg.load(tmp_path / "stream.safetensors")
+    np.testing.assert_array_equal(back.score_samples(X[:50]), gm.score_samples(X[:50]))
+    for one in (gm, back):
+        one.partial_fit(held)
+    np.testing.assert_allclose(back.means_, gm.means_, rtol=1e-12)
+    fixed = sg.BayesianGaussianMixture(6, random_state=0, half_life=2000).partial_fit(X)
+    assert fixed.mixture_.mass.sum() == pytest.approx(fixed.effective_sample_size_, rel=1e-6)
+    before = whole.means_[whole.components_in_use_]
+    whole.partial_fit(X[:5000])
+    assert all(np.linalg.norm(whole.means_ - mean, axis=1).min() < 0.15 for mean in before)
