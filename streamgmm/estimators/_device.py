@@ -8,13 +8,15 @@ from typing import Any
 
 from streamgmm.errors import DeviceError
 from streamgmm.kernels.cuda import backend as cuda
+from streamgmm.kernels.cuda.form import scratch_bytes
+from streamgmm.mixture.covariance import Covariance
 from streamgmm.runtime.executors import Executor, Threads
 from streamgmm.sources.base import Source
 from streamgmm.sources.formats.device import DeviceArraySource
 from streamgmm.sources.living import LivingSource
 from streamgmm.sources.transformed import TransformedSource
 
-__all__ = ["card_of", "on_card", "warn_cpu"]
+__all__ = ["card_of", "check_executor", "on_card", "scratch_of", "warn_cpu"]
 
 
 def card_of(device: str | None, source: Source | None = None) -> Any:
@@ -57,6 +59,17 @@ def card_of(device: str | None, source: Source | None = None) -> Any:
             stacklevel=3,
         )
     return backend
+
+
+def scratch_of(source: Source, kind: Covariance, K: int, *, fused: bool = True) -> int:
+    """Bytes that the kernels take on a card beside the rows of `source`, for K components of a family.
+
+    Parameters
+    ----------
+    fused : False where every row is asked about
+    """
+    read = source.source.n_features if isinstance(source, TransformedSource) else source.n_features
+    return scratch_bytes(kind.kernel, source.n_features, read, K, fused=fused)
 
 
 def on_card(source: Source | None) -> DeviceArraySource | None:

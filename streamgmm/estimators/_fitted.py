@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.loop import seen
-from streamgmm.estimators._device import card_of, warn_cpu
+from streamgmm.estimators._device import card_of, scratch_of, warn_cpu
 from streamgmm.estimators._reader import Reader, map_chunks
 from streamgmm.estimators.projection import Behind, Projection
 from streamgmm.mixture.covariance import Factor
@@ -332,12 +332,28 @@ class Fitted(Reader):
         backend = card_of(self.device, source)
         if backend is None:
             return None
-        if self.mixture_.missing or question == "impute" or source.kind == "dask":
-            if self.device is not None:
-                gaps = "missing='marginalize'" if self.mixture_.missing else "a Dask collection"
-                warn_cpu("impute" if question == "impute" else f"Prediction with {gaps}", stacklevel=4)
+        if self._cpu_answers(source, question, stacklevel=4):
             return None
-        return placed(source, backend, keep=False, answer_bytes=self._answer_bytes(question)).for_em()
+        scratch = self._scratch(source, fused=False)
+        answer = self._answer_bytes(question)
+        return placed(source, backend, keep=False, answer_bytes=answer, scratch=scratch).for_em()
+
+    def _scratch(self, source: Source, *, fused: bool) -> int:
+        return scratch_of(source, self.mixture_.family, self.mixture_.n_components, fused=fused)
+
+    def _cpu_answers(self, source: Source, question: str, stacklevel: int) -> bool:
+        """Whether a question has no form for graphics cards; says so where one was asked for."""
+        family = self.mixture_.family
+        causes = {
+            "impute": question == "impute",
+            "missing='marginalize'": self.mixture_.missing,
+            f"covariance_type={family.name!r}": family.n_factors,
+            "a Dask collection": source.kind == "dask",
+        }
+        cause = next((name for name, holds in causes.items() if holds), None)
+        if cause is not None and self.device is not None:
+            warn_cpu(f"A question with {cause}" if cause != "impute" else cause, stacklevel + 1)
+        return cause is not None
 
     def _answer_bytes(self, question: str) -> int:
         return 8 * (len(self.mixture_.weights) + 1 if question == "responsibilities" else 1)
@@ -372,9 +388,9 @@ class Fitted(Reader):
         """Sums over the rows of X: log p, entropy, log max r, weight, rows."""
         check_is_fitted(self)
         source = self._seen(X, sample_weight)
-        backend = None if self.mixture_.missing else card_of(self.device, source)
-        if backend is not None:
-            source = placed(source, backend, keep=False).for_em()
+        backend = card_of(self.device, source)
+        if backend is not None and not self._cpu_answers(source, "score", stacklevel=4):
+            source = placed(source, backend, keep=False, scratch=self._scratch(source, fused=True)).for_em()
         task = within(source, partial(score_chunk, self.mixture_))
         return self._executor(source).run(task, source.chunks(), np.add)
 

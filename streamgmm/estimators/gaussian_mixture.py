@@ -26,7 +26,7 @@ from streamgmm.em.update import Maximize
 from streamgmm.em.variants import Block
 from streamgmm.errors import ModelFileError
 from streamgmm.estimators import conversion
-from streamgmm.estimators._device import card_of, check_executor, warn_cpu
+from streamgmm.estimators._device import card_of, check_executor, scratch_of, warn_cpu
 from streamgmm.estimators._fit_report import Clock, print_progress, report_of, warn_if_drowned, warn_unless_converged
 from streamgmm.estimators._fitted import Fitted
 from streamgmm.estimators._memory_plan import MemoryPlan, Shape, parse_bytes, plan_memory
@@ -420,7 +420,9 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         return None if self._cpu_only else backend
 
     def _placed(self, source: Source, backend: Any, pinned_bytes: int | None = None) -> PlacedSource:
-        return placed(source, backend, cuts=16 if self.solver == "incremental" else 1, pinned_bytes=pinned_bytes)
+        scratch = scratch_of(source, self._family(source.n_features), self.n_components)
+        cuts = 16 if self.solver == "incremental" else 1
+        return placed(source, backend, cuts=cuts, scratch=scratch, pinned_bytes=pinned_bytes)
 
     def _memory_plan(self, source: Source, executor: Executor, backend: Any = None) -> tuple[MemoryPlan, Peak]:
         """What `memory_limit` allows, and a gauge that starts at the size of the process without data."""

@@ -19,7 +19,7 @@ from streamgmm.em.hooks import Watcher
 from streamgmm.em.kmeans.parallel_init import SPREAD
 from streamgmm.em.loop import Step
 from streamgmm.em.model_selection.race import Plan, Race, criteria, race
-from streamgmm.estimators._device import check_executor, warn_cpu
+from streamgmm.estimators._device import check_executor, scratch_of, warn_cpu
 from streamgmm.estimators._fit_report import Clock
 from streamgmm.estimators._memory_plan import parse_bytes
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
@@ -272,11 +272,14 @@ def select(
         prior=NormalInverseWishart() if isinstance(prior, str) else prior,
     )
     backend = probe._card(source)
-    if backend is not None and not splits:
+    on_cpu = f"criterion={criterion!r}" if splits else probe._cpu_only
+    on_cpu = on_cpu or next((f"covariance_types={kind.name!r}" for kind, _ in plan.kinds if kind.n_factors), "")
+    if backend is not None and not on_cpu:
         check_executor(runner)
-        source = placed(source, backend)
+        scratch = max(scratch_of(source, kind, K) for kind, K in plan.kinds)
+        source = placed(source, backend, scratch=scratch)
     elif device not in (None, "cpu"):
-        warn_cpu(f"select with {f'criterion={criterion!r}' if splits else probe._cpu_only}", stacklevel=2)
+        warn_cpu(f"select with {on_cpu}", stacklevel=2)
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     size = plan.check_memory(source, limit, getattr(runner, "n_jobs", 1))
     rng = check_random_state(random_state)

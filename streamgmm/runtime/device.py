@@ -487,6 +487,7 @@ def placed(
     cuts: int = 1,
     keep: bool = True,
     answer_bytes: int = 0,
+    scratch: int = 0,
     pinned_bytes: int | None = None,
 ) -> PlacedSource:
     """`source` with its rows on a card for passes of EM.
@@ -500,6 +501,8 @@ def placed(
         False where there is one pass only.
     answer_bytes : int
         Of what is told of each row.
+    scratch : int
+        Bytes of the card that a kernel takes beside its rows: where they are many, fewer blocks are in work at a time.
     pinned_bytes : int, optional
         Memory of this process for copies.
     """
@@ -519,7 +522,8 @@ def placed(
     if cuts > 1 and read.n_rows is not None:
         most = max(1, min(most, -(-read.n_rows // cuts)))
     piece = PIECE_BYTES if pinned_bytes is None else max(2**16, min(PIECE_BYTES, pinned_bytes // THREADS))
-    card = Card(backend, read, room, piece_bytes=piece, threads=THREADS)
+    threads = max(1, min(THREADS, int((1.0 - SHARE) * free) // max(1, scratch)))
+    card = Card(backend, read, room, piece_bytes=piece, threads=threads)
     blocks = _Blocks(read, card, affine, most)
     if isinstance(inner, DeviceArraySource):
         blocks.lie_in(inner)

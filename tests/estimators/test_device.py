@@ -185,6 +185,18 @@ def test_what_has_no_form_for_cards_runs_on_the_cpu_and_says_so(emulated):
     close(gm, plain(missing="marginalize").fit(X), 0.0)
     with pytest.warns(UserWarning, match="runs on the CPU"):
         assert gm.predict(X).shape == (200,)
+    factors = {"covariance_type": "factor", "n_factors": 1}
+    with pytest.raises(ValueError, match="'factor' runs on the CPU"):
+        sg.GaussianMixture(2, device="cuda", **factors).fit(X[10:])
+    gm = sg.GaussianMixture(2, random_state=0, max_iter=2, **factors).fit(X[10:])
+    expected = gm.predict(X[10:]), gm.score(X[10:])
+    gm.set_params(device="cuda")
+    with pytest.warns(UserWarning, match="factor"):
+        assert (gm.predict(X[10:]) == expected[0]).all()
+    with pytest.warns(UserWarning, match="factor"):
+        assert gm.score(X[10:]) == expected[1]
+    with pytest.warns(UserWarning, match="'factor:1' runs on the CPU"):
+        sg.select(X[10:], [2], "factor", n_factors=1, n_init=1, max_iter=2, random_state=0, device="cuda")
     with pytest.raises(ValueError, match="executor='dask'"):
         plain(device="cuda", executor="dask").fit(X[10:])
     with pytest.raises(ValueError, match=r"KMeans.*CPU only"):
@@ -215,6 +227,15 @@ def test_select_takes_the_cpu_s_winner(emulated):
         assert mine["bic"] == pytest.approx(other["bic"], rel=1e-9)
     with pytest.warns(UserWarning, match="'cv' runs on the CPU"):
         sg.select(X, range(1, 3), n_init=1, criterion="cv", folds=2, max_iter=3, random_state=0, device="cuda")
+
+
+def test_fewer_blocks_are_in_work_where_kernels_need_much_memory(emulated):
+    source = sg.open_source(rows(100))
+    free = emulated.free_bytes()
+    threads = [
+        device.placed(source, emulated, scratch=scratch).blocks.card.threads for scratch in (0, free // 16, free)
+    ]
+    assert threads == [device.THREADS, 3, 1]
 
 
 # Answers --------------------------------------------------------------------------------------------------------------

@@ -218,7 +218,9 @@ def _solved(sample: Survey, plan: Plan, maximize: Maximize) -> dict[int, Candida
     """By kind the fits of one component to complete rows, which the first pass gives in closed form."""
     if plan.missing != "error" or not plan.tol > 0 or not plan.max_iter > 0:
         return {}
-    ones = {g: solved(sample, kind, maximize) for g, (kind, K) in enumerate(plan.kinds) if K == 1}
+    ones = {
+        g: solved(sample, kind, maximize) for g, (kind, K) in enumerate(plan.kinds) if K == 1 and not kind.n_factors
+    }
     return {g: one for g, one in ones.items() if one is not None}
 
 
