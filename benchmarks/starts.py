@@ -104,7 +104,8 @@ def main(arguments: list[str] | None = None) -> int:
     text = options.records.read_text() if options.records.exists() else ""
     records = [json.loads(line) for line in text.splitlines()]
     left = [seed for seed in range(MIXTURES) if seed not in {r["seed"] for r in records}]
-    measured(left[0] if left else 0)  # what is loaded and compiled once
+    if left and options.most:
+        measured(left[0])  # what is loaded and compiled once
     for seed in left[: options.most]:
         records.append(measured(seed))
         with options.records.open("a") as file:

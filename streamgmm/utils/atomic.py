@@ -25,6 +25,8 @@ __all__ = ["atomic_folder", "atomic_path", "sweep"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TEMPORARY = re.compile(r"\..*\.([0-9a-f]{6})[0-9a-f]{10}\.(part|old)(\.\w{1,10})?")
+_PAUSES = (0.05, 0.1, 0.2, 0.5)
+"""Seconds between removing a folder and seeing whether it is still gone."""
 _STRANGERS = 24 * 3600.0
 """Seconds without a change after which what another machine left is swept: not every file system passes locks on."""
 
@@ -123,8 +125,10 @@ def _restore(old: Path) -> None:
 def _temporary(target: Path, kind: str, needed: int | None, *, folder: bool = False) -> Iterator[Path]:
     """A new file or folder beside `target`, locked; what is left of it afterwards is removed."""
     sweep(target.parent)
-    part, handle = _made(target, kind, folder)
-    try:
+    part, handle = _name(target, kind), None
+    try:  # from here on, so that a signal between making and locking leaves nothing either
+        while (handle := _made(part, folder)) is None:
+            part = _name(target, kind)
         yield part
     except OSError as error:
         if error.errno in _FULL and not isinstance(error, DiskFullError):
@@ -132,28 +136,31 @@ def _temporary(target: Path, kind: str, needed: int | None, *, folder: bool = Fa
         raise
     finally:
         _remove(part)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
-def _made(target: Path, kind: str, folder: bool) -> tuple[Path, int]:
-    while True:
-        suffix = target.suffix if re.fullmatch(r"\.\w{1,10}", target.suffix) else ""
-        part = target.with_name(f".{target.name[:40]}.{_machine()}{secrets.token_hex(5)}.{kind}{suffix}")
-        if folder:
-            part.mkdir()
-        else:
-            os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
-        try:
-            handle = _open(part)
-        except FileNotFoundError:  # swept before it was locked
-            continue
-        _locked(handle)
-        try:
-            if os.path.samestat(os.fstat(handle), part.stat()):
-                return part, handle
-        except FileNotFoundError:
-            pass
-        os.close(handle)
+def _name(target: Path, kind: str) -> Path:
+    suffix = target.suffix if re.fullmatch(r"\.\w{1,10}", target.suffix) else ""
+    return target.with_name(f".{target.name[:40]}.{_machine()}{secrets.token_hex(5)}.{kind}{suffix}")
+
+
+def _made(part: Path, folder: bool) -> int | None:
+    """Make a file or folder and lock it; None where somebody swept it before it was locked."""
+    if folder:
+        part.mkdir()
+    else:
+        os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        handle = _open(part)
+    except FileNotFoundError:
+        return None
+    _locked(handle)
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(handle), part.stat()):
+            return handle
+    os.close(handle)
+    return None
 
 
 def _open(path: Path) -> int:
@@ -176,10 +183,15 @@ def _machine() -> str:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    """Remove what is there. Threads of Zarr that were interrupted may write a last chunk meanwhile: then once more."""
+    if not path.is_dir():
         path.unlink(missing_ok=True)
+        return
+    for pause in _PAUSES:
+        shutil.rmtree(path, ignore_errors=True)
+        time.sleep(pause)
+        if not path.exists():
+            return
 
 
 def _no_room(error: OSError, target: Path, part: Path, needed: int | None) -> DiskFullError:
