@@ -118,7 +118,7 @@ def test_settings_that_cannot_share_readings_are_fitted_one_by_one():
 
 def test_a_chosen_mixture_that_did_not_converge_says_so():
     with pytest.warns(ConvergenceWarning, match="lowest BIC .* Raise max_iter"):
-        sg.OutlierDetector([2, 3], max_iter=1, random_state=0).fit(data(300))
+        sg.OutlierDetector([2, 3], max_iter=1, tol=0.0, random_state=0).fit(data(300))
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
