@@ -64,6 +64,10 @@ _WITHOUT_EFFECT = {
 told by the source."""
 
 
+_ADDED = {"n_factors"}
+"""Parameters that checkpoints of before do not have; None is what they did."""
+
+
 class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
     """Gaussian mixture fitted by exact EM, one chunk of the data at a time.
 
@@ -445,6 +449,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
     def _journal(self, source: Source) -> Journal:
         """Where the state of a fit of `source` is kept: see `checkpoint`."""
         settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _WITHOUT_EFFECT}
+        settings = {k: v for k, v in settings.items() if v is not None or k not in _ADDED}
         if self._goes_on:
             settings["warm_start"] = (self.mixture_, self.lower_bounds_)
         return open_journal(self.checkpoint, source.fingerprint, {"estimator": type(self).__name__, **settings})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -168,7 +169,7 @@ def test_the_command_line(form, capsys):
     assert run(["fit", "m/config.toml", "--set", "output.dir=again"]) == 0
     assert run(["data", "check", *data]) == 0
     out = capsys.readouterr()
-    assert "rows      300" in out.out and f"streamgmm fit {' '.join(data)}" in out.err.replace("'", "")
+    assert re.search(r"rows +300\b", out.out) and f"streamgmm fit {' '.join(data)}" in out.err.replace("'", "")
     assert run(["fit", "m/config.toml", paths[0]]) == 2
 
 

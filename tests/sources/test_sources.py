@@ -274,6 +274,8 @@ def test_zarr_objects_groups_and_urls(tmp_path):
     group.create_array("points", data=X, chunks=(16, 3))
     check_chunks(open_source(group["points"]), X)
     check_chunks(open_source(f"{tmp_path}/g.zarr::points"), X)
+    check_chunks(open_source(tmp_path / "g.zarr"), X)  # the only matrix of the group
+    group.create_array("others", data=X, chunks=(16, 3))
     with pytest.raises(ValueError, match="::points"):
         open_source(tmp_path / "g.zarr")
     check_chunks(open_source(f"file://{tmp_path}/g.zarr::points"), X)

@@ -26,7 +26,7 @@ ESTIMATORS = {
     "missing": lambda: sg.GaussianMixture(2, missing="marginalize", random_state=0),
     "noise": lambda: sg.GaussianMixture(2, noise="uniform", random_state=0),
     "prior": lambda: sg.GaussianMixture(2, prior="default", random_state=0),
-    "kmeans||": lambda: sg.GaussianMixture(2, init_params="kmeans||", random_state=0),
+    "kmeans||": lambda: sg.GaussianMixture(2, init_params="kmeans||", tol=1e-12, random_state=0),
     "KMeans": lambda: sg.KMeans(2, random_state=0),
     "Scaler": sg.Scaler,
     "PCA": lambda: sg.PCA(2),
