@@ -1,7 +1,7 @@
 """Find anomalies by low density: a mixture of normal behaviour, the lowest percent raised.
 
 Runs on ADBench's shuttle set where a file is given (``python examples/anomalies.py 32_shuttle.npz``), otherwise on a
-synthetic stand-in: sensors that follow each other in three regimes, with 1 % of readings out of step.
+synthetic stand-in: sensors that follow each other in three regimes, with 1 % of rows out of step.
 """
 
 import sys

@@ -62,4 +62,4 @@ def test_every_example_is_listed():
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_anomalies_of_shuttle(shared, tmp_path):
     result = example("anomalies").main(tmp_path, str(shared / "adbench" / "32_shuttle.npz"))
-    assert result["AUC, K by elbow"] > 0.85 and result["AUC, K by BIC"] > 0.85
+    assert result["AUC, K by elbow"] > 0.85 and result["AUC, K by elbow"] > result["AUC, K by BIC"] + 0.1

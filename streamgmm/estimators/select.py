@@ -26,7 +26,7 @@ from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.mixture.covariance import FACTORS, MCLUST, Covariance, family
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import NormalInverseWishart
-from streamgmm.mixture.support import supported, unsupported
+from streamgmm.mixture.support import doubt, unsupported
 from streamgmm.report import figures
 from streamgmm.runtime.device import PlacedSource, placed
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
@@ -47,8 +47,8 @@ class Selection:
         "dropped"), n_iter, n_passes (readings it took part in), df, loglik, lower_bound, bic, aic, icl, heldout, cv
         (nats per row, larger is better; None where they were not asked for), n_starts, n_dropped, n_repairs, and
         unsupported: sentences about components of fewer than D + 1 rows, or without variance of their own in some
-        direction. A likelihood gains without limit by such components, so these candidates are passed over as long as
-        there are others.
+        direction. A likelihood gains without limit by such components. Candidates with too few rows are passed over
+        as long as there are others; those without variance, as long as others have more than one component.
     best : GaussianMixture
         Fitted, with the smallest criterion (the largest held-out likelihood) among those not passed over.
     criterion : str
@@ -306,6 +306,7 @@ def _result(
     table: list[dict[str, Any]] = []
     teams: list[Memory] = []
     leaders: list[Candidate] = []
+    doubts_of: list[int] = []
     rows = race.sample.n_rows
     for g, (kind, K) in enumerate(plan.kinds):
         team = race.team(g)
@@ -336,19 +337,22 @@ def _result(
                 "unsupported": list(unsupported(leader.accepted, rows, plan.reg_covar).values()),
             }
         )
+        doubts_of.append(doubt(leader.accepted, rows, plan.reg_covar))
         leaders.append(leader)
         teams.append(team if leader is best(team) else (leader,))
 
     sign = -1.0 if plan.splits else 1.0
 
-    def score(row: dict[str, Any]) -> tuple[bool, float]:
-        return bool(row["unsupported"]), sign * float(row[criterion])
+    def chosen(among: Sequence[int]) -> int:
+        sound = _sound([(doubts_of[i], table[i]["n_components"]) for i in among])
+        return min((i for i, good in zip(among, sound, strict=True) if good), key=lambda i: sign * table[i][criterion])
 
-    winner = min(range(len(table)), key=lambda i: score(table[i]))
+    winner = chosen(range(len(table)))
     minimum, bend = {}, {}
     for kind in dict.fromkeys(row["covariance_type"] for row in table):
-        own = [row for row in table if row["covariance_type"] == kind]
-        minimum[kind] = min(own, key=score)["n_components"]
+        members = [i for i, row in enumerate(table) if row["covariance_type"] == kind]
+        own = [table[i] for i in members]
+        minimum[kind] = table[chosen(members)]["n_components"]
         bend[kind] = elbow([row["n_components"] for row in own], [row["lower_bound"] for row in own])
     report = {
         "n_passes": race.n_passes,
@@ -387,9 +391,22 @@ def _estimator(
 
 
 def _leader(team: Memory, rows: int, reg_covar: float) -> Candidate:
-    """The best candidate of a kind, of those whose components are all supported where there are any."""
-    sound = tuple(c for c in team if c.last is not None and supported(c.accepted, rows, reg_covar))
-    return best(sound or team)
+    """The best candidate of a kind, of those against which least speaks."""
+    found = [2 if c.last is None else doubt(c.accepted, rows, reg_covar) for c in team]
+    return best(tuple(c for c, much in zip(team, found, strict=True) if much == min(found)))
+
+
+def _sound(candidates: Sequence[tuple[int, int]]) -> list[bool]:
+    """Which of these, given by `doubt` and K, are compared by the criterion: those against which least speaks.
+
+    One component is never in doubt. Where it is the only one of which that is true, the data have directions without
+    variance in every group, and no candidate is worse for them.
+    """
+    least = min(much for much, _ in candidates)
+    several = [much for much, K in candidates if K > 1]
+    if least == 0 and several and min(several) == 1:
+        least = 1
+    return [much <= least for much, _ in candidates]
 
 
 def doubts(table: Sequence[dict[str, Any]], best: dict[str, Any], criterion: str = "bic") -> list[str]:
@@ -401,7 +418,8 @@ def doubts(table: Sequence[dict[str, Any]], best: dict[str, Any], criterion: str
     ahead = [row for row in table if row.get("unsupported") and sign * row[criterion] < sign * best[criterion]]
     if best.get("unsupported"):
         found.append(
-            f"Every candidate has components that the rows do not support; of the best, {best['unsupported'][0]}. "
+            "Every candidate of more than one component has components that the rows do not support; of the best, "
+            f"{best['unsupported'][0]}. "
             "Try fewer components, a simpler covariance_type or prior='default'."
         )
     elif ahead:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from streamgmm.mixture.mixture import Mixture
 
-__all__ = ["supported", "unsupported"]
+__all__ = ["doubt", "supported", "unsupported"]
 
 Array = NDArray[np.float64]
 
@@ -60,6 +60,17 @@ def _thin(model: Mixture, share: Array, reg_covar: float) -> NDArray[np.bool_]:
         along = np.einsum("kdj,kdj->kj", vectors, overall @ vectors)
     floor = np.maximum(2.0 * reg_covar, NARROW * along)
     return np.asarray(((values <= floor) & (along > WIDER * 2.0 * reg_covar)).any(axis=1))
+
+
+def doubt(model: Mixture, rows: float, reg_covar: float) -> int:
+    """How much speaks against a model: 0 nothing, 1 a direction without variance, 2 a component of too few rows.
+
+    The second can be a property of the data (features that are constant or whole numbers within a group); the third
+    never is one.
+    """
+    if (model.weights / model.weights.sum() * rows < model.n_features + 1).any() and model.n_components > 1:
+        return 2
+    return int(bool(unsupported(model, rows, reg_covar)))
 
 
 def supported(model: Mixture, rows: float, reg_covar: float) -> bool:

@@ -19,11 +19,17 @@ def half_written(folder):
     return [name for name in names(folder) if name.startswith(".")]
 
 
+def _hang_up_ends():
+    """As in a terminal: tests under nohup ignore SIGHUP, and so would the process."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def started(words, **options):
     """`streamgmm WORDS` in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", "streamgmm", *map(str, words)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, env={**os.environ, "COLUMNS": "80"}, **(quiet | options))
+    environment = {**os.environ, "COLUMNS": "80"}
+    return subprocess.Popen(command, env=environment, preexec_fn=_hang_up_ends, **(quiet | options))
 
 
 def signalled(words, folder, which, wait=0.0):

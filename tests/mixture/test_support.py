@@ -68,4 +68,14 @@ def test_where_nothing_is_supported_the_criterion_decides_and_a_warning_says_so(
     X = np.random.default_rng(0).normal(size=(12, 5))
     found = sg.select(X, (3, 4), n_init=2, random_state=0)
     assert all(row["unsupported"] for row in found.table)
-    assert found.report["warnings"][0].startswith("Every candidate has components")
+    assert found.report["warnings"][0].startswith("Every candidate of more than one component")
+
+
+def test_features_that_are_constant_in_every_group_speak_against_no_candidate():
+    """One component alone has variance in all directions, and is not the answer: the groups are there."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 2))
+    X[:, 1] = np.where(np.arange(400) < 150, 0.0, 6.0)
+    found = sg.select(X, range(1, 4), random_state=0)
+    assert found.best.n_components == 2 == found.minimum["full"]
+    assert found.table[1]["unsupported"] and found.report["warnings"][0].startswith("Every candidate of more than one")

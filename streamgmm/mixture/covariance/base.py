@@ -187,10 +187,6 @@ class Covariance(ABC):
     def n_parameters(self, K: int, D: int) -> int:
         """Free parameters of the covariances alone."""
 
-    def step_cost(self, K: int, D: int) -> float:
-        """Arithmetic of an E-step, for each row, in units in which a full covariance takes D^2."""
-        return float(K * D**2)
-
     def least_rows(self, D: int) -> int:
         """Rows that it takes to span a covariance."""
         return D + 1

@@ -81,9 +81,6 @@ class Factor(Covariance):
         noise = {"free": K * D, "shared": D, "isotropic": K}[self.noise]
         return K * (D * q - q * (q - 1) // 2) + noise
 
-    def step_cost(self, K: int, D: int) -> float:
-        return 2.0 * K * D * (self.n_factors + 2)
-
     def least_rows(self, D: int) -> int:
         return self.n_factors + 2
 
