@@ -121,7 +121,7 @@ def measure(path: str, components: int, workers: list[int], repeats: int, thread
 
 
 def measure_deaths(path: str, components: int, workers: int, deaths: int) -> dict[str, Any]:
-    """Seconds of a fit of four readings and a start, and what each of so many SIGKILLs adds."""
+    """Seconds of a fit of four passes and a start, and what each of so many SIGKILLs adds."""
     import streamgmm as sg
     from benchmarks.deaths import lost
     from streamgmm.runtime.dask import Dask

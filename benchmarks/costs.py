@@ -2,7 +2,7 @@
 
     python -m benchmarks.costs [--write docs/performance.md] [--pictures docs/pictures] [--only NAME] [--tiny]
 
-Every figure is that of one EM iteration (or one reading) after the first, the median over the iterations of a fit in
+Every figure is that of one EM iteration (or one pass) after the first, the median over the iterations of a fit in
 this process, with everything compiled before. Nothing converges: tol is 0 and the starts are random rows.
 """
 

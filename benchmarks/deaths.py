@@ -14,7 +14,7 @@ import numpy as np
 class Killer:
     """Counts the chunks that the driver hears of, and sends SIGKILL to one of the workers when there are `moment`.
 
-    So the death falls into the middle of a reading by construction, however fast the machine is.
+    So the death falls into the middle of a pass by construction, however fast the machine is.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ def rows_and_model(n: int, D: int, K: int, name: str) -> tuple[NDArray[np.float6
 
 
 def reading(model: Any, rows: NDArray[np.float64]) -> float:
-    """Seconds of one E-step over all rows and the M-step after it; nothing is kept from earlier readings."""
+    """Seconds of one E-step over all rows and the M-step after it; nothing is kept from earlier passes."""
     fresh = sg.Mixture(model.weights, model.means, model.covariances, model.family, missing="marginalize")
     start = time.perf_counter()
     (stats,) = Threads().run(partial(e_step, (fresh,)), array_source(rows).chunks(), merge_all)
@@ -52,7 +52,7 @@ def reading(model: Any, rows: NDArray[np.float64]) -> float:
 
 
 def compare(n: int, D: int, K: int, name: str, repeats: int = 5) -> tuple[float, float]:
-    """Median seconds of a reading of complete rows, and of rows with 20 patterns of missing entries."""
+    """Median seconds of a pass of complete rows, and of rows with 20 patterns of missing entries."""
     rows, model = rows_and_model(n, D, K, name)
     rng = np.random.default_rng(1)
     kinds = rng.random((PATTERNS, D)) < SHARE

@@ -1,4 +1,4 @@
-"""How good are the optima, and how many readings do they take? Beside scikit-learn on real sets.
+"""How good are the optima, and how many passes do they take? Beside scikit-learn on real sets.
 
 ``python -m benchmarks.optima FOLDER --records optima.jsonl --readme README.md``; FOLDER holds the ADBench sets
 ``16_http.npz`` and so on. Measurements are added to the records one by one, so a long run can be cut and gone on with.
@@ -111,7 +111,7 @@ def table(records: list[dict[str, Any]]) -> str:
         "Mean log-likelihood per row in nats, median and best over seeds; features z-scored, n_init = 10, reg_covar = "
         f"{REG_COVAR}; scikit-learn with tol = 1e-6, on as many rows as it says, scored on all. On {processor()}.",
         "",
-        "| set | K | streamgmm: median (best) | readings | seconds | scikit-learn: median (best) | rows | its "
+        "| set | K | streamgmm: median (best) | passes | seconds | scikit-learn: median (best) | rows | its "
         "processor seconds |",
         "|" + "---|" * 8,
     ]

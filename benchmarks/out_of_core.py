@@ -77,7 +77,7 @@ def fit(path: str, limit: str, passes: int) -> dict[str, object]:
         marks.append(time.perf_counter())
     stop.set()
     watcher.join()
-    # The first reading of EM begins about here; before it are the start's reading and k-means on its sample.
+    # The first pass of EM begins about here; before it are the start's pass and k-means on its sample.
     reading = marks[1] - (marks[2] - marks[1] if len(marks) > 2 else 0.0)
     memory = model.report_["memory"]
     return {

@@ -142,7 +142,7 @@ def parts(D: int, K: int, work: float) -> dict[str, float]:
 
     def whole(n: int) -> None:
         for _ in range(n):
-            dispatch.run(plan, data, None, statistics=True, crowd=0.0)
+            dispatch.run(plan, data, None, statistics=True, max_share=0.0)
 
     return {**per_row, "the whole kernel": seconds(whole, 1) / many}
 

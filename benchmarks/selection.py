@@ -45,7 +45,7 @@ class _SlowChunk(Chunk):
 
 
 class Slow(Source):
-    """A source of which all threads together read `rate` bytes a second, and which counts readings in `reads`."""
+    """A source of which all threads together read `rate` bytes a second, and which counts passes in `reads`."""
 
     in_memory = False
     n_rows: int | None
@@ -84,7 +84,7 @@ class Slow(Source):
 
 
 def together(data: Any, Ks: range, *, drop: bool = True, seed: int = 0) -> dict[str, Any]:
-    """One `select`: seconds, readings, the winner, and how candidates ended."""
+    """One `select`: seconds, passes, the winner, and how candidates ended."""
     began = time.perf_counter()
     found = sg.select(data, Ks, n_init=N_INIT, reg_covar=REG_COVAR, random_state=seed, drop=drop)
     return {
@@ -119,7 +119,7 @@ def one_by_one(data: Any, Ks: range, *, seed: int = 0) -> dict[str, Any]:
 
 
 def measure(X: NDArray[Any], Ks: range) -> dict[str, dict[str, Any]]:
-    """All of it; the slow source proves the readings."""
+    """All of it; the slow source proves the passes."""
     results: dict[str, dict[str, Any]] = {}
     together(X[:2000], range(1, 4))  # so that no kernel is loaded within a measurement
     for drop in (True, False):
@@ -139,9 +139,9 @@ def table(results: dict[str, dict[str, Any]], rows: int, largest: int) -> str:
     """Markdown."""
     lines = [
         f"Shuttle, {rows:,} rows, K = 1 to {largest}, n_init = {N_INIT}, reg_covar = {REG_COVAR}; the slow source "
-        f"gives {RATE / 1e6:.0f} MB/s, and counts its readings. On {processor()}.",
+        f"gives {RATE / 1e6:.0f} MB/s, and counts its passes. On {processor()}.",
         "",
-        "| | seconds | readings | best K by BIC | BIC | converged | candidates |",
+        "| | seconds | passes | best K by BIC | BIC | converged | candidates |",
         "|" + "---|" * 7,
     ]
     for name, r in results.items():

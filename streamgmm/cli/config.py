@@ -79,7 +79,7 @@ class FitSection(_Section):
     stopping: Literal["aitken", "change"] = "aitken"
     tol: float = Field(default=1e-6, ge=0, description="nats per row")
     max_iter: int = Field(default=100, ge=0)
-    n_init: int = Field(default=1, ge=1, description="starts; all share every reading")
+    n_init: int = Field(default=1, ge=1, description="starts; all share every pass")
     init_params: Literal["kmeans", "k-means++", "kmeans||", "random", "random_from_data"] = "kmeans"
     moves: int = Field(default=0, ge=0, description="split-and-merge moves of each start on the sample; fit only")
     random_state: int | None = Field(default=0, ge=0)

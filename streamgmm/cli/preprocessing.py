@@ -93,7 +93,7 @@ class Prepared:
     Attributes
     ----------
     raw, source : as stored; as fitted
-    passes : readings that the preparation took
+    passes : passes that the preparation took
     scale : Affine or None
         From the units of the data to those of the fit, where only a scale lies between.
     log_scale : float
@@ -175,7 +175,7 @@ class Prepared:
 
 
 def prepare(config: Config, raw: Source, executor: Any = None) -> Prepared:
-    """Scale and project the rows as [data] says; one reading of the data for both.
+    """Scale and project the rows as [data] says; one pass over the data for both.
 
     Raises
     ------

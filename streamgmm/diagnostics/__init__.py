@@ -19,7 +19,7 @@ __all__ = ["Finding", "diagnose"]
 def diagnose(gm: GaussianMixture, X: Any, sample_weight: ArrayLike | None = None) -> list[Finding]:
     """What an expert would remark about `gm` and the data it was fitted to; empty where nothing is wrong.
 
-    One reading of X: overall moments from all rows, everything else from a sample of 20,000 of them.
+    One pass of X: overall moments from all rows, everything else from a sample of 20,000 of them.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from streamgmm.diagnostics.shapes import Pieces, Shape, pieces_of, shape_of
 from streamgmm.em.initialization.sample import survey
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.mixture.mixture import Mixture
-from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.summaries.sample import SampleSummary
 
 __all__ = ["Case", "Check", "Finding", "examine"]
 
@@ -62,7 +62,7 @@ class Case:
     Attributes
     ----------
     gm, model : the fitted estimator and its mixture
-    sample : one reading's worth: rows, weights, overall moments
+    sample : one pass's worth: rows, weights, overall moments
     dtype : of the data
     names : of the features
     resp : (m, K) responsibilities of the sample
@@ -72,7 +72,7 @@ class Case:
 
     gm: GaussianMixture
     model: Mixture
-    sample: Survey
+    sample: SampleSummary
     dtype: np.dtype[Any]
     names: list[str]
     resp: Array
@@ -89,7 +89,7 @@ Check = Callable[[Case], Iterator[Finding]]
 
 
 def examine(gm: GaussianMixture, X: Any, sample_weight: ArrayLike | None) -> Case:
-    """One reading of X: a sample, what each component took of it, and how that is shaped."""
+    """One pass of X: a sample, what each component took of it, and how that is shaped."""
     source = gm._seen(X, sample_weight)
     sample = survey(source, gm._executor(), size=SAMPLE_ROWS, seed=0, missing=gm.missing == "marginalize")
     model = gm.mixture_

@@ -60,7 +60,7 @@ class ClusterScores:
 def cluster_scores(
     model: Any, X: Any, sample_weight: ArrayLike | None = None, *, sample_rows: int = 5_000, random_state: int = 0
 ) -> ClusterScores:
-    """Davies-Bouldin, Calinski-Harabasz and silhouette of the labels that a fitted model gives to X; two readings.
+    """Davies-Bouldin, Calinski-Harabasz and silhouette of the labels that a fitted model gives to X; two passes.
 
     Parameters
     ----------

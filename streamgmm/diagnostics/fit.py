@@ -18,7 +18,7 @@ def single_start(case: Case) -> Iterator[Finding]:
             "single-start",
             "One start only: EM finds the optimum nearest to where it began.",
             {"n_init": 1},
-            "Set n_init=5 or 10; all starts share every reading of the data.",
+            "Set n_init=5 or 10; all starts share every pass over the data.",
         )
 
 
@@ -48,7 +48,7 @@ def falling_trace(case: Case) -> Iterator[Finding]:
             f"The objective fell by {-worst:.3g} nats per row at iteration {int(falls.argmin()) + 2}.",
             {"largest_fall": -worst, "iteration": int(falls.argmin()) + 2},
             "With reg_covar=0 exact EM never falls beyond rounding: look for nearly singular components (add reg_covar "
-            "or a prior), or for data that changed between readings.",
+            "or a prior), or for data that changed between passes.",
         )
 
 

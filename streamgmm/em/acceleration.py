@@ -25,7 +25,7 @@ FINISH = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pace:
+class AcceleratorState:
     """What an accelerator remembers of one candidate.
 
     Attributes
@@ -61,7 +61,9 @@ class Accelerator(ABC):
     """Decides where the next E-step of a candidate is taken."""
 
     @abstractmethod
-    def next(self, model: Mixture, image: Mixture, gains: Sequence[float], pace: Pace) -> tuple[Mixture, Pace]:
+    def next(
+        self, model: Mixture, image: Mixture, gains: Sequence[float], pace: AcceleratorState
+    ) -> tuple[Mixture, AcceleratorState]:
         """After an accepted E-step.
 
         Parameters
@@ -79,10 +81,10 @@ class Accelerator(ABC):
         """
 
     @abstractmethod
-    def rejected(self, pace: Pace) -> Pace:
+    def rejected(self, pace: AcceleratorState) -> AcceleratorState:
         """After a rejection; the candidate goes on from the fallback."""
 
-    def arrived(self, gains: Sequence[float], pace: Pace) -> bool:
+    def arrived(self, gains: Sequence[float], pace: AcceleratorState) -> bool:
         """Whether the proposals show that the limit is reached, though the plain steps alone do not show it yet."""
         return False
 
@@ -102,7 +104,9 @@ class Squarem(Accelerator):
     tol: float
     growth: float = 4.0
 
-    def next(self, model: Mixture, image: Mixture, gains: Sequence[float], pace: Pace) -> tuple[Mixture, Pace]:
+    def next(
+        self, model: Mixture, image: Mixture, gains: Sequence[float], pace: AcceleratorState
+    ) -> tuple[Mixture, AcceleratorState]:
         if pace.fallback is not None:  # accepted: one plain step before the next cycle makes it stable
             stepmax = pace.stepmax * (self.growth if pace.clipped else 1.0)
             return image, replace(pace, path=(), fallback=None, stepmax=stepmax, clipped=False)
@@ -129,7 +133,7 @@ class Squarem(Accelerator):
             return image, replace(pace, path=(), stepmax=stepmax)
         return proposal, replace(pace, path=(), fallback=image, clipped=clipped)
 
-    def rejected(self, pace: Pace) -> Pace:
+    def rejected(self, pace: AcceleratorState) -> AcceleratorState:
         stepmax = max(1.0, pace.stepmax / self.growth) if pace.clipped else pace.stepmax
         return replace(pace, path=(), fallback=None, stepmax=stepmax, clipped=False)
 
@@ -183,7 +187,7 @@ class Corrected(Accelerator):
         In nats per row: a proposal that gains less is followed by plain steps.
     then : Accelerator
     inner : int
-        Steps on the sample per proposal at most. Enough to leave a saddle that EM takes a hundred readings to leave.
+        Steps on the sample per proposal at most. Enough to leave a saddle that EM takes a hundred passes to leave.
     """
 
     step: Step
@@ -191,7 +195,9 @@ class Corrected(Accelerator):
     then: Accelerator
     inner: int = 180
 
-    def next(self, model: Mixture, image: Mixture, gains: Sequence[float], pace: Pace) -> tuple[Mixture, Pace]:
+    def next(
+        self, model: Mixture, image: Mixture, gains: Sequence[float], pace: AcceleratorState
+    ) -> tuple[Mixture, AcceleratorState]:
         if pace.misses >= _PATIENCE:
             return self.then.next(model, image, gains, pace)
         if pace.fallback is not None:
@@ -208,7 +214,7 @@ class Corrected(Accelerator):
         path = (*pace.path, model, limit)[-2 * _DEPTH :]
         return mixed(path, image) or limit, replace(pace, path=path, fallback=image)
 
-    def _steps(self, pace: Pace) -> int:
+    def _steps(self, pace: AcceleratorState) -> int:
         return self.inner // 3**pace.misses
 
     def _propose(self, model: Mixture, image: Mixture, inner: int) -> Mixture | None:
@@ -238,12 +244,12 @@ class Corrected(Accelerator):
             return None
         return here
 
-    def rejected(self, pace: Pace) -> Pace:
+    def rejected(self, pace: AcceleratorState) -> AcceleratorState:
         if pace.misses >= _PATIENCE:
             return self.then.rejected(pace)
         return replace(pace, path=(), fallback=None, misses=pace.misses + 1)
 
-    def arrived(self, gains: Sequence[float], pace: Pace) -> bool:
+    def arrived(self, gains: Sequence[float], pace: AcceleratorState) -> bool:
         """Whether the last proposal, an estimate of the limit, changed less than `tol`, and a plain step agrees.
 
         Where EM creeps, a proposal is no more than so many steps on the sample, and gains about as many times what a

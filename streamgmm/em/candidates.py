@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from streamgmm.em.acceleration import Pace
+from streamgmm.em.acceleration import AcceleratorState
 from streamgmm.em.convergence import distance_to_limit
 from streamgmm.em.loop import Models
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import Conjugate
 from streamgmm.mixture.stats import Stats
-from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.summaries.sample import SampleSummary
 
-HOPE = 10.0
+OPTIMISM = 10.0
 """Gains like the last ones that a candidate is trusted to have before it."""
 
-TWIN = 1e-6
+DUPLICATE_TOL = 1e-6
 """Nats per row, and relative to them, within which two candidates are one."""
 
 
@@ -50,7 +50,7 @@ class Candidate:
     model : Mixture
         After the last update.
     trace : tuple of float
-        Accepted objective per row of each reading, of the model before its M-step (see `mixture.m_step.objective`); a
+        Accepted objective per row of each pass, of the model before its M-step (see `mixture.m_step.objective`); a
         rejected proposal repeats the value before it.
     status : {"running", "converged", "stopped", "dropped"}
     last : Totals or None
@@ -61,12 +61,12 @@ class Candidate:
         What was repaired, in order.
     plain_from : int
         Where in the trace the present run of plain EM steps began: gains are compared within it only.
-    pace : Pace
+    pace : AcceleratorState
         What the accelerator remembers.
     rejected : int
         Proposals that were rejected.
     known : tuple of float
-        Objectives of the plain EM steps on the same rows that led here, before the first reading.
+        Objectives of the plain EM steps on the same rows that led here, before the first pass.
     """
 
     index: int
@@ -78,7 +78,7 @@ class Candidate:
     reseeds: tuple[int, ...] = ()
     repairs: tuple[dict[str, Any], ...] = ()
     plain_from: int = 0
-    pace: Pace = field(default_factory=Pace)
+    pace: AcceleratorState = field(default_factory=AcceleratorState)
     rejected: int = 0
     known: tuple[float, ...] = ()
 
@@ -98,9 +98,9 @@ class Candidate:
 
     @property
     def reach(self) -> float:
-        """The objective that may be hoped for: `HOPE` more gains like the largest of the last three."""
+        """The objective that may be hoped for: `OPTIMISM` more gains like the largest of the last three."""
         gains = np.abs(np.diff(self.trace[-4:]))
-        return self.objective + HOPE * float(gains.max()) if len(gains) else np.inf
+        return self.objective + OPTIMISM * float(gains.max()) if len(gains) else np.inf
 
     def dropped(self) -> Candidate:
         """Without a chance any more; the model is the last that was no proposal."""
@@ -114,7 +114,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A model that sets out on full readings, how it was found on the sample, and what is known of its last steps.
+    """A model that sets out on full passes, how it was found on the sample, and what is known of its last steps.
 
     `known` holds objectives of plain EM steps, where the sample is all of the data; see `Candidate`.
     """
@@ -126,7 +126,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class Initialization:
     """What a fit begins EM with.
 
     Attributes
@@ -137,10 +137,10 @@ class Begin:
     rows : int or None
         Rows of positive weight, where they have been read.
     passes : int
-        Readings so far.
+        Passes so far.
     traces : tuple of tuples of float
         Objectives that the models' own continue, or nothing.
-    sample : Survey or None
+    sample : SampleSummary or None
         The sample, where one was taken.
     explored : tuple of Start
         The starts that were followed on the sample, the best first.
@@ -153,20 +153,20 @@ class Begin:
     rows: int | None = None
     passes: int = 0
     traces: tuple[tuple[float, ...], ...] = ()
-    sample: Survey | None = None
+    sample: SampleSummary | None = None
     explored: tuple[Start, ...] = ()
     solved: tuple[Candidate, ...] = ()
 
 
-Memory = tuple[Candidate, ...]
+Candidates = tuple[Candidate, ...]
 """Every candidate, finished ones included, in the order of the starts."""
 
 
 Traces = tuple[tuple[float, ...], ...]
 
 
-def candidates(models: Models, traces: Traces = (), known: Traces = ()) -> Memory:
-    """The memory before the first step; `traces` are those of an earlier fit, for `known` see `Candidate`."""
+def new_candidates(models: Models, traces: Traces = (), known: Traces = ()) -> Candidates:
+    """The candidates before the first step; `traces` are those of an earlier fit, for `known` see `Candidate`."""
     traces, known = traces or ((),) * len(models), known or ((),) * len(models)
     return tuple(
         # A trace from an earlier fit goes on: the first E-step now is a plain step from its last value.
@@ -175,28 +175,28 @@ def candidates(models: Models, traces: Traces = (), known: Traces = ()) -> Memor
     )
 
 
-def best(memory: Memory) -> Candidate:
+def best(candidates: Candidates) -> Candidate:
     """The candidate with the highest objective among those not dropped; the earliest of equals."""
-    return max(memory, key=lambda c: (c.status != "dropped", c.objective, -c.index))
+    return max(candidates, key=lambda c: (c.status != "dropped", c.objective, -c.index))
 
 
-def running(memory: Memory) -> Models:
+def running(candidates: Candidates) -> Models:
     """The models that still take part."""
-    return tuple(c.model for c in memory if c.status == "running")
+    return tuple(c.model for c in candidates if c.status == "running")
 
 
-Retire = Callable[[Memory], Memory]
+Retire = Callable[[Candidates], Candidates]
 """Gives candidates that are not worth going on with the status "dropped"."""
 
 
-def nobody(memory: Memory) -> Memory:
-    return memory
+def keep_all(candidates: Candidates) -> Candidates:
+    return candidates
 
 
-def hopeless(memory: Memory) -> Memory:
-    """Drop what cannot win: candidates whose last gains, `HOPE` times over, do not reach the best one's value, and
-    those that are on the best one's way: equal to it for three readings."""
-    leader = max(memory, key=lambda c: (c.objective, -c.index))
+def prune_dominated(candidates: Candidates) -> Candidates:
+    """Drop what cannot win: candidates whose last gains, `OPTIMISM` times over, do not reach the best one's value, and
+    those that are on the best one's way: equal to it for three passes."""
+    leader = max(candidates, key=lambda c: (c.objective, -c.index))
     return tuple(
         c.dropped()
         if c.status == "running"
@@ -204,9 +204,11 @@ def hopeless(memory: Memory) -> Memory:
         and len(c.trace) > 3
         and ((c.objective < leader.objective and c.reach < leader.objective) or _twins(c, leader))
         else c
-        for c in memory
+        for c in candidates
     )
 
 
 def _twins(a: Candidate, b: Candidate) -> bool:
-    return len(a.trace) == len(b.trace) and np.allclose(a.trace[-3:], b.trace[-3:], rtol=TWIN, atol=TWIN)
+    return len(a.trace) == len(b.trace) and np.allclose(
+        a.trace[-3:], b.trace[-3:], rtol=DUPLICATE_TOL, atol=DUPLICATE_TOL
+    )

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.em.acceleration import FINISH, Accelerator, Pace, Squarem
-from streamgmm.em.candidates import candidates
+from streamgmm.em.acceleration import FINISH, Accelerator, AcceleratorState, Squarem
+from streamgmm.em.candidates import new_candidates
 from streamgmm.em.convergence import aitken
 from streamgmm.em.loop import Models
-from streamgmm.em.passes import Stage, readings
+from streamgmm.em.passes import Stage, passes
 from streamgmm.em.update import Maximize, Update
 from streamgmm.em.variants import Exact
 from streamgmm.errors import CollapsedError
@@ -40,7 +40,7 @@ SHARE = 1e-9
 """Share of a row that all of them must have together for it to be looked at."""
 WORTH, STEPS = 6, (10, 200)
 """Rows that the steps of a proposal pass over, in units of all rows, and how many steps they may be."""
-PIECE = 4096
+STEPS_PER_CHECK = 4096
 PATIENCE = 3
 """Rejections after which the whole mixture goes on, until one of its own proposals is accepted."""
 
@@ -143,7 +143,9 @@ class Local(Accelerator):
         """For the whole mixture."""
         return Squarem(self.tol)
 
-    def next(self, model: Mixture, image: Mixture, gains: Sequence[float], pace: Pace) -> tuple[Mixture, Pace]:
+    def next(
+        self, model: Mixture, image: Mixture, gains: Sequence[float], pace: AcceleratorState
+    ) -> tuple[Mixture, AcceleratorState]:
         if pace.misses >= PATIENCE or not self.suits(model, self.maximize):
             misses = max(0, pace.misses - (pace.fallback is not None))
             return self.then.next(model, image, gains, replace(pace, misses=misses))
@@ -163,7 +165,7 @@ class Local(Accelerator):
             return self.then.next(model, image, gains, pace)
         return proposal, replace(pace, fallback=image)
 
-    def rejected(self, pace: Pace) -> Pace:
+    def rejected(self, pace: AcceleratorState) -> AcceleratorState:
         """The next one goes less far. A proposal of `then` is none of ours, but to count it does no harm."""
         return replace(self.then.rejected(pace), misses=min(pace.misses + 1, PATIENCE))
 
@@ -196,21 +198,21 @@ class Local(Accelerator):
         self, moving: tuple[Mixture, float], rows: Any, weight: Array, held: Array, steps: int
     ) -> Mixture | None:
         model, share = moving
-        cuts = [slice(i, i + PIECE) for i in range(0, len(rows), PIECE)]
+        cuts = [slice(i, i + STEPS_PER_CHECK) for i in range(0, len(rows), STEPS_PER_CHECK)]
         parts = Parts(tuple(Part(i, rows[cut], weight[cut], held[cut]) for i, cut in enumerate(cuts)))
         if not cuts:
             return None
         update = Update(replace(self.maximize, repair=False), aitken(self.tol), 10**9, Squarem(self.tol))
-        memory = candidates((model,))
+        candidates = new_candidates((model,))
         try:
-            for step in readings(
+            for step in passes(
                 parts,
-                memory,
+                candidates,
                 (Stage(Exact(), update, steps),),
                 self.executor,
                 task_of=lambda _: partial(_e_step, share),
             ):
-                memory = step.memory
+                candidates = step.candidates
         except CollapsedError:
             return None
-        return memory[0].accepted
+        return candidates[0].accepted

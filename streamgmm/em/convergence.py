@@ -53,11 +53,11 @@ def aitken(tol: float) -> Stopping:
     return converged
 
 
-def fruitless(readings: int, tol: float) -> Stopping:
-    """Give up when so many readings in a row have raised the best value by less than `tol` in all."""
+def fruitless(passes: int, tol: float) -> Stopping:
+    """Give up when so many passes in a row have raised the best value by less than `tol` in all."""
 
     def given_up(trace: Sequence[float]) -> bool:
-        return len(trace) > readings and max(trace[-readings:]) < max(trace[:-readings]) + tol
+        return len(trace) > passes and max(trace[-passes:]) < max(trace[:-passes]) + tol
 
     return given_up
 

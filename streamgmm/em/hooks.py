@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from streamgmm.em.candidates import Memory
+from streamgmm.em.candidates import Candidates
 
 
-class Watcher(Protocol):
+class FitObserver(Protocol):
     """Who wants to see the way of the starts on the sample: `streamgmm.report.history.History`, for pictures."""
 
-    def sampled(self, at: int, memory: Memory) -> None:
+    def sampled(self, at: int, candidates: Candidates) -> None:
         """After a step on the sample; `at` is the number that the best of these starts will have as a candidate."""
 
     def begun(self, at: int, chosen: Sequence[tuple[int, int]]) -> None:
-        """At the end, best first: which starts go on to full readings, and after how many of their steps."""
+        """At the end, best first: which starts go on to full passes, and after how many of their steps."""
 
 
-class Keeper(Protocol):
-    """Where a dear search is kept on its way: `streamgmm.runtime.checkpoint.Journal`."""
+class CheckpointSlot(Protocol):
+    """Where a expensive search is kept on its way: `streamgmm.runtime.checkpoint.Journal`."""
 
     def get(self, name: str) -> Any: ...
 
     def put(self, name: str, value: Any) -> None: ...
 
 
-class Nowhere:
+class NoCheckpoint:
     """Keeps nothing."""
 
     def get(self, name: str) -> None:
@@ -36,4 +36,4 @@ class Nowhere:
         pass
 
 
-NOWHERE = Nowhere()
+NO_CHECKPOINT = NoCheckpoint()

@@ -30,7 +30,7 @@ class Step:
 
     models: Models
     state: Any
-    memory: Any
+    candidates: Any
     block: Block
     stats: tuple[Stats, ...]
 
@@ -43,7 +43,7 @@ def em(
     executor: Any,
     update: Update,
     state: Any = None,
-    memory: Any = None,
+    candidates: Any = None,
     task: Callable[[Models, Any], tuple[Stats, ...]] | None = None,
 ) -> Iterator[Step]:
     """Yield one `Step` per block; stop by ceasing to iterate, or when no model is left.
@@ -52,13 +52,13 @@ def em(
     ----------
     source : Source
     models : tuple of Mixture
-        All share every reading of the data.
+        All share every pass over the data.
     rule : Rule
         Which chunks make a block, and how its statistics enter the total; where it gives none, the models are held.
     executor : Executor
-    update : callable (models, totals, memory) -> (models, memory)
+    update : callable (models, totals, candidates) -> (models, candidates)
         The M-step, and whatever is composed with it: acceleration, repair, retirement.
-    state, memory :
+    state, candidates :
         As found in an earlier `Step`, to go on from there.
     task : callable (models, chunk) -> statistics, optional
         Instead of `e_step`, where models do not all see the same rows.
@@ -69,8 +69,8 @@ def em(
         stats = tuple(model.restore(part) for model, part in zip(models, framed, strict=True))
         state, totals = rule.absorb(state, block, stats)
         if totals is not None:
-            models, memory = update(models, totals, memory)
-        yield Step(models, state, memory, block, stats)
+            models, candidates = update(models, totals, candidates)
+        yield Step(models, state, candidates, block, stats)
         if not models:
             return
 
@@ -83,7 +83,8 @@ def e_step(models: Models, chunk: Any) -> tuple[Stats, ...]:
 
 @contextmanager
 def seen(models: Models, chunk: Any) -> Iterator[tuple[Models, Any, Any]]:
-    """`as_seen`, for chunks on a graphics card too; a row that is not finite is named with its place in the data."""
+    """`absorb_transform`, for chunks on a graphics card too; a row that is not finite is named with its place in the
+    data."""
     if isinstance(chunk, DeviceBlock):
         affine = chunk.affine
         views = models if affine is None else _views(models, affine)
@@ -95,7 +96,7 @@ def seen(models: Models, chunk: Any) -> Iterator[tuple[Models, Any, Any]]:
                 part, row = chunk.part_of(error.row)
                 raise non_finite(part.load()[0], row, part) from None
         return
-    views, rows, weight = as_seen(models, chunk)
+    views, rows, weight = absorb_transform(models, chunk)
     try:
         yield views, rows, weight
     except NonFiniteRowError as error:
@@ -107,7 +108,7 @@ def _views(models: Models, affine: Affine) -> Models:
     return tuple(view for model in models if (view := model.through(affine)) is not None)
 
 
-def as_seen(models: Models, chunk: Any) -> tuple[Models, Any, Any]:
+def absorb_transform(models: Models, chunk: Any) -> tuple[Models, Any, Any]:
     """The rows of a chunk, their weights, and the models as they see these rows.
 
     Where the chunk moves its rows by an affine map that all models can take into their whitening, the rows come as they

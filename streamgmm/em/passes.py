@@ -1,4 +1,4 @@
-"""A fit as a sequence of full readings: its stages, where it stands, and the loop over them."""
+"""A fit as a sequence of full passes: its stages, where it stands, and the loop over them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from streamgmm.em.candidates import Memory, running
+from streamgmm.em.candidates import Candidates, running
 from streamgmm.em.loop import Step, em
 from streamgmm.em.update import Update
 from streamgmm.em.variants import Exact, Rule
@@ -15,83 +15,83 @@ from streamgmm.errors import StreamGMMError
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A rule and the update that goes with it, for at most `laps` readings."""
+    """A rule and the update that goes with it, for at most `max_passes` passes."""
 
     rule: Rule
     update: Update
-    laps: int | None = None
+    max_passes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """Where in a fit a reading ended: the stage, its readings so far and all, and what its rule remembers."""
+class PassCursor:
+    """Where in a fit a pass ended: the stage, its passes so far and all, and what its rule remembers."""
 
     stage: int = 0
-    lap: int = 0
-    readings: int = 0
+    pass_number: int = 0
+    passes: int = 0
     state: Any = None
 
 
-def readings(
+def passes(
     source: Any,
-    memory: Memory,
+    candidates: Candidates,
     stages: Sequence[Stage],
     executor: Any,
     *,
-    position: Position | None = None,
-    task_of: Callable[[Memory], Any] | None = None,
+    position: PassCursor | None = None,
+    task_of: Callable[[Candidates], Any] | None = None,
 ) -> Iterator[Step]:
-    """Yield one `Step` per full reading of the data, its state a `Position`; end when no candidate is running.
+    """Yield one `Step` per full pass over the data, its state a `PassCursor`; end when no candidate is running.
 
     Parameters
     ----------
-    position : Position, optional
-        Where to go on, from the state of an earlier `Step` and with its memory.
-    task_of : callable (memory) -> task, optional
-        The task of the next reading (see `em.loop.em`), where models do not all see the same rows: in this process.
+    position : PassCursor, optional
+        Where to go on, from the state of an earlier `Step` and with its candidates.
+    task_of : callable (candidates) -> task, optional
+        The task of the next pass (see `em.loop.em`), where models do not all see the same rows: in this process.
     """
-    here = position or Position()
+    here = position or PassCursor()
     if task_of is None:
         source = source.for_em()
-    while running(memory) and here.stage < len(stages):
+    while running(candidates) and here.stage < len(stages):
         stage = stages[here.stage]
-        if stage.laps is not None and here.lap >= stage.laps:
-            here = Position(here.stage + 1, 0, here.readings)
+        if stage.max_passes is not None and here.pass_number >= stage.max_passes:
+            here = PassCursor(here.stage + 1, 0, here.passes)
             continue
         rows = 0
         for step in em(
             source,
-            running(memory),
+            running(candidates),
             rule=stage.rule,
             executor=executor,
             update=stage.update,
             state=here.state,
-            memory=memory,
-            task=None if task_of is None else task_of(memory),
+            candidates=candidates,
+            task=None if task_of is None else task_of(candidates),
         ):
             rows += step.stats[0].rows
             if not step.block.last:
                 continue
-            present = [c.index for c in memory if c.status == "running"]
-            memory = stage.update.lap(step)
-            left = {c.index for c in memory if c.status == "running"}
+            present = [c.index for c in candidates if c.status == "running"]
+            candidates = stage.update.end_pass(step)
+            left = {c.index for c in candidates if c.status == "running"}
             state = stage.rule.keep(step.state, [i for i, index in enumerate(present) if index in left])
-            here = Position(here.stage, here.lap + 1, here.readings + 1, state)
+            here = PassCursor(here.stage, here.pass_number + 1, here.passes + 1, state)
             yield Step(
-                running(memory),
+                running(candidates),
                 here,
-                memory,
-                replace(step.block, lap=here.readings - 1),
+                candidates,
+                replace(step.block, pass_number=here.passes - 1),
                 (replace(step.stats[0], rows=rows), *step.stats[1:]),
             )
             rows = 0
-            if not isinstance(stage.rule, Exact) or here.lap == stage.laps or task_of is not None:
-                break  # what the end of the lap changed has to reach the loop
+            if not isinstance(stage.rule, Exact) or here.pass_number == stage.max_passes or task_of is not None:
+                break  # what the end of the pass changed has to reach the loop
 
 
 @dataclass(frozen=True, slots=True)
 class RowCount:
-    """Rows of positive weight seen by the first reading (None before there was one), and so far in this one."""
+    """Rows of positive weight seen by the first pass (None before there was one), and so far in this one."""
 
     expected: int | None = None
     seen: int = 0
@@ -102,14 +102,14 @@ class RowCount:
         Raises
         ------
         StreamGMMError
-            Where a lap ends with another count than the first reading.
+            Where a pass ends with another count than the first pass.
         """
         stats = step.stats[0]
         count = replace(self, seen=self.seen + stats.rows)
-        return count.finished(source, f"reading {step.block.lap + 1} of EM") if step.block.last else count
+        return count.finished(source, f"pass {step.block.pass_number + 1} of EM") if step.block.last else count
 
     def finished(self, source: Any, reading: str) -> RowCount:
-        """The count after a whole reading."""
+        """The count after a whole pass."""
         if self.expected is not None and self.seen != self.expected:
             raise StreamGMMError(
                 f"{source.name}: {reading} saw {self.seen} rows of positive weight, an earlier one {self.expected}. "

@@ -15,7 +15,7 @@ from streamgmm.mixture.mixture import Mixture
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources import Source
 from streamgmm.sources.formats.array import ArraySource
-from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.summaries.sample import SampleSummary
 
 CHUNK = 4096
 """Rows of a chunk of few features."""
@@ -92,7 +92,7 @@ class SampleStep:
     executor: Executor
 
     @classmethod
-    def of(cls, survey: Survey, maximize: Maximize, executor: Executor) -> SampleStep:
+    def of(cls, survey: SampleSummary, maximize: Maximize, executor: Executor) -> SampleStep:
         weight = survey.weight if survey.complete else None
         source = in_memory(survey.rows, weight, survey.n_rows)
         return cls(source, 1.0 if survey.complete else survey.count / len(survey.rows), maximize, executor)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from streamgmm.em.acceleration import Accelerator, Corrected, Squarem
-from streamgmm.em.candidates import Retire, hopeless, nobody
+from streamgmm.em.candidates import Retire, keep_all, prune_dominated
 from streamgmm.em.componentwise import Local
 from streamgmm.em.convergence import Stopping, fruitless, never
 from streamgmm.em.passes import Stage
@@ -18,16 +18,16 @@ from streamgmm.em.step_sizes import Decay
 from streamgmm.em.update import IncrementalUpdate, Maximize, StepwiseUpdate, Update
 from streamgmm.em.variants import Exact, Incremental, Stepwise
 from streamgmm.runtime.executors import Executor
-from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.summaries.sample import SampleSummary
 
 SAMPLE_WORK = 16
-"""Rows of the sample worked on between two readings, in units of the rows of the data."""
-DEAR = 2e4
+"""Rows of the sample worked on between two passes, in units of the rows of the data."""
+EXPENSIVE = 2e4
 """Components x features^2 above which that is less, in proportion: arithmetic costs more than reading then."""
 FRUITLESS = 6
-"""Readings in a row, worth hundreds of plain steps, without a gain after which a fit of dear steps gives up."""
+"""Passes in a row, worth hundreds of plain steps, without a gain after which a fit of expensive steps gives up."""
 INNER = (20, 180)
-"""Steps on the sample between two readings, at least and at most."""
+"""Steps on the sample between two passes, at least and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Settings:
     n_components, n_features : int, of the largest candidate
     maximize, stopping, max_iter, retire : see `em.update.Update`
     tol : float
-    survey : Survey or None
+    survey : SampleSummary or None
         The sample, where one was taken.
     executor : Executor
     max_bytes : int or None
@@ -53,10 +53,10 @@ class Settings:
     tol: float
     max_iter: int
     executor: Executor
-    survey: Survey | None = None
+    survey: SampleSummary | None = None
     n_rows: int | None = None
     max_bytes: int | None = None
-    retire: Retire = nobody
+    retire: Retire = keep_all
     seed: int = 0
 
 
@@ -98,13 +98,14 @@ def stepwise(settings: Settings) -> tuple[Stage, ...]:
 def auto(settings: Settings) -> tuple[Stage, ...]:
     """Steps corrected by the sample where there is one, extrapolated ones otherwise; plain ones at the end.
 
-    Where the sample is all there is and steps on it are dear, those components are carried on that move (see `local`),
+    Where the sample is all there is and steps on it are expensive, those components are carried on that move (see
+    `local`),
     and a fit ends that gains nothing.
     """
     accelerator: Accelerator = Squarem(settings.tol)
     giving_up: Stopping = never
-    if settings.retire is nobody:
-        settings = replace(settings, retire=hopeless)
+    if settings.retire is keep_all:
+        settings = replace(settings, retire=prune_dominated)
     sample = settings.survey
     if sample is not None:
         step = SampleStep.of(sample, settings.maximize, settings.executor)
@@ -113,7 +114,7 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
             accelerator = Local(step.source, settings.executor, settings.maximize, settings.tol)
             giving_up = fruitless(FRUITLESS, settings.tol)
         elif not sample.complete or settings.n_components == 1:  # other starts have been there, on all rows
-            work = SAMPLE_WORK * min(1.0, DEAR / size)
+            work = SAMPLE_WORK * min(1.0, EXPENSIVE / size)
             inner = int(np.clip(work * sample.n_rows // len(sample.rows), *INNER))
             accelerator = Corrected(step, settings.tol, accelerator, inner)
     return (Stage(Exact(), replace(update(settings, accelerator=accelerator), giving_up=giving_up)),)

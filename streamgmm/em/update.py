@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.em.acceleration import Accelerator
-from streamgmm.em.candidates import Candidate, Memory, Retire, Totals, nobody, running
+from streamgmm.em.candidates import Candidate, Candidates, Retire, Totals, keep_all, running
 from streamgmm.em.convergence import Stopping, never
 from streamgmm.em.loop import Models, Step
 from streamgmm.errors import CollapsedError
@@ -111,10 +111,10 @@ class Update:
     maximize : Maximize
     stopping : callable (trace) -> bool
     max_iter : int
-        Readings per candidate.
+        Passes per candidate.
     accelerator : Accelerator or None
         For exact statistics only.
-    retire : callable (memory) -> memory
+    retire : callable (candidates) -> candidates
     slack : float
         Nats per row by which a proposal may miss what it has to reach; 0 keeps the trace monotone. With `reg_covar` the
         limit is a fixed point, not a maximum, and steps towards it need not raise anything.
@@ -126,14 +126,16 @@ class Update:
     stopping: Stopping
     max_iter: int
     accelerator: Accelerator | None = None
-    retire: Retire = nobody
+    retire: Retire = keep_all
     slack: float = 0.0
     giving_up: Stopping = never
 
-    def __call__(self, models: Models, totals: tuple[Stats, ...], memory: Memory) -> tuple[Models, Memory]:
+    def __call__(self, models: Models, totals: tuple[Stats, ...], candidates: Candidates) -> tuple[Models, Candidates]:
         parts = iter(totals)
-        memory = self.retire(tuple(self._advance(c, next(parts)) if c.status == "running" else c for c in memory))
-        return running(memory), memory
+        candidates = self.retire(
+            tuple(self._advance(c, next(parts)) if c.status == "running" else c for c in candidates)
+        )
+        return running(candidates), candidates
 
     def _advance(self, candidate: Candidate, stats: Stats) -> Candidate:
         pace, trace = candidate.pace, candidate.trace
@@ -194,19 +196,19 @@ class Update:
     def _over(self, n_iter: int, trace: tuple[float, ...]) -> bool:
         return n_iter >= self.max_iter or self.giving_up(trace)
 
-    def lap(self, step: Step) -> Memory:
-        """The memory after a whole reading."""
-        return step.memory
+    def end_pass(self, step: Step) -> Candidates:
+        """The candidates after a whole pass."""
+        return step.candidates
 
 
 @dataclass(frozen=True, slots=True)
 class BlockUpdate(Update):
-    """M-steps within a reading; values, stopping and retirement at its end."""
+    """M-steps within a pass; values, stopping and retirement at its end."""
 
-    def __call__(self, models: Models, totals: tuple[Stats, ...], memory: Memory) -> tuple[Models, Memory]:
+    def __call__(self, models: Models, totals: tuple[Stats, ...], candidates: Candidates) -> tuple[Models, Candidates]:
         parts = iter(totals)
-        memory = tuple(self._block(c, next(parts)) if c.status == "running" else c for c in memory)
-        return running(memory), memory
+        candidates = tuple(self._block(c, next(parts)) if c.status == "running" else c for c in candidates)
+        return running(candidates), candidates
 
     def _block(self, candidate: Candidate, stats: Stats) -> Candidate:
         model, reseeds, events = self.maximize(candidate, stats)
@@ -219,7 +221,7 @@ class BlockUpdate(Update):
         )
 
     def _close(self, candidate: Candidate, model: Mixture, value: float, last: Totals) -> Candidate:
-        """`candidate` at the end of a reading that gave `value`."""
+        """`candidate` at the end of a pass that gave `value`."""
         trace = (*candidate.trace, value)
         n_iter = candidate.n_iter + 1
         plain_from = candidate.plain_from
@@ -237,11 +239,11 @@ class BlockUpdate(Update):
 
 @dataclass(frozen=True, slots=True)
 class IncrementalUpdate(BlockUpdate):
-    """For `Incremental`: the value of a lap is the bound F per row, under the model before its last M-step."""
+    """For `Incremental`: the value of a pass is the bound F per row, under the model before its last M-step."""
 
-    def lap(self, step: Step) -> Memory:
+    def end_pass(self, step: Step) -> Candidates:
         parts = iter(step.state.total)
-        return self.retire(tuple(self._bound(c, next(parts)) if c.status == "running" else c for c in step.memory))
+        return self.retire(tuple(self._bound(c, next(parts)) if c.status == "running" else c for c in step.candidates))
 
     def _bound(self, candidate: Candidate, stats: Stats) -> Candidate:
         (before,) = candidate.pace.path
@@ -250,21 +252,21 @@ class IncrementalUpdate(BlockUpdate):
 
 @dataclass(frozen=True, slots=True)
 class StepwiseUpdate(BlockUpdate):
-    """For `Stepwise`: the value of a lap is that of the averaged statistics, and its model is made of them.
+    """For `Stepwise`: the value of a pass is that of the averaged statistics, and its model is made of them.
 
-    Those statistics blend batches of several laps, each under another model, so no log-likelihood of the data follows
-    from them: the totals have rows and weight of the lap, and NaN for the rest.
+    Those statistics blend batches of several passes, each under another model, so no log-likelihood of the data follows
+    from them: the totals have rows and weight of the pass, and NaN for the rest.
     """
 
-    def lap(self, step: Step) -> Memory:
+    def end_pass(self, step: Step) -> Candidates:
         state = step.state
         averaged = state.averaged
         if averaged is None:
-            return step.memory
+            return step.candidates
         last = Totals(nan, nan, nan, state.lap_seen, state.lap_rows, state.lap_dropped)
         parts = iter(averaged)
         after = []
-        for candidate in step.memory:
+        for candidate in step.candidates:
             if candidate.status == "running":
                 stats = next(parts)
                 value = self.maximize.value(candidate.model, stats)

@@ -26,16 +26,16 @@ class Block:
 
     Attributes
     ----------
-    lap : int
-        Which reading of the data this is, from 0.
+    pass_number : int
+        Which pass over the data this is, from 0.
     index : int
-        Position of the block in its lap.
+        Position of the block in its pass.
     chunks : iterable of Chunk
     last : bool
-        True for the block that ends its lap.
+        True for the block that ends its pass.
     """
 
-    lap: int
+    pass_number: int
     index: int
     chunks: Iterable[Any]
     last: bool = True
@@ -65,7 +65,7 @@ class Exact(Rule):
     """Full-batch EM: one block, which is everything; the total is its statistics."""
 
     def blocks(self, source: Any) -> Iterator[Block]:
-        return (Block(lap, 0, source.chunks()) for lap in count())
+        return (Block(pass_number, 0, source.chunks()) for pass_number in count())
 
     def init(self, models: All, source: Any) -> None:
         return None
@@ -78,7 +78,7 @@ class Exact(Rule):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Leaves:
+class FoldTree:
     """A fold tree whose leaves can be replaced: node i covers nodes 2i and 2i + 1, leaf b is node `size` + b.
 
     Nothing is ever subtracted, so nothing can drift; a replacement costs log2(size) merges.
@@ -87,10 +87,10 @@ class Leaves:
     nodes: tuple[All | None, ...]
 
     @classmethod
-    def empty(cls, n_leaves: int) -> Leaves:
+    def empty(cls, n_leaves: int) -> FoldTree:
         return cls((None,) * (2 << (n_leaves - 1).bit_length()))
 
-    def replace(self, leaf: int, value: All) -> Leaves:
+    def replace(self, leaf: int, value: All) -> FoldTree:
         nodes = list(self.nodes)
         i = len(nodes) // 2 + leaf
         nodes[i] = value
@@ -101,27 +101,27 @@ class Leaves:
                 nodes[i] = right if left is None else left
             else:
                 nodes[i] = tuple(a.merge(b) for a, b in zip(left, right, strict=True))
-        return Leaves(tuple(nodes))
+        return FoldTree(tuple(nodes))
 
     @property
     def total(self) -> All | None:
         return self.nodes[1]
 
-    def keep(self, which: Sequence[int]) -> Leaves:
-        return Leaves(tuple(None if node is None else tuple(node[i] for i in which) for node in self.nodes))
+    def keep(self, which: Sequence[int]) -> FoldTree:
+        return FoldTree(tuple(None if node is None else tuple(node[i] for i in which) for node in self.nodes))
 
 
 @dataclass(frozen=True, slots=True)
 class Incremental(Rule):
     """Incremental EM (Neal & Hinton 1998): after each block an M-step on the newest statistics of every block.
 
-    The first lap holds the models, so it is an exact E-step; from then on the bound F = Q + H never falls
+    The first pass holds the models, so it is an exact E-step; from then on the bound F = Q + H never falls
     (`streamgmm.mixture.m_step.bound`).
 
     Parameters
     ----------
     n_blocks : int
-        Blocks per lap at most; 10 to 20 give nearly all of the gain. A source that cannot be cut without reading a
+        Blocks per pass at most; 10 to 20 give nearly all of the gain. A source that cannot be cut without reading a
         chunk twice has as many as it has chunks.
     max_bytes : int, optional
         Memory the remembered statistics may take.
@@ -131,7 +131,7 @@ class Incremental(Rule):
     max_bytes: int | None = None
 
     def count(self, source: Any) -> int:
-        """Blocks per lap of `source`."""
+        """Blocks per pass of `source`."""
         chunks = number_of_chunks(source)
         if source.in_memory and source.n_rows:
             return min(self.n_blocks, source.n_rows) if chunks < self.n_blocks else self.n_blocks
@@ -141,19 +141,19 @@ class Incremental(Rule):
         n = self.count(source)
         if number_of_chunks(source) < n:
             cuts = [source.n_rows * b // n for b in range(n + 1)]
-            for lap in count():
+            for pass_number in count():
                 pieces = iter(slabs(source, cuts))
                 for b in range(n):
-                    yield Block(lap, b, next(pieces), b == n - 1)
+                    yield Block(pass_number, b, next(pieces), b == n - 1)
         chunks = number_of_chunks(source)
-        for lap in count():
+        for pass_number in count():
             iterator = source.chunks()
             for b in range(n):
                 size = chunks * (b + 1) // n - chunks * b // n
-                yield Block(lap, b, islice(iterator, size), b == n - 1)
+                yield Block(pass_number, b, islice(iterator, size), b == n - 1)
 
-    def init(self, models: All, source: Any) -> Leaves:
-        leaves = Leaves.empty(self.count(source))
+    def init(self, models: All, source: Any) -> FoldTree:
+        leaves = FoldTree.empty(self.count(source))
         needed = len(leaves.nodes) * sum(model.stats_bytes for model in models)
         if self.max_bytes is not None and needed > self.max_bytes:
             raise MemoryLimitError(
@@ -163,12 +163,12 @@ class Incremental(Rule):
             )
         return leaves
 
-    def absorb(self, state: Leaves, block: Block, stats: All) -> tuple[Leaves, All | None]:
+    def absorb(self, state: FoldTree, block: Block, stats: All) -> tuple[FoldTree, All | None]:
         complete = state.nodes[len(state.nodes) // 2 + block.index] is not None
         state = state.replace(block.index, stats)
         return state, state.total if complete or block.last else None
 
-    def keep(self, state: Leaves, which: Sequence[int]) -> Leaves:
+    def keep(self, state: FoldTree, which: Sequence[int]) -> FoldTree:
         return state.keep(which)
 
 
@@ -184,13 +184,14 @@ class Online:
     step : int
         Updates so far; the hold has none.
     seen, lap_seen : float
-        Weight of all rows so far, and of those of the present lap.
+        Weight of all rows so far, and of those of the present pass.
     inverse_size : float
         1 / effective number of rows in `mean` (Kish): with rates rho, q <- (1 - rho)^2 q + rho^2 / n.
     mean : tuple of statistics, one per model, scaled to one row; None before the first batch
     late : the running average of `mean` over late steps, and their number
     lap_rows, lap_dropped : int
-        Rows of the present lap, and those of them with nothing observed: `mean` cannot tell, it sums those of all laps.
+        Rows of the present pass, and those of them with nothing observed: `mean` cannot tell, it sums those of all
+        laps.
     """
 
     step: int = 0
@@ -229,9 +230,9 @@ class Stepwise(Rule):
     hold_rows : float
         Rows to see before the first update; they are accumulated, and the models stay as they are.
     average_from : float
-        Rows of a lap to see before statistics are averaged (Polyak); infinity never does.
+        Rows of a pass to see before statistics are averaged (Polyak); infinity never does.
     order : sequence of int, optional
-        Order of the chunks within a lap, where the order of storage may carry meaning.
+        Order of the chunks within a pass, where the order of storage may carry meaning.
     """
 
     schedule: Schedule = field(default_factory=Decay)
@@ -241,15 +242,15 @@ class Stepwise(Rule):
     order: Sequence[int] | None = None
 
     def blocks(self, source: Any) -> Iterator[Block]:
-        for lap in count():
+        for pass_number in count():
             pending: tuple[int, tuple[Any, ...]] | None = None
             for index, pieces in enumerate(self._batches(source)):
                 if pending is not None:
-                    yield Block(lap, *pending, last=False)
+                    yield Block(pass_number, *pending, last=False)
                 pending = index, pieces
             if pending is None:
                 return
-            yield Block(lap, *pending, last=True)
+            yield Block(pass_number, *pending, last=True)
 
     def _batches(self, source: Any) -> Iterator[tuple[Any, ...]]:
         chunks: Iterable[Any] = source.chunks()
@@ -259,7 +260,7 @@ class Stepwise(Rule):
         if self.batch_rows is None:
             yield from ((chunk,) for chunk in chunks)
             return
-        waiting: list[Loaded] = []
+        waiting: list[LoadedChunk] = []
         rows = 0
         for chunk in chunks:
             loaded = chunk.load()
@@ -270,7 +271,7 @@ class Stepwise(Rule):
                 # Several pieces, so that several threads have something to do.
                 for first in range(low, high, _PIECE_ROWS):
                     part = slice(first, min(first + _PIECE_ROWS, high))
-                    waiting.append(Loaded.cut(chunk, loaded, len(waiting), part))
+                    waiting.append(LoadedChunk.cut(chunk, loaded, len(waiting), part))
                 rows += high - low
                 if rows >= 0.75 * self.batch_rows:
                     yield tuple(waiting)
@@ -330,8 +331,8 @@ class Stepwise(Rule):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Loaded(Chunk):
-    """Rows that have been read already, so that several batches can be cut from one reading."""
+class LoadedChunk(Chunk):
+    """Rows that have been read already, so that several batches can be cut from one pass."""
 
     index: int
     start: int | None
@@ -339,7 +340,7 @@ class Loaded(Chunk):
     weight: Weights
 
     @classmethod
-    def cut(cls, chunk: Any, loaded: tuple[Rows, Weights], index: int, part: slice) -> Loaded:
+    def cut(cls, chunk: Any, loaded: tuple[Rows, Weights], index: int, part: slice) -> LoadedChunk:
         rows, weight = loaded
         start = None if chunk.start is None else chunk.start + part.start
         return cls(index, start, rows[part], None if weight is None else weight[part])

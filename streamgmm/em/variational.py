@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.em.acceleration import Accelerator, Corrected, Squarem
-from streamgmm.em.candidates import Begin, Candidate, Memory, candidates, nobody
+from streamgmm.em.candidates import Candidate, Candidates, Initialization, keep_all, new_candidates
 from streamgmm.em.convergence import aitken
-from streamgmm.em.hooks import NOWHERE, Keeper
+from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot
 from streamgmm.em.initialization.methods import made, prepared
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.kmeans.parallel_init import SPREAD, spread_out
-from streamgmm.em.passes import Stage, readings
+from streamgmm.em.passes import Stage, passes
 from streamgmm.em.sample_em import SampleStep
-from streamgmm.em.solvers import DEAR, INNER, SAMPLE_WORK, Settings, exact, incremental
+from streamgmm.em.solvers import EXPENSIVE, INNER, SAMPLE_WORK, Settings, exact, incremental
 from streamgmm.em.update import Maximize, Update
 from streamgmm.em.variants import Exact
 from streamgmm.em.variational_moves import LARGE, SMALL, Bench, Moves, bench_rows, search
@@ -40,7 +40,7 @@ from streamgmm.mixture.variational import (
 from streamgmm.mixture.variational_sums import tidied
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
-from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.utils.sample_weight import no_rows
 
 POLISHING = 300
@@ -91,7 +91,7 @@ class VariationalBeginning:
 
     Attributes
     ----------
-    prior : callable (Survey) -> GaussWishart
+    prior : callable (SampleSummary) -> GaussWishart
     responsibilities : (N, K), (N,) labels, or None
         Of all rows; instead of drawn models.
     searches : bool
@@ -104,7 +104,7 @@ class VariationalBeginning:
     n_init: int
     reg_covar: float
     tol: float
-    prior: Callable[[Survey], GaussWishart]
+    prior: Callable[[SampleSummary], GaussWishart]
     responsibilities: NDArray[Any] | None
     searches: bool
     sample_rows: int
@@ -112,8 +112,8 @@ class VariationalBeginning:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class VariationalBegin(Begin):
-    """What variational inference begins with: `Begin`, and the prior of the parameters."""
+class VariationalBegin(Initialization):
+    """What variational inference begins with: `Initialization`, and the prior of the parameters."""
 
     posterior: GaussWishart | None = None
     moves: Moves = field(default_factory=dict)
@@ -125,7 +125,7 @@ def begin_variational(
     reader: Executor,
     executor: Executor,
     generator: Callable[[], np.random.RandomState],
-    keeper: Keeper = NOWHERE,
+    keeper: CheckpointSlot = NO_CHECKPOINT,
 ) -> VariationalBegin:
     """First posteriors: from responsibilities that are given, or from models drawn from the sample."""
     family, K = wanted.family, wanted.n_components
@@ -152,7 +152,12 @@ def begin_variational(
 
 
 def searched(
-    sample: Survey, model: VariationalMixture, prior: GaussWishart, reg_covar: float, executor: Executor, tol: float
+    sample: SampleSummary,
+    model: VariationalMixture,
+    prior: GaussWishart,
+    reg_covar: float,
+    executor: Executor,
+    tol: float,
 ) -> tuple[float, VariationalMixture, Moves]:
     """Evidence and posterior after moves on a small part of the sample, then on a large one, and what they were."""
     K, D = prior.limit, len(prior.mean)
@@ -176,16 +181,16 @@ def polished(bench: Bench, model: VariationalMixture, reg_covar: float, tol: flo
     """Steps on rows in memory to the limit, where these are all rows there are."""
     infer, tol = Infer(reg_covar, posterior=bench.prior, tidy=True), CLOSER * tol
     update = Update(infer, aitken(tol), POLISHING, Squarem(tol), slack=0.1 * tol if reg_covar > 0 else 0.0)
-    memory: Memory = candidates((model,))
-    for step in readings(bench.source, memory, (Stage(Exact(), update),), bench.executor):
-        memory = step.memory
-    return cast(VariationalMixture, memory[0].accepted)
+    candidates: Candidates = new_candidates((model,))
+    for step in passes(bench.source, candidates, (Stage(Exact(), update),), bench.executor):
+        candidates = step.candidates
+    return cast(VariationalMixture, candidates[0].accepted)
 
 
 def drawn_models(
-    wanted: VariationalBeginning, source: Source, reader: Executor, sample: Survey, rng: np.random.RandomState
+    wanted: VariationalBeginning, source: Source, reader: Executor, sample: SampleSummary, rng: np.random.RandomState
 ) -> tuple[tuple[Mixture, ...], int]:
-    """`n_init` mixtures, and the readings that they took beside the first."""
+    """`n_init` mixtures, and the passes that they took beside the first."""
     K, family = wanted.n_components, wanted.family
     if K > 1 and wanted.init == SPREAD:
         found, more = spread_out(
@@ -246,14 +251,14 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
     sample, K, D = settings.survey, settings.n_components, settings.n_features
     if sample is not None:
         small = sample if sample.complete else sample.among(CORRECTING)
-        if not sample.complete and K * D**2 <= DEAR:
+        if not sample.complete and K * D**2 <= EXPENSIVE:
             inner = int(np.clip(SAMPLE_WORK * sample.n_rows // len(small.rows), *INNER))
             accelerator = Corrected(SampleStep.of(small, infer, settings.executor), settings.tol, accelerator, inner)
         size = bench_rows(K, D)
         if len(sample.rows) > size or not sample.complete:
             bench = Bench.of(sample, infer.prior_known, infer.reg_covar, settings.executor, size=size, heavy=True)
     slack = 0.1 * settings.tol if infer.reg_covar > 0 else 0.0
-    moving = MovingUpdate(infer, settings.stopping, settings.max_iter, accelerator, nobody, slack, bench=bench)
+    moving = MovingUpdate(infer, settings.stopping, settings.max_iter, accelerator, keep_all, slack, bench=bench)
     return (Stage(Exact(), moving),)
 
 

@@ -33,13 +33,13 @@ from streamgmm.mixture.variational_sums import (
 )
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Source
-from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.summaries.sample import SampleSummary
 
 Array = NDArray[np.float64]
 
 PATIENCE = 4
 """Steps after which a proposal has to be above the model that it would replace."""
-HOPE = 4.0
+OPTIMISM = 4.0
 """Gains like its last one that a proposal is trusted to have before it."""
 LOCAL_STEPS = 12
 """Steps of a birth on the rows of its component."""
@@ -111,7 +111,7 @@ class Bench:
 
     @classmethod
     def of(
-        cls, survey: Survey, prior: GaussWishart, reg_covar: float, executor: Executor, *, size: int, heavy: bool
+        cls, survey: SampleSummary, prior: GaussWishart, reg_covar: float, executor: Executor, *, size: int, heavy: bool
     ) -> Bench:
         """At most `size` rows of a sample; `heavy` ones stand for all rows of the data."""
         whole = survey.complete and len(survey.rows) <= size
@@ -126,7 +126,7 @@ class Bench:
         source = in_memory(rows, weight)
         return cls(rows, weight, source, scale, prior, reg_covar, executor, Budget(max(2 * SETTLING, steps)))
 
-    def holds_all(self, survey: Survey) -> bool:
+    def holds_all(self, survey: SampleSummary) -> bool:
         """Whether these rows are all rows of the data."""
         return survey.complete and len(self.rows) == len(survey.rows)
 
@@ -160,7 +160,7 @@ class Bench:
             if there.value > here.value + GAIN:
                 return there
             last, there = there, self.after(there)
-            if there.value + HOPE * (there.value - last.value) < here.value:
+            if there.value + OPTIMISM * (there.value - last.value) < here.value:
                 break
         return there if there.value > here.value + GAIN else None
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import cast
 
-from streamgmm.em.acceleration import Pace
-from streamgmm.em.candidates import Candidate, Memory, running
+from streamgmm.em.acceleration import AcceleratorState
+from streamgmm.em.candidates import Candidate, Candidates, running
 from streamgmm.em.loop import Models
 from streamgmm.em.update import Update
-from streamgmm.em.variational_moves import HOPE, PATIENCE, At, Bench, Change, born, merged
+from streamgmm.em.variational_moves import OPTIMISM, PATIENCE, At, Bench, Change, born, merged
 from streamgmm.mixture.stats import Stats
 from streamgmm.mixture.variational import VariationalMixture
 from streamgmm.mixture.variational_sums import GAIN
@@ -39,9 +39,9 @@ class MovingUpdate(Update):
 
     bench: Bench | None = None
 
-    def __call__(self, models: Models, totals: tuple[Stats, ...], memory: Memory) -> tuple[Models, Memory]:
+    def __call__(self, models: Models, totals: tuple[Stats, ...], candidates: Candidates) -> tuple[Models, Candidates]:
         parts = iter(totals)
-        first, *others = memory
+        first, *others = candidates
         stats = next(parts)
         leader = self._advance(first, stats)
         proposals = [self._carried(p, leader, parts) if p.status == "running" else p for p in others]
@@ -55,8 +55,8 @@ class MovingUpdate(Update):
             proposals = []
         elif leader.status == "converged" and busy:
             leader = replace(leader, status="running")
-        memory = (leader, *proposals)
-        return running(memory), memory
+        candidates = (leader, *proposals)
+        return running(candidates), candidates
 
     def _carried(self, proposal: Candidate, leader: Candidate, parts: Iterator[Stats]) -> Candidate:
         """A proposal after its pass; dropped where it will not come up to the leader."""
@@ -64,7 +64,7 @@ class MovingUpdate(Update):
         model, _, _ = self.maximize(proposal, stats)
         trace = (*proposal.trace, self.maximize.value(proposal.model, stats))
         gain = trace[-1] - trace[-2] if len(trace) > 1 else 0.0
-        behind = len(trace) > 1 and trace[-1] + HOPE * gain < leader.objective
+        behind = len(trace) > 1 and trace[-1] + OPTIMISM * gain < leader.objective
         status = "dropped" if behind or len(trace) >= PATIENCE else "running"
         return replace(proposal, model=model, trace=trace, n_iter=proposal.n_iter + 1, status=status)
 
@@ -85,7 +85,7 @@ class MovingUpdate(Update):
                 status="stopped" if over else "running",
                 repairs=(*leader.repairs, event),
                 plain_from=len(trace),
-                pace=Pace(),
+                pace=AcceleratorState(),
             ),
             [],
         )

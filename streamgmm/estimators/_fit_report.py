@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from streamgmm.em.candidates import Begin, Memory, best
+from streamgmm.em.candidates import Candidates, Initialization, best
 from streamgmm.mixture.criteria import criteria
 from streamgmm.mixture.mixture import Mixture
 
@@ -41,10 +41,12 @@ class Clock:
         return {"total": now - self.began, "start": self.started - self.began, "em": now - self.started}
 
 
-def report_of(memory: Memory, begin: Begin, *, solver: str, n_passes: int, clock: Clock) -> dict[str, Any]:
+def report_of(
+    candidates: Candidates, begin: Initialization, *, solver: str, n_passes: int, clock: Clock
+) -> dict[str, Any]:
     """`report_` of an estimator: starts, repairs, seconds, and the criteria of the last E-step where there was one over
     all rows under one model."""
-    winner = best(memory)
+    winner = best(candidates)
     report: dict[str, Any] = {
         "solver": solver,
         "objective": "mean log-likelihood" if begin.prior is None else "penalised mean log-likelihood",
@@ -54,7 +56,7 @@ def report_of(memory: Memory, begin: Begin, *, solver: str, n_passes: int, clock
         "starts": [
             {"index": c.index, "lower_bound": c.objective, "n_iter": c.n_iter, "status": c.status,
              "rejected": c.rejected}
-            for c in memory
+            for c in candidates
         ],
         "explored": [{"init": one.init, "score": one.score} for one in begin.explored],
         "repairs": list(winner.repairs),
@@ -73,13 +75,13 @@ def report_of(memory: Memory, begin: Begin, *, solver: str, n_passes: int, clock
     return report
 
 
-def warn_unless_converged(memory: Memory, tol: float, max_iter: int, stacklevel: int) -> None:
+def warn_unless_converged(candidates: Candidates, tol: float, max_iter: int, stacklevel: int) -> None:
     """Say so where the best start was still on its way; `stacklevel` is that of the caller's caller, and so on."""
-    winner = best(memory)
+    winner = best(candidates)
     if winner.status != "converged":
         remedy = "Raise max_iter or tol"
         if winner.status == "stopped" and winner.n_iter < max_iter:  # it gave up
-            remedy = "Its last readings gained nothing: accept it, go on with solver='exact' and warm_start"
+            remedy = "Its last passes gained nothing: accept it, go on with solver='exact' and warm_start"
         far = f"{winner.distance:.2g} nats per row" if np.isfinite(winner.distance) else "not known yet"
         warnings.warn(
             f"Best performing initialization did not converge after {winner.n_iter} iterations: the estimated "
@@ -133,12 +135,12 @@ def warn_if_drowned(model: Mixture, reg_covar: float, names: Sequence[Any] | Non
         warnings.warn(" ".join(words), UserWarning, stacklevel=stacklevel + 1)
 
 
-def print_progress(memory: Memory, iteration: int, every: int) -> None:
-    """A line for every so many readings and for the last one, as scikit-learn's `verbose` prints."""
+def print_progress(candidates: Candidates, iteration: int, every: int) -> None:
+    """A line for every so many passes and for the last one, as scikit-learn's `verbose` prints."""
     if iteration == 1:
-        print(f"Initialization: {len(memory)} start(s)")
-    running = sum(c.status == "running" for c in memory)
+        print(f"Initialization: {len(candidates)} start(s)")
+    running = sum(c.status == "running" for c in candidates)
     if iteration % every == 0 or not running:
-        leader = best(memory)
+        leader = best(candidates)
         change = leader.trace[-1] - leader.trace[-2] if len(leader.trace) > 1 else np.inf
         print(f"  Iteration {iteration}\t ll per row {leader.objective:.9g}\t change {change:.5g}\t running {running}")

@@ -106,7 +106,7 @@ class Fitted(Reader):
             Components on the first two principal axes, rows coloured by hard label; the trace of the log-likelihood;
             the weights; how sure the labels are.
         X : array-like, path or source, optional ("uncertainty" needs it)
-            `n_rows` of its rows are drawn at random, in one reading.
+            `n_rows` of its rows are drawn at random, in one pass.
 
         Examples
         --------

@@ -71,7 +71,7 @@ def parse_bytes(size: str | int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is fitted: as many models of K components over D features as share a reading."""
+    """What is fitted: as many models of K components over D features as share a pass."""
 
     family: Covariance
     n_components: int
@@ -170,7 +170,7 @@ def plan_memory(
     n_jobs : int
         Threads wanted.
     elsewhere : bool
-        The reading is done by workers, whose threads cannot be left out, and which keep nothing.
+        Workers read, whose threads cannot be left out, and which keep nothing.
 
     Raises
     ------

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from streamgmm.em.candidates import Begin, Candidate, Memory, best
+from streamgmm.em.candidates import Candidate, Candidates, Initialization, best
 from streamgmm.em.convergence import RULES
-from streamgmm.em.hooks import Watcher
+from streamgmm.em.hooks import FitObserver
 from streamgmm.em.initialization.methods import INIT
 from streamgmm.em.initialization.multistart import KEPT
 from streamgmm.em.kmeans.parallel_init import SPREAD
@@ -50,7 +50,7 @@ from streamgmm.mixture.variational import (
 from streamgmm.runtime.checkpoint import Journal
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
-from streamgmm.sources.summaries.sample import Survey, sample_size
+from streamgmm.sources.summaries.sample import SampleSummary, sample_size
 
 Array = NDArray[np.float64]
 
@@ -250,8 +250,8 @@ class BayesianGaussianMixture(GaussianMixture):
         executor: Executor,
         journal: Journal,
         memory_plan: MemoryPlan,
-        watcher: Watcher | None,
-    ) -> Begin:
+        watcher: FitObserver | None,
+    ) -> Initialization:
         chosen, D = family(self.covariance_type), source.n_features
         if self._goes_on:
             return self._begin_again(chosen, D)
@@ -290,7 +290,7 @@ class BayesianGaussianMixture(GaussianMixture):
         _, D, chosen = shape
         return VariationalLearner(*shape, prior_of=partial(self._prior, chosen, D), **options)
 
-    def _prior_of(self, chosen: Covariance, D: int, sample: Survey) -> GaussWishart:
+    def _prior_of(self, chosen: Covariance, D: int, sample: SampleSummary) -> GaussWishart:
         covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
         return self._prior(chosen, D, sample.mean, covariance)
 
@@ -331,7 +331,7 @@ class BayesianGaussianMixture(GaussianMixture):
         many = bench_rows(K, n_features) if self.solver == "auto" else 0
         return sample_size(K, n_features, least=max(10_000, many))
 
-    def _stages(self, begun: Begin, source: Source, executor: Executor) -> tuple[Stage, ...]:
+    def _stages(self, begun: Initialization, source: Source, executor: Executor) -> tuple[Stage, ...]:
         assert isinstance(begun, VariationalBegin)
         count = begun.sample.count if begun.sample is not None else float(self.report_.get("weight", 1.0))
         tol = self.tol / count if self.stopping == "change" else self.tol
@@ -341,9 +341,9 @@ class BayesianGaussianMixture(GaussianMixture):
         )  # fmt: skip
         return VARIATIONAL_SOLVERS[self.solver](settings)
 
-    def _finish(self, memory: Memory, begun: Begin, n_passes: int, clock: Clock) -> None:
-        memory = tuple(one for one in memory if not isinstance(one, Proposal))
-        winner = best(memory)
+    def _finish(self, candidates: Candidates, begun: Initialization, n_passes: int, clock: Clock) -> None:
+        candidates = tuple(one for one in candidates if not isinstance(one, Proposal))
+        winner = best(candidates)
         model = winner.accepted
         assert isinstance(model, VariationalMixture)
         count = 0.0 if winner.last is None else winner.last.count
@@ -353,7 +353,7 @@ class BayesianGaussianMixture(GaussianMixture):
         self.lower_bounds_ = [value * count for value in winner.trace]
         self.lower_bound_ = -np.inf if winner.last is None else self._posterior.simplified_bound + winner.last.entropy
         self.n_passes_ = n_passes
-        report = report_of(memory, begun, solver=self.solver, n_passes=n_passes, clock=clock)
+        report = report_of(candidates, begun, solver=self.solver, n_passes=n_passes, clock=clock)
         for name in ("bic", "aic", "icl", "loglik", "criteria"):  # of a likelihood, which this is not
             report.pop(name, None)
         report |= {
@@ -364,11 +364,11 @@ class BayesianGaussianMixture(GaussianMixture):
         }
         self.report_ = report
         if self.max_iter > 0:
-            warn_unless_converged(memory, self.tol, self.max_iter, stacklevel=5)
+            warn_unless_converged(candidates, self.tol, self.max_iter, stacklevel=5)
             warn_if_drowned(self.mixture_, self.reg_covar, self._names_here, stacklevel=5)
 
     @staticmethod
-    def _moves(begun: Begin, winner: Candidate) -> dict[str, int]:
+    def _moves(begun: Initialization, winner: Candidate) -> dict[str, int]:
         """Changes of the number of components, on the sample and on all rows."""
         assert isinstance(begun, VariationalBegin)
         counts = dict.fromkeys(("merged", "deleted", "born"), 0) | begun.moves

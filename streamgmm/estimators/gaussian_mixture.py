@@ -13,14 +13,14 @@ from numpy.typing import ArrayLike
 from sklearn.base import DensityMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
-from streamgmm.em.candidates import Begin, Memory, best, candidates, running
+from streamgmm.em.candidates import Candidates, Initialization, best, new_candidates, running
 from streamgmm.em.convergence import RULES
-from streamgmm.em.hooks import Watcher
-from streamgmm.em.initialization.initialize import Beginning, begin, begin_again
+from streamgmm.em.hooks import FitObserver
+from streamgmm.em.initialization.initialize import InitSettings, begin, begin_again
 from streamgmm.em.initialization.multistart import KEPT, sample_rows
 from streamgmm.em.loop import Step
 from streamgmm.em.online import Learner
-from streamgmm.em.passes import Position, RowCount, Stage, readings
+from streamgmm.em.passes import PassCursor, RowCount, Stage, passes
 from streamgmm.em.solvers import SOLVERS, Settings
 from streamgmm.em.update import Maximize
 from streamgmm.em.variants import Block
@@ -92,10 +92,10 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
     max_iter : int, default 100
         Full-data E-steps per start.
     n_init : int, default 1
-        Starts; all share every reading of the data, and the best is kept.
+        Starts; all share every pass over the data, and the best is kept.
     init_params : {"kmeans", "k-means++", "kmeans||", "random", "random_from_data"}, default "kmeans"
-        How first models are drawn, from a sample that one reading takes, in whitened units. "kmeans||" (k-means‖,
-        Bahmani et al. 2012) draws among all rows, and makes the models of all rows, in 7 more readings that all starts
+        How first models are drawn, from a sample that one pass takes, in whitened units. "kmeans||" (k-means‖,
+        Bahmani et al. 2012) draws among all rows, and makes the models of all rows, in 7 more passes that all starts
         share: for groups too small to be in a sample.
     weights_init, means_init, precisions_init : array-like, optional
         As in scikit-learn.
@@ -173,7 +173,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
     lower_bounds_ : list of float
         The same for every E-step.
     n_passes_ : int
-        Full readings of the data, initialisation included.
+        Full passes over the data, initialisation included.
     report_ : dict
         Criteria of the last E-step (``solver="stepwise"`` has none, and says why under ``"criteria"``), repairs, rows
         read, timings.
@@ -231,7 +231,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         sample_weight: ArrayLike | None = None,
         *,
         on_chunk: Any = None,
-        watcher: Watcher | None = None,
+        watcher: FitObserver | None = None,
     ) -> Iterator[Step]:
         """As `fit`, but yield every `Step`: for progress, pictures, scoring on the way. Fitted when exhausted.
 
@@ -240,14 +240,14 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         on_chunk : callable (chunk), optional
             Called with each chunk that has been read.
         watcher : optional
-            Told of the steps on the sample, where starts are followed there; see `streamgmm.em.hooks.Watcher`.
+            Told of the steps on the sample, where starts are followed there; see `streamgmm.em.hooks.FitObserver`.
 
         Examples
         --------
         >>> import streamgmm as sg
         >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
         >>> gm = sg.GaussianMixture(2, solver="exact", random_state=0)
-        >>> trace = [step.memory[0].objective for step in gm.fit_steps(X)]
+        >>> trace = [step.candidates[0].objective for step in gm.fit_steps(X)]
         >>> trace == gm.lower_bounds_
         True
         """
@@ -262,7 +262,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
             executor.on_chunk = None
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
-        """Fit, then label the rows: (N,). The labels cost one more reading than `fit`.
+        """Fit, then label the rows: (N,). The labels cost one more pass than `fit`.
 
         Examples
         --------
@@ -292,7 +292,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
     # The way of a fit -------------------------------------------------------------------------------------------
 
     def _steps(
-        self, source: Source, executor: Executor, began: float, watcher: Watcher | None = None
+        self, source: Source, executor: Executor, began: float, watcher: FitObserver | None = None
     ) -> Iterator[Step]:
         """Fit `source`, yielding every `Step`; attributes are set when the last one is taken."""
         if source.n_rows is not None and source.n_rows < self.n_components:
@@ -313,29 +313,32 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         with journal.running(), component_threads(resolve_n_jobs(self.n_jobs)):
             executor = memory_plan.executor(executor)
             reader = journal.executor(executor)
-            begun: Begin = journal.once(
+            begun: Initialization = journal.once(
                 "begin", lambda: self._begin(source, reader, executor, journal, memory_plan, watcher)
             )
             clock = Clock(began, time.perf_counter())
             known = tuple(one.known for one in begun.explored)
-            place = journal.get("em") or (begun.solved or candidates(begun.models, begun.traces, known), Position())
+            place = journal.get("em") or (
+                begun.solved or new_candidates(begun.models, begun.traces, known),
+                PassCursor(),
+            )
             rows = journal.get("rows") or RowCount(begun.rows)
-            memory, position = place
+            candidates, position = place
             if begun.solved:
-                yield Step((), position, memory, Block(0, 0, ()), ())
+                yield Step((), position, candidates, Block(0, 0, ()), ())
             stages = self._stages(begun, source, executor)
-            if self.max_iter > 0 and running(memory):
-                for step in readings(source, memory, stages, reader, position=position):
-                    memory, position = place = step.memory, step.state
+            if self.max_iter > 0 and running(candidates):
+                for step in passes(source, candidates, stages, reader, position=position):
+                    candidates, position = place = step.candidates, step.state
                     rows = rows.after(step, source)
                     journal.put("rows", rows)
                     journal.put("em", place)
                     if self.verbose:
-                        print_progress(memory, position.readings, self.verbose_interval)
+                        print_progress(candidates, position.passes, self.verbose_interval)
                     yield step
                     if self.max_time is not None and time.perf_counter() - began > self.max_time:
                         break
-            self._finish(memory, begun, begun.passes + position.readings, clock)
+            self._finish(candidates, begun, begun.passes + position.passes, clock)
             journal.put("em", place, last=True)
             self.report_["checkpoint"] = journal.report()
             memory_used: dict[str, Any] = {**memory_plan.numbers, **peak.report()}
@@ -344,7 +347,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
                 self.report_["seconds"] = cast(Any, self.report_["seconds"]) | source.seconds()
             self.report_["memory"] = memory_used
 
-    def _stages(self, begun: Begin, source: Source, executor: Executor) -> tuple[Stage, ...]:
+    def _stages(self, begun: Initialization, source: Source, executor: Executor) -> tuple[Stage, ...]:
         """How the candidates are carried on, pass by pass."""
         self.prior_ = begun.prior
         settings = Settings(
@@ -354,9 +357,9 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         )  # fmt: skip
         return SOLVERS[self.solver](settings)
 
-    def _finish(self, memory: Memory, begun: Begin, n_passes: int, clock: Clock) -> None:
+    def _finish(self, candidates: Candidates, begun: Initialization, n_passes: int, clock: Clock) -> None:
         """Set what is known of a fit that has ended."""
-        winner = best(memory)
+        winner = best(candidates)
         self.prior_ = begun.prior
         self.mixture_ = winner.accepted
         self.converged_ = winner.status == "converged"
@@ -364,10 +367,10 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         self.lower_bounds_ = list(winner.trace)
         self.lower_bound_ = winner.objective
         self.n_passes_ = n_passes
-        self.report_ = report_of(memory, begun, solver=self.solver, n_passes=n_passes, clock=clock)
+        self.report_ = report_of(candidates, begun, solver=self.solver, n_passes=n_passes, clock=clock)
         if self.max_iter > 0:
             # Where fit was called, behind scikit-learn's wrapper.
-            warn_unless_converged(memory, self.tol, self.max_iter, stacklevel=5)
+            warn_unless_converged(candidates, self.tol, self.max_iter, stacklevel=5)
             warn_if_drowned(self.mixture_, self.reg_covar, self._names_here, stacklevel=5)
 
     @property
@@ -382,8 +385,8 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         executor: Executor,
         journal: Journal,
         memory_plan: MemoryPlan,
-        watcher: Watcher | None,
-    ) -> Begin:
+        watcher: FitObserver | None,
+    ) -> Initialization:
         """What the fit begins with; see `beginnings`. `reader` reads the data, `executor` the sample."""
         K, D = self.n_components, source.n_features
         chosen = self._family(D)
@@ -391,7 +394,7 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
             trace, prior = tuple(self.lower_bounds_), getattr(self, "prior_", None)
             return begin_again(self.mixture_, trace, prior, chosen, (K, D), self.missing)
         solves = self.max_iter > 0 and self.tol > 0  # tol=0 asks for every iteration, and gets it
-        wanted = Beginning(
+        wanted = InitSettings(
             chosen, K, D, self._given(chosen, D), self.init_params, self.n_init, self.moves, self.missing,
             NormalInverseWishart() if isinstance(self.prior, str) else self.prior, self.noise is not None,
             self.reg_covar, self.on_collapse == "repair", solves, self.solver == "auto",

@@ -27,27 +27,27 @@ from streamgmm.runtime.executors import Executor, within
 from streamgmm.runtime.thread_limits import one_thread
 from streamgmm.sources import is_array_like
 from streamgmm.sources.base import Source
-from streamgmm.sources.summaries.sample import Survey, sample_size
+from streamgmm.sources.summaries.sample import SampleSummary, sample_size
 
 Array = NDArray[np.float64]
 
 SAMPLE_TRIES = 4
-"""Seedings that are followed up on the sample; the best goes on to readings of all the data."""
+"""Seedings that are followed up on the sample; the best goes on to passes of all the data."""
 
 
 class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEstimator):
     """k-means by Lloyd's algorithm, exact, one chunk of the data at a time.
 
-    From the same centres it takes scikit-learn's steps, on data of any size; all starts share every reading. It is the
+    From the same centres it takes scikit-learn's steps, on data of any size; all starts share every pass. It is the
     limit of a Gaussian mixture with equal weights and equal spherical covariances as these shrink.
 
     Parameters
     ----------
     n_clusters : int, default 8
     init : {"k-means++", "k-means||", "random"} or array-like (K, D), default "k-means++"
-        "k-means++" seeds on a sample taken in one reading and, where that is not all of the data, goes on with k-means
+        "k-means++" seeds on a sample taken in one pass and, where that is not all of the data, goes on with k-means
         on the sample, four times, and starts from the best. "k-means||" (Bahmani et al. 2012) chooses from all rows in
-        7 readings, which all starts share.
+        7 passes, which all starts share.
     n_init : int or "auto", default "auto"
         Starts. "auto" is 10 for "random", otherwise 1.
     max_iter : int, default 300
@@ -69,7 +69,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         Weighted sum of squared distances of rows to their centres.
     n_iter_ : int
     n_passes_ : int
-        Readings of the data: start, steps, and one more for the inertia of the last centres unless nothing moved.
+        Passes of the data: start, steps, and one more for the inertia of the last centres unless nothing moved.
     report_ : dict
 
     Examples
@@ -147,26 +147,28 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         executor = self._executor(source)
         if source.n_rows is not None and source.n_rows < self.n_clusters:
             raise ValueError(f"n_samples={source.n_rows} should be >= n_clusters={self.n_clusters}. Lower n_clusters.")
-        starts, readings = self._starts(source, executor)
+        starts, passes = self._starts(source, executor)
         runs: Runs = tuple(Run(centres) for centres in starts)
         update = LloydUpdate(self.tol, self.max_iter, partial(relocate, source, executor))
-        steps = em(source, cast(Any, starts), rule=Exact(), executor=executor, update=cast(Any, update), memory=runs)
+        steps = em(
+            source, cast(Any, starts), rule=Exact(), executor=executor, update=cast(Any, update), candidates=runs
+        )
         for step in steps:
-            runs = step.memory
-            readings += 1
+            runs = step.candidates
+            passes += 1
             if self.verbose:
-                print(f"Iteration {step.block.lap}, inertia {min(run.inertias[-1] for run in runs):.10g}.")
-        readings += sum(run.extra_readings for run in runs)
+                print(f"Iteration {step.block.pass_number}, inertia {min(run.inertias[-1] for run in runs):.10g}.")
+        passes += sum(run.extra_passes for run in runs)
         run = runs[0]
         if len(runs) > 1:
             inertias, more = self._inertias(source, executor, runs)
             run = runs[int(np.argmin(inertias))]
-            readings += more
+            passes += more
         in_memory = is_array_like(X)
         self.inertia_ = run.inertias[-1]
         if in_memory or run.status != "settled":
             self.inertia_, labels = self._last_reading(source, executor, run.centres, in_memory)
-            readings += 1
+            passes += 1
         if in_memory:
             self.labels_ = np.concatenate(labels)
         elif hasattr(self, "labels_"):
@@ -175,9 +177,9 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         self._centres = run.centres
         self._n_features_out = self.n_clusters
         self.n_iter_ = len(run.inertias)
-        self.n_passes_ = readings
+        self.n_passes_ = passes
         self.report_ = {
-            "n_passes": readings,
+            "n_passes": passes,
             "status": run.status,
             "inertias": list(run.inertias),
             "starts": [{"inertia": r.inertias[-1], "n_iter": len(r.inertias), "status": r.status} for r in runs],
@@ -196,7 +198,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
             )
 
     def _inertias(self, source: Source, executor: Executor, runs: Runs) -> tuple[list[float], int]:
-        """Inertia of every run's last centres, and the readings that took: none where every run has settled."""
+        """Inertia of every run's last centres, and the passes that took: none where every run has settled."""
         moved = [run for run in runs if run.status != "settled"]
         if not moved:
             return [run.inertias[-1] for run in runs], 0
@@ -216,7 +218,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
     # Starts -----------------------------------------------------------------------------------------------------
 
     def _starts(self, source: Source, executor: Executor) -> tuple[tuple[Centres, ...], int]:
-        """First centres of every start, and the readings they took."""
+        """First centres of every start, and the passes they took."""
         K, D = self.n_clusters, source.n_features
         if not isinstance(self.init, str):
             points = np.array(self.init, np.float64)
@@ -235,17 +237,17 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
                 f"n_samples={sample.n_rows} rows of positive weight should be >= n_clusters={K}. Lower n_clusters."
             )
         n_init = (10 if self.init == "random" else 1) if self.n_init == "auto" else int(cast(int, self.n_init))
-        readings = 1
+        passes = 1
         if self.init == "k-means||":
             chance = sample.weight / sample.weight.sum()
             first = sample.rows[rng.choice(len(sample.rows), n_init, p=chance)]
             chosen, more = kmeans_parallel(source, executor, first, K, rng)
-            readings += more
+            passes += more
         else:
             chosen = [self._points(sample, rng) for _ in range(n_init)]
-        return tuple(Centres(points, sample.mean) for points in chosen), readings
+        return tuple(Centres(points, sample.mean) for points in chosen), passes
 
-    def _points(self, sample: Survey, rng: np.random.RandomState) -> Array:
+    def _points(self, sample: SampleSummary, rng: np.random.RandomState) -> Array:
         K = self.n_clusters
         z = sample.rows - sample.mean
         if self.init == "random":

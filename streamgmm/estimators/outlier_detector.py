@@ -53,7 +53,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
     Parameters
     ----------
     n_components : int or sequence of int, default 1
-        Of several, the number with the lowest BIC is taken; all are fitted on the same readings, as in `select`.
+        Of several, the number with the lowest BIC is taken; all are fitted on the same passes, as in `select`.
     contamination : float in (0, 0.5], default 0.05
         Share of the training rows, by weight, that lies below the threshold.
     light_components : {"drop", "keep"}, default "drop"
@@ -158,17 +158,17 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         """
         source = self._training_source(X, sample_weight)
         in_memory = is_array_like(X)
-        self.estimator_, self.bic_, readings = self._fitted(source)
+        self.estimator_, self.bic_, passes = self._fitted(source)
         self.n_components_, self.n_iter_ = self.estimator_.n_components, self.estimator_.n_iter_
         if hasattr(self, "feature_names_in_"):
             self.estimator_.feature_names_in_ = self.feature_names_in_
         self.mixture_, self.dropped_ = self._scoring_mixture()
         self.offset_, self.offset_error_ = self._threshold(source, in_memory, sample_weight)
-        self.n_passes_ = readings + 1
+        self.n_passes_ = passes + 1
         return self
 
     def _fitted(self, source: Source) -> tuple[GaussianMixture, dict[int, float], int]:
-        """The mixture with the lowest BIC, the BIC of each number of components, and the readings they took."""
+        """The mixture with the lowest BIC, the BIC of each number of components, and the passes they took."""
         numbers = self._numbers()
         mixture = self._mixture(numbers[-1])
         settings = mixture.get_params()
@@ -188,7 +188,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         if not found.best.converged_:
             warnings.warn(
                 f"The mixture with the lowest BIC (n_components={found.best.n_components}) did not converge in "
-                f"max_iter={mixture.max_iter} readings. Raise max_iter or tol.",
+                f"max_iter={mixture.max_iter} passes. Raise max_iter or tol.",
                 ConvergenceWarning,
                 stacklevel=4,
             )

@@ -1,4 +1,4 @@
-"""`Scaler` and `PCA`: exact, from one reading of the data; what they make of a source is a source."""
+"""`Scaler` and `PCA`: exact, from one pass over the data; what they make of a source is a source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from streamgmm.utils.affine import Affine, Checked
 Array = NDArray[np.float64]
 
 FULL_MOMENTS_UP_TO = 256
-"""Features up to which `Scaler` takes the whole covariance in its reading, so that a `PCA` behind it needs none."""
+"""Features up to which `Scaler` takes the whole covariance in its pass, so that a `PCA` behind it needs none."""
 
 
 class _Moving(Transforming, BaseEstimator):
@@ -40,7 +40,7 @@ class _Moving(Transforming, BaseEstimator):
     n_passes_: int
 
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Learn from one reading of the data.
+        """Learn from one pass over the data.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ class _Moving(Transforming, BaseEstimator):
         return False
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
-        """Fit, then transform; what comes of a source knows its own moments, which saves the next step a reading.
+        """Fit, then transform; what comes of a source knows its own moments, which saves the next step a pass.
 
         Examples
         --------
@@ -134,7 +134,7 @@ class _Moving(Transforming, BaseEstimator):
 
 
 class Scaler(OneToOneFeatureMixin, _Moving):
-    """Zero mean and unit variance, feature by feature, from one reading: a StandardScaler for data of any size.
+    """Zero mean and unit variance, feature by feature, from one pass: a StandardScaler for data of any size.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ class Scaler(OneToOneFeatureMixin, _Moving):
 
 
 class PCA(ClassNamePrefixFeaturesOutMixin, _Moving):
-    """Principal components from the exact covariance, taken in one reading, or in none behind a `Scaler`.
+    """Principal components from the exact covariance, taken in one pass, or in none behind a `Scaler`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Choose the number of components and the covariance family: every candidate on the same readings of the data."""
+"""Choose the number of components and the covariance family: every candidate on the same passes over the data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from streamgmm.em.candidates import Begin, Candidate, Memory, best
+from streamgmm.em.candidates import Candidate, Candidates, Initialization, best
 from streamgmm.em.convergence import RULES
-from streamgmm.em.hooks import Watcher
+from streamgmm.em.hooks import FitObserver
 from streamgmm.em.kmeans.parallel_init import SPREAD
 from streamgmm.em.loop import Step
-from streamgmm.em.model_selection.race import Plan, Race, criteria, race
+from streamgmm.em.model_selection.race import Plan, SelectionRun, criteria, race
 from streamgmm.estimators._device import check_executor, scratch_of, warn_cpu
 from streamgmm.estimators._fit_report import Clock
 from streamgmm.estimators._memory_plan import parse_bytes
@@ -44,7 +44,7 @@ class Selection:
     table : list of dict
         One row for each covariance type ("factor:8" has `n_factors` = 8) and number of components: status
         ("converged", "stopped" at `max_iter`,
-        "dropped"), n_iter, n_passes (readings it took part in), df, loglik, lower_bound, bic, aic, icl, heldout, cv
+        "dropped"), n_iter, n_passes (passes it took part in), df, loglik, lower_bound, bic, aic, icl, heldout, cv
         (nats per row, larger is better; None where they were not asked for), n_starts, n_dropped, n_repairs, and
         unsupported: sentences about components of fewer than D + 1 rows, or without variance of their own in some
         direction. A likelihood gains without limit by such components. Candidates with too few rows are passed over
@@ -56,14 +56,14 @@ class Selection:
         By covariance type the K with the best criterion among those not passed over, and the K where the log-likelihood
         bends most.
     n_passes : int
-        Readings of the data, all candidates together.
+        Passes of the data, all candidates together.
     report : dict
-        Readings, seconds, what was dropped, and `warnings`: which candidates were passed over, where the best K is the
+        Passes, seconds, what was dropped, and `warnings`: which candidates were passed over, where the best K is the
         largest that was tried, and which candidates had not converged.
     models : tuple of Mixture
         The best model of each row of the table.
     leaders : tuple of int
-        Its number among the candidates of `Step.memory`.
+        Its number among the candidates of `Step.candidates`.
 
     Examples
     --------
@@ -166,11 +166,11 @@ def select(
     device: str | None = None,
     memory_limit: str | int | None = None,
     on_step: Callable[[Step], None] | None = None,
-    watcher: Watcher | None = None,
+    watcher: FitObserver | None = None,
 ) -> Selection:
-    """Fit every number of components and covariance type on the same readings, and choose.
+    """Fit every number of components and covariance type on the same passes, and choose.
 
-    Starts are found on one sample; the best of each kind go on together, each reading serving all.
+    Starts are found on one sample; the best of each kind go on together, each pass serving all.
 
     Parameters
     ----------
@@ -181,10 +181,10 @@ def select(
     n_factors : int or iterable of int, optional
         Numbers of factors of "factor", "factor-shared" and "ppca": each is a kind of its own, such as "factor:8".
     n_init : int
-        Starts of each kind, followed on the sample; the best two go on to full readings.
+        Starts of each kind, followed on the sample; the best two go on to full passes.
     criterion : {"bic", "aic", "icl", "heldout", "cv"}
         "heldout": log-likelihood of one fold under models fitted to the others; "cv": of every fold in turn. Models for
-        the folds are fitted on the same readings, and judged in one more.
+        the folds are fitted on the same passes, and judged in one more.
     folds : int
         Of which "heldout" and "cv" speak; a row's fold depends on its number only.
     missing : {"error", "marginalize"}
@@ -192,7 +192,7 @@ def select(
     drop : bool
         Leave out what can no longer win; it stays in the table, as "dropped".
     max_iter : int
-        Readings at most, beside the first.
+        Passes at most, beside the first.
     device : {None, "cpu", "cuda", "cuda:N"}
         As in `GaussianMixture`; the sample, and criteria "heldout" and "cv", are for the CPU.
     memory_limit : int or str, optional
@@ -200,7 +200,7 @@ def select(
     on_step : callable, optional
         Called with every `Step`: for progress and pictures.
     watcher : optional
-        Told of the steps on the sample; see `streamgmm.em.hooks.Watcher`.
+        Told of the steps on the sample; see `streamgmm.em.hooks.FitObserver`.
 
     Raises
     ------
@@ -296,7 +296,7 @@ def select(
 
 
 def _result(
-    race: Race,
+    race: SelectionRun,
     plan: Plan,
     probe: GaussianMixture,
     common: dict[str, Any],
@@ -304,7 +304,7 @@ def _result(
     began: float,
 ) -> Selection:
     table: list[dict[str, Any]] = []
-    teams: list[Memory] = []
+    teams: list[Candidates] = []
     leaders: list[Candidate] = []
     doubts_of: list[int] = []
     rows = race.sample.n_rows
@@ -314,7 +314,7 @@ def _result(
         assert leader.last is not None
         value = None
         if plan.splits:
-            mine = [c.index for c in race.memory if race.kind_of[c.index] == g and race.fold_of[c.index] >= 0]
+            mine = [c.index for c in race.candidates if race.kind_of[c.index] == g and race.fold_of[c.index] >= 0]
             loglik, weight = race.scores[mine].sum(axis=0)
             value = float(loglik / weight)
         table.append(
@@ -358,7 +358,7 @@ def _result(
         "n_passes": race.n_passes,
         "rows": race.sample.n_rows,
         "sample_rows": len(race.sample.rows),
-        "candidates": len(race.memory),
+        "candidates": len(race.candidates),
         "dropped": [
             {"covariance_type": row["covariance_type"], "n_components": row["n_components"], "starts": row["n_dropped"]}
             for row in table
@@ -375,7 +375,12 @@ def _result(
 
 
 def _estimator(
-    race: Race, group: tuple[Covariance, int], team: Memory, probe: GaussianMixture, common: Any, began: float
+    race: SelectionRun,
+    group: tuple[Covariance, int],
+    team: Candidates,
+    probe: GaussianMixture,
+    common: Any,
+    began: float,
 ) -> GaussianMixture:
     kind, K = group
     gm = GaussianMixture(K, covariance_type=kind.covariance_type, n_factors=kind.n_factors or None, **common)
@@ -383,14 +388,14 @@ def _estimator(
     if hasattr(probe, "feature_names_in_"):
         gm.feature_names_in_ = probe.feature_names_in_
     team = tuple(replace(c, index=i) for i, c in enumerate(team))
-    begin = Begin(tuple(c.model for c in team), race.priors.get(group), race.sample.n_rows, 1)
+    begin = Initialization(tuple(c.model for c in team), race.priors.get(group), race.sample.n_rows, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the table has the status of every candidate
         gm._finish(team, begin, race.n_passes, Clock(began, race.started))
     return gm
 
 
-def _leader(team: Memory, rows: int, reg_covar: float) -> Candidate:
+def _leader(team: Candidates, rows: int, reg_covar: float) -> Candidate:
     """The best candidate of a kind, of those against which least speaks."""
     found = [2 if c.last is None else doubt(c.accepted, rows, reg_covar) for c in team]
     return best(tuple(c for c, much in zip(team, found, strict=True) if much == min(found)))
@@ -437,7 +442,7 @@ def doubts(table: Sequence[dict[str, Any]], best: dict[str, Any], criterion: str
     if stopped:
         names = ", ".join(f"{row['n_components']} ({row['covariance_type']})" for row in stopped)
         found.append(
-            f"Not converged within max_iter readings: {names}. Their criteria may still improve; raise max_iter or tol."
+            f"Not converged within max_iter passes: {names}. Their criteria may still improve; raise max_iter or tol."
         )
     return found
 

@@ -42,7 +42,7 @@ class Shapes(NamedTuple):
     """Numbers in a vector of single precision."""
     bounds: dict[int, tuple[int, int]]
     """Tiles of upper bounds, by projections of a component: components and vectors."""
-    crowds: tuple[float, float, float]
+    max_shares: tuple[float, float, float]
     """Part of all terms up to which the screened form is cheaper than the dense one: below 24, 48 features, above."""
     permutes: bool
     """Whether an instruction looks up eight of sixteen doubles, and another packs chosen lanes."""
@@ -56,7 +56,7 @@ WIDE = Shapes(
     outer=(8, (3, 2, 1)),
     singles=16,
     bounds={4: (2, 2), 8: (1, 2)},
-    crowds=(0.2, 0.35, 0.7),
+    max_shares=(0.2, 0.35, 0.7),
     permutes=True,
 )
 NARROW = Shapes(
@@ -67,7 +67,7 @@ NARROW = Shapes(
     outer=(4, (1,)),
     singles=8,
     bounds={4: (1, 2), 8: (1, 1)},
-    crowds=(0.2, 0.4, 0.45),
+    max_shares=(0.2, 0.4, 0.45),
     permutes=False,
 )
 

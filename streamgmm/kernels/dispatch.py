@@ -134,7 +134,7 @@ def _say_once(reason: str) -> None:
     _log.info("No hand-tiled kernels, %s: using the reference form, in NumPy, for tables of any size.", reason)
 
 
-def _crowd(chosen: str, plan: Plan) -> float:
+def _max_share(chosen: str, plan: Plan) -> float:
     """Part of all terms up to which the screened form is cheaper than the dense one; 0 where it is not to be tried."""
     if chosen == "screened":
         return 1.0 if plan.family == Family.FULL else 0.0
@@ -144,7 +144,7 @@ def _crowd(chosen: str, plan: Plan) -> float:
 
         if suits(plan):
             D = len(plan.whiten)
-            return shapes().crowds[0 if D < 24 else 1 if D < 48 else 2]
+            return shapes().max_shares[0 if D < 24 else 1 if D < 48 else 2]
     return 0.0
 
 
@@ -175,8 +175,8 @@ def ready(family: Family, K: int, D: int, dtype: Any, n_rows: int | None) -> Non
         return  # NumPy alone
     if n_rows is not None and in_all(n_rows, is_small, n_rows, K, phi_length(family, D)):
         return
-    crowds = (0.5, 1.0) if form(family, D, dtype) != "reference" and _suits_screening(family, K, D) else ()
-    in_all(None, _compile, family, K, D, dtype, crowds)
+    max_shares = (0.5, 1.0) if form(family, D, dtype) != "reference" and _suits_screening(family, K, D) else ()
+    in_all(None, _compile, family, K, D, dtype, max_shares)
 
 
 def _suits_screening(family: Family, K: int, D: int) -> bool:
@@ -198,14 +198,14 @@ def _blank(family: Family, K: int, D: int) -> Plan:
     return Plan(family, np.zeros(D), whiten, coef, means, factor, zeros, -np.inf, zeros, zeros)
 
 
-def _compile(family: Family, K: int, D: int, dtype: Any, crowds: tuple[float, ...]) -> None:
+def _compile(family: Family, K: int, D: int, dtype: Any, max_shares: tuple[float, ...]) -> None:
     if form(family, D, dtype) == "reference":
         return
     blank, row = _blank(family, K, D), np.zeros((1, D), dtype)
     for narrow in (0.0, np.inf):  # the feature form takes the row, the centred form takes it
-        run(blank._replace(narrow=np.full(K, narrow)), row, None, statistics=True, crowd=0.0)
-    for crowd in crowds:  # it is asked whether to screen; it is screened
-        run(blank, row, None, statistics=True, crowd=crowd)
+        run(blank._replace(narrow=np.full(K, narrow)), row, None, statistics=True, max_share=0.0)
+    for max_share in max_shares:  # it is asked whether to screen; it is screened
+        run(blank, row, None, statistics=True, max_share=max_share)
 
 
 def run(
@@ -217,11 +217,12 @@ def run(
     logp: Array | None = None,
     resp: Array | None = None,
     label: NDArray[np.int64] | None = None,
-    crowd: float | None = None,
+    max_share: float | None = None,
 ) -> Sums:
     """E-step over `rows` (n, F), F as in `Plan`: raw statistics, and whatever per-row output arrays are given.
 
-    `crowd` is the part of all terms up to which a full covariance is screened; None decides by the form in use. Rows on
+    `max_share` is the part of all terms up to which a full covariance is screened; None decides by the form in use.
+    Rows on
     a graphics card are taken there, with outputs that lie there too.
 
     Raises
@@ -235,7 +236,7 @@ def run(
         return run_on_card(plan, rows, weight, statistics=statistics, logp=logp, resp=resp, label=label, host=run)
     n, D = len(rows), len(plan.whiten)
     K, p = plan.coef.shape
-    chosen = "reference" if crowd is None and is_small(n, K, p) else form(plan.family, D, rows.dtype)
+    chosen = "reference" if max_share is None and is_small(n, K, p) else form(plan.family, D, rows.dtype)
     if chosen == "reference":
         return reference.run(plan, rows, weight, statistics=statistics, logp=logp, resp=resp, label=label)
     from streamgmm.kernels.simd.centred import centred_vector
@@ -255,24 +256,25 @@ def run(
     shift, whiten, coef, narrow, radius, means, factor, const = map(_read_only, arrays)
     family, base = int(plan.family), plan.base
     outputs = logp, resp, label
-    crowd = _crowd(chosen, plan) if crowd is None else crowd
+    max_share = _max_share(chosen, plan) if max_share is None else max_share
     dropped, left = 0.0, True
-    if crowd > 0:
-        from streamgmm.kernels.simd.screened import FAR, screened
-        from streamgmm.kernels.simd.screening import crowded, reach_of, screen_of, suffices
+    if max_share > 0:
+        from streamgmm.kernels.simd.screened import CENTRED_ONLY, screened
+        from streamgmm.kernels.simd.screening import cutoff_of, negligible, screen_of, too_dense
 
-        reach = reach_of(K)
-        if crowd >= 1 or not crowded(rows, shift, whiten, coef, base, reach, crowd):
+        cutoff = cutoff_of(K)
+        if max_share >= 1 or not too_dense(rows, shift, whiten, coef, base, cutoff, max_share):
             screen = screen_of(plan)
             dropped = screened(
-                rows, w, shift, whiten, coef, base, narrow, radius, const, screen.ways, screen.always, reach, crowd,
+                rows, w, shift, whiten, coef, base, narrow, radius, const, screen.projections, screen.never_screened,
+                cutoff, max_share,
                 done, *outputs, sums, totals,
             )  # fmt: skip
             left = not done.all()
     if left:  # the form has scratch of its own to fill
         dense(family, rows, w, shift, whiten, coef, base, narrow, radius, PANEL, done, *outputs, sums, quad, totals)
-    if crowd > 0:
-        done[done == FAR] = 0
+    if max_share > 0:
+        done[done == CENTRED_ONLY] = 0
     moments = None
     if not done.all():
         if factor.ndim == 2:
@@ -291,6 +293,6 @@ def run(
         own = complete(plan, rows, weight, some, statistics, outputs, totals)
     if statistics and dropped > 0:
         mass = sums[:, -1] + (moments[0] if moments else 0.0) + (own.mass if own else 0.0)
-        if not suffices(mass, screen.always, dropped):
-            return run(plan, rows, weight, statistics=True, logp=logp, resp=resp, label=label, crowd=0.0)
+        if not negligible(mass, screen.never_screened, dropped):
+            return run(plan, rows, weight, statistics=True, logp=logp, resp=resp, label=label, max_share=0.0)
     return Sums(sums, quad, (plan.means, *moments) if moments else None, totals, own)

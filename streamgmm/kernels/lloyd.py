@@ -42,7 +42,7 @@ def _transpose(rows, start, count, shift, z, norm):
 
 @jit
 def lloyd(rows, weight, shift, centres, label, distance, mass, first, totals):
-    """One reading of `rows` (n, D).
+    """One pass of `rows` (n, D).
 
     Parameters
     ----------

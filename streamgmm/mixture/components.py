@@ -37,7 +37,7 @@ def stats_of(model: Mixture, reg_covar: float = 0.0) -> Stats:
     return of(np.where(np.isfinite(scatter), scatter, 0.0))
 
 
-def lonely(model: Mixture, rows: Array) -> NDArray[np.intp]:
+def low_density_cluster(model: Mixture, rows: Array) -> NDArray[np.intp]:
     """Rows that belong together and that the model finds unlikely, at least D + 1; in their order.
 
     Of the 4 % least likely rows, the half nearest to the row with the nearest neighbours: tails of many components
@@ -55,7 +55,7 @@ def lonely(model: Mixture, rows: Array) -> NDArray[np.intp]:
     return np.sort(low[np.argpartition(distance[centre], near)[: near + 1]])
 
 
-def plant(stats: Stats, k: int, rows: Array, weight: Array | None, share: float) -> Stats:
+def replace_component(stats: Stats, k: int, rows: Array, weight: Array | None, share: float) -> Stats:
     """Component k anew, with the mean and scatter of `rows` and this share of the whole.
 
     What k was is dropped; loglik, count and the other scalars tell of rows, not of components, and stay.

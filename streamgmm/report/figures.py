@@ -158,10 +158,10 @@ def _curves(mixture: Mixture, rows: ArrayLike | None, ax: Any, names: Sequence[s
 
 
 def convergence(trace: Sequence[float], *, ax: Any = None) -> Any:
-    """Mean log-likelihood per row against the reading of the data."""
+    """Mean log-likelihood per row against the pass over the data."""
     ax = _axes(ax)
     ax.plot(np.arange(1, len(trace) + 1), trace, marker="." if len(trace) < 60 else None, color=PALETTE[0])
-    ax.set(xlabel="reading of the data", ylabel="log-likelihood per row (nats)", title="Convergence")
+    ax.set(xlabel="pass over the data", ylabel="log-likelihood per row (nats)", title="Convergence")
     ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
 

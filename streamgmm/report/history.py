@@ -47,7 +47,8 @@ def _padded(frame: Frame, K: int) -> Frame:
 class History:
     """Frames of a fit: weights, means and covariances in the plane, and the objective.
 
-    Fed with the steps of a fit, one frame per reading; and as its `Watcher` with those on the sample before them, where
+    Fed with the steps of a fit, one frame per pass; and as its `FitObserver` with those on the sample before them,
+    where
     most of the way of ``solver="auto"`` lies. Each start has its own frames; the winner's are what `arrays` gives.
 
     Attributes
@@ -69,11 +70,11 @@ class History:
         means, covariances = self.plane.ellipses(self.units(candidate.accepted))
         return candidate.objective, candidate.accepted.weights.copy(), means, covariances
 
-    def sampled(self, at: int, memory: Any) -> None:
-        """Take what the starts did on the sample; see `streamgmm.em.hooks.Watcher`."""
+    def sampled(self, at: int, candidates: Any) -> None:
+        """Take what the starts did on the sample; see `streamgmm.em.hooks.FitObserver`."""
         if self.plane is None:
-            self.plane = Plane.of(self.units(memory[0].model))
-        for candidate in memory:
+            self.plane = Plane.of(self.units(candidates[0].model))
+        for candidate in candidates:
             path = self._sampled.setdefault(candidate.index, [])
             if len(candidate.trace) > len(path):
                 path.append(self._frame(candidate))
@@ -88,12 +89,12 @@ class History:
         if not step.block.last:
             return
         if self.plane is None:
-            self.plane = Plane.of(self.units(step.memory[0].model))
-        for candidate in step.memory:
+            self.plane = Plane.of(self.units(step.candidates[0].model))
+        for candidate in step.candidates:
             path = self._paths.setdefault(candidate.index, [])
             if candidate.status == "running" or not path or path[-1][0] != candidate.objective:
                 path.append(self._frame(candidate))
-        self._winner = max(step.memory, key=lambda c: (c.objective, -c.index)).index
+        self._winner = max(step.candidates, key=lambda c: (c.objective, -c.index)).index
 
     def follow(self, index: int) -> None:
         """Take this start for the winner from now on: of a sweep it is not the one of largest likelihood."""

@@ -1,7 +1,7 @@
 """What survives a crash: the state of a fit, kept in small files that are there whole or not at all.
 
-A `Journal` holds named entries (what a fit has reached) and, since the last entry, the results of finished readings and
-the nodes of the unfinished one. A fit that starts again takes the entries from there, gets finished readings back
+A `Journal` holds named entries (what a fit has reached) and, since the last entry, the results of finished passes and
+the nodes of the unfinished one. A fit that starts again takes the entries from there, gets finished passes back
 without reading, and reads only the chunks that are missing. All bits are those of the uninterrupted fit.
 
 Writing takes about 1 % of the time: after a write of t seconds there is none for 99 t, unless the fit ends or is told
@@ -64,7 +64,7 @@ class Journal:
         return None
 
     def put(self, name: str, value: Any, *, last: bool = False) -> None:
-        """Set an entry; finished readings before it are forgotten. `last`: the fit is done, write at once."""
+        """Set an entry; finished passes before it are forgotten. `last`: the fit is done, write at once."""
 
     def forget(self, *names: str) -> None:
         """Drop entries that nothing goes on from any more."""
@@ -82,7 +82,7 @@ class Journal:
         return check_random_state(random_state)
 
     def executor(self, executor: Executor) -> Executor:
-        """An executor whose readings are part of the journal."""
+        """An executor whose passes are part of the journal."""
         return executor
 
     @contextmanager
@@ -234,7 +234,7 @@ class FileJournal(Journal):
         for name in names:
             self._entries.pop(name, None)
 
-    # Readings ---------------------------------------------------------------------------------------------------
+    # Passes ---------------------------------------------------------------------------------------------------
 
     def generator(self, random_state: Any) -> np.random.RandomState:
         if "generator" not in self._entries:
@@ -249,7 +249,7 @@ class FileJournal(Journal):
     def run[T](
         self, executor: Executor, task: Callable[[Any], T], chunks: Iterable[Any], combine: Callable[[T, T], T]
     ) -> T:
-        """A reading of which nothing is lost; one that was finished before is not repeated."""
+        """A pass of which nothing is lost; one that was finished before is not repeated."""
         number, self._run = self._run, self._run + 1
         if number < len(self._results):
             deque(chunks, 0)  # a block may take its chunks from an iterator that it shares with the next one
@@ -264,7 +264,7 @@ class FileJournal(Journal):
         def missing(chunk: Any) -> bool:
             return not any((level, chunk.index >> level) in known for level in range(top + 1))
 
-        # A reading in very many blocks is gone on with from the last of these; the blocks after it are read again.
+        # A pass in very many blocks is gone on with from the last of these; the blocks after it are read again.
         kept = number < _MOST_RESULTS
 
         def after() -> None:
@@ -323,7 +323,7 @@ class FileJournal(Journal):
 
 
 class JournalExecutor(Executor):
-    """Hands every reading to a journal, which hands it on."""
+    """Hands every pass to a journal, which hands it on."""
 
     def __init__(self, journal: FileJournal, executor: Executor) -> None:
         self.journal = journal
@@ -343,7 +343,7 @@ class JournalExecutor(Executor):
         after: Callable[[], None] | None = None,
     ) -> T:
         if tree is not None or after is not None:
-            raise TypeError("A reading that is in the journal has no other tree or observer.")
+            raise TypeError("A pass that is in the journal has no other tree or observer.")
         return self.journal.run(self.inner, task, chunks, combine)
 
 

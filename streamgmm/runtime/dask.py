@@ -1,10 +1,10 @@
 """Dask: the same `run`, on a cluster or on Dask's local schedulers.
 
-A reading is a few fat tasks, each over an aligned run of chunks, that return nodes of the one tree every executor
+A pass is a few fat tasks, each over an aligned run of chunks, that return nodes of the one tree every executor
 builds; neighbouring nodes are combined on the workers until few are left, and the driver adds those to its tree. So the
 bits do not depend on how many workers there are, nor on which of them die.
 
-Tasks are pure. The model travels once a reading, inside one task: whoever holds its result may die, and the scheduler
+Tasks are pure. The model travels once a pass, inside one task: whoever holds its result may die, and the scheduler
 makes it again. Nothing is scattered, pinned to a worker, or kept there.
 """
 
@@ -37,15 +37,15 @@ from streamgmm.sources.formats.dask import DaskChunk
 Nodes = list[tuple[tuple[int, int], Any]]
 
 TASKS_PER_THREAD = 4
-"""Tasks for each thread of the cluster and reading, at least, so that the last ones end at about the same time."""
+"""Tasks for each thread of the cluster and pass, at least, so that the last ones end at about the same time."""
 TASK_SECONDS = 2.0
 """Length of a task to aim at: long against the scheduler's 2 ms, short against what the death of a worker costs."""
 FAN_IN = 8
 """Nodes that one task combines."""
 TO_DRIVER = 16
-"""Results of a reading that the driver fetches itself, about."""
+"""Results of a pass that the driver fetches itself, about."""
 SHIP_LIMIT = 64 * 2**20
-"""Bytes of rows that may travel with the tasks of one reading."""
+"""Bytes of rows that may travel with the tasks of one pass."""
 
 
 class Dask(Executor):
@@ -58,7 +58,7 @@ class Dask(Executor):
     scheduler : {"threads", "synchronous", "processes"}, optional
         A local scheduler, whether a client is active or not.
     stall_timeout : float
-        Seconds without any finished task after which the fit ends with an error instead of waiting for ever: so many
+        Seconds without any finished task after which the fit ends with an error instead of waiting forever: so many
         where no worker has anything in work, and twelve times as many where one says it has.
     """
 
@@ -141,7 +141,7 @@ class Dask(Executor):
                 if error is not None:
                     raise _explained(client, future, error)
                 # What is here is let go there: the death of a worker then costs what it had in work, not what it
-                # has done in this reading.
+                # has done in this pass.
                 del waiting[future.key]
                 future.release()
                 yield result
@@ -177,7 +177,7 @@ class Dask(Executor):
 
 
 class _Head:
-    """What every task of a reading needs, and which program made it."""
+    """What every task of a pass needs, and which program made it."""
 
     __slots__ = ("value", "versions")
 

@@ -25,13 +25,13 @@ _STORED = {"<f8", "<f4", "<i8", "<u8", "|u1", "|b1"}
 
 HOMES = {
     "Affine": "streamgmm.utils.affine:Affine",
-    "Begin": "streamgmm.em.candidates:Begin",
+    "Begin": "streamgmm.em.candidates:Initialization",
     "Candidate": "streamgmm.em.candidates:Candidate",
     "Centres": "streamgmm.em.kmeans.centres:Centres",
     "Completed": "streamgmm.em.initialization.sample:Completed",
     "Conjugate": "streamgmm.mixture.prior:Conjugate",
     "Draw": "streamgmm.sources.summaries.reservoir:Draw",
-    "Leaves": "streamgmm.em.variants:Leaves",
+    "Leaves": "streamgmm.em.variants:FoldTree",
     "GaussWishart": "streamgmm.mixture.variational:GaussWishart",
     "LloydStats": "streamgmm.em.kmeans.centres:LloydStats",
     "Mixture": "streamgmm.mixture.mixture:Mixture",
@@ -39,14 +39,14 @@ HOMES = {
     "NormalInverseWishart": "streamgmm.mixture.prior:NormalInverseWishart",
     "Observation": "streamgmm.mixture.stats:Observation",
     "Online": "streamgmm.em.variants:Online",
-    "Pace": "streamgmm.em.acceleration:Pace",
+    "Pace": "streamgmm.em.acceleration:AcceleratorState",
     "Plan": "streamgmm.kernels.plan:Plan",
-    "Position": "streamgmm.em.passes:Position",
+    "Position": "streamgmm.em.passes:PassCursor",
     "Proposal": "streamgmm.em.variational_update:Proposal",
     "RowCount": "streamgmm.em.passes:RowCount",
     "Start": "streamgmm.em.candidates:Start",
     "Stats": "streamgmm.mixture.stats:Stats",
-    "Survey": "streamgmm.sources.summaries.sample:Survey",
+    "Survey": "streamgmm.sources.summaries.sample:SampleSummary",
     "SurveyPart": "streamgmm.sources.summaries.sample:_Part",
     "Totals": "streamgmm.em.candidates:Totals",
     "VariationalBegin": "streamgmm.em.variational:VariationalBegin",
@@ -56,6 +56,9 @@ HOMES = {
 
 They are imported when first met, as they lie above this module and few of them are needed at once.
 """
+
+FIELDS = {"Position": {"pass_number": "lap", "passes": "readings"}}
+"""Fields of these classes that files hold by other names."""
 
 _SPELLINGS = {
     name: f"streamgmm.{module}:{name if name != 'SurveyPart' else '_Part'}"
@@ -152,8 +155,11 @@ class _Encoder:
             home = {"class": _SPELLINGS[name] if self._first and name in _SPELLINGS else name}
             if is_dataclass(kind):
                 # A leading underscore marks what follows from the rest, and is made again when wanted.
+                stored = FIELDS.get(name, {})
                 parts = {
-                    f.name: None if f.name.startswith("_") else self.node(getattr(value, f.name), f"{place}.{f.name}")
+                    stored.get(f.name, f.name): None
+                    if f.name.startswith("_")
+                    else self.node(getattr(value, f.name), f"{place}.{f.name}")
                     for f in fields(kind)
                 }
                 return {_KIND: "object", **home, "fields": parts}
@@ -228,7 +234,11 @@ class _Decoder:
             generator.bit_generator.state = content
             return generator
         if kind == "object":
-            return self._dataclass(_find(node["class"]), node["fields"])
+            spelled = node["class"]
+            kept_class = _find(spelled)
+            field_of = {stored: field for field, stored in FIELDS.get(_NAMES.get(spelled, spelled), {}).items()}
+            parts = {field_of.get(stored, stored): part for stored, part in node["fields"].items()}
+            return self._dataclass(kept_class, parts)
         if kind == "named":
             cls = _find(node["class"])
             if not (issubclass(cls, tuple) and hasattr(cls, "_fields")):

@@ -91,7 +91,7 @@ class Source(ABC):
     feature_names : tuple of str or None
     has_weights : bool
     in_memory : bool
-        True where `Chunk.load` costs no reading (a view of an array that already is in memory).
+        True where `Chunk.load` costs no pass (a view of an array that already is in memory).
     decodes : bool
         True where `Chunk.load` decompresses or parses, so that decoded chunks are worth keeping.
     has_checksums : bool or None

@@ -32,7 +32,7 @@ class TransformedSource(WrappedSource):
     Attributes
     ----------
     moments : Moments or None
-        Of the transformed rows, where they follow from those of the source: who needs them saves a reading.
+        Of the transformed rows, where they follow from those of the source: who needs them saves a pass.
     """
 
     def __init__(

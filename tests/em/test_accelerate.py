@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgmm.em.acceleration import Corrected, Pace, Squarem, mixed
+from streamgmm.em.acceleration import AcceleratorState, Corrected, Squarem, mixed
 from streamgmm.mixture.coordinates import Coordinates
 from tests.helpers.mixtures import FAMILIES, random_mixture
 
@@ -43,7 +43,9 @@ def test_scales_measure_in_units_of_the_component(covariance_type):
 
 def test_a_small_leap_and_a_smaller_plain_gain_are_the_end():
     rule = Corrected(lambda model: model, 1e-6, Squarem(1e-6), inner=20)
-    assert rule.arrived([1e-9], Pace(leap=5e-7))
-    assert not rule.arrived([1e-9], Pace(leap=2e-6)), "the proposal still changed something"
-    assert not rule.arrived([5e-8], Pace(leap=5e-7)), "plain steps gain as much as the proposal's: EM creeps"
-    assert not rule.arrived([], Pace(leap=5e-7))
+    assert rule.arrived([1e-9], AcceleratorState(leap=5e-7))
+    assert not rule.arrived([1e-9], AcceleratorState(leap=2e-6)), "the proposal still changed something"
+    assert not rule.arrived([5e-8], AcceleratorState(leap=5e-7)), (
+        "plain steps gain as much as the proposal's: EM creeps"
+    )
+    assert not rule.arrived([], AcceleratorState(leap=5e-7))

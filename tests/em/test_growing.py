@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
-from streamgmm.em.initialization.split_merge import Soil, best_splits, chain, divided, grow, rearranged
+from streamgmm.em.initialization.split_merge import SplitContext, best_splits, chain, divided, grow, rearranged
 from streamgmm.em.update import Maximize
 from streamgmm.mixture.covariance import family
 from streamgmm.runtime.executors import Threads
@@ -20,15 +20,15 @@ def grid(side, n, seed=0, separation=8.0):
     return means[rng.integers(0, side**2, n)] + rng.normal(size=(n, 2)), means
 
 
-def soil(X, jobs=1, reg_covar=1e-6):
-    return Soil(X, np.ones(len(X)), Maximize(reg_covar), Threads(jobs), 0)
+def split_context(X, jobs=1, reg_covar=1e-6):
+    return SplitContext(X, np.ones(len(X)), Maximize(reg_covar), Threads(jobs), 0)
 
 
 def test_a_split_separates_what_is_apart():
     X = np.concatenate([grid(1, 500, seed)[0] + shift for seed, shift in enumerate(([0, 0], [0, 20], [30, 0]))])
-    ground = soil(X)
+    split = split_context(X)
     pair = sg.Mixture([2 / 3, 1 / 3], [[0, 10], [30, 0]], [[[1, 0], [0, 101]], [[1, 0], [0, 1]]])
-    splits = best_splits(pair, ground, {})
+    splits = best_splits(pair, split, {})
     assert splits[0].gain > 1000
     assert 1 not in splits or splits[1].gain < 50
     three = divided(pair, [splits[0]])
@@ -36,14 +36,14 @@ def test_a_split_separates_what_is_apart():
     np.testing.assert_allclose(three.means[order], [[0, 0], [30, 0], [0, 20]], atol=0.2)
     assert three.weights.sum() == pytest.approx(1.0)
     # What is about as heavy as before keeps its split, all else is looked at again.
-    assert best_splits(pair, ground, splits)[0] is splits[0]
-    assert best_splits(three, ground, splits).get(0) is not splits[0]
+    assert best_splits(pair, split, splits)[0] is splits[0]
+    assert best_splits(three, split, splits).get(0) is not splits[0]
 
 
 def test_growth_finds_every_one_of_25_groups():
     X, means = grid(5, 5000)
-    ground = soil(X)
-    grown, _ = grow(ground.one(family("full")), 25, ground)
+    split = split_context(X)
+    grown, _ = grow(split.one(family("full")), 25, split)
     distance = np.linalg.norm(means[:, None] - grown.means, axis=2)
     assert distance.min(axis=1).max() < 0.5 and distance.min(axis=0).max() < 0.5
 
@@ -51,8 +51,8 @@ def test_growth_finds_every_one_of_25_groups():
 @pytest.mark.parametrize("covariance_type", FAMILIES)
 def test_a_chain_climbs_with_every_family(covariance_type):
     X = random_mixture(covariance_type, 6, 3, seed=3).sample(4000, 0)[0]
-    ground = soil(X)
-    models = chain(ground.one(family(covariance_type)), (2, 3, 5, 8), ground)
+    split = split_context(X)
+    models = chain(split.one(family(covariance_type)), (2, 3, 5, 8), split)
     assert list(models) == [2, 3, 5, 8] == [model.n_components for model in models.values()]
     values = [model.log_prob(X).mean() for model in models.values()]
     assert (np.diff(values) > -1e-6).all() and values[-1] > values[0]
@@ -60,16 +60,16 @@ def test_a_chain_climbs_with_every_family(covariance_type):
 
 def test_rows_bear_only_so_many():
     X = grid(2, 40)[0]
-    ground = soil(X, reg_covar=1e-3)
-    models = chain(ground.one(family("full")), range(1, 30), ground)
+    split = split_context(X, reg_covar=1e-3)
+    models = chain(split.one(family("full")), range(1, 30), split)
     assert 1 <= len(models) < 29
-    same = soil(np.zeros((50, 2)), reg_covar=1e-3)
+    same = split_context(np.zeros((50, 2)), reg_covar=1e-3)
     assert list(chain(same.one(family("full")), (1, 2), same)) == [1]
 
 
 def test_the_same_bits_for_any_number_of_threads():
     X = random_mixture("full", 6, 3, seed=3).sample(9000, 0)[0]
-    one, two = (grow(soil(X, jobs).one(family("full")), 6, soil(X, jobs))[0] for jobs in (1, 2))
+    one, two = (grow(split_context(X, jobs).one(family("full")), 6, split_context(X, jobs))[0] for jobs in (1, 2))
     np.testing.assert_array_equal(one.covariances, two.covariances)
 
 
@@ -97,14 +97,14 @@ def stuck(n=2000):
 
 def test_moves_leave_an_optimum_that_em_does_not():
     X, start, truth = stuck()
-    ground = soil(X)
-    left = ground.follow((start,), 500)
+    split = split_context(X)
+    left = split.follow((start,), 500)
     assert left.objective < truth - 0.2
-    moved = rearranged(left.accepted, ground, 3)
+    moved = rearranged(left.accepted, split, 3)
     assert moved.n_components == 4
     assert moved.log_prob(X).mean() > truth - 0.01
     # Where nothing is wrong nothing is moved.
-    again = rearranged(moved, ground, 3)
+    again = rearranged(moved, split, 3)
     np.testing.assert_allclose(np.sort(again.means[:, 0]), np.sort(moved.means[:, 0]), atol=0.05)
 
 

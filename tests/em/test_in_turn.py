@@ -18,9 +18,9 @@ def groups(K, apart, n=900, D=3, seed=0):
 def walked(monkeypatch):
     """Steps of each start of the fits that follow."""
     seen = []
-    real = multistart.Walk.start
+    real = multistart.SampleEM.start
     monkeypatch.setattr(
-        multistart.Walk,
+        multistart.SampleEM,
         "start",
         lambda self, i, init: seen.append([self.steps(j) for j in range(len(self.kept))]) or real(self, i, init),
     )

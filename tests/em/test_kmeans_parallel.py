@@ -1,4 +1,4 @@
-"""k-means‖ as a start of mixtures: it finds what a sample misses, and counts its readings."""
+"""k-means‖ as a start of mixtures: it finds what a sample misses, and counts its passes."""
 
 from __future__ import annotations
 

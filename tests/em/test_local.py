@@ -7,11 +7,11 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
-from streamgmm.em.candidates import candidates
+from streamgmm.em.candidates import new_candidates
 from streamgmm.em.componentwise import Local, moves, some
 from streamgmm.em.convergence import aitken
 from streamgmm.em.initialization import multistart
-from streamgmm.em.passes import Stage, readings
+from streamgmm.em.passes import Stage, passes
 from streamgmm.em.sample_em import in_memory
 from streamgmm.em.solvers import FRUITLESS
 from streamgmm.em.update import Maximize, Update
@@ -26,12 +26,12 @@ from tests.helpers.slow_data import D, K, slow
 def followed(X, model, *, local, jobs=1, reg_covar=0.0, tol=1e-9, weight=None):
     source, executor, maximize = in_memory(X, weight), Threads(jobs), Maximize(reg_covar)
     accelerator = Local(source, executor, maximize, tol) if local else None
-    memory = candidates((model,))
+    candidates = new_candidates((model,))
     slack = 0.1 * tol if reg_covar > 0 else 0.0
     stage = Stage(Exact(), Update(maximize, aitken(tol), 2000, accelerator, slack=slack))
-    for step in readings(source, memory, (stage,), executor):
-        memory = step.memory
-    return memory[0]
+    for step in passes(source, candidates, (stage,), executor):
+        candidates = step.candidates
+    return candidates[0]
 
 
 @pytest.mark.parametrize("reg_covar", [0.0, 0.1])
@@ -94,11 +94,13 @@ def test_it_stands_back_where_components_hang_together():
 
 
 def test_a_dear_fit_ends_where_plain_em_stays(monkeypatch):
-    """Rows that are all in the sample, on which steps count: few readings, and a fixed point of EM on all of them."""
+    """Rows that are all in the sample, on which steps count: few passes, and a fixed point of EM on all of them."""
     X, _ = slow()
     for module in ("streamgmm.em.sample_em.CHEAP", "streamgmm.em.initialization.multistart.CHEAP"):
         monkeypatch.setattr(module, 1e3)
-    monkeypatch.setattr(multistart, "LADDER", ((1, 3, 3), (5, 3, 1)))  # so few rows are done before anything else
+    monkeypatch.setattr(
+        multistart, "SAMPLE_STAGES", ((1, 3, 3), (5, 3, 1))
+    )  # so few rows are done before anything else
     seen = []
     real = Local.propose
     monkeypatch.setattr(Local, "propose", lambda *a: seen.append(real(*a)) or seen[-1])
@@ -129,10 +131,13 @@ def test_a_dear_fit_gives_up_where_readings_raise_nothing_and_says_what_to_do(mo
 def test_a_dear_start_ends_where_its_rows_show_no_gain(monkeypatch):
     """With regularisation the likelihood may fall for as long as anybody looks; cheap starts are seen through."""
     X, model = slow()
-    ground = multistart.Ground(X, np.ones(len(X)), X, np.ones(len(X)), True)
+    split = multistart.SampleSplit(X, np.ones(len(X)), X, np.ones(len(X)), True)
     monkeypatch.setattr(multistart, "TOLERANCE", 0.0)
     monkeypatch.setattr(multistart, "mean_log_likelihoods", lambda models, *_: np.zeros(len(models)))
-    walks = [multistart.Walk((model,), ground, Maximize(0.1), Threads(1), local=local) for local in (False, True)]
+    walks = [multistart.SampleEM((model,), split, Maximize(0.1), Threads(1), local=local) for local in (False, True)]
     for walk in walks:
-        walk.go(6 * multistart.PIECE)
-    assert [walk.taken[0] for walk in walks] == [6 * multistart.PIECE, (1 + multistart.PATIENCE) * multistart.PIECE]
+        walk.go(6 * multistart.STEPS_PER_CHECK)
+    assert [walk.taken[0] for walk in walks] == [
+        6 * multistart.STEPS_PER_CHECK,
+        (1 + multistart.PATIENCE) * multistart.STEPS_PER_CHECK,
+    ]

@@ -71,7 +71,7 @@ def test_given_parameters_steps_and_checkpoints(tmp_path):
     assert given.n_passes_ == 1 and np.array_equal(given.covariances_, plain.covariances_)
     gm = sg.GaussianMixture(1, checkpoint=tmp_path)
     (step,) = gm.fit_steps(X)
-    assert step.memory[0].status == "converged" and gm.lower_bounds_ == [step.memory[0].objective]
+    assert step.candidates[0].status == "converged" and gm.lower_bounds_ == [step.candidates[0].objective]
     again = sg.GaussianMixture(1, checkpoint=tmp_path).fit(X)
     assert np.array_equal(again.covariances_, gm.covariances_) and again.lower_bounds_ == gm.lower_bounds_
 

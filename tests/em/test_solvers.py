@@ -1,4 +1,4 @@
-"""Solvers reach the same optimum in fewer readings, and say so honestly."""
+"""Solvers reach the same optimum in fewer passes, and say so honestly."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streamgmm.em.loop import em
 from streamgmm.em.step_sizes import Accumulate, Decay, HalfLife
-from streamgmm.em.variants import Exact, Incremental, Leaves, Stepwise
+from streamgmm.em.variants import Exact, FoldTree, Incremental, Stepwise
 from streamgmm.errors import MemoryLimitError
 from streamgmm.mixture.m_step import bound, m_step
 from streamgmm.runtime.executors import Threads
@@ -147,7 +147,7 @@ def test_the_incremental_bound_never_falls_after_the_first_lap(family, chunk_row
     rule = Incremental(8)
     models, values = (model,), []
     for step in islice(em(source, models, rule=rule, executor=Threads(1), update=plain), 10 * 8):
-        if step.block.lap == 0 and not step.block.last:
+        if step.block.pass_number == 0 and not step.block.last:
             assert step.models == (model,)
         else:
             # Under the model that made the newest block, before and after its M-step.
@@ -164,12 +164,12 @@ def test_replacing_a_leaf_leaves_no_trace_of_what_was_there(n, seed):
     rng = np.random.default_rng(seed)
     model = random_mixture("full", 2, 2)
     fresh = [model.accumulate(rng.normal(size=(5, 2))) for _ in range(n)]
-    tree = Leaves.empty(n)
+    tree = FoldTree.empty(n)
     for b in range(n):
         tree = tree.replace(b, (model.accumulate(1e6 * rng.normal(size=(5, 2))),))
     for b in rng.permutation(n):
         tree = tree.replace(int(b), (fresh[b],))
-    again = Leaves.empty(n)
+    again = FoldTree.empty(n)
     for b in range(n):
         again = again.replace(b, (fresh[b],))
     assert np.array_equal(tree.total[0].scatter, again.total[0].scatter)

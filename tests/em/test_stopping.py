@@ -86,6 +86,6 @@ def test_readings_are_fruitless_when_all_of_them_together_raise_nothing():
     rising, falling = [1.0, 2.0, 3.0], [3.0 + 9e-7, 2.9, 2.8]
     given_up = fruitless(3, 1e-6)
     assert given_up(rising + falling)
-    assert not given_up(rising + falling[:-1]), "a reading less is not enough"
+    assert not given_up(rising + falling[:-1]), "a pass less is not enough"
     assert not given_up([*rising, 3.0 + 2e-6, 2.9, 2.8]), "one of them has gained"
     assert not given_up([]) and not never(rising + falling)

@@ -77,7 +77,7 @@ def steps_agree(X, covariance_type, prior, K, chunk_rows=None):
     source = X if chunk_rows is None else sg.open_source(X, chunk_rows=chunk_rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        path = [step.memory[0].model for step in gm.fit_steps(source)]
+        path = [step.candidates[0].model for step in gm.fit_steps(source)]
     for step in (1, 2, 5, 25):
         model, expected = path[step - 1], other.path[step - 1]
         found = (model.concentration, model.mean_precision, model.means, model.dof, model.covariances)
@@ -190,7 +190,7 @@ def test_the_evidence_bound_is_exact_and_never_falls(covariance_type, prior):
         3, covariance_type=covariance_type, weight_concentration_prior_type=prior, solver="exact", max_iter=12, tol=0,
         responsibilities_init=responsibilities(len(X), 3), reg_covar=0.0,
     )  # fmt: skip
-    path = [step.memory[0].model for step in gm.fit_steps(X)]
+    path = [step.candidates[0].model for step in gm.fit_steps(X)]
     right = [evidence(model, X) for model in path[:-1]]
     np.testing.assert_allclose(gm.lower_bounds_[1:], right, rtol=1e-11)
     assert (np.diff(gm.lower_bounds_) > 0).all()

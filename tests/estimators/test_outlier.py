@@ -94,16 +94,16 @@ def test_the_number_of_components_is_chosen_by_bic():
 def test_all_numbers_of_components_share_their_readings():
     class Stored(ArraySource):
         in_memory = False
-        readings = 0
+        passes = 0
 
         def chunks(self):
-            self.readings += 1
+            self.passes += 1
             return super().chunks()
 
     source = Stored(data(2000), chunk_rows=500)
     detector = sg.OutlierDetector(range(1, 5), max_iter=20, contamination=0.02, random_state=0).fit(source)
     guess = 1  # the threshold's sketch starts from the first chunk
-    assert source.readings == detector.n_passes_ + guess
+    assert source.passes == detector.n_passes_ + guess
     assert detector.n_passes_ <= 22
     assert detector.n_components_ == 2 and sorted(detector.bic_) == [1, 2, 3, 4]
 

@@ -33,9 +33,9 @@ def independent_loglik(gm, X, weight):
 
 @pytest.mark.parametrize("laps", [1, 3, 10])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_stepwise_counts_the_rows_once_and_gives_no_criteria(laps, weighted):
+def test_stepwise_counts_the_rows_once_and_gives_no_criteria(max_passes, weighted):
     weight = np.random.default_rng(1).uniform(0.5, 2.0, len(X)) if weighted else None
-    gm = fitted("stepwise", weight=weight, max_iter=laps, tol=0.0)
+    gm = fitted("stepwise", weight=weight, max_iter=max_passes, tol=0.0)
     report = gm.report_
     assert (report["rows"], report["dropped"]) == (len(X), 0)
     assert report["weight"] == pytest.approx(len(X) if weight is None else weight.sum(), rel=1e-12)
@@ -46,7 +46,7 @@ def test_stepwise_counts_the_rows_once_and_gives_no_criteria(laps, weighted):
 def test_stepwise_counts_rows_of_positive_weight_and_dropped_ones_of_one_lap():
     rows, weight = X.copy(), np.ones(len(X))
     rows[100:140] = np.nan
-    weight[:100] = 0.0  # a lap that begins with a batch of no weight, too
+    weight[:100] = 0.0  # a pass that begins with a batch of no weight, too
     gm = fitted("stepwise", rows, weight, max_iter=4, tol=0.0, missing="marginalize")
     exact = fitted("exact", rows, weight, missing="marginalize")
     for name in ("rows", "weight", "dropped"):

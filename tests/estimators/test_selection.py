@@ -1,4 +1,4 @@
-"""The choice of K: shared readings, honest counts, the same winner with and without dropping."""
+"""The choice of K: shared passes, honest counts, the same winner with and without dropping."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_one_component_is_read_once():
     assert found.table[0]["bic"] == pytest.approx(alone.bic(X), rel=1e-12)
     steps = []
     sg.select(X, (1, 2), n_init=1, random_state=0, on_step=steps.append)
-    assert steps[0].memory[0].status == "converged" and len(steps[0].memory[0].trace) == 1
+    assert steps[0].candidates[0].status == "converged" and len(steps[0].candidates[0].trace) == 1
 
 
 def test_folds_and_holes_still_take_em_for_one_component():

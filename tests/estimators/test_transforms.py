@@ -1,4 +1,4 @@
-"""Scaling and rotation: scikit-learn's numbers from one reading, and sources that come out of sources."""
+"""Scaling and rotation: scikit-learn's numbers from one pass, and sources that come out of sources."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from streamgmm.utils.affine import Affine
 
 
 class Stored(ArraySource):
-    """Rows that are not in memory, as far as anybody can tell; counts its readings."""
+    """Rows that are not in memory, as far as anybody can tell; counts its passes."""
 
     in_memory = False
-    readings = 0
+    passes = 0
 
     def chunks(self):
-        self.readings += 1
+        self.passes += 1
         return super().chunks()
 
 
@@ -149,7 +149,7 @@ def test_a_pipeline_on_a_source_reads_once_more_in_all():
     pipeline = make_pipeline(sg.Scaler(), sg.PCA(3), sg.GaussianMixture(2, **settings))
     pipeline.fit(source)
     gm = pipeline[-1]
-    assert source.readings == gm.n_passes_ + 1  # the Scaler's; the PCA and the maps cost none
+    assert source.passes == gm.n_passes_ + 1  # the Scaler's; the PCA and the maps cost none
     assert pipeline[1].n_passes_ == 0
     dense = sg.GaussianMixture(2, **settings)
     z = pipeline[:-1].transform(X)

@@ -20,7 +20,7 @@ class CountingChunk(Chunk):
 
 
 class Counting(Source):
-    """Another source, not in memory, that counts readings of its chunks in `reads`."""
+    """Another source, not in memory, that counts passes of its chunks in `reads`."""
 
     in_memory = False
 

@@ -104,7 +104,7 @@ def test_screened_equals_dense(monkeypatch, K, D, n, spread):
 def test_the_bound_holds_against_fifty_digits(D, condition):
     model = wishart(3, D, 0.3, seed=D, condition=condition)
     plan = model._prepare().plan
-    ways_of_all = screening.Screen(plan).ways
+    ways_of_all = screening.Screen(plan).projections
     rng = np.random.default_rng(5)
     z = np.concatenate([rng.normal(size=(6, D)), plan.means + 1e-6 * rng.normal(size=(3, D))])
     # On the edge: displaced from a mean where projections alone look, so that the bound is as tight as it gets.
@@ -116,33 +116,33 @@ def test_the_bound_holds_against_fifty_digits(D, condition):
         assert_above_logits(plan, z, bound)
 
 
-def along_projections(plan, ways, k, away, rng):
+def along_projections(plan, projections, k, away, rng):
     """Rows (n, D) less the mean of component k, `away` nats below its largest density, all of it seen by its ways."""
     D = plan.means.shape[1]
     d = min(D, ways_of(D))
-    own = ways[k * ways_of(D) : k * ways_of(D) + d, :D].astype(float)
+    own = projections[k * ways_of(D) : k * ways_of(D) + d, :D].astype(float)
     columns = np.linalg.qr(np.linalg.solve(plan.factor[k], own.T))[0]
     direction = rng.normal(size=(len(away), d))
     direction *= np.sqrt(2 * away)[:, None] / np.linalg.norm(direction, axis=1, keepdims=True)
     return np.linalg.solve(plan.factor[k].T, columns @ direction.T).T
 
 
-def bounds_of(plan, ways, z):
+def bounds_of(plan, projections, z):
     """(n, K) bounds of rows z (n, D) in the frame, n <= 32."""
     K, D = plan.means.shape
-    whole = len(ways) // ways_of(D)
+    whole = len(projections) // ways_of(D)
     panel = np.zeros((D, PANEL))
     panel[:, : len(z)] = z.T
     bound = np.empty((whole, PANEL))
     largest = (z**2).sum(axis=1).max()
     single, line = np.empty((D, PANEL), np.float32), np.empty((2, whole))
-    compiled_bounds(ways, panel, D, largest, plan.const, plan.narrow, plan.radius, single, line, bound)
+    compiled_bounds(projections, panel, D, largest, plan.const, plan.narrow, plan.radius, single, line, bound)
     return bound[:K, : len(z)].T
 
 
 @jit
-def compiled_bounds(ways, z, D, largest, const, narrow, radius, single, line, bound):
-    upper_bounds(ways, z, D, largest, const, narrow, radius, single, line, bound)
+def compiled_bounds(projections, z, D, largest, const, narrow, radius, single, line, bound):
+    upper_bounds(projections, z, D, largest, const, narrow, radius, single, line, bound)
 
 
 def assert_above_logits(plan, z, bound):
@@ -163,9 +163,9 @@ def test_bounds_along_the_projections_are_tight(D):
     """A row that lies off a mean only where projections look: single precision costs a twentieth of a nat."""
     model = wishart(3, D, 0.3, seed=D, condition=1e3)
     plan = model._prepare().plan
-    ways = screening.Screen(plan).ways
-    away = along_projections(plan, ways, 0, np.array([30.0]), np.random.default_rng(0))
-    bound = bounds_of(plan, ways, plan.means[:1] + away)[0, 0]
+    projections = screening.Screen(plan).projections
+    away = along_projections(plan, projections, 0, np.array([30.0]), np.random.default_rng(0))
+    bound = bounds_of(plan, projections, plan.means[:1] + away)[0, 0]
     assert 0.0 <= bound - (plan.const[0] - 30.0) < 0.05
 
 
@@ -176,13 +176,13 @@ def test_rows_on_the_edge_of_the_bound(monkeypatch, D, condition):
     plan = model._prepare().plan
     lower = np.linalg.cholesky(model.covariances)
     rng = np.random.default_rng(1)
-    away = screening.reach_of(4) + rng.uniform(-1, 1, 600)
+    away = screening.cutoff_of(4) + rng.uniform(-1, 1, 600)
     direction = rng.normal(size=(600, D))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     k = rng.integers(0, 4, 600)
     edge = model.means[k] + np.einsum("nij,nj->ni", lower[k], direction * np.sqrt(2 * away)[:, None])
-    ways = screening.Screen(plan).ways.reshape(4, -1, D + 1)
-    narrow = np.stack([np.linalg.pinv(w[:, :D])[:, 0] for w in ways]) @ np.linalg.inv(plan.whiten).T
+    projections = screening.Screen(plan).projections.reshape(4, -1, D + 1)
+    narrow = np.stack([np.linalg.pinv(w[:, :D])[:, 0] for w in projections]) @ np.linalg.inv(plan.whiten).T
     along = model.means[k] + narrow[k] * np.sqrt(2 * away)[:, None]
     rows = np.concatenate([edge, along, model.sample(400, 2)[0]])
     assert_same(both(monkeypatch, model, rows), rounding_of(plan, rows))
@@ -229,8 +229,8 @@ def test_a_component_that_lost_its_rows_is_left_to_the_dense_form(monkeypatch):
     seen = spy(monkeypatch)
     found = both(monkeypatch, model, rows)
     assert seen["calls"] == 1
-    assert not screening.suffices(
-        found[0][0].feature[:, -1], np.zeros(8, np.uint8), 4000 * np.exp(-screening.reach_of(8))
+    assert not screening.negligible(
+        found[0][0].feature[:, -1], np.zeros(8, np.uint8), 4000 * np.exp(-screening.cutoff_of(8))
     )
     assert (found[0][0].feature == found[1][0].feature).all()  # done again: not only near
 

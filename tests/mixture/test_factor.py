@@ -337,9 +337,9 @@ def test_a_feature_without_variance_and_a_component_without_rows():
     X = np.concatenate([DATA, np.full((600, 1), 7.0)], axis=1)
     gm = fitted(X, reg_covar=0.0, max_iter=50, tol=1e-5)
     assert np.isfinite(gm.score(X)) and (gm.noise_variance_ > 0).all()
-    lonely = np.concatenate([DATA, np.full((3, 5), 1e3)])
+    low_density_cluster = np.concatenate([DATA, np.full((3, 5), 1e3)])
     gm = sg.GaussianMixture(3, covariance_type="factor", n_factors=2, reg_covar=0.0, random_state=0, tol=1e-5).fit(
-        lonely
+        low_density_cluster
     )
     assert np.isfinite(gm.lower_bound_) and np.isfinite(gm.loadings_).all()
 

@@ -173,7 +173,7 @@ def test_the_way_on_the_sample_is_shown_and_ends_where_readings_begin(auto_page)
     _, (one,), _ = auto_page
     sampled = one.frames["sampled"].astype(bool)
     assert sampled.sum() > 10 and sampled.sum() + (~sampled).sum() == len(sampled) and not sampled[-1]
-    assert (np.diff(sampled.astype(int)) <= 0).all()  # first on the sample, then readings
+    assert (np.diff(sampled.astype(int)) <= 0).all()  # first on the sample, then passes
     assert (np.diff(one.frames["objective"]) > -1e-9).all()  # the sample is all rows here: one and the same climb
     moved = np.abs(np.diff(one.frames["means"], axis=0)).max(axis=(1, 2))
     assert moved[~sampled[1:]].max() < 0.01 < moved.max()

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 def test_resumed_from_any_chunk_is_uninterrupted(tmp_path):
     for number, covariance_type in enumerate(FAMILIES):
         whole = model(covariance_type=covariance_type).fit(source())
-        # 16 chunks a reading: in the survey, at the end of it, in the first and in later readings of EM
+        # 16 chunks a pass: in the survey, at the end of it, in the first and in later passes of EM
         for stop in ((3, 33), (16, 75), (21, 79), (32, 61))[number]:
             folder = tmp_path / f"{covariance_type}-{stop}"
             with pytest.raises(BrokenError):
@@ -189,7 +189,7 @@ def test_rows_that_change_between_readings_are_an_error():
             yield from ArraySource(self.rows, chunk_rows=256).chunks()
             self.rows = self.rows[:-10]
 
-    with pytest.raises(StreamGMMError, match=r"reading 1 of EM saw 3990 rows of positive weight, an earlier one 4000"):
+    with pytest.raises(StreamGMMError, match=r"pass 1 of EM saw 3990 rows of positive weight, an earlier one 4000"):
         model().fit(Shrinking(rows(), chunk_rows=256))
 
 
@@ -260,7 +260,7 @@ def check_out(tmp_path):
 
 
 def test_killed_and_stopped_drivers_lose_nothing(tmp_path):
-    """In the survey, in a reading of EM, and a polite stop, after each of which the next process goes on."""
+    """In the survey, in a pass of EM, and a polite stop, after each of which the next process goes on."""
     assert drive(tmp_path, 7, signal.SIGKILL).returncode == -signal.SIGKILL
     assert drive(tmp_path, 29, signal.SIGKILL).returncode == -signal.SIGKILL
     stopped = drive(tmp_path, 30, signal.SIGTERM)
@@ -302,7 +302,7 @@ def test_command_line_stops_with_130_goes_on_and_begins_anew(tmp_path):
 
 @pytest.mark.slow
 def test_twenty_random_kills(tmp_path):
-    """By the clock, wherever that hits: imports, survey, k-means, readings, writing."""
+    """By the clock, wherever that hits: imports, survey, k-means, passes, writing."""
     rng = random.Random(0)
     command = [sys.executable, "-c", DRIVER, str(tmp_path / "checkpoints"), str(tmp_path / "out.npz"), "0", "0"]
     root = Path(__file__).parents[2]

@@ -226,7 +226,7 @@ def test_nobody_at_the_address_is_an_error():
 
 
 def test_resumed_on_another_executor(tmp_path, chunks_of, client):
-    """A reading that threads began is gone on with on the cluster, from the same nodes of the tree."""
+    """A pass that threads began is gone on with on the cluster, from the same nodes of the tree."""
     from streamgmm.runtime.checkpoint import FileJournal
 
     class Stopped(Exception):
@@ -288,7 +288,7 @@ class Slow:
 
 
 def test_worker_killed_in_the_middle_of_a_reading_changes_no_bit(chunks_of, client):
-    """Of 60 chunks a reading some are done then, others in work or not yet begun."""
+    """Of 60 chunks a pass some are done then, others in work or not yet begun."""
     rng = np.random.default_rng(3)
     expected = fit(chunks_of(), "full", Threads(1))
     for moment in 60 * np.arange(1, 4) + rng.integers(5, 55, 3):
@@ -335,7 +335,7 @@ def test_no_worker_left_is_an_error_not_a_wait():
 @pytest.mark.parametrize("number", [1, 2, 4])
 def test_any_number_of_workers(number, tmp_path):
     zarr.create_array(tmp_path / "x.zarr", data=np.repeat(X, 40, axis=0), chunks=(2000, 4))
-    source = open_source(tmp_path / "x.zarr", chunk_rows=2000)  # 180 chunks, and 5 readings or more
+    source = open_source(tmp_path / "x.zarr", chunk_rows=2000)  # 180 chunks, and 5 passes or more
     rng = np.random.default_rng()
     with workers(number) as client:
         for family in FAMILIES:

@@ -1,4 +1,4 @@
-"""A start of minutes on a dear sample is kept on its way like everything else."""
+"""A start of minutes on a expensive sample is kept on its way like everything else."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 
 @pytest.fixture(autouse=True)
-def dear(monkeypatch):
+def expensive(monkeypatch):
     for module in ("streamgmm.em.sample_em.CHEAP", "streamgmm.em.initialization.multistart.CHEAP"):
         monkeypatch.setattr(module, 1e3)
-    monkeypatch.setattr(multistart, "LADDER", ((1, 3, 3), (5, 3, 1)))
-    monkeypatch.setattr(multistart, "PIECE", 2)
+    monkeypatch.setattr(multistart, "SAMPLE_STAGES", ((1, 3, 3), (5, 3, 1)))
+    monkeypatch.setattr(multistart, "STEPS_PER_CHECK", 2)
 
 
 def fit(X, **kwargs):
@@ -40,7 +40,7 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bits(tmp_path):
         same(found, expected)
         assert found.report_["checkpoint"]["resumed"]
         saved.append(total - (10**9 - counting.left))
-    # All but the steps since the last two on the sample, or the last reading.
+    # All but the steps since the last two on the sample, or the last pass.
     assert saved == sorted(saved) and saved[-1] > 0.8 * total, (saved, total)
 
 

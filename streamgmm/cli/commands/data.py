@@ -92,7 +92,7 @@ def _in_another_process(data: list[str], *given: Any) -> tuple[Manifest, str | N
 
 @contextmanager
 def _counting(source: Any = None) -> Iterator[Told]:
-    """Live progress of one reading; quiet where stderr is no terminal."""
+    """Live progress of one pass; quiet where stderr is no terminal."""
     console = stderr_console()
     columns = (BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total} chunks, {task.fields[rows]} rows"))
     with Progress(

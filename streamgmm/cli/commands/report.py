@@ -80,7 +80,7 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
 
 
 def draw(gm: Any, source: Any, n_rows: int) -> Any:
-    """(N, D) rows of `source`, as the mixture takes them, drawn at random in one reading."""
+    """(N, D) rows of `source`, as the mixture takes them, drawn at random in one pass."""
     from streamgmm.em.initialization.sample import survey
     from streamgmm.runtime.executors import Threads
 

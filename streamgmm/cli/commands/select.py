@@ -67,7 +67,7 @@ def select(
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Choose K: all candidates on the same readings of the data.
+    """Choose K: all candidates on the same passes over the data.
 
     Fits the chosen one to the end and says what an expert would of it.
     """
@@ -231,7 +231,7 @@ def _table(document: dict[str, Any]) -> str:
     elbows = ", ".join(f"{K} ({kind})" for kind, K in selection["elbow"].items())
     end = (
         f"chosen by {selection['criterion'].upper()}: K = {best['n_components']}, {best['covariance_type']}; "
-        f"elbow at {elbows}; {document['passes']} readings of the data in all"
+        f"elbow at {elbows}; {document['passes']} passes over the data in all"
     )
     passed = [text for text in selection["warnings"] if text.startswith(("Passed over", "Every candidate"))]
     if any(row["unsupported"] for row in selection["table"]):

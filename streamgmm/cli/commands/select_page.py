@@ -12,7 +12,7 @@ from streamgmm.cli.preprocessing import Prepared
 from streamgmm.cli.terminal import message
 
 FACTS = {
-    "status": "status", "n_passes": "readings", "df": "free parameters", "lower_bound": "log-likelihood per row (nats)",
+    "status": "status", "n_passes": "passes", "df": "free parameters", "lower_bound": "log-likelihood per row (nats)",
     "bic": "BIC", "aic": "AIC", "icl": "ICL",
 }  # fmt: skip
 

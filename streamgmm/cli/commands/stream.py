@@ -35,7 +35,7 @@ def stream(
     json: Json = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on from the snapshot.")] = False,
 ) -> None:
-    """Learn from a stream for ever; score it, watch it for drift, survive a crash.
+    """Learn from a stream forever; score it, watch it for drift, survive a crash.
 
     SIGTERM and Ctrl-C write a snapshot and end; started again it goes on from there, no row lost, none counted twice.
     """
@@ -79,9 +79,7 @@ def connector(config: Config) -> Any:
 
     one, data, kind = config.stream, config.data, source_of(config)
     if data.scale or data.pca is not None:
-        raise ConfigError(
-            "[data] scale and pca belong to fit and select: a stream has no first reading to learn them in."
-        )
+        raise ConfigError("[data] scale and pca belong to fit and select: a stream has no first pass to learn them in.")
     text = {"format": one.format, "columns": data.columns, "width": one.width, "dead_letters": one.dead_letters}
     table_like = {"path": data.path, "columns": data.columns, "follow": one.follow}
     if kind == "lines":

@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from streamgmm.em.candidates import Begin, Candidate, Totals
-from streamgmm.em.hooks import NOWHERE, Keeper, Watcher
+from streamgmm.em.candidates import Candidate, Initialization, Totals
+from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot, FitObserver
 from streamgmm.em.initialization.methods import made, prepared
 from streamgmm.em.initialization.multistart import search
 from streamgmm.em.initialization.sample import survey
@@ -25,9 +25,9 @@ from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
 from streamgmm.mixture.stats import Stats, observed
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
-from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.summaries.sample import SampleSummary
 
-__all__ = ["Beginning", "begin", "begin_again", "solved"]
+__all__ = ["InitSettings", "begin", "begin_again", "solved"]
 
 NOISE_START = 0.5
 """Weight of the background in the first model. Large, so that the components start from the dense parts only: from 0.1,
@@ -35,7 +35,7 @@ with 19 % of background, EM was seen to end in a poor optimum; from 0.3 and 0.5 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Beginning:
+class InitSettings:
     """The settings of a fit that decide where it begins; see `GaussianMixture` for most of them.
 
     Attributes
@@ -78,17 +78,17 @@ class Beginning:
 def begin_again(
     last: Mixture, trace: tuple[float, ...], prior: Conjugate | None, family: Covariance, shape: tuple[int, int],
     missing: str,
-) -> Begin:  # fmt: skip
+) -> Initialization:  # fmt: skip
     """From where the last fit ended, if it was of the same kind."""
     if last.means.shape != shape or last.family is not family:
         raise ValueError(
             f"warm_start: the last fit has shape {last.means.shape} and covariance_type {last.family.name!r}; "
             f"expected {shape} and {family.name!r}. Set warm_start=False."
         )
-    return Begin((last.observing(observed(last.box, missing, shape[1])),), prior, traces=(trace,))
+    return Initialization((last.observing(observed(last.box, missing, shape[1])),), prior, traces=(trace,))
 
 
-def solved(sample: Survey, family: Covariance, maximize: Maximize) -> Candidate | None:
+def solved(sample: SampleSummary, family: Covariance, maximize: Maximize) -> Candidate | None:
     """The fit of one component to complete rows, which the moments of the first pass give in closed form.
 
     None where the moments overflow.
@@ -115,21 +115,21 @@ def solved(sample: Survey, family: Covariance, maximize: Maximize) -> Candidate 
 
 
 def begin(
-    wanted: Beginning,
+    wanted: InitSettings,
     source: Source,
     reader: Executor,
     executor: Executor,
     generator: Callable[[], np.random.RandomState],
-    watcher: Watcher | None,
-    keeper: Keeper = NOWHERE,
-) -> Begin:
+    watcher: FitObserver | None,
+    keeper: CheckpointSlot = NO_CHECKPOINT,
+) -> Initialization:
     """First models, and what is known before the first E-step.
 
     Parameters
     ----------
     reader, executor : what reads the data, and what works on the sample
     generator : called where something is drawn
-    keeper : holds how far a dear search has come, its sample included
+    keeper : holds how far a expensive search has come, its sample included
     """
     family, K, D, given = wanted.family, wanted.n_components, wanted.n_features, wanted.given
     whole = _whole(wanted)
@@ -139,11 +139,11 @@ def begin(
         and (wanted.prior is None or not wanted.prior.needs_data)
     ):  # fmt: skip
         prior = None if wanted.prior is None else wanted.prior.resolve(family, K, D, None, None)
-        return Begin((whole.observing(observed(None, wanted.missing, D)),), prior)
+        return Initialization((whole.observing(observed(None, wanted.missing, D)),), prior)
     rng = generator()
     seed = int(rng.randint(2**31 - 1))
     gaps = wanted.missing == "marginalize"
-    sample: Survey | None = keeper.get("sample")
+    sample: SampleSummary | None = keeper.get("sample")
     if sample is None:
         sample = survey(source, reader, size=wanted.sample_rows, seed=seed, missing=gaps, diagonal=family.n_factors > 0)
         if wanted.searches and not cheap(len(sample.rows), K, D):
@@ -157,10 +157,10 @@ def begin(
     if closed:
         one = solved(sample, family, Maximize(wanted.reg_covar, wanted.repair, prior))
         if one is not None:
-            return Begin((one.model,), prior, sample.n_rows, 1, solved=(one,))
+            return Initialization((one.model,), prior, sample.n_rows, 1, solved=(one,))
     observe = _observing(wanted, sample)
     begun = partial(
-        Begin, prior=prior, rows=sample.n_rows, passes=1, sample=sample if wanted.searches else None
+        Initialization, prior=prior, rows=sample.n_rows, passes=1, sample=sample if wanted.searches else None
     )  # fmt: skip
     if whole is not None:
         return begun((observe(whole),))
@@ -183,7 +183,7 @@ def begin(
     return begun(tuple(observe(model) for model in _drawn(wanted, sample, rng)))
 
 
-def _whole(wanted: Beginning) -> Mixture | None:
+def _whole(wanted: InitSettings) -> Mixture | None:
     """The given model, where nothing of it is left to be drawn."""
     weights, means, covariances = wanted.given
     if weights is None or means is None or covariances is None:
@@ -191,7 +191,7 @@ def _whole(wanted: Beginning) -> Mixture | None:
     return Mixture(weights / weights.sum() if wanted.noise else weights, means, covariances, wanted.family)
 
 
-def _resolved(wanted: Beginning, sample: Survey) -> Conjugate | None:
+def _resolved(wanted: InitSettings, sample: SampleSummary) -> Conjugate | None:
     """The prior with everything filled in that is taken from the data."""
     if wanted.prior is None:
         return None
@@ -199,7 +199,7 @@ def _resolved(wanted: Beginning, sample: Survey) -> Conjugate | None:
     return wanted.prior.resolve(wanted.family, wanted.n_components, wanted.n_features, sample.mean, covariance)
 
 
-def _observing(wanted: Beginning, sample: Survey) -> Callable[[Mixture], Mixture]:
+def _observing(wanted: InitSettings, sample: SampleSummary) -> Callable[[Mixture], Mixture]:
     """Tells a model of its background, which has what given weights leave to 1, and how it takes missing entries."""
     box = background_box(sample.box) if wanted.noise else None
     observation = observed(box, wanted.missing, wanted.n_features)
@@ -209,7 +209,7 @@ def _observing(wanted: Beginning, sample: Survey) -> Callable[[Mixture], Mixture
     return lambda model: model.observing(observation, noise)
 
 
-def _drawn(wanted: Beginning, sample: Survey, rng: np.random.RandomState) -> Models:
+def _drawn(wanted: InitSettings, sample: SampleSummary, rng: np.random.RandomState) -> Models:
     """`n_init` models drawn from the sample, with the parameters that are given."""
     weights, means, covariances = wanted.given
     if weights is not None and wanted.noise:

@@ -21,7 +21,7 @@ from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.runtime.executors import Threads
 from streamgmm.runtime.thread_limits import one_thread
 from streamgmm.sources.summaries.moments import weighted_moments
-from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.summaries.sample import SampleSummary
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ _INFLATED = 100.0
 """Overall variance, in variances of the bulk, up to which rows far away have not decided it."""
 
 
-def sound(survey: Survey) -> Survey:
+def sound(survey: SampleSummary) -> SampleSummary:
     """The survey with the moments of the bulk of its sample, where a few rows far away have decided the overall ones.
 
     One fill value of 1e20 would make one point of everything else, wherever a start is sought, a prior is taken from
@@ -95,7 +95,7 @@ LLOYD_STEPS = 30
 above that of the 107 steps to the end."""
 
 
-class Way(NamedTuple):
+class InitMethod(NamedTuple):
     """A way to assign the rows of a sample to components: chance first, in the order of the starts, then pure work.
 
     Attributes
@@ -143,11 +143,11 @@ def _random(z: Array, weight: Array, K: int, seed: int) -> NDArray[Any]:
     return np.asarray(resp / resp.sum(axis=1, keepdims=True))
 
 
-INIT: dict[str, Way] = {
-    "kmeans": Way(_seed, _kmeans),
-    "k-means++": Way(_seed, _kmeans_plusplus),
-    "random_from_data": Way(_rows, _nearest_rows),
-    "random": Way(_seed, _random),
+INIT: dict[str, InitMethod] = {
+    "kmeans": InitMethod(_seed, _kmeans),
+    "k-means++": InitMethod(_seed, _kmeans_plusplus),
+    "random_from_data": InitMethod(_rows, _nearest_rows),
+    "random": InitMethod(_seed, _random),
 }
 
 
@@ -155,11 +155,11 @@ DIVERSE: dict[str, tuple[str, ...]] = {"kmeans": ("kmeans", "kmeans scaled", "ro
 """What restarts alternate between: k-means on whitened rows, on rows scaled feature by feature, rows drawn."""
 
 SCALED = "kmeans scaled"
-_INTERNAL: dict[str, Way] = {SCALED: INIT["kmeans"], "rows": INIT["random_from_data"]}
+_INTERNAL: dict[str, InitMethod] = {SCALED: INIT["kmeans"], "rows": INIT["random_from_data"]}
 
 
 def prepared(
-    survey: Survey,
+    survey: SampleSummary,
     K: int,
     family: Covariance,
     *,

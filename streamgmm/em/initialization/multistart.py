@@ -1,4 +1,4 @@
-"""From the sample to the models that set out on full readings: many starts, short EM, ranking, few survivors."""
+"""From the sample to the models that set out on full passes: many starts, short EM, ranking, few survivors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.em.acceleration import Accelerator, Squarem
-from streamgmm.em.candidates import Memory, Retire, Start, candidates, nobody
+from streamgmm.em.candidates import Candidates, Retire, Start, keep_all, new_candidates
 from streamgmm.em.componentwise import Local
 from streamgmm.em.convergence import aitken
-from streamgmm.em.hooks import NOWHERE, Keeper, Watcher
+from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot, FitObserver
 from streamgmm.em.initialization.methods import DIVERSE, SCALED, made, prepared
-from streamgmm.em.initialization.split_merge import Soil, chain, rearranged
+from streamgmm.em.initialization.split_merge import SplitContext, chain, rearranged
 from streamgmm.em.loop import Models
-from streamgmm.em.passes import Stage, readings
+from streamgmm.em.passes import Stage, passes
 from streamgmm.em.sample_em import CHEAP, cheap, in_memory, mean_log_likelihoods
 from streamgmm.em.update import Maximize, Update
 from streamgmm.em.variants import Exact
@@ -27,31 +27,33 @@ from streamgmm.mixture.covariance.full_tied import Triangular
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources import Source
-from streamgmm.sources.summaries.sample import Survey, sample_size
+from streamgmm.sources.summaries.sample import SampleSummary, sample_size
 from streamgmm.utils.row_random import uniform
 
 ROUNDS = ((15, 0.5), (25, 0.7), (60, 0.0), (200, 0.0))
 """EM on the sample: so many steps, then this share of the starts goes on, and as many as survive at least.
 
 EM that has converged on a sample sits in an optimum of the sample; so it ends for a start as soon as rows that it did
-not see say that it gets worse, and full readings begin while there is something to gain.
+not see say that it gets worse, and full passes begin while there is something to gain.
 """
 OVERSAMPLING = 2
 """First models drawn for each start that was asked for: on the sample they are cheap."""
 WIDE = 1e5
 """Components x features^2 above which it is one: each of them costs much."""
-GROWN = 3
+GROWN_SHARE = 3
 """One of so many starts is grown (see `growing`), where there is more than one."""
 HOLD = 5
 """One of so many rows of a sample is held out."""
-DEAR_GROWN = 1
+EXPENSIVE_GROWN = 1
 """Of a sample on which steps are not cheap (see `em.sample_em.CHEAP`) only as many first models are made as were asked
-for, and so many of them grown; they take `LADDER` to it, and one is left there, for `DEAR_ROUNDS` of `local` steps:
-full readings, which show their progress, do the rest."""
-LADDER = ((1, 15, 3), (5, 20, 1))
-"""Steps on parts of a dear sample: so many times `few_rows`, so many steps, and so many models that are left then."""
-DEAR_ROUNDS = ((60, 0.0),)
-PIECE = 10
+for, and so many of them grown; they take `SAMPLE_STAGES` to it, and one is left there, for `EXPENSIVE_ROUNDS` of
+`local` steps:
+full passes, which show their progress, do the rest."""
+SAMPLE_STAGES = ((1, 15, 3), (5, 20, 1))
+"""Steps on parts of a expensive sample: so many times `few_rows`, so many steps, and so many models that are left
+then."""
+EXPENSIVE_ROUNDS = ((60, 0.0),)
+STEPS_PER_CHECK = 10
 FOLLOWED = 1e6
 """Rows x components x features^2 of all the data up to which every start is followed to its end, and none dropped."""
 TOLERANCE = 1e-6
@@ -69,18 +71,19 @@ DOUBT, SOLID = 1e-3, 10
 """Mean of -log of a row's largest responsibility, in nats, below which a model is certain, and rows for each feature
 that each of its components then has. Of 100 random mixtures 154 of 600 starts ended so, each in the best optimum."""
 PATIENCE = 2
-"""Pieces of `PIECE` steps without a gain on rows not seen after which a start has ended on the sample."""
-JUDGES = 50_000
+"""Pieces of `STEPS_PER_CHECK` steps without a gain on rows not seen after which a start has ended on the sample."""
+MAX_VALIDATION_ROWS = 50_000
 """Rows that models on a part of a sample are judged on, about."""
-RICH = 100_000
+MULTISTART_ROWS = 100_000
 """Rows of a sample that many starts are followed on: its curvature has to stand for that of all rows."""
-KNOWN, KNOWN_BYTES = 8, 2**29
+ROWS_PER_PARAMETER, MAX_SAMPLE_BYTES = 8, 2**29
 """Rows for each parameter from which a sample is as good as the data, and what they may take. In n rows the optimum
 of a model of P parameters lies P / (2 n) nats per row above what it is worth on others: with 8, a sixteenth."""
 
 
 def sample_rows(K: int, D: int, family: Covariance | None = None, *, rich: bool) -> int:
-    """Rows of the sample: `RICH` where steps on so many are cheap, `KNOWN` for each parameter where that is more.
+    """Rows of the sample: `MULTISTART_ROWS` where steps on so many are cheap, `ROWS_PER_PARAMETER` for each parameter
+    where that is more.
 
     Parameters
     ----------
@@ -90,9 +93,9 @@ def sample_rows(K: int, D: int, family: Covariance | None = None, *, rich: bool)
         return sample_size(K, min(D, family.n_factors + 2))  # of which each row tells D parameters
     if not rich:
         return sample_size(K, D)
-    many = min(RICH, int(CHEAP / (K * D**2)))
+    many = min(MULTISTART_ROWS, int(CHEAP / (K * D**2)))
     parameters = 0 if family is None else family.n_parameters(K, D)
-    known = min(KNOWN * parameters, KNOWN_BYTES // (8 * D))
+    known = min(ROWS_PER_PARAMETER * parameters, MAX_SAMPLE_BYTES // (8 * D))
     return sample_size(K, D, least=max(10_000, many, known))
 
 
@@ -102,7 +105,7 @@ def few_rows(K: int, D: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ground:
+class SampleSplit:
     """Rows in memory to learn from, and rows to judge on what was learnt.
 
     Attributes
@@ -123,7 +126,7 @@ class Ground:
     drawn_from: int = 0
 
     @classmethod
-    def of(cls, survey: Survey) -> Ground:
+    def of(cls, survey: SampleSummary) -> SampleSplit:
         """Of a true sample every fifth row is held out."""
         rows, weight = survey.rows, survey.weight
         if survey.complete:
@@ -131,14 +134,14 @@ class Ground:
         held = np.arange(len(rows)) % HOLD == HOLD - 1
         return cls(rows[~held], weight[~held], rows[held], weight[held], False, survey.n_rows)
 
-    def part(self, size: int, which: int = 0) -> Ground:
+    def part(self, size: int, which: int = 0) -> SampleSplit:
         """`size` rows to learn from, others for each `which`, if there are twice as many; judged as before."""
         n = len(self.rows)
         if n < 2 * size:
             return self
         mine = np.sort(np.argpartition(uniform(which, np.arange(n, dtype=np.uint64)), size)[:size])
-        judge = slice(None, None, max(HOLD if self.complete else 1, len(self.held) // JUDGES))
-        return Ground(
+        judge = slice(None, None, max(HOLD if self.complete else 1, len(self.held) // MAX_VALIDATION_ROWS))
+        return SampleSplit(
             self.rows[mine], self.weight[mine], self.held[judge], self.held_weight[judge], False, self.drawn_from
         )
 
@@ -150,8 +153,8 @@ class Ground:
     def judge(self) -> Source:
         return _source(self.held, self.held_weight, self.drawn_from)
 
-    def soil(self, maximize: Maximize, executor: Executor, seed: int) -> Soil:
-        return Soil(np.ascontiguousarray(self.rows), self.weight, maximize, executor, seed, self.drawn_from)
+    def split_context(self, maximize: Maximize, executor: Executor, seed: int) -> SplitContext:
+        return SplitContext(np.ascontiguousarray(self.rows), self.weight, maximize, executor, seed, self.drawn_from)
 
 
 def _source(rows: NDArray[Any], weight: NDArray[np.float64], of: int) -> Source:
@@ -161,11 +164,11 @@ def _source(rows: NDArray[Any], weight: NDArray[np.float64], of: int) -> Source:
 _Make = Callable[[], Mixture]
 
 KEPT = ("ladder", "walk")
-"""Entries of a search in its `Keeper`."""
+"""Entries of a search in its `CheckpointSlot`."""
 
 
 def draw(
-    survey: Survey,
+    survey: SampleSummary,
     K: int,
     family: Covariance,
     *,
@@ -179,7 +182,7 @@ def draw(
 ) -> list[tuple[str, Mixture]]:
     """First models, `oversampling` for each start; the kinds alternate, since no way of starting is best everywhere.
 
-    A single start is drawn in every kind: on the sample that costs no reading. Of the same generator, more starts
+    A single start is drawn in every kind: on the sample that costs no pass. Of the same generator, more starts
     begin with those that fewer have; the first `but` are left out.
     """
     if oversampling is None:
@@ -191,7 +194,14 @@ def draw(
 
 
 def _planned(
-    survey: Survey, K: int, family: Covariance, *, init: str, n: int, rng: np.random.RandomState, reg_covar: float
+    survey: SampleSummary,
+    K: int,
+    family: Covariance,
+    *,
+    init: str,
+    n: int,
+    rng: np.random.RandomState,
+    reg_covar: float,
 ) -> list[tuple[str, Callable[[], Mixture]]]:
     """`n` starts of alternating kinds, and what makes each of them."""
     kinds = DIVERSE.get(init, (init,))
@@ -204,7 +214,7 @@ def _oversampling(m: int, D: int, K: int) -> int:
 
 
 def chains(
-    ground: Ground,
+    split: SampleSplit,
     numbers: Sequence[int],
     family: Covariance,
     *,
@@ -214,16 +224,18 @@ def chains(
     executor: Executor,
 ) -> list[dict[int, Mixture]]:
     """`n` times mixtures of these numbers of components, each grown from the one before, on different rows."""
-    size = few_rows(numbers[-1], ground.rows.shape[1])
+    size = few_rows(numbers[-1], split.rows.shape[1])
     found = []
     for i in range(n):
-        soil = ground.part(size, i).soil(replace(maximize, repair=True), executor, int(rng.randint(2**31 - 1)))
-        found.append(chain(soil.one(family), numbers, soil))
+        split_context = split.part(size, i).split_context(
+            replace(maximize, repair=True), executor, int(rng.randint(2**31 - 1))
+        )
+        found.append(chain(split_context.one(family), numbers, split_context))
     return found
 
 
 def search(
-    survey: Survey,
+    survey: SampleSummary,
     K: int,
     family: Covariance,
     *,
@@ -235,10 +247,10 @@ def search(
     executor: Executor,
     threads: int = 1,
     moves: int = 0,
-    watcher: Watcher | None = None,
-    keeper: Keeper = NOWHERE,
+    watcher: FitObserver | None = None,
+    keeper: CheckpointSlot = NO_CHECKPOINT,
 ) -> list[Start]:
-    """The models that set out on full readings, the best first: drawn and grown ones after their way on the sample.
+    """The models that set out on full passes, the best first: drawn and grown ones after their way on the sample.
 
     Parameters
     ----------
@@ -248,90 +260,90 @@ def search(
         Threads that make first models.
     moves : int
         Split-and-merge moves that each of them may make; see `em.initialization.split_merge.rearranged`.
-    keeper : Keeper
-        Holds how far a dear search has come, and is asked where to go on.
+    keeper : CheckpointSlot
+        Holds how far a expensive search has come, and is asked where to go on.
     """
-    ground = Ground.of(survey)
+    split = SampleSplit.of(survey)
     m, D = survey.rows.shape
-    dear = not cheap(m, K, D)
+    expensive = not cheap(m, K, D)
     alone: list[Start] = []
     known = _oversampling(m, D, K) * len(DIVERSE.get(init, (init,)))
-    nested, followed = survey.among(sample_rows(K, D, rich=False)), ground.complete and m * K * D**2 <= FOLLOWED
-    if n_init > 1 and not dear and not (followed and nested is survey):
+    nested, followed = survey.among(sample_rows(K, D, rich=False)), split.complete and m * K * D**2 <= FOLLOWED
+    if n_init > 1 and not expensive and not (followed and nested is survey):
         # A race drops late winners, so it may not drop what a single start would have come to.
         alone = search(
             nested, K, family, init=init, n_init=1, rng=deepcopy(rng), observe=observe, maximize=maximize,
             executor=executor, threads=threads,
         )  # fmt: skip
     few = few_rows(K, survey.rows.shape[1])
-    keeper = keeper if dear else NOWHERE
+    keeper = keeper if expensive else NO_CHECKPOINT
     seed = int(rng.randint(2**31 - 1)) if moves else 0
-    if n_init == 1 and not dear:
+    if n_init == 1 and not expensive:
         planned = _planned(survey, K, family, init=init, n=known, rng=rng, reg_covar=maximize.reg_covar)
         one = in_turn(
-            _varied(planned, D, family), ground, observe=observe, maximize=maximize, executor=executor, threads=threads,
+            _varied(planned, D, family), split, observe=observe, maximize=maximize, executor=executor, threads=threads,
             share=RIVALS * survey.n_rows / m, watcher=watcher,
         )  # fmt: skip
-        return _moved([one], ground, maximize, executor, seed, moves)
+        return _moved([one], split, maximize, executor, seed, moves)
     rung, first = keeper.get("ladder") or (0, [])
     if rung == 0:
-        n_grown = max(1, n_init // GROWN) if n_init > 1 and init in DIVERSE else 0
-        n_grown = min(n_grown, DEAR_GROWN) if dear else n_grown
-        part = ground.part(few) if dear else ground
+        n_grown = max(1, n_init // GROWN_SHARE) if n_init > 1 and init in DIVERSE else 0
+        n_grown = min(n_grown, EXPENSIVE_GROWN) if expensive else n_grown
+        part = split.part(few) if expensive else split
         drawn = draw(
-            replace(survey, rows=part.rows, weight=part.weight) if dear else survey, K, family, init=init,
-            n_init=n_init - n_grown if dear else n_init, rng=rng, reg_covar=maximize.reg_covar,
-            oversampling=1 if dear else None, threads=threads,
+            replace(survey, rows=part.rows, weight=part.weight) if expensive else survey, K, family, init=init,
+            n_init=n_init - n_grown if expensive else n_init, rng=rng, reg_covar=maximize.reg_covar,
+            oversampling=1 if expensive else None, threads=threads,
             but=known if alone and nested is survey else 0,
         )  # fmt: skip
-        grown = chains(ground, (K,), family, n=n_grown, rng=rng, maximize=maximize, executor=executor)
+        grown = chains(split, (K,), family, n=n_grown, rng=rng, maximize=maximize, executor=executor)
         first = [("grown", found[K]) for found in grown if K in found] + drawn
         first = [(kind, observe(model)) for kind, model in first]
     survivors = max(2, n_init // 3)
     rounds: Sequence[tuple[int, float]] = ROUNDS
     if followed:
         rounds = ((sum(steps for steps, _ in ROUNDS), 0.0),)
-    if dear:
-        survivors, rounds = 1, DEAR_ROUNDS
-        for i, (times, steps, left) in enumerate(LADDER[rung:], rung + 1):
+    if expensive:
+        survivors, rounds = 1, EXPENSIVE_ROUNDS
+        for i, (times, steps, left) in enumerate(SAMPLE_STAGES[rung:], rung + 1):
             found = explore(
-                first, ground.part(times * few), maximize=maximize, executor=executor, survivors=left,
+                first, split.part(times * few), maximize=maximize, executor=executor, survivors=left,
                 rounds=((steps, 0.0),),
             )  # fmt: skip
             first = [(one.init, one.model) for one in found]
             keeper.put("ladder", (i, first))
     found = explore(
-        first + [(one.init, one.model) for one in alone], ground, maximize=maximize, executor=executor,
-        survivors=survivors, rounds=rounds, watcher=watcher, local=dear, keeper=keeper, spared=len(alone),
+        first + [(one.init, one.model) for one in alone], split, maximize=maximize, executor=executor,
+        survivors=survivors, rounds=rounds, watcher=watcher, local=expensive, keeper=keeper, spared=len(alone),
     )  # fmt: skip
-    return _moved(found, ground, maximize, executor, seed, moves)
+    return _moved(found, split, maximize, executor, seed, moves)
 
 
 def _moved(
-    found: list[Start], ground: Ground, maximize: Maximize, executor: Executor, seed: int, moves: int
+    found: list[Start], split: SampleSplit, maximize: Maximize, executor: Executor, seed: int, moves: int
 ) -> list[Start]:
     """The starts after at most so many split-and-merge moves each."""
     if moves == 0:
         return found
-    soil = ground.soil(replace(maximize, repair=True), executor, seed)
-    models = tuple(rearranged(one.model, soil, moves) for one in found)
-    scores = mean_log_likelihoods(models, ground.judge, executor).tolist()
+    split_context = split.split_context(replace(maximize, repair=True), executor, seed)
+    models = tuple(rearranged(one.model, split_context, moves) for one in found)
+    scores = mean_log_likelihoods(models, split.judge, executor).tolist()
     moved = [Start(model, one.init, score) for model, one, score in zip(models, found, scores, strict=True)]
     return [max(pair, key=lambda one: one.score) for pair in zip(found, moved, strict=True)]
 
 
 def explore(
     first: Sequence[tuple[str, Mixture]],
-    ground: Ground,
+    split: SampleSplit,
     *,
     maximize: Maximize,
     executor: Executor,
     survivors: int,
     rounds: Sequence[tuple[int, float]],
-    watcher: Watcher | None = None,
+    watcher: FitObserver | None = None,
     at: int = 0,
     local: bool = False,
-    keeper: Keeper = NOWHERE,
+    keeper: CheckpointSlot = NO_CHECKPOINT,
     spared: int = 0,
 ) -> list[Start]:
     """Short EM on the sample for every first model, worse ones dropped between rounds; the best come first.
@@ -342,17 +354,19 @@ def explore(
     Models are ranked on rows that their EM did not see, or by the likelihood itself where the sample is all there is.
     With `local` each step may be followed by many of the components that move most (see `local`).
     """
-    walk = Walk(tuple(model for _, model in first), ground, maximize, executor, watcher, at, local=local, keeper=keeper)
+    sample_em = SampleEM(
+        tuple(model for _, model in first), split, maximize, executor, watcher, at, local=local, keeper=keeper
+    )
     for steps, share in rounds:
-        walk.go(steps)
+        sample_em.go(steps)
         if share == 1.0:
-            walk.join()
+            sample_em.join()
         else:
-            walk.leave(max(survivors, round(share * len(walk.alive))), len(first) - spared)
-    chosen = walk.alive
+            sample_em.leave(max(survivors, round(share * len(sample_em.alive))), len(first) - spared)
+    chosen = sample_em.alive
     if watcher is not None:
-        watcher.begun(at, [(i, walk.taken[i]) for i in chosen])
-    return [walk.start(i, first[i][0]) for i in chosen]
+        watcher.begun(at, [(i, sample_em.taken[i]) for i in chosen])
+    return [sample_em.start(i, first[i][0]) for i in chosen]
 
 
 def _varied(planned: list[tuple[str, _Make]], D: int, family: Covariance) -> list[tuple[str, _Make]]:
@@ -365,50 +379,51 @@ def _varied(planned: list[tuple[str, _Make]], D: int, family: Covariance) -> lis
 
 def in_turn(
     planned: Sequence[tuple[str, _Make]],
-    ground: Ground,
+    split: SampleSplit,
     *,
     observe: Callable[[Mixture], Mixture],
     maximize: Maximize,
     executor: Executor,
     share: float,
     threads: int = 1,
-    watcher: Watcher | None = None,
+    watcher: FitObserver | None = None,
 ) -> Start:
     """The best of these starts: the first is followed to its end, the others for `SHORT` steps at a time.
 
-    Another start is given up when its gains, `HOPE` times over, do not reach the first; one that passes it is followed
+    Another start is given up when its gains, `OPTIMISM` times over, do not reach the first; one that passes it is
+    followed
     to its own end. All is over when one of another kind comes to the same value, or when the others have taken `share`
     times the steps of the first: a fit from one start should not cost many times what that start costs. Where the first
     is certain of every row, one rival is tried.
     """
     first = [observe(model) for model in made([make for _, make in planned[:2]], threads=threads)]
-    walk = Walk(tuple(first), ground, maximize, executor, watcher)
+    sample_em = SampleEM(tuple(first), split, maximize, executor, watcher)
     best, spent, rivals = 0, 0, list(range(1, len(planned)))
     several = len({kind for kind, _ in planned}) > 1
-    walk.go(MOST, [0])
-    if rivals and planned[1][0] != planned[0][0] and alike(first[1], walk.kept[0]):
+    sample_em.go(MOST, [0])
+    if rivals and planned[1][0] != planned[0][0] and alike(first[1], sample_em.kept[0]):
         rivals = []
-    budget = SHORT if walk.certain(0) else max(2 * SHORT, share * walk.steps(0))
+    budget = SHORT if sample_em.certain(0) else max(2 * SHORT, share * sample_em.steps(0))
     while rivals and spent < budget:
         for i in tuple(rivals):
-            if i == len(walk.kept):
-                walk.add(observe(made([planned[i][1]])[0]))
-            before = walk.steps(i)
-            walk.go(SHORT if before or i > 1 else min(2 * SHORT, max(2, walk.steps(0) // 2)), [i])
-            spent += walk.steps(i) - before
-            if walk.agree(i, best) and not (several and planned[i][0] == planned[best][0]):
+            if i == len(sample_em.kept):
+                sample_em.add(observe(made([planned[i][1]])[0]))
+            before = sample_em.steps(i)
+            sample_em.go(SHORT if before or i > 1 else min(2 * SHORT, max(2, sample_em.steps(0) // 2)), [i])
+            spent += sample_em.steps(i) - before
+            if sample_em.agree(i, best) and not (several and planned[i][0] == planned[best][0]):
                 rivals = []
-            elif walk.value(i) > walk.value(best):
-                walk.go(MOST, [i])
+            elif sample_em.value(i) > sample_em.value(best):
+                sample_em.go(MOST, [i])
                 rivals.remove(i)
-            elif walk.settled(i) or walk.hopeless(i, best):
+            elif sample_em.settled(i) or sample_em.prune_dominated(i, best):
                 rivals.remove(i)
-            best = max(best, i, key=lambda j: (walk.score[j], -j))
+            best = max(best, i, key=lambda j: (sample_em.score[j], -j))
             if not rivals or spent >= budget:
                 break
     if watcher is not None:
-        watcher.begun(0, [(best, walk.taken[best])])
-    return walk.start(best, planned[best][0])
+        watcher.begun(0, [(best, sample_em.taken[best])])
+    return sample_em.start(best, planned[best][0])
 
 
 def alike(a: Mixture, b: Mixture) -> bool:
@@ -422,7 +437,7 @@ def alike(a: Mixture, b: Mixture) -> bool:
     return bool(apart[np.arange(len(nearest)), nearest].max() < ALIKE and max(ratios) < np.log(RATIO))
 
 
-class Walk:
+class SampleEM:
     """Models on their way on a sample.
 
     Attributes
@@ -436,27 +451,27 @@ class Walk:
     def __init__(
         self,
         models: Models,
-        ground: Ground,
+        split: SampleSplit,
         maximize: Maximize,
         executor: Executor,
-        watcher: Watcher | None = None,
+        watcher: FitObserver | None = None,
         at: int = 0,
-        retire: Retire = nobody,
+        retire: Retire = keep_all,
         *,
         local: bool = False,
-        keeper: Keeper = NOWHERE,
+        keeper: CheckpointSlot = NO_CHECKPOINT,
     ) -> None:
         maximize = replace(maximize, repair=True)  # of a start on the sample nobody needs to hear that it collapsed
-        self._learn, self._complete, self._rows = ground.learn, ground.complete, len(ground.rows)
+        self._learn, self._complete, self._rows = split.learn, split.complete, len(split.rows)
         # Rows that are their own judge are dealt out, which copies them, but once.
-        self._judge = self._learn if ground.held is ground.rows else ground.judge
+        self._judge = self._learn if split.held is split.rows else split.judge
         accelerator: Accelerator = Squarem(TOLERANCE)
         if local:
             accelerator = Local(self._learn, executor, maximize, TOLERANCE)
         slack = 0.1 * TOLERANCE if local and maximize.reg_covar > 0 else 0.0
         self._update = Update(maximize, aitken(TOLERANCE), 10**9, accelerator, retire, slack)
         self._executor, self._watcher, self._at = executor, watcher, at
-        self._memory: Memory = candidates(models)
+        self._candidates: Candidates = new_candidates(models)
         self._stale = [0] * len(models)
         self._settled: set[int] = set()
         # Rows that are their own judge show no gain where regularisation lets the likelihood fall, on the way to where
@@ -466,7 +481,7 @@ class Walk:
         self.kept, self.score, self.taken = list(models), [-np.inf] * len(models), [0] * len(models)
         self._keeper, self._pieces, self._walked = keeper, 0, 0
         if (before := keeper.get("walk")) is not None:
-            self._walked, self._memory, self._stale, settled, self.alive, *rest = before
+            self._walked, self._candidates, self._stale, settled, self.alive, *rest = before
             self._settled = set(settled)
             self.kept, self.score, self.taken = rest
 
@@ -474,7 +489,7 @@ class Walk:
         """More models take part."""
         for model in models:
             i = len(self.kept)
-            self._memory += (replace(candidates((model,))[0], index=i),)
+            self._candidates += (replace(new_candidates((model,))[0], index=i),)
             self._stale.append(0)
             self.alive.append(i)
             self.kept.append(model)
@@ -483,22 +498,22 @@ class Walk:
 
     def steps(self, i: int) -> int:
         """Steps that a model has taken."""
-        return len(self._memory[i].trace)
+        return len(self._candidates[i].trace)
 
     def value(self, i: int) -> float:
         """Nats per row of the rows that it learns from."""
-        return self._memory[i].objective
+        return self._candidates[i].objective
 
     def settled(self, i: int) -> bool:
         return i in self._settled
 
-    def hopeless(self, i: int, leader: int) -> bool:
+    def prune_dominated(self, i: int, leader: int) -> bool:
         """Whether what a model may hope for is less than the value of another."""
-        return self.steps(i) > 3 and self._memory[i].reach < self.value(leader)
+        return self.steps(i) > 3 and self._candidates[i].reach < self.value(leader)
 
     def certain(self, i: int) -> bool:
         """Whether a model is in no doubt about the rows, and that not for want of rows: then no group is divided."""
-        last, model = self._memory[i].last, self._memory[i].accepted
+        last, model = self._candidates[i].last, self._candidates[i].accepted
         if last is None:
             return False
         enough = model.weights.min() * self._rows >= SOLID * (model.n_features + 1)
@@ -507,45 +522,47 @@ class Walk:
     def agree(self, i: int, j: int) -> bool:
         """Whether two models have come to the same, or are on the way to it."""
         same = abs(self.value(i) - self.value(j)) < SAME
-        return same or alike(self._memory[i].accepted, self._memory[j].accepted)
+        return same or alike(self._candidates[i].accepted, self._candidates[j].accepted)
 
     def start(self, i: int, init: str) -> Start:
-        """A model as it sets out on full readings."""
-        return Start(self.kept[i], init, float(self.score[i]), self._memory[i].plain if self._patient else ())
+        """A model as it sets out on full passes."""
+        return Start(self.kept[i], init, float(self.score[i]), self._candidates[i].plain if self._patient else ())
 
     def _keep(self) -> None:
         state = (
-            self._pieces, self._memory, list(self._stale), sorted(self._settled), list(self.alive), list(self.kept),
+            self._pieces, self._candidates, list(self._stale), sorted(self._settled), list(self.alive), list(self.kept),
             list(self.score), list(self.taken),
         )  # fmt: skip
         self._keeper.put("walk", state)
 
     def go(self, steps: int, only: Sequence[int] | None = None) -> None:
         """So many EM steps for everybody; fewer for those that have converged, or get worse on rows not seen."""
-        for piece in range(0, steps, PIECE):
+        for piece in range(0, steps, STEPS_PER_CHECK):
             self._pieces += 1
             moving = [i for i in (self.alive if only is None else only) if i not in self._settled]
             if self._pieces <= self._walked:
                 continue  # before the fit was interrupted
             if not moving:
                 return
-            self._memory = tuple(replace(c, status="running" if c.index in moving else "dropped") for c in self._memory)
-            stage = Stage(Exact(), self._update, min(PIECE, steps - piece))
-            for step in readings(self._learn, self._memory, (stage,), self._executor):
-                self._memory = step.memory
+            self._candidates = tuple(
+                replace(c, status="running" if c.index in moving else "dropped") for c in self._candidates
+            )
+            stage = Stage(Exact(), self._update, min(STEPS_PER_CHECK, steps - piece))
+            for step in passes(self._learn, self._candidates, (stage,), self._executor):
+                self._candidates = step.candidates
                 if self._watcher is not None:
-                    self._watcher.sampled(self._at, self._memory)
-            models = tuple(self._memory[i].accepted for i in moving)
+                    self._watcher.sampled(self._at, self._candidates)
+            models = tuple(self._candidates[i].accepted for i in moving)
             if self._patient:
-                values = [self._memory[i].objective for i in moving]
+                values = [self._candidates[i].objective for i in moving]
             else:
                 values = mean_log_likelihoods(models, self._judge, self._executor).tolist()
             for i, model, value in zip(moving, models, values, strict=True):
                 better = value > self.score[i]
                 self._stale[i] = 0 if better else self._stale[i] + 1
                 if better or self._complete:
-                    self.score[i], self.kept[i], self.taken[i] = value, model, len(self._memory[i].trace)
-                if self._memory[i].status != "running" or (self._stale[i] >= PATIENCE and not self._patient):
+                    self.score[i], self.kept[i], self.taken[i] = value, model, len(self._candidates[i].trace)
+                if self._candidates[i].status != "running" or (self._stale[i] >= PATIENCE and not self._patient):
                     self._settled.add(i)
             self._keep()
 

@@ -13,7 +13,7 @@ from streamgmm.mixture.covariance import FULL
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.mixture.stats import Observation
-from streamgmm.sources.summaries.sample import Survey, _merge_parts, _survey_chunk
+from streamgmm.sources.summaries.sample import SampleSummary, _merge_parts, _survey_chunk
 from streamgmm.utils.sample_weight import no_rows
 
 Array = NDArray[np.float64]
@@ -74,7 +74,7 @@ def complete(rows: NDArray[Any], weight: Array, seed: int) -> Completed:
 
 def survey(
     source: Any, executor: Any, *, size: int, seed: int, missing: bool = False, diagonal: bool = False
-) -> Survey:
+) -> SampleSummary:
     """One pass: a sample of `size` rows, and the overall mean and covariance.
 
     The sample keeps the rows with the largest u^(1/w) (Efraimidis & Spirakis 2006), u being a function of seed and
@@ -108,4 +108,6 @@ def survey(
     if missing and np.isnan(rows).any():
         rows, mean, covariance = complete(rows, weight, seed)
         covariance = np.diag(covariance).copy() if diagonal else covariance
-    return sound(Survey(rows, weight, mean, covariance, part.n_rows, part.count, part.box, keys=part.keys[order]))
+    return sound(
+        SampleSummary(rows, weight, mean, covariance, part.n_rows, part.count, part.box, keys=part.keys[order])
+    )

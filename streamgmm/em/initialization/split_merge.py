@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.em.acceleration import Squarem
-from streamgmm.em.candidates import Candidate, candidates
+from streamgmm.em.candidates import Candidate, new_candidates
 from streamgmm.em.convergence import aitken
 from streamgmm.em.kmeans.centres import nearest
 from streamgmm.em.loop import Models
-from streamgmm.em.passes import Stage, readings
+from streamgmm.em.passes import Stage, passes
 from streamgmm.em.sample_em import in_memory
 from streamgmm.em.update import Maximize, Update
-from streamgmm.em.variants import Exact, Loaded
+from streamgmm.em.variants import Exact, LoadedChunk
 from streamgmm.errors import CollapsedError
 from streamgmm.mixture.covariance import TIED, Covariance, spread_of
 from streamgmm.mixture.labelled_stats import stats_from_responsibilities
@@ -75,7 +75,7 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Soil:
+class SplitContext:
     """What a mixture grows on.
 
     Attributes
@@ -104,18 +104,18 @@ class Soil:
         """The best of these after so many EM steps."""
         source = in_memory(self.rows, self.weight, self.drawn_from)
         update = Update(self.maximize, aitken(TOLERANCE), 10**9, Squarem(TOLERANCE))
-        memory = candidates(models)
-        for step in readings(source, memory, (Stage(Exact(), update, steps),), self.executor):
-            memory = step.memory
-        return max(memory, key=lambda c: (c.objective, -c.index))
+        candidates = new_candidates(models)
+        for step in passes(source, candidates, (Stage(Exact(), update, steps),), self.executor):
+            candidates = step.candidates
+        return max(candidates, key=lambda c: (c.objective, -c.index))
 
 
-def chain(model: Mixture, numbers: Iterable[int], soil: Soil) -> dict[int, Mixture]:
+def chain(model: Mixture, numbers: Iterable[int], split_context: SplitContext) -> dict[int, Mixture]:
     """Mixtures with these numbers of components (ascending), each grown from the one before, as far as rows bear it."""
     found = {}
     known: dict[int, Split] = {}
     for K in numbers:
-        model, known = grow(model, K, soil, known)
+        model, known = grow(model, K, split_context, known)
         if model.n_components != K:
             break
         found[K] = model
@@ -123,56 +123,60 @@ def chain(model: Mixture, numbers: Iterable[int], soil: Soil) -> dict[int, Mixtu
 
 
 def grow(
-    model: Mixture, K: int, soil: Soil, known: Mapping[int, Split] | None = None
+    model: Mixture, K: int, split_context: SplitContext, known: Mapping[int, Split] | None = None
 ) -> tuple[Mixture, dict[int, Split]]:
     """`model` with K components, or as many as its rows can bear; and the splits that were found and not made."""
     splits = dict(known or {})
     while model.n_components < K:
         k = model.n_components
-        splits = best_splits(model, soil, splits)
+        splits = best_splits(model, split_context, splits)
         found = sorted(splits.values(), key=lambda split: (-split.gain, split.component))
         if not found:
             break
         n = min(K - k, max(1, k // AT_ONCE), len(found))
         choices = [found[:n]] if n > 1 else [[one] for one in found[:FOLLOWED]]
         models = tuple(divided(model, chosen) for chosen in choices)
-        ahead = soil.follow(models, FIRST_STEPS)
-        model = ahead.accepted if n > 1 else soil.follow((ahead.accepted,), STEPS).accepted
+        ahead = split_context.follow(models, FIRST_STEPS)
+        model = ahead.accepted if n > 1 else split_context.follow((ahead.accepted,), STEPS).accepted
         for split in choices[ahead.index]:
             del splits[split.component]
     return model, splits
 
 
-def best_splits(model: Mixture, soil: Soil, known: Mapping[int, Split]) -> dict[int, Split]:
+def best_splits(model: Mixture, split_context: SplitContext, known: Mapping[int, Split]) -> dict[int, Split]:
     """The best split of every component whose rows are enough for two.
 
     Found on each component's own rows alone (those it has the largest share of), so that all together cost no more than
     EM steps of two components. A component that is about as heavy as when its split was found keeps it.
     """
     kept = {k: old for k, old in known.items() if abs(model.weights[k] - old.weight) <= CHANGED * old.weight}
-    labels = model.labels(soil.rows)
+    labels = model.labels(split_context.rows)
     order = np.argsort(labels, kind="stable")
     edges = np.searchsorted(labels[order], np.arange(model.n_components + 1))
     fewest = 4 * model.family.least_rows(model.n_features)
-    chunks: list[Loaded] = []
+    chunks: list[LoadedChunk] = []
     for k, (low, high) in enumerate(pairwise(edges)):
         if high - low >= fewest and k not in kept:
             part = order[low:high]  # ascending: the sort is stable
-            chunks.append(Loaded(len(chunks), k, soil.rows[part], soil.weight[part]))
+            chunks.append(LoadedChunk(len(chunks), k, split_context.rows[part], split_context.weight[part]))
     if not chunks:
         return kept
     diagonal = model.family.n_factors > 0
-    overall = weighted_moments(soil.rows, soil.weight, diagonal=diagonal)[1] / soil.weight.sum()
+    overall = (
+        weighted_moments(split_context.rows, split_context.weight, diagonal=diagonal)[1] / split_context.weight.sum()
+    )
     spread = np.diag(np.sqrt(np.where(overall > 0, overall, 1.0))) if diagonal else spread_of(overall)
-    task = partial(_best_split, model, spread, soil.maximize.reg_covar, soil.seed + model.n_components)
-    return kept | {split.component: split for split in soil.executor.run(task, chunks, _join)}
+    task = partial(
+        _best_split, model, spread, split_context.maximize.reg_covar, split_context.seed + model.n_components
+    )
+    return kept | {split.component: split for split in split_context.executor.run(task, chunks, _join)}
 
 
 def _join(a: tuple[Split, ...], b: tuple[Split, ...]) -> tuple[Split, ...]:
     return a + b
 
 
-def _best_split(model: Mixture, spread: Array, reg_covar: float, seed: int, chunk: Loaded) -> tuple[Split, ...]:
+def _best_split(model: Mixture, spread: Array, reg_covar: float, seed: int, chunk: LoadedChunk) -> tuple[Split, ...]:
     """The best split of component ``chunk.start`` on the rows of the chunk, or nothing."""
     rows, weight = chunk.load()
     assert weight is not None and chunk.start is not None
@@ -222,15 +226,15 @@ def divided(model: Mixture, chosen: Sequence[Split]) -> Mixture:
     return Mixture.trusted(weights, means, covariances, family, factors, model.noise_weight, model.observation)
 
 
-def rearranged(model: Mixture, soil: Soil, moves: int) -> Mixture:
+def rearranged(model: Mixture, split_context: SplitContext, moves: int) -> Mixture:
     """`model` after at most so many split-and-merge moves (Ueda et al. 2000), each kept only where it gains.
 
     EM cannot carry a component through others to where it is missing. A move merges the two components that lose least
     by it and splits a third, on the same number of components.
     """
-    best = soil.follow((model,), STEPS)
+    best = split_context.follow((model,), STEPS)
     for _ in range(moves if model.n_components > 2 else 0):
-        found = best_splits(best.accepted, soil, {})
+        found = best_splits(best.accepted, split_context, {})
         ordered = sorted(found.values(), key=lambda split: (-split.gain, split.component))[:FOLLOWED]
         proposals = tuple(
             # The second half of a split comes last, so the numbers of the pair stay.
@@ -239,7 +243,7 @@ def rearranged(model: Mixture, soil: Soil, moves: int) -> Mixture:
         )
         if not proposals:
             break
-        after = soil.follow((soil.follow(proposals, FIRST_STEPS).accepted,), STEPS)
+        after = split_context.follow((split_context.follow(proposals, FIRST_STEPS).accepted,), STEPS)
         if not after.objective > best.objective + TOLERANCE:
             break
         best = after

@@ -27,12 +27,12 @@ class Run:
     centres : Centres
         After the last step.
     inertias : tuple of float
-        Inertia found by each reading, of the centres before its step.
+        Inertia found by each pass, of the centres before its step.
     status : {"running", "settled", "moved little", "stopped"}
         "settled": the last step moved nothing, so the last inertia is that of the final centres.
     tolerance : float
-        Squared movement, summed over centres, below which a run stops; NaN before the first reading.
-    extra_readings : int
+        Squared movement, summed over centres, below which a run stops; NaN before the first pass.
+    extra_passes : int
         Spent on finding rows for centres that had lost all of theirs.
     """
 
@@ -40,7 +40,7 @@ class Run:
     inertias: tuple[float, ...] = ()
     status: str = "running"
     tolerance: float = np.nan
-    extra_readings: int = 0
+    extra_passes: int = 0
     empty: int = 0
 
 
@@ -56,9 +56,9 @@ class LloydUpdate:
     max_iter: int
     relocate: Relocate
 
-    def __call__(self, models: Any, totals: tuple[Any, ...], memory: Runs) -> tuple[tuple[Centres, ...], Runs]:
+    def __call__(self, models: Any, totals: tuple[Any, ...], candidates: Runs) -> tuple[tuple[Centres, ...], Runs]:
         stats = iter(totals)
-        after = tuple(self._advance(run, next(stats)) if run.status == "running" else run for run in memory)
+        after = tuple(self._advance(run, next(stats)) if run.status == "running" else run for run in candidates)
         return tuple(run.centres for run in after if run.status == "running"), after
 
     def _advance(self, run: Run, stats: LloydStats) -> Run:
@@ -76,14 +76,14 @@ class LloydUpdate:
             status = "settled" if movement == 0 else "moved little"
         elif len(inertias) >= self.max_iter:
             status = "stopped"
-        extra = run.extra_readings + (empty > 0)
+        extra = run.extra_passes + (empty > 0)
         return replace(
             run,
             centres=centres,
             inertias=inertias,
             status=status,
             tolerance=tolerance,
-            extra_readings=extra,
+            extra_passes=extra,
             empty=empty,
         )
 
@@ -111,7 +111,7 @@ def _join_far(size: int, a: Far, b: Far) -> Far:
 
 
 def relocate(source: Source, executor: Executor, centres: Centres, stats: LloydStats) -> LloydStats:
-    """Give each centre without rows the row farthest from its own, as scikit-learn does; one more reading.
+    """Give each centre without rows the row farthest from its own, as scikit-learn does; one more pass.
 
     Where every row lies on a centre there is nothing to give, and the centres stay.
     """

@@ -1,4 +1,4 @@
-"""k-means‖: a start for k-means, and for mixtures, from a few readings of all the data."""
+"""k-means‖: a start for k-means, and for mixtures, from a few passes of all the data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streamgmm.mixture.stats import Stats
 from streamgmm.runtime.executors import within
 from streamgmm.runtime.thread_limits import one_thread
 from streamgmm.sources.summaries.reservoir import Draw, largest, merge_draws
-from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.sources.transformed import TransformedSource
 from streamgmm.utils.affine import Affine
 from streamgmm.utils.row_random import row_keys
@@ -59,13 +59,13 @@ def _merge(size: int, a: Drawn, b: Drawn) -> Drawn:
 def kmeans_parallel(
     source: Any, executor: Any, first: Array, K: int, rng: np.random.RandomState, *, rounds: int = ROUNDS
 ) -> tuple[list[Array], int]:
-    """Starting centres by k-means‖ (Bahmani et al. 2012): (K, D) for each start, and the readings this took.
+    """Starting centres by k-means‖ (Bahmani et al. 2012): (K, D) for each start, and the passes this took.
 
-    Each of `rounds` readings adds 2 K rows, drawn with chances proportional to the squared distance from the
-    candidates so far; one more reading counts the rows nearest to each, and weighted k-means leaves K of them. The draw
+    Each of `rounds` passes adds 2 K rows, drawn with chances proportional to the squared distance from the
+    candidates so far; one more pass counts the rows nearest to each, and weighted k-means leaves K of them. The draw
     is without replacement by keys log(u) / chance (Efraimidis & Spirakis 2006), where u depends on seed and row number
-    only: no reading is needed to find the normalising sum, and chunking and threads do not matter. All starts share the
-    readings.
+    only: no pass is needed to find the normalising sum, and chunking and threads do not matter. All starts share the
+    passes.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def _reclustered(candidates: Array, mass: Array, K: int, rng: np.random.RandomSt
 def spread_out(
     source: Any,
     executor: Any,
-    sample: Survey,
+    sample: SampleSummary,
     K: int,
     family: Covariance,
     *,
@@ -112,10 +112,10 @@ def spread_out(
     reg_covar: float,
     missing: bool = False,
 ) -> tuple[list[Mixture], int]:
-    """First models of `n_init` starts, each with centres by k-means‖ on whitened rows; and the readings this took.
+    """First models of `n_init` starts, each with centres by k-means‖ on whitened rows; and the passes this took.
 
     Every row belongs to the nearest centre, and the models are made of all rows: groups that the sample does not know
-    have their components. All starts share the readings.
+    have their components. All starts share the passes.
 
     Raises
     ------
@@ -131,11 +131,11 @@ def spread_out(
     affine = Affine(sample.mean, whiten(sample.mean + np.eye(len(sample.mean))))
     chance = sample.weight / sample.weight.sum()
     first = affine.apply(sample.rows[rng.choice(len(sample.rows), n_init, p=chance)])
-    centres, readings = kmeans_parallel(TransformedSource(source, affine), executor, first, K, rng)
+    centres, passes = kmeans_parallel(TransformedSource(source, affine), executor, first, K, rng)
     task = partial(_labelled_stats, affine, tuple(centres), family, sample.mean if sample.wild else None)
     totals = executor.run(task, source.chunks(), merge_all)
     models = [repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model for stats in totals]
-    return models, readings + 1
+    return models, passes + 1
 
 
 def _labelled_stats(

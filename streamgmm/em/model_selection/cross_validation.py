@@ -1,4 +1,4 @@
-"""Cross-validation on shared readings: which rows are in which fold, and statistics that leave one out."""
+"""Cross-validation on shared passes: which rows are in which fold, and statistics that leave one out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.em.candidates import Memory
+from streamgmm.em.candidates import Candidates
 from streamgmm.em.loop import Models
 from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.mixture.mixture import Mixture
@@ -24,8 +24,8 @@ def fold_numbers(chunk: Any, n_rows: int, folds: int) -> NDArray[np.int64]:
     return np.minimum((uniform(0x5EED, numbers) * folds).astype(np.int64), folds - 1)
 
 
-def task_of(fold_of: tuple[int, ...], folds: int, memory: Memory) -> Any:
-    return partial(fold_step, tuple(fold_of[c.index] for c in memory if c.status == "running"), folds)
+def task_of(fold_of: tuple[int, ...], folds: int, candidates: Candidates) -> Any:
+    return partial(fold_step, tuple(fold_of[c.index] for c in candidates if c.status == "running"), folds)
 
 
 def fold_step(left_out: tuple[int, ...], folds: int, models: Models, chunk: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Candidates of every kind and number of components on the same sample, and then on the same readings."""
+"""Candidates of every kind and number of components on the same sample, and then on the same passes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,25 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.em.candidates import Candidate, Memory, Start, Traces, candidates, hopeless, running
+from streamgmm.em.candidates import Candidate, Candidates, Start, Traces, new_candidates, prune_dominated, running
 from streamgmm.em.convergence import Stopping
-from streamgmm.em.hooks import Watcher
+from streamgmm.em.hooks import FitObserver
 from streamgmm.em.initialization.initialize import solved
 from streamgmm.em.initialization.methods import DIVERSE
-from streamgmm.em.initialization.multistart import GROWN, Ground, Walk, chains, draw, explore, few_rows, sample_rows
+from streamgmm.em.initialization.multistart import (
+    GROWN_SHARE,
+    SampleEM,
+    SampleSplit,
+    chains,
+    draw,
+    explore,
+    few_rows,
+    sample_rows,
+)
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.loop import Models, Step
 from streamgmm.em.model_selection.cross_validation import held_out, task_of
-from streamgmm.em.passes import Position, readings
+from streamgmm.em.passes import PassCursor, passes
 from streamgmm.em.solvers import SOLVERS, Settings
 from streamgmm.em.update import Maximize
 from streamgmm.em.variants import Block
@@ -33,7 +42,7 @@ from streamgmm.mixture.stats import observed
 from streamgmm.mixture.support import supported
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Source
-from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.summaries.sample import SampleSummary
 
 Array = NDArray[np.float64]
 Kind = tuple[Covariance, int]
@@ -111,38 +120,38 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Race:
+class SelectionRun:
     """Where every candidate ended: those of a kind on all rows, and one for each fold.
 
     Attributes
     ----------
-    memory : Memory
+    candidates : Candidates
     kind_of, fold_of : tuple of int
         Of each candidate: the position of its kind, and the fold left out (-1: none).
-    scores : (len(memory), 2)
+    scores : (len(candidates), 2)
         Log-likelihood and weight of the fold left out.
     priors : resolved priors by kind
-    sample : Survey
+    sample : SampleSummary
     n_passes : int
     started : float
-        When full readings began.
+        When full passes began.
     solved : frozenset of int
         Kinds that the first pass finished: see `em.initialization.initialize.solved`.
     """
 
-    memory: Memory
+    candidates: Candidates
     kind_of: tuple[int, ...]
     fold_of: tuple[int, ...]
     scores: Array
     priors: dict[Kind, Conjugate]
-    sample: Survey
+    sample: SampleSummary
     n_passes: int
     started: float
     solved: frozenset[int] = frozenset()
 
-    def team(self, kind: int) -> Memory:
+    def team(self, kind: int) -> Candidates:
         """The candidates of a kind that saw all rows."""
-        return tuple(c for c in self.memory if self.kind_of[c.index] == kind and self.fold_of[c.index] < 0)
+        return tuple(c for c in self.candidates if self.kind_of[c.index] == kind and self.fold_of[c.index] < 0)
 
 
 def race(
@@ -153,8 +162,8 @@ def race(
     sample_rows: int,
     rng: np.random.RandomState,
     on_step: Callable[[Step], None] | None,
-    watcher: Watcher | None,
-) -> Race:
+    watcher: FitObserver | None,
+) -> SelectionRun:
     """Carry every kind from the sample to its limit on all rows, as far as it can still win."""
     D = source.n_features
     gaps = plan.missing == "marginalize"
@@ -189,32 +198,32 @@ def race(
     started = time.perf_counter()
     settings = Settings(
         plan.largest, D, maximize, plan.stopping, plan.tol, plan.max_iter, runner, None if sample.complete else sample,
-        source.n_rows, retire=Judge(tuple(kind_of), fold_of, plan.criterion, sample.n_rows, plan.reg_covar),
+        source.n_rows, retire=Pruner(tuple(kind_of), fold_of, plan.criterion, sample.n_rows, plan.reg_covar),
     )  # fmt: skip
-    memory = tuple(
+    candidates = tuple(
         replace(done[g], index=c.index) if (g := kind_of[c.index]) in done and fold_of[c.index] < 0 else c
-        for c in candidates(models, known=known)
+        for c in new_candidates(models, known=known)
     )
     of_step = partial(task_of, fold_of, plan.folds) if plan.splits else None
     n_passes = 1
-    if on_step is not None and not running(memory):
-        on_step(Step((), Position(), memory, Block(0, 0, ()), ()))
-    for step in readings(source, memory, SOLVERS[plan.solver](settings), runner, task_of=of_step):
-        memory = step.memory
+    if on_step is not None and not running(candidates):
+        on_step(Step((), PassCursor(), candidates, Block(0, 0, ()), ()))
+    for step in passes(source, candidates, SOLVERS[plan.solver](settings), runner, task_of=of_step):
+        candidates = step.candidates
         n_passes += 1
         if on_step is not None:
             on_step(step)
-    scores = np.zeros((len(memory), 2))
+    scores = np.zeros((len(candidates), 2))
     if plan.splits:
-        apart = [c for c in memory if fold_of[c.index] >= 0]
+        apart = [c for c in candidates if fold_of[c.index] >= 0]
         judged = tuple((c.accepted, fold_of[c.index]) for c in apart)
         task = within(source, partial(held_out, judged, plan.folds))
         scores[[c.index for c in apart]] = runner.run(task, source.chunks(), np.add)
         n_passes += 1
-    return Race(memory, tuple(kind_of), fold_of, scores, priors, sample, n_passes, started, frozenset(done))
+    return SelectionRun(candidates, tuple(kind_of), fold_of, scores, priors, sample, n_passes, started, frozenset(done))
 
 
-def _solved(sample: Survey, plan: Plan, maximize: Maximize) -> dict[int, Candidate]:
+def _solved(sample: SampleSummary, plan: Plan, maximize: Maximize) -> dict[int, Candidate]:
     """By kind the fits of one component to complete rows, which the first pass gives in closed form."""
     if plan.missing != "error" or not plan.tol > 0 or not plan.max_iter > 0:
         return {}
@@ -225,7 +234,7 @@ def _solved(sample: Survey, plan: Plan, maximize: Maximize) -> dict[int, Candida
 
 
 def _first(
-    sample: Survey,
+    sample: SampleSummary,
     plan: Plan,
     maximize: Maximize,
     runner: Executor,
@@ -237,10 +246,10 @@ def _first(
 
     Growing is shared: from each number of components to the next.
     """
-    D, ground = sample.rows.shape[1], Ground.of(sample)
+    D, ground = sample.rows.shape[1], SampleSplit.of(sample)
     part = ground.part(few_rows(plan.largest, D))
     small = replace(sample, rows=part.rows, weight=part.weight)
-    n_grown = max(1, plan.n_init // GROWN) if plan.n_init > 1 and plan.init_params in DIVERSE else 0
+    n_grown = max(1, plan.n_init // GROWN_SHARE) if plan.n_init > 1 and plan.init_params in DIVERSE else 0
     grown = {
         kind: chains(ground, [K for f, K in plan.kinds if f is kind], kind, n=n_grown, rng=rng, maximize=maximize,
                      executor=runner)
@@ -266,12 +275,12 @@ def _first(
 
 def _walked(
     first: Sequence[Sequence[Start]],
-    sample: Survey,
+    sample: SampleSummary,
     plan: Plan,
     kind_of: tuple[int, ...],
     maximize: Maximize,
     runner: Executor,
-    watcher: Watcher | None,
+    watcher: FitObserver | None,
     done: Mapping[int, Candidate],
 ) -> tuple[Models, Traces, list[int]]:
     """The starts after their way on all of the sample, what is known of it, and the number of the best of each kind.
@@ -280,8 +289,8 @@ def _walked(
     """
     models = tuple(one.model for found in first for one in found)
     alone, criterion = (-1,) * len(models), plan.criterion if sample.complete else None
-    retire = Judge(kind_of, alone, criterion, sample.n_rows, plan.reg_covar)
-    walk = Walk(models, Ground.of(sample), maximize, runner, watcher, retire=retire)
+    retire = Pruner(kind_of, alone, criterion, sample.n_rows, plan.reg_covar)
+    walk = SampleEM(models, SampleSplit.of(sample), maximize, runner, watcher, retire=retire)
     walk.go(WALK, [i for i, g in enumerate(kind_of) if g not in done])
     if watcher is not None:
         watcher.begun(0, list(enumerate(walk.taken)))
@@ -292,13 +301,13 @@ def _walked(
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class Pruner:
     """Retirement: within each kind, then of kinds whose criterion, at its most hopeful, is beaten already.
 
     Attributes
     ----------
     kind_of, fold_of : tuple of int
-        See `Race`.
+        See `SelectionRun`.
     criterion : str or None
     rows, reg_covar : see `mixture.support.unsupported`
         Nothing is given up for a candidate with such components.
@@ -310,11 +319,11 @@ class Judge:
     rows: int
     reg_covar: float
 
-    def __call__(self, memory: Memory) -> Memory:
-        after = list(memory)
+    def __call__(self, candidates: Candidates) -> Candidates:
+        after = list(candidates)
         for g in sorted(set(self.kind_of)):
-            members = tuple(c for c in memory if self.kind_of[c.index] == g and self.fold_of[c.index] < 0)
-            for c in hopeless(members):
+            members = tuple(c for c in candidates if self.kind_of[c.index] == g and self.fold_of[c.index] < 0)
+            for c in prune_dominated(members):
                 after[c.index] = c
         if self.criterion is None:
             return tuple(after)

@@ -1,4 +1,4 @@
-"""A mixture that learns for ever: rows are gathered into steps, each step moves running statistics.
+"""A mixture that learns forever: rows are gathered into steps, each step moves running statistics.
 
 The model after n rows depends on those rows and their order only, never on how they were cut into batches.
 """

@@ -18,7 +18,7 @@ from streamgmm.em.step_sizes import HalfLife
 from streamgmm.em.variants import Block, Online, Stepwise
 from streamgmm.em.wild_rows import Limits, far_from_the_median
 from streamgmm.kernels.dispatch import in_all
-from streamgmm.mixture.components import closest_pair, join, lonely, plant, stats_of
+from streamgmm.mixture.components import closest_pair, join, low_density_cluster, replace_component, stats_of
 from streamgmm.mixture.covariance import Covariance
 from streamgmm.mixture.init_parameters import NOTHING, Given
 from streamgmm.mixture.mixture import Mixture
@@ -376,9 +376,9 @@ class Learner:
         if not dead.size or self.n_components == 1 or len(rows) <= 4 * (self.n_features + 1):
             return []
         k = int(dead[0])
-        low = lonely(self.running, rows)
+        low = low_density_cluster(self.running, rows)
         some = None if weight is None else weight[low]
-        self._replace(plant(self.online.mean[0], k, rows[low], some, len(low) / len(rows)))
+        self._replace(replace_component(self.online.mean[0], k, rows[low], some, len(low) / len(rows)))
         return [{"action": "re-seeded", "component": k, "reason": f"{mass[k]:.2g} effective rows"}]
 
     def _merge_alike(self) -> list[dict[str, Any]]:

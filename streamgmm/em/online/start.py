@@ -15,7 +15,7 @@ from streamgmm.mixture.init_parameters import NOTHING, Given
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import MAX_RESEEDS, overall_covariance, repairing_m_step
 from streamgmm.mixture.stats import Stats
-from streamgmm.sources.summaries.sample import Survey
+from streamgmm.sources.summaries.sample import SampleSummary
 
 __all__ = ["begin", "e_step", "steady_m_step"]
 
@@ -84,7 +84,7 @@ def begin(
     delta = rows - mean
     box = np.array([rows.min(axis=0), rows.max(axis=0)])
     scatter = w @ delta**2 if family.n_factors else (delta * w[:, None]).T @ delta
-    survey = sound(Survey(rows, w, mean, scatter / count, len(rows), count, box))
+    survey = sound(SampleSummary(rows, w, mean, scatter / count, len(rows), count, box))
     weights, means, covariances = given
     found: list[tuple[float, Mixture]] = []
     for attempt in range(n_init):

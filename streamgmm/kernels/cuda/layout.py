@@ -332,8 +332,8 @@ def pack(plan: Plan, form: Shape, out: Array) -> Array:
 def limit(plan: Plan) -> float:
     """|z|^2 up to which every component is wide enough for the feature form; -1 where no row is safe."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        reach = float((np.sqrt(TOLERANCE / plan.narrow) - plan.radius).min())
-    return min(reach * reach * (1.0 - 1e-12), FARTHEST) if reach > 0.0 else -1.0
+        cutoff = float((np.sqrt(TOLERANCE / plan.narrow) - plan.radius).min())
+    return min(cutoff * cutoff * (1.0 - 1e-12), FARTHEST) if cutoff > 0.0 else -1.0
 
 
 def unpack(sums: Array, family: Family, K: int, form: Shape) -> tuple[Array, Array]:

@@ -198,23 +198,23 @@ class _Fast:
             np.multiply(z, z, out=z2)
             self._z, self._z2 = z, z2
             linear = np.matmul(self._linear, z.T, out=self._products[:, :B])
-            reach = np.matmul(plan.precision, z2.T, out=self._reach[:, :B])
+            cutoff = np.matmul(plan.precision, z2.T, out=self._reach[:, :B])
             g = linear[K:]
             g -= self._at
             self._g = g.reshape(K, q, -1)
             logits = linear[:K]
-            logits -= 0.5 * (reach + self._distance)
+            logits -= 0.5 * (cutoff + self._distance)
             logits += 0.5 * np.einsum("kqb,kqb->kb", self._g, self._g)
             logits += plan.const[:, None]
-            broken = ~np.isfinite(reach).all(axis=0)
+            broken = ~np.isfinite(cutoff).all(axis=0)
             if broken.any():
                 logits[:, broken] = 0.0
             shares = softmax(logits, plan.base, best=best)
-            reach += self._distance
-            reach *= 2.0 * EPS
-            far = reach > TOLERANCE
+            cutoff += self._distance
+            cutoff *= 2.0 * EPS
+            far = cutoff > TOLERANCE
             if far.any():
-                far &= ~(reach < 1.0) | (shares.resp > _NEGLIGIBLE)
+                far &= ~(cutoff < 1.0) | (shares.resp > _NEGLIGIBLE)
         return shares, np.asarray(far.any(axis=0) | broken)
 
     def add(self, resp: Array, far: NDArray[np.bool_]) -> None:

@@ -154,17 +154,17 @@ def feature_form(plan: Plan, z: Array, phi: Array, best: bool) -> tuple[Shares, 
         return shares, far | _inaccurate(plan, shares.resp, np.sqrt(norm))
 
 
-def _inaccurate(plan: Plan, resp: Array, reach: Array) -> NDArray[np.bool_]:
+def _inaccurate(plan: Plan, resp: Array, cutoff: Array) -> NDArray[np.bool_]:
     """(B,) rows at |z| = reach whose log-density may be off by more than `TOLERANCE`.
 
     A component too narrow for a row spoils it only where it is responsible for something: one that has collapsed onto a
     few rows must not cost all others their speed. It is ruled out below e^-40, of which its own error, less than a nat,
     is part.
     """
-    narrow = np.flatnonzero(~(plan.narrow * (reach.max(initial=0.0) + plan.radius) ** 2 <= TOLERANCE))
+    narrow = np.flatnonzero(~(plan.narrow * (cutoff.max(initial=0.0) + plan.radius) ** 2 <= TOLERANCE))
     if not len(narrow):
-        return np.zeros(len(reach), np.bool_)
-    error = plan.narrow[narrow, None] * (reach + plan.radius[narrow, None]) ** 2
+        return np.zeros(len(cutoff), np.bool_)
+    error = plan.narrow[narrow, None] * (cutoff + plan.radius[narrow, None]) ** 2
     matters = ~(error < 1.0) | (resp[narrow] > NEGLIGIBLE)
     return np.asarray(((error > TOLERANCE) & matters).any(axis=0))
 

@@ -34,11 +34,11 @@ def tile_components(D: int) -> int:
     return SHAPES.bounds[ways_of(D)][0]
 
 
-_few, _many = (bound_tiles(ways, *SHAPES.bounds[ways]) for ways in (_FEW, _MANY))
+_few, _many = (bound_tiles(projections, *SHAPES.bounds[projections]) for projections in (_FEW, _MANY))
 
 
 @helper
-def upper_bounds(ways, z, D, largest, const, narrow, radius, single, line, bound):
+def upper_bounds(projections, z, D, largest, const, narrow, radius, single, line, bound):
     """bound (K, 32): upper bounds of the logits of 32 rows z (D, 32), of which `largest` is the largest |z|^2.
 
     Nothing overflows where narrow (|z| + radius)^2 < 1 for all k, as it must be: some component is no wider than the
@@ -49,21 +49,21 @@ def upper_bounds(ways, z, D, largest, const, narrow, radius, single, line, bound
     """
     K = const.shape[0]
     whole = line.shape[1]
-    d = ways.shape[0] // whole
+    d = projections.shape[0] // whole
     for v in range(0, D * PANEL, LANES):
         store_single(load(z, v), single, v)
-    reach = math.sqrt(largest)
+    cutoff = math.sqrt(largest)
     wrong = (D + 4) * _SINGLE / math.sqrt(_EPS)
     share = math.sqrt(d / (2.0 * _FAR))
     for k in range(K):
         # Of one projection: |way|^2 <= |P|, and `narrow` holds eps |P|.
-        error = wrong * math.sqrt(narrow[k]) * (reach + radius[k])
+        error = wrong * math.sqrt(narrow[k]) * (cutoff + radius[k])
         # Rounding of the columns' orthogonality and of the exact logit, each at most a small multiple of
         # D eps |P| (|z| + |mu|)^2.
-        slack = 32.0 * (D + 8) * narrow[k] * (reach + radius[k]) ** 2
+        slack = 32.0 * (D + 8) * narrow[k] * (cutoff + radius[k]) ** 2
         line[0, k] = const[k] + slack + 0.5 * d * error / share
         line[1, k] = min(0.0, -0.5 * (1.0 - 32.0 * _SINGLE - share * error))
     if d == _FEW:
-        _few(ways, single, D, line, bound, whole)
+        _few(projections, single, D, line, bound, whole)
     else:
-        _many(ways, single, D, line, bound, whole)
+        _many(projections, single, D, line, bound, whole)

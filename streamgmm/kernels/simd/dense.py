@@ -111,7 +111,7 @@ def _panels(
     statistics = sums.shape[0] > 0
     outer = scatter.shape[0] > 0
     lengths(whiten, shift.shape[0], until)
-    reach = within(narrow, radius)
+    cutoff = within(narrow, radius)
     total_value = broadcast(0.0)
     total_entropy = broadcast(0.0)
     total_log_max = broadcast(0.0)
@@ -144,7 +144,7 @@ def _panels(
                     label[begin + b] = int(best[b])
             softmax(R, u * K * PANEL, K, base, common[u * PANEL :], out[u])
         finish(used, common, out)
-        safe = np.sqrt(largest_norm(norm, START, used * PANEL)) < reach
+        safe = np.sqrt(largest_norm(norm, START, used * PANEL)) < cutoff
         for u in range(used):
             begin = todo[u] * PANEL
             here = min(PANEL, n - begin)

@@ -84,7 +84,7 @@ def _batches(
     # Whether only sums over all rows are wanted, each counting once.
     summed = weight.shape[0] == 0 and logp.shape[0] == 0 and resp.shape[0] == 0
     lengths(whiten, shift.shape[0], until)
-    reach = within(narrow, radius)
+    cutoff = within(narrow, radius)
     total_value = broadcast(0.0)
     total_entropy = broadcast(0.0)
     total_log_max = broadcast(0.0)
@@ -107,7 +107,7 @@ def _batches(
                 for b in range(min(PANEL, n - begin)):
                     label[begin + b] = int(best[b])
             softmax(R, u * K * PANEL, K, base, common, out[u])
-        safe = np.sqrt(largest_norm(norm, START, used * PANEL)) < reach
+        safe = np.sqrt(largest_norm(norm, START, used * PANEL)) < cutoff
         for u in range(used):
             begin = todo[u] * PANEL
             here = min(PANEL, n - begin)

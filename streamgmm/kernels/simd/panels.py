@@ -283,11 +283,11 @@ def largest_norm(norm, at, count):
 @inline
 def within(narrow, radius):
     """Largest |z| for which the feature form is good to `TOLERANCE` for every component."""
-    reach = np.inf
+    cutoff = np.inf
     for k in range(narrow.shape[0]):
         if narrow[k] > 0.0:
-            reach = min(reach, np.sqrt(TOLERANCE / narrow[k]) - radius[k])
-    return reach
+            cutoff = min(cutoff, np.sqrt(TOLERANCE / narrow[k]) - radius[k])
+    return cutoff
 
 
 @helper
@@ -299,9 +299,9 @@ def accurate(R, out, norm, at, weight, first, count, narrow, radius):
     largest = largest_norm(norm, at, PANEL)
     if not largest < np.inf:
         return False
-    reach = np.sqrt(largest)
+    cutoff = np.sqrt(largest)
     for k in range(narrow.shape[0]):
-        if narrow[k] * (reach + radius[k]) ** 2 <= TOLERANCE:
+        if narrow[k] * (cutoff + radius[k]) ** 2 <= TOLERANCE:
             continue
         for b in range(count):
             error = narrow[k] * (np.sqrt(norm[at + b]) + radius[k]) ** 2

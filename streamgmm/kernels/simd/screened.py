@@ -2,7 +2,7 @@
 
 With precision P_k = U_k U_k^T and orthonormal columns O, |O^T U_k^T (z - mu_k)|^2 never exceeds the squared distance
 |U_k^T (z - mu_k)|^2: a few projections of each row bound every logit from above. The exact logit of the component with
-the largest bound is a lower bound of the row's best. Components more than `reach_of(K)` nats below cannot matter. The
+the largest bound is a lower bound of the row's best. Components more than `cutoff_of(K)` nats below cannot matter. The
 others are listed by component and evaluated and accumulated exactly on gathered rows. Where the bounds exclude too
 little, all logits are evaluated densely, and only the accumulation is sparse.
 
@@ -54,7 +54,7 @@ from streamgmm.kernels.simd.products import PANEL, START, STRIP, logits_of_produ
 from streamgmm.kernels.simd.scratch import rounded, zeros
 from streamgmm.kernels.simd.tiles import quadratic_tiles
 
-FAR = 2
+CENTRED_ONLY = 2
 """In `done`: rows so far away that no form but the centred one is accurate, or not finite."""
 SPAN = 2048
 """Rows that are screened together; a multiple of PANEL."""
@@ -107,7 +107,8 @@ def _copy(source, at, stride, K, to, to_at, to_stride):
 
 @bare_jit
 def _spans(
-    rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp, label,
+    rows, weight, shift, whiten, coef, base, narrow, radius, const, projections, never_screened, cutoff, max_share,
+    done, logp, resp, label,
     sums, totals,
     until, x, z, flat, norm, bound, single, line, phi, panel, R, out, common, best, floor, exact, w, value, chosen,
     begin_of, spare, part, masses, squares, local, taken, good,
@@ -121,10 +122,10 @@ def _spans(
     statistics = sums.shape[0] > 0
     stride = R.shape[1]
     lengths(whiten, shift.shape[0], until)
-    cut = math.exp(-reach)
+    cut = math.exp(-cutoff)
     good_to = within(narrow, radius)
     farthest = 1.0
-    loose = False  # the bounds exclude too little to be worth their time
+    bounds_too_loose = False  # the bounds exclude too little to be worth their time
     for first in range(0, n, span):
         count = min(span, n - first)
         used = (count + PANEL - 1) // PANEL
@@ -142,7 +143,7 @@ def _spans(
                 usable += 1
                 largest = max(largest, here_largest)
             else:  # Left to the centred form; zeros take its place here.
-                taken[first // PANEL + u] = FAR
+                taken[first // PANEL + u] = CENTRED_ONLY
                 z[u] = 0.0
                 norm[u * PANEL : (u + 1) * PANEL] = 0.0
             for i in range(0, D8, LANES):
@@ -156,19 +157,19 @@ def _spans(
             for u in range(probe):
                 logits_of_products(coef, z, u * D8 * PANEL, D, phi, panel[0])
                 here_largest = largest_norm(norm, u * PANEL, PANEL)
-                upper_bounds(ways, z[u], D, here_largest, const, narrow, radius, single, line, bound)
+                upper_bounds(projections, z[u], D, here_largest, const, narrow, radius, single, line, bound)
                 for v in range(0, PANEL, LANES):
                     top = broadcast(base)
                     for k in range(K):
                         top = maximum(load(panel, k * PANEL + v), top)
-                    top = sub(top, broadcast(reach))
+                    top = sub(top, broadcast(cutoff))
                     for k in range(K):
                         excluded += LANES - append_where(load(bound, k * PANEL + v), top, 0, spare, 0)
-            loose = excluded < (1.0 - crowd) * probe * PANEL * K
-        if not loose:
+            bounds_too_loose = excluded < (1.0 - max_share) * probe * PANEL * K
+        if not bounds_too_loose:
             for u in range(used):
                 here_largest = largest_norm(norm, u * PANEL, PANEL)
-                upper_bounds(ways, z[u], D, here_largest, const, narrow, radius, single, line, bound)
+                upper_bounds(projections, z[u], D, here_largest, const, narrow, radius, single, line, bound)
                 label_rows(bound, START, K, -np.inf, common, best[u * PANEL :])
                 _copy(bound, START, PANEL, K, R, u * PANEL, stride)
             # The exact logit of the most promising component of each row, component by component.
@@ -189,25 +190,25 @@ def _spans(
                     _evaluate(k, D, coef, flat, chosen[start:], stop - start, x, value, exact)
                 start = _round(stop, LANES)
             for b in range(used * PANEL):
-                floor[b] = max(exact[b], base) - reach
+                floor[b] = max(exact[b], base) - cutoff
             # All others that can matter.
             kept = 0
             for k in range(K):
                 size = START
                 for v in range(0, used * PANEL, LANES):
-                    least = load(floor, v) if always[k] == 0 else broadcast(-1e300)
+                    least = load(floor, v) if never_screened[k] == 0 else broadcast(-1e300)
                     size = append_where(load(R, k * stride + v), least, v, chosen, size)
                     store(broadcast(-1e300), R, k * stride + v)
                 kept += size
-                if kept > crowd * K * span:
-                    loose = True
+                if kept > max_share * K * span:
+                    bounds_too_loose = True
                     break
                 if size > 0:
                     _evaluate(k, D, coef, flat, chosen, size, x, value, R[k])
             for b in range(used * PANEL):
                 R[int(best[b]), b] = exact[b]
         for u in range(used):
-            if loose:
+            if bounds_too_loose:
                 logits_of_products(coef, z, u * D8 * PANEL, D, phi, panel[0])
             else:
                 _copy(R, u * PANEL, stride, K, panel, START, PANEL)
@@ -219,14 +220,14 @@ def _spans(
             _copy(panel, START, PANEL, K, R, u * PANEL, stride)
         finish(used, common, out)
         safe = math.sqrt(largest) < good_to
-        if statistics and loose:
+        if statistics and bounds_too_loose:
             kept = 0
             for u in range(used):
                 for v in range(0, PANEL, LANES):
                     least = div(broadcast(cut), load(out[u], v))
                     for k in range(K):
                         kept = append_where(load(R, k * stride + u * PANEL + v), least, 0, spare, 0) + kept
-            if kept > crowd * K * used * PANEL:
+            if kept > max_share * K * used * PANEL:
                 break
         farthest = max(farthest, largest)
         for u in range(used):
@@ -236,7 +237,7 @@ def _spans(
             if good[u] and not safe:
                 good[u] = accurate(panel[0], out[u], norm, u * PANEL, weight, begin, here, narrow, radius)
             if not good[u]:
-                taken[first // PANEL + u] = FAR
+                taken[first // PANEL + u] = CENTRED_ONLY
                 panel[0] = 0.0
                 _copy(panel, START, PANEL, K, R, u * PANEL, stride)
                 w[u] = 0.0
@@ -259,7 +260,7 @@ def _spans(
         if not statistics:
             continue
         for k in range(K):
-            least = broadcast(5e-324 if always[k] != 0 else cut)
+            least = broadcast(5e-324 if never_screened[k] != 0 else cut)
             size = START
             for v in range(0, used * PANEL, LANES):
                 lowest = maximum(mul(least, load(w, v)), broadcast(5e-324))
@@ -286,12 +287,13 @@ def _spans(
 
 def screened(
     rows: Any, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array, radius: Array,
-    const: Array, ways: Array, always: Any, reach: float, crowd: float, done: Any, logp: Array, resp: Array, label: Any,
+    const: Array, projections: Array, never_screened: Any, cutoff: float, max_share: float, done: Any, logp: Array,
+    resp: Array, label: Any,
     sums: Array, totals: Array,
 ) -> float:  # fmt: skip
     """One E-step over the spans of `rows` where few components can matter; the others are left to `dense`.
 
-    Returns a bound of what was dropped of any component's sums that is not in `always`: see `suffices`.
+    Returns a bound of what was dropped of any component's sums that is not in `never_screened`: see `negligible`.
 
     Parameters
     ----------
@@ -300,8 +302,9 @@ def screened(
     ways : (K d, D + 1) float32                         # IN  projections, see `Screen`
     always : (K,) uint8                                 # IN  components to be evaluated everywhere
     reach : float                                       # IN  nats below the best at which a component is dropped
-    crowd : float                                       # IN  part of all terms above which the dense form is cheaper
-    done : (ceil(n / 32),) uint8                        # INOUT set to 1 where the panel was taken, to `FAR` where no
+    max_share : float                                    # IN  part of all terms above which the dense form is cheaper
+    done : (ceil(n / 32),) uint8                        # INOUT set to 1 where the panel was taken, to `CENTRED_ONLY`
+    where no
                                                               other form but the centred one can
     """
     n = rows.shape[0]
@@ -312,7 +315,7 @@ def screened(
     D8 = rounded(D, LANES)
     span = min(SPAN, rounded(n, PANEL))
     panels = span // PANEL
-    whole = len(ways) // ways_of(D)
+    whole = len(projections) // ways_of(D)
     chosen = np.zeros(span + (K + 1) * LANES, np.int64)
     begin_of = np.zeros(K + 1, np.int64)
     spare = np.zeros(LANES, np.int64)
@@ -342,7 +345,8 @@ def screened(
     )
     part, masses, squares = rest
     dropped = _spans(
-        rows, weight, shift, whiten, coef, base, narrow, radius, const, ways, always, reach, crowd, done, logp, resp,
+        rows, weight, shift, whiten, coef, base, narrow, radius, const, projections, never_screened, cutoff,
+        max_share, done, logp, resp,
         label, sums, totals, until, x, z, flat, norm, bound, single.view(np.float32), line, phi, panel, R, out, common,
         best, floor, exact, w, value, chosen, begin_of, spare, part, masses, squares, local, taken,
         np.zeros(panels, np.bool_),

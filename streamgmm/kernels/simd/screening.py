@@ -30,7 +30,7 @@ def suits(plan: Plan) -> bool:
     return plan.family == Family.FULL and D >= 12 and K >= 6
 
 
-def reach_of(K: int) -> float:
+def cutoff_of(K: int) -> float:
     """Nats below a row's best beyond which a component is dropped."""
     return 40.0 + math.log(K)
 
@@ -45,18 +45,18 @@ class Screen:
         seen = np.einsum("kij,ki->kj", upper, plan.means)
         # Where rows of the whole mixture, of mean 0 and covariance 1 in the frame, lie farthest from the component.
         scatter = np.swapaxes(upper, 1, 2) @ upper + seen[:, :, None] * seen[:, None, :]
-        ways = upper @ _leading(scatter, min(D, d))  # (K, D, d)
-        offset = np.einsum("kd,kdj->kj", plan.means, ways)
+        projections = upper @ _leading(scatter, min(D, d))  # (K, D, d)
+        offset = np.einsum("kd,kdj->kj", plan.means, projections)
         whole = rounded(K, tile_components(D))
-        self.ways = np.zeros((whole, d, D + 1), np.float32)
-        self.ways[:K, : ways.shape[2], :D] = np.swapaxes(ways, 1, 2)
-        self.ways[:K, : ways.shape[2], D] = -offset
-        self.ways = self.ways.reshape(whole * d, D + 1)
+        self.projections = np.zeros((whole, d, D + 1), np.float32)
+        self.projections[:K, : projections.shape[2], :D] = np.swapaxes(projections, 1, 2)
+        self.projections[:K, : projections.shape[2], D] = -offset
+        self.projections = self.projections.reshape(whole * d, D + 1)
         log_det = np.log(np.diagonal(upper, axis1=1, axis2=2)).sum(axis=1)
         log_weight = plan.const - log_det  # up to a constant, which `whiten` may not tell: see `Mixture.through`
         log_weight -= np.logaddexp.reduce(log_weight)
-        self.always = (log_weight < math.log(1e-3 / K)).astype(np.uint8)
-        for array in (self.ways, self.always):
+        self.never_screened = (log_weight < math.log(1e-3 / K)).astype(np.uint8)
+        for array in (self.projections, self.never_screened):
             array.flags.writeable = False
 
 
@@ -90,14 +90,14 @@ def screen_of(plan: Plan) -> Screen:
         return found[1]
 
 
-def suffices(mass: Array, always: Any, dropped: float) -> bool:
+def negligible(mass: Array, never_screened: Any, dropped: float) -> bool:
     """Whether components of `mass` (K,) in all rows of a call bear that `dropped` of each was left out."""
-    return bool((mass[always == 0] * DROPPED >= dropped).all())
+    return bool((mass[never_screened == 0] * DROPPED >= dropped).all())
 
 
 @bare_jit
-def _matter(rows, shift, whiten, coef, base, reach, until, x, z, norm, phi, R, spare):
-    """Terms within `reach` nats of their row's best, among the first rows: as many as R (u, K, 32) has room for."""
+def _matter(rows, shift, whiten, coef, base, cutoff, until, x, z, norm, phi, R, spare):
+    """Terms within `cutoff` nats of their row's best, among the first rows: as many as R (u, K, 32) has room for."""
     n = rows.shape[0]
     D = whiten.shape[0]
     K = coef.shape[0]
@@ -110,14 +110,16 @@ def _matter(rows, shift, whiten, coef, base, reach, until, x, z, norm, phi, R, s
             top = broadcast(base)
             for i in range(v, v + K * PANEL, PANEL):
                 top = maximum(load(R, i), top)
-            top = sub(top, broadcast(reach))
+            top = sub(top, broadcast(cutoff))
             for i in range(v, v + K * PANEL, PANEL):
                 found += append_where(load(R, i), top, 0, spare, 0)
     return found
 
 
-def crowded(rows: Any, shift: Array, whiten: Array, coef: Array, base: float, reach: float, crowd: float) -> bool:
-    """Whether, as the first rows have it, more than a part `crowd` of all terms matters: see `screened.screened`.
+def too_dense(
+    rows: Any, shift: Array, whiten: Array, coef: Array, base: float, cutoff: float, max_share: float
+) -> bool:
+    """Whether, as the first rows have it, more than a part `max_share` of all terms matters: see `screened.screened`.
 
     Asked before anything is made ready for screening, which costs more than this.
     """
@@ -127,5 +129,5 @@ def crowded(rows: Any, shift: Array, whiten: Array, coef: Array, base: float, re
         (rounded(len(shift), LANES), PANEL), (1, D8, PANEL), (PANEL,), (STRIP + D8, PANEL), (panels, K, PANEL)
     )
     until, spare = np.zeros(D, np.int64), np.zeros(LANES, np.int64)
-    found = _matter(rows, shift, whiten, coef, base, reach, until, x, z, norm, phi, R, spare)
-    return bool(found > crowd * R.size)
+    found = _matter(rows, shift, whiten, coef, base, cutoff, until, x, z, norm, phi, R, spare)
+    return bool(found > max_share * R.size)

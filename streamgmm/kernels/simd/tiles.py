@@ -355,11 +355,11 @@ def bound_tiles(ways_each: int, components: int, n_vectors: int) -> Any:
     panel = _PANEL_VECTORS * LANES
 
     @intrinsic
-    def tiles(typingctx, ways, z, q, line, out, C):
+    def tiles(typingctx, projections, z, q, line, out, C):
         def codegen(context, builder, signature, args):
-            ways, z, q, line, out, C = args
+            projections, z, q, line, out, C = args
             zero = ir.Constant(_int64, 0)
-            all_ways = _pointer(context, builder, signature.args[0], ways, zero)
+            all_ways = _pointer(context, builder, signature.args[0], projections, zero)
             rows = _pointer(context, builder, signature.args[1], z, zero)
             tops = _pointer(context, builder, signature.args[3], line, zero)
             scales = builder.gep(tops, [C])
@@ -403,6 +403,6 @@ def bound_tiles(ways_each: int, components: int, n_vectors: int) -> Any:
             return context.get_dummy_value()
 
         i = types.intp
-        return types.void(ways, z, i, line, out, i), codegen
+        return types.void(projections, z, i, line, out, i), codegen
 
     return tiles

@@ -1,4 +1,4 @@
-"""Mean and covariance of everything in one reading: centred, weighted, mergeable."""
+"""Mean and covariance of everything in one pass: centred, weighted, mergeable."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _present_moments(x: Array, w: Array, n_rows: int, chunk: Any) -> Moments:
 
 
 def moments_of(source: Any, executor: Any, *, full: bool, skip_nan: bool = False) -> Moments:
-    """Moments of `source`: one reading, or none where the source knows them.
+    """Moments of `source`: one pass, or none where the source knows them.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Weighted draws without replacement, in one reading, that do not depend on chunking, order or threads."""
+"""Weighted draws without replacement, in one pass, that do not depend on chunking, order or threads."""
 
 from __future__ import annotations
 

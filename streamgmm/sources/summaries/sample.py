@@ -12,13 +12,13 @@ from streamgmm.errors import non_finite
 from streamgmm.sources.summaries.moments import _parts, corners, weighted_moments
 from streamgmm.utils.row_random import uniform
 
-__all__ = ["Survey", "sample_size"]
+__all__ = ["SampleSummary", "sample_size"]
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Survey:
+class SampleSummary:
     """What the first pass learnt.
 
     Attributes
@@ -43,7 +43,7 @@ class Survey:
     wild: bool = False
     keys: Array | None = None
 
-    def among(self, size: int) -> Survey:
+    def among(self, size: int) -> SampleSummary:
         """The sample of `size` rows that the same pass would have taken."""
         m = len(self.rows)
         if self.keys is None or m <= size:

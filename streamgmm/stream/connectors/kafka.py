@@ -35,7 +35,7 @@ class Kafka(Source):
     batch_rows : int
         Messages per batch at most.
     idle : float or None
-        Seconds without a message after which the stream has ended; None waits for ever.
+        Seconds without a message after which the stream has ended; None waits forever.
     dead_letters : path, optional
     options : dict, optional
         More settings of librdkafka (security and so on).

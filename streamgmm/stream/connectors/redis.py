@@ -37,7 +37,7 @@ class Redis(Source):
     batch_rows : int
         Entries per batch at most.
     idle : float or None
-        Seconds without an entry after which the stream has ended; None waits for ever.
+        Seconds without an entry after which the stream has ended; None waits forever.
     dead_letters : path, optional
     """
 
@@ -70,7 +70,7 @@ class Redis(Source):
         while self.idle is None or quiet < self.idle:
             entries, gone = self._next(last)
             if read is None:
-                read = gone  # what was trimmed before the first reading was never meant to be read
+                read = gone  # what was trimmed before the first pass was never meant to be read
             if gone > read:
                 raise StreamPositionError(
                     f"Redis stream {self.topic!r}: {gone - read} entries after {last} were trimmed before they were "
