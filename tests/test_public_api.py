@@ -22,10 +22,13 @@ def summary(thing):
 
 
 def signature(thing):
+    """Names, kinds and defaults of the parameters; types may become more exact."""
     try:
-        text = str(inspect.signature(thing))
+        found = inspect.signature(thing)
     except (TypeError, ValueError):
         return ""
+    bare = [one.replace(annotation=inspect.Parameter.empty) for one in found.parameters.values()]
+    text = str(found.replace(parameters=bare, return_annotation=inspect.Signature.empty))
     return text.replace("streamgmm.", "") if " at 0x" not in text else ""
 
 

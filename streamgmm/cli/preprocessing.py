@@ -182,7 +182,7 @@ def prepare(config: Config, raw: Source, executor: Any = None) -> Prepared:
     ConfigError
         Where principal components are asked of rows with missing values.
     """
-    from streamgmm.estimators.preprocessing import PCA, Scaler
+    from streamgmm.estimators.preprocessing import PCA, Scaler, counts_of
 
     data, gaps = config.data, config.model.missing == "marginalize"
     if not data.scale and data.pca is None:
@@ -196,7 +196,7 @@ def prepare(config: Config, raw: Source, executor: Any = None) -> Prepared:
     source: Any = scaler.fit_transform(raw) if data.scale else raw
     scale: Affine = source.affine if data.scale else Affine(np.zeros(raw.n_features), np.ones(raw.n_features))
     if data.pca is None:
-        log_scale = -float(scaler._moments.count @ np.log(scale.matrix))
+        log_scale = -float(counts_of(scaler) @ np.log(scale.matrix))
         message(f"scaled: {raw.n_features} features to mean 0 and deviation 1; the model is written in their own units")
         return Prepared(raw, source, scaler.n_passes_, scale, log_scale)
     pca = PCA(data.pca, **runs)

@@ -19,7 +19,9 @@ def measured(session: Any) -> dict[str, Any]:
     """Figures of the session as they are."""
     from dataclasses import asdict
 
-    learner = session.model._learner
+    from streamgmm.estimators.streams import learner_of
+
+    learner = learner_of(session.model)
     mixture = session.mixture
     return {
         "position": session.position,

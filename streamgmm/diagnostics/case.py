@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.diagnostics.shapes import Pieces, Shape, pieces_of, shape_of
 from streamgmm.em.initialization.sample import survey
-from streamgmm.estimators.gaussian_mixture import GaussianMixture
+from streamgmm.estimators.mixture_estimator import MixtureEstimator
+from streamgmm.estimators.reader import executor_of, rows_of
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.sources.summaries.sample import SampleSummary
 
@@ -70,7 +71,7 @@ class Case:
     pieces : what each component's rows fall into, likewise
     """
 
-    gm: GaussianMixture
+    gm: MixtureEstimator
     model: Mixture
     sample: SampleSummary
     dtype: np.dtype[Any]
@@ -88,10 +89,10 @@ Check = Callable[[Case], Iterator[Finding]]
 """Looks at a case, and remarks on it or not."""
 
 
-def examine(gm: GaussianMixture, X: Any, sample_weight: ArrayLike | None) -> Case:
+def examine(gm: MixtureEstimator, X: Any, sample_weight: ArrayLike | None) -> Case:
     """One pass of X: a sample, what each component took of it, and how that is shaped."""
-    source = gm._seen(X, sample_weight)
-    sample = survey(source, gm._executor(), size=SAMPLE_ROWS, seed=0, missing=gm.missing == "marginalize")
+    source = rows_of(gm, X, sample_weight)
+    sample = survey(source, executor_of(gm), size=SAMPLE_ROWS, seed=0, missing=gm.missing == "marginalize")
     model = gm.mixture_
     rows = np.asarray(sample.rows, np.float64)
     resp = model.responsibilities(rows)[:, : model.n_components]

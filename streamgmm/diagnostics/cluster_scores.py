@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.errors import NonFiniteRowError, non_finite
-from streamgmm.estimators._reader import Reader
+from streamgmm.estimators.reader import Reader, executor_of, model_of, rows_of
 from streamgmm.runtime.executors import within
 from streamgmm.sources.summaries.reservoir import Draw, largest, merge_draws
 from streamgmm.utils.row_random import row_keys
@@ -83,14 +83,13 @@ def cluster_scores(
     >>> bool(sg.cluster_scores(sg.KMeans(2, random_state=0).fit(X), X).silhouette > 0.8)
     True
     """
-    if not isinstance(model, Reader) or not (hasattr(model, "mixture_") or hasattr(model, "_centres")):
+    asked: Any = model_of(model) if isinstance(model, Reader) else None
+    if asked is None:
         raise TypeError(f"Expected a fitted GaussianMixture or KMeans; got {type(model).__name__}, fitted or not.")
-    fitted: Any = model
-    asked = fitted.mixture_ if hasattr(fitted, "mixture_") else fitted._centres
     K = len(asked.means if hasattr(asked, "means") else asked.points)
-    source = model._seen(X, sample_weight)
+    source = rows_of(model, X, sample_weight)
     labels: Labels = within(source, asked.labels)
-    executor = model._executor()
+    executor = executor_of(model)
     first: _First = executor.run(
         partial(_first, labels, K, sample_rows, random_state), source.chunks(), partial(_merge_first, sample_rows)
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from streamgmm.diagnostics.case import Case, Check, Finding
-from streamgmm.estimators._fit_report import words_of_drowned
+from streamgmm.estimators.fit_report import words_of_drowned
 from streamgmm.mixture.covariance import FULL
 
 __all__ = ["CHECKS"]

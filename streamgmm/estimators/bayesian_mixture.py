@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
@@ -32,11 +31,12 @@ from streamgmm.em.variational import (
 )
 from streamgmm.em.variational_moves import bench_rows
 from streamgmm.em.variational_update import Proposal
-from streamgmm.estimators._fit_report import Clock, report_of, warn_if_drowned, warn_unless_converged
-from streamgmm.estimators._memory_plan import MemoryPlan
 from streamgmm.estimators._parameters import DEVICE, EXECUTION, NOT_NEGATIVE, POSITIVE, WHOLE
-from streamgmm.estimators.gaussian_mixture import GaussianMixture
+from streamgmm.estimators.fit_report import Clock, report_of, warn_if_drowned, warn_unless_converged
+from streamgmm.estimators.memory_plan import MemoryPlan
+from streamgmm.estimators.mixture_estimator import MixtureEstimator
 from streamgmm.estimators.model_file import ModelFile
+from streamgmm.estimators.posterior_file import posterior_arrays, posterior_of
 from streamgmm.estimators.projection import Behind
 from streamgmm.mixture.covariance import FAMILIES, Covariance, family
 from streamgmm.mixture.variational import (
@@ -54,8 +54,7 @@ from streamgmm.sources.summaries.sample import SampleSummary, sample_size
 
 Array = NDArray[np.float64]
 
-_POSTERIOR = "posterior."
-_PRIOR = "prior."
+__all__ = ["BayesianGaussianMixture"]
 
 
 def _lacks(name: str, instead: str) -> Any:
@@ -77,7 +76,7 @@ def _lacks(name: str, instead: str) -> Any:
     )
 
 
-class BayesianGaussianMixture(GaussianMixture):
+class BayesianGaussianMixture(MixtureEstimator):
     """Gaussian mixture whose number of components is inferred, by variational inference, one chunk at a time.
 
     Parameters
@@ -556,17 +555,8 @@ class BayesianGaussianMixture(GaussianMixture):
 
     # Files ------------------------------------------------------------------------------------------------------
 
-    def _further_arrays(self) -> dict[str, Any]:
-        model, prior = self._posterior, self._posterior.prior
-        numbers = [prior.limit, prior.process, prior.concentration, prior.mean_precision, prior.dof]
-        return {
-            _POSTERIOR + "concentration": model.concentration,
-            _POSTERIOR + "mean_precision": model.mean_precision,
-            _POSTERIOR + "dof": np.atleast_1d(model.dof),
-            _PRIOR + "numbers": np.array(numbers, np.float64),
-            _PRIOR + "mean": prior.mean,
-            _PRIOR + "scale": np.atleast_1d(prior.scale),
-        }
+    def _further_arrays(self) -> dict[str, Array]:
+        return posterior_arrays(self._posterior)
 
     @classmethod
     def _mixture_of(cls, content: ModelFile) -> VariationalMixture:
@@ -581,43 +571,3 @@ class BayesianGaussianMixture(GaussianMixture):
     from_factors = _lacks("from_factors", "a posterior is more than the parameters of a mixture.")
     to_json = _lacks("to_json", "`save` writes a file.")
     from_json = _lacks("from_json", "`streamgmm.load` reads a file.")
-
-
-def posterior_of(
-    arrays: Mapping[str, NDArray[Any]], chosen: Covariance, means: Array, covariances: Array
-) -> VariationalMixture:
-    """The posterior that `BayesianGaussianMixture.save` wrote.
-
-    Raises
-    ------
-    ValueError
-        Where an array is absent or of another shape.
-    """
-    K, D = means.shape
-    shared = chosen.shared
-    limit, process, concentration, mean_precision, dof = arrays[_PRIOR + "numbers"].tolist()
-    shapes = {
-        _POSTERIOR + "concentration": (2, K) if process else (K,),
-        _POSTERIOR + "mean_precision": (K,),
-        _POSTERIOR + "dof": (1,) if shared else (K,),
-        _PRIOR + "mean": (D,),
-        _PRIOR + "scale": chosen.scatter_shape(1, D) if not shared else (D, D),
-    }
-    scale_shape = chosen.scatter_shape(1, D)[0 if shared else 1 :]
-    shapes[_PRIOR + "scale"] = scale_shape or (1,)
-    for name, shape in shapes.items():
-        found = arrays[name]
-        if found.dtype != np.float64 or found.shape != shape or not np.isfinite(found).all():
-            raise ValueError(f"{name} must be finite float64 of shape {shape}; got {found.dtype}, {found.shape}")
-    prior = GaussWishart(
-        chosen, int(limit), bool(process), concentration, mean_precision, arrays[_PRIOR + "mean"], dof,
-        arrays[_PRIOR + "scale"].reshape(scale_shape),
-    )  # fmt: skip
-    own = arrays[_POSTERIOR + "dof"]
-    return VariationalMixture.posterior(
-        prior, arrays[_POSTERIOR + "concentration"], arrays[_POSTERIOR + "mean_precision"], means,
-        own[0] if shared else own, covariances,
-    )  # fmt: skip
-
-
-__all__ = ["BayesianGaussianMixture"]

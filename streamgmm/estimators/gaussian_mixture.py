@@ -1,74 +1,39 @@
-"""`GaussianMixture`: scikit-learn's face on the engine. Strings become objects here, once."""
+"""`GaussianMixture`: its parameters, how its fit begins and ends, and its ways to other libraries."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from importlib import import_module
+from numbers import Integral
 from os import PathLike
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
-import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import DensityMixin, _fit_context
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._param_validation import Interval, StrOptions
 
-from streamgmm.em.candidates import Candidates, Initialization, best, new_candidates, running
+from streamgmm.em.candidates import Candidates, Initialization, best
 from streamgmm.em.convergence import RULES
 from streamgmm.em.hooks import FitObserver
 from streamgmm.em.initialization.initialize import InitSettings, begin, begin_again
+from streamgmm.em.initialization.methods import INIT
 from streamgmm.em.initialization.multistart import KEPT, sample_rows
-from streamgmm.em.loop import Step
-from streamgmm.em.online import Learner
-from streamgmm.em.passes import PassCursor, RowCount, Stage, passes
+from streamgmm.em.kmeans.parallel_init import SPREAD
+from streamgmm.em.passes import Stage
 from streamgmm.em.solvers import SOLVERS, Settings
 from streamgmm.em.update import Maximize
-from streamgmm.em.variants import Block
-from streamgmm.errors import ModelFileError
 from streamgmm.estimators import conversion
-from streamgmm.estimators._device import card_of, check_executor, scratch_of, warn_cpu
-from streamgmm.estimators._fit_report import Clock, print_progress, report_of, warn_if_drowned, warn_unless_converged
-from streamgmm.estimators._fitted import Fitted
-from streamgmm.estimators._memory_plan import MemoryPlan, Shape, parse_bytes, plan_memory
-from streamgmm.estimators._parameters import MixtureParameters
-from streamgmm.estimators._partial_fit import Partial
-from streamgmm.estimators.model_file import ModelFile, load_model, save_model
-from streamgmm.estimators.projection import Projection
-from streamgmm.kernels import dispatch
-from streamgmm.mixture.covariance import Covariance
+from streamgmm.estimators._parameters import DEVICE, EXECUTION, NOT_NEGATIVE, POSITIVE, WHOLE
+from streamgmm.estimators.fit_report import Clock, report_of, warn_if_drowned, warn_unless_converged
+from streamgmm.estimators.memory_plan import MemoryPlan
+from streamgmm.estimators.mixture_estimator import MixtureEstimator
+from streamgmm.mixture.covariance import FACTORS, FAMILIES, MCLUST, Covariance, family
+from streamgmm.mixture.init_parameters import Given, given_parameters
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import NormalInverseWishart
-from streamgmm.runtime.checkpoint import Journal, open_journal
-from streamgmm.runtime.device import PlacedSource, placed
-from streamgmm.runtime.executors import Executor, Threads
-from streamgmm.runtime.peak_memory import Peak
-from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
+from streamgmm.runtime.checkpoint import Journal
+from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
-from streamgmm.utils.by_component import component_threads
-
-_SAVED: dict[str, type] = {
-    "converged_": bool, "n_iter_": int, "lower_bound_": float, "lower_bounds_": list, "n_passes_": int, "report_": dict,
-}  # fmt: skip
 
 
-_OTHERS = {"BayesianGaussianMixture": "streamgmm.estimators.bayesian_mixture"}
-"""Further estimators whose files `load` reads, and where they stand."""
-
-_STREAM = "stream."
-
-
-_WITHOUT_EFFECT = {
-    "verbose", "verbose_interval", "executor", "n_jobs", "memory_limit", "checkpoint", "max_time", "device"
-}  # fmt: skip
-"""Parameters that a model does not depend on. The chunks that `memory_limit` may lead to, and the blocks on a card, are
-told by the source."""
-
-
-_ADDED = {"n_factors"}
-"""Parameters that checkpoints of before do not have; None is what they did."""
-
-
-class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
+class GaussianMixture(MixtureEstimator):
     """Gaussian mixture fitted by exact EM, one chunk of the data at a time.
 
     Parameters
@@ -187,196 +152,128 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
     [1.0, 10.0]
     """
 
-    _stream: Callable[..., Learner]
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_components": [WHOLE],
+        "covariance_type": [StrOptions({*FAMILIES, *MCLUST, *FACTORS}), Covariance],
+        "n_factors": [WHOLE, None],
+        "tol": [NOT_NEGATIVE],
+        "reg_covar": [NOT_NEGATIVE],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "n_init": [WHOLE],
+        "init_params": [StrOptions({*INIT, SPREAD})],
+        "weights_init": ["array-like", None],
+        "means_init": ["array-like", None],
+        "precisions_init": ["array-like", None],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "verbose_interval": [WHOLE],
+        "solver": [StrOptions(set(SOLVERS))],
+        "moves": [Interval(Integral, 0, None, closed="left")],
+        "stopping": [StrOptions(set(RULES))],
+        "missing": [StrOptions({"error", "marginalize"})],
+        "on_collapse": [StrOptions({"repair", "raise"})],
+        "prior": [StrOptions({"default"}), NormalInverseWishart, None],
+        "noise": [StrOptions({"uniform"}), None],
+        **EXECUTION,
+        **DEVICE,
+        "half_life": [POSITIVE, None],
+        "memory_limit": [str, WHOLE, None],
+        "checkpoint": [str, PathLike, None],
+        "max_time": [POSITIVE, None],
+    }
 
-    # Fitting ----------------------------------------------------------------------------------------------------
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit the mixture.
-
-        Parameters
-        ----------
-        X : array-like (N, D), a path, or a source
-            See `streamgmm.open_source` for what is understood.
-        y : ignored
-        sample_weight : (N,) >= 0, optional
-            0 is no row, 2 is the row twice.
-
-        Raises
-        ------
-        ValueError
-            On NaN or infinity, K > N, negative or all-zero weights, and shapes that do not agree.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> gm = sg.GaussianMixture().fit([[0.0], [4.0]], sample_weight=[3, 1])
-        >>> gm.means_.round(6), gm.covariances_.round(4)
-        (array([[1.]]), array([[[3.]]]))
-        """
-        began = time.perf_counter()
-        source = self._training_source(X, sample_weight)
-        self._learner = None
-        executor = self._executor(source)
-        with single_threaded_blas():  # for the M-steps too: threads cost more than they bring on small matrices
-            for _ in self._steps(source, executor, began):
-                pass
-        return self
-
-    def fit_steps(
+    def __init__(
         self,
-        X: Any,
-        y: Any = None,
-        sample_weight: ArrayLike | None = None,
+        n_components: int = 1,
         *,
-        on_chunk: Any = None,
-        watcher: FitObserver | None = None,
-    ) -> Iterator[Step]:
-        """As `fit`, but yield every `Step`: for progress, pictures, scoring on the way. Fitted when exhausted.
+        covariance_type: str = "full",
+        n_factors: int | None = None,
+        tol: float = 1e-6,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: ArrayLike | None = None,
+        means_init: ArrayLike | None = None,
+        precisions_init: ArrayLike | None = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        solver: str = "auto",
+        moves: int = 0,
+        stopping: str = "aitken",
+        missing: str = "error",
+        on_collapse: str = "repair",
+        prior: str | NormalInverseWishart | None = None,
+        noise: str | None = None,
+        executor: Any = None,
+        n_jobs: int | None = None,
+        device: str | None = None,
+        memory_limit: str | int | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        max_time: float | None = None,
+        half_life: float | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.n_factors = n_factors
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.solver = solver
+        self.moves = moves
+        self.stopping = stopping
+        self.missing = missing
+        self.on_collapse = on_collapse
+        self.prior = prior
+        self.noise = noise
+        self.executor = executor
+        self.n_jobs = n_jobs
+        self.device = device
+        self.memory_limit = memory_limit
+        self.checkpoint = checkpoint
+        self.max_time = max_time
+        self.half_life = half_life
 
-        Parameters
-        ----------
-        on_chunk : callable (chunk), optional
-            Called with each chunk that has been read.
-        watcher : optional
-            Told of the steps on the sample, where starts are followed there; see `streamgmm.em.hooks.FitObserver`.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
-        >>> gm = sg.GaussianMixture(2, solver="exact", random_state=0)
-        >>> trace = [step.candidates[0].objective for step in gm.fit_steps(X)]
-        >>> trace == gm.lower_bounds_
-        True
-        """
-        began = time.perf_counter()
-        self._validate_params()
-        source = self._training_source(X, sample_weight)
-        executor = self._executor(source)
-        executor.on_chunk = on_chunk
-        try:
-            yield from self._steps(source, executor, began, watcher)
-        finally:
-            executor.on_chunk = None
-
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
-        """Fit, then label the rows: (N,). The labels cost one more pass than `fit`.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
-        >>> labels = sg.GaussianMixture(2, random_state=0).fit_predict(X)
-        >>> len(set(labels[:31])), len(set(labels[31:])), bool(labels[0] == labels[-1])
-        (1, 1, False)
-        """
-        return self.fit(X, sample_weight=sample_weight).predict(X)
-
-    def discard_checkpoint(self, X: Any, sample_weight: ArrayLike | None = None) -> int:
-        """Delete the checkpoints of a fit to these data with these parameters; the number of files deleted.
-
-        Examples
-        --------
-        >>> import streamgmm as sg, tempfile
-        >>> X = [[0.0], [1.0], [2.0], [4.0]]
-        >>> gm = sg.GaussianMixture(checkpoint=tempfile.mkdtemp()).fit(X)
-        >>> gm.discard_checkpoint(X) > 0, gm.discard_checkpoint(X)
-        (True, 0)
-        """
-        source = self._training_source(X, sample_weight)
-        backend = self._card(source)
-        return self._journal(source if backend is None else self._placed(source, backend)).discard()
-
-    # The way of a fit -------------------------------------------------------------------------------------------
-
-    def _steps(
-        self, source: Source, executor: Executor, began: float, watcher: FitObserver | None = None
-    ) -> Iterator[Step]:
-        """Fit `source`, yielding every `Step`; attributes are set when the last one is taken."""
-        if source.n_rows is not None and source.n_rows < self.n_components:
+    def _family(self, n_features: int) -> Covariance:
+        """The covariance family that the parameters name, checked against them."""
+        chosen = family(self.covariance_type, self.n_factors)
+        chosen.check_features(n_features)
+        if chosen.n_factors and self.solver == "incremental":
             raise ValueError(
-                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
-                f"n_samples = {source.n_rows}. Lower n_components."
+                f"solver='incremental' adds up factors of different models, which covariance_type "
+                f"{self.covariance_type!r} cannot. Use solver='auto'."
             )
-        backend = self._card(source)
-        if backend is not None:
-            check_executor(executor)
-        elif self._cpu_only and self.device not in (None, "cpu"):
-            warn_cpu(f"A fit with {self._cpu_only}", stacklevel=5)
-        memory_plan, peak = self._memory_plan(source, executor, backend)
-        source = memory_plan.source
-        if backend is not None:
-            source = self._placed(source, backend, memory_plan.numbers.get("pinned"))
-        journal = self._journal(source)
-        with journal.running(), component_threads(resolve_n_jobs(self.n_jobs)):
-            executor = memory_plan.executor(executor)
-            reader = journal.executor(executor)
-            begun: Initialization = journal.once(
-                "begin", lambda: self._begin(source, reader, executor, journal, memory_plan, watcher)
+        if chosen.n_factors and self.device not in (None, "cpu"):
+            raise ValueError(
+                f"device={self.device!r}: covariance_type {self.covariance_type!r} runs on the CPU. Set device=None."
             )
-            clock = Clock(began, time.perf_counter())
-            known = tuple(one.known for one in begun.explored)
-            place = journal.get("em") or (
-                begun.solved or new_candidates(begun.models, begun.traces, known),
-                PassCursor(),
+        if chosen.n_factors and self.init_params == SPREAD:
+            raise ValueError(
+                f"init_params={SPREAD!r} makes first models chunk by chunk, and factors of two chunks differ. Use "
+                f"init_params='kmeans' with covariance_type {self.covariance_type!r}."
             )
-            rows = journal.get("rows") or RowCount(begun.rows)
-            candidates, position = place
-            if begun.solved:
-                yield Step((), position, candidates, Block(0, 0, ()), ())
-            stages = self._stages(begun, source, executor)
-            if self.max_iter > 0 and running(candidates):
-                for step in passes(source, candidates, stages, reader, position=position):
-                    candidates, position = place = step.candidates, step.state
-                    rows = rows.after(step, source)
-                    journal.put("rows", rows)
-                    journal.put("em", place)
-                    if self.verbose:
-                        print_progress(candidates, position.passes, self.verbose_interval)
-                    yield step
-                    if self.max_time is not None and time.perf_counter() - began > self.max_time:
-                        break
-            self._finish(candidates, begun, begun.passes + position.passes, clock)
-            journal.put("em", place, last=True)
-            self.report_["checkpoint"] = journal.report()
-            memory_used: dict[str, Any] = {**memory_plan.numbers, **peak.report()}
-            if isinstance(source, PlacedSource):
-                memory_used["device"] = source.report()
-                self.report_["seconds"] = cast(Any, self.report_["seconds"]) | source.seconds()
-            self.report_["memory"] = memory_used
+        return chosen
 
-    def _stages(self, begun: Initialization, source: Source, executor: Executor) -> tuple[Stage, ...]:
-        """How the candidates are carried on, pass by pass."""
-        self.prior_ = begun.prior
-        settings = Settings(
-            self.n_components, source.n_features,
-            Maximize(self.reg_covar, self.on_collapse == "repair", begun.prior), RULES[self.stopping](self.tol),
-            self.tol, self.max_iter, executor, begun.sample, source.n_rows,
+    def _given(self, family: Covariance, D: int) -> Given:
+        """`weights_init`, `means_init` and `precisions_init`, checked."""
+        return given_parameters(
+            family, self.n_components, D, weights=self.weights_init, means=self.means_init,
+            precisions=self.precisions_init, noise=self.noise is not None,
         )  # fmt: skip
-        return SOLVERS[self.solver](settings)
 
-    def _finish(self, candidates: Candidates, begun: Initialization, n_passes: int, clock: Clock) -> None:
-        """Set what is known of a fit that has ended."""
-        winner = best(candidates)
-        self.prior_ = begun.prior
-        self.mixture_ = winner.accepted
-        self.converged_ = winner.status == "converged"
-        self.n_iter_ = winner.n_iter
-        self.lower_bounds_ = list(winner.trace)
-        self.lower_bound_ = winner.objective
-        self.n_passes_ = n_passes
-        self.report_ = report_of(candidates, begun, solver=self.solver, n_passes=n_passes, clock=clock)
-        if self.max_iter > 0:
-            # Where fit was called, behind scikit-learn's wrapper.
-            warn_unless_converged(candidates, self.tol, self.max_iter, stacklevel=5)
-            warn_if_drowned(self.mixture_, self.reg_covar, self._names_here, stacklevel=5)
-
-    @property
-    def _names_here(self) -> Any:
-        """Names of the features of the mixture, or None."""
-        return getattr(self, "feature_names_in_", None) if self.projection_ is None else self.projection_.names
+    # How a fit begins and ends ----------------------------------------------------------------------------------------
 
     def _begin(
         self,
@@ -406,123 +303,37 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         journal.forget("sample", *KEPT)
         return begun
 
-    @property
-    def _goes_on(self) -> bool:
-        return self.warm_start and hasattr(self, "mixture_")
-
     def _sample_rows(self, n_features: int) -> int:
         many = self.solver == "auto" and self.n_init > 1
         return sample_rows(self.n_components, n_features, self._family(n_features), rich=many)
 
-    @property
-    def _cpu_only(self) -> str:
-        """What of the settings has no form for graphics cards; empty where everything has."""
-        return "missing='marginalize'" if self.missing == "marginalize" else (
-            "solver='stepwise'" if self.solver == "stepwise" else ""
+    def _stages(self, begun: Initialization, source: Source, executor: Executor) -> tuple[Stage, ...]:
+        """How the candidates are carried on, pass by pass."""
+        self.prior_ = begun.prior
+        settings = Settings(
+            self.n_components, source.n_features,
+            Maximize(self.reg_covar, self.on_collapse == "repair", begun.prior), RULES[self.stopping](self.tol),
+            self.tol, self.max_iter, executor, begun.sample, source.n_rows,
         )  # fmt: skip
+        return SOLVERS[self.solver](settings)
 
-    def _card(self, source: Source) -> Any:
-        """The graphics card on which EM is to run, or None."""
-        backend = card_of(self.device, source)
-        return None if self._cpu_only else backend
+    def _finish(self, candidates: Candidates, begun: Initialization, n_passes: int, clock: Clock) -> None:
+        """Set what is known of a fit that has ended."""
+        winner = best(candidates)
+        self.prior_ = begun.prior
+        self.mixture_ = winner.accepted
+        self.converged_ = winner.status == "converged"
+        self.n_iter_ = winner.n_iter
+        self.lower_bounds_ = list(winner.trace)
+        self.lower_bound_ = winner.objective
+        self.n_passes_ = n_passes
+        self.report_ = report_of(candidates, begun, solver=self.solver, n_passes=n_passes, clock=clock)
+        if self.max_iter > 0:
+            # Where fit was called, behind scikit-learn's wrapper.
+            warn_unless_converged(candidates, self.tol, self.max_iter, stacklevel=5)
+            warn_if_drowned(self.mixture_, self.reg_covar, self._names_here, stacklevel=5)
 
-    def _placed(self, source: Source, backend: Any, pinned_bytes: int | None = None) -> PlacedSource:
-        scratch = scratch_of(source, self._family(source.n_features), self.n_components)
-        cuts = 16 if self.solver == "incremental" else 1
-        return placed(source, backend, cuts=cuts, scratch=scratch, pinned_bytes=pinned_bytes)
-
-    def _memory_plan(self, source: Source, executor: Executor, backend: Any = None) -> tuple[MemoryPlan, Peak]:
-        """What `memory_limit` allows, and a gauge that starts at the size of the process without data."""
-        K, D = self.n_components, source.n_features
-        given = all(value is not None for value in (self.weights_init, self.means_init, self.precisions_init))
-        sampled = 0 if given or self._goes_on else self._sample_rows(D)
-        chosen, saved = self._family(D), self.checkpoint is not None
-        shape = Shape(chosen, K, D, self.n_init, sampled, {"incremental": 32, "stepwise": 3}.get(self.solver, 0), saved)
-        n_jobs, elsewhere = executor.threads_per_process, not isinstance(executor, Threads)
-        limit, pinned = self.memory_limit, {}
-        if backend is not None and limit is not None:
-            pinned = {"pinned": parse_bytes(limit) // 8}
-            limit = parse_bytes(limit) - pinned["pinned"]
-        plan = plan_memory(source, shape, limit=limit, n_jobs=n_jobs, elsewhere=elsewhere)
-        plan.numbers.update(pinned)
-        if self.memory_limit is not None:
-            dispatch.ready(chosen.kernel, K, D, source.dtype, source.most_rows)
-        return plan, Peak()
-
-    def _journal(self, source: Source) -> Journal:
-        """Where the state of a fit of `source` is kept: see `checkpoint`."""
-        settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _WITHOUT_EFFECT}
-        settings = {k: v for k, v in settings.items() if v is not None or k not in _ADDED}
-        if self._goes_on:
-            settings["warm_start"] = (self.mixture_, self.lower_bounds_)
-        return open_journal(self.checkpoint, source.fingerprint, {"estimator": type(self).__name__, **settings})
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.missing == "marginalize"
-        return tags
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted model to one safetensors file, atomically; `streamgmm.load` reads it.
-
-        After `partial_fit` the statistics of the stream and the rows that wait are kept too, and a later `partial_fit`
-        goes on from there. Parameters that are objects (a RandomState, an executor, arrays of initial values) are not
-        kept.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.GaussianMixture().fit([[0.0], [4.0]]).save("model.safetensors")
-        >>> sg.load("model.safetensors").means_
-        array([[2.]])
-        """
-        check_is_fitted(self)
-        header = {
-            "estimator": type(self).__name__,
-            "parameters": conversion.plain_parameters(self),
-            "fitted": {name: getattr(self, name) for name in _SAVED if hasattr(self, name)},
-            "feature_names": list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None,
-        }
-        arrays = {**self._further_arrays(), **({} if self.projection_ is None else self.projection_.arrays())}
-        learner: Learner | None = getattr(self, "_learner", None)
-        if learner is not None:
-            learnt, header["stream"] = learner.state()
-            arrays |= {_STREAM + name: array for name, array in learnt.items()}
-        save_model(path, self.mixture_, header=header, arrays=arrays)
-
-    def _further_arrays(self) -> dict[str, Any]:
-        """Arrays of a model file beside those of a `Mixture`."""
-        return {}
-
-    @classmethod
-    def _mixture_of(cls, content: ModelFile) -> Mixture:
-        """The fitted model in a file."""
-        return content.mixture
-
-    @classmethod
-    def _from_file(cls, content: ModelFile) -> Self:
-        known = cls._get_param_names()
-        parameters = {k: v for k, v in dict(content.header["parameters"]).items() if k in known}
-        self = cls(**parameters)
-        self._validate_params()
-        for name, kind in _SAVED.items():
-            if name in content.header["fitted"]:
-                value = content.header["fitted"][name]
-                setattr(self, name, np.nan if value is None and kind is float else kind(value))
-        self.mixture_ = self._mixture_of(content)
-        self.n_features_in_ = content.mixture.n_features
-        projection = Projection.read(content.arrays)
-        if projection is not None:
-            self.project(projection)
-        names = content.header["feature_names"]
-        if names is not None:
-            self._name_features(names)
-        learnt = content.header.get("stream")
-        if learnt is not None:
-            start = len(_STREAM)
-            arrays = {name[start:]: array for name, array in content.arrays.items() if name.startswith(_STREAM)}
-            self._stream().restore(arrays, learnt)
-        return self
+    # Other libraries --------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_parameters(
@@ -628,38 +439,3 @@ class GaussianMixture(Fitted, Partial, DensityMixin, MixtureParameters):
         array([[2.]])
         """
         return cast(Self, conversion.from_json(cls, text))
-
-
-def load(path: str | PathLike[str]) -> GaussianMixture:
-    """The model that `GaussianMixture.save` or `streamgmm fit --out` wrote. Nothing in the file is run.
-
-    Parameters
-    ----------
-    path : path
-        A model file, or the folder that `streamgmm fit --out` wrote.
-
-    Raises
-    ------
-    ModelFileError
-        Where the file is damaged, forged, or of a later version.
-    FileNotFoundError
-        Where there is no such file, or no model in the folder.
-
-    Examples
-    --------
-    >>> import numpy as np, os, tempfile, streamgmm as sg
-    >>> gm = sg.GaussianMixture(2, random_state=0).fit(np.arange(12.0).reshape(6, 2))
-    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
-    >>> gm.save(path)
-    >>> bool((sg.load(path).means_ == gm.means_).all())
-    True
-    """
-    content = load_model(path)
-    name = str(content.header.get("estimator"))
-    kind: type[GaussianMixture] = GaussianMixture
-    if name in _OTHERS:
-        kind = getattr(import_module(_OTHERS[name]), name)
-    try:
-        return kind._from_file(content)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{path}: its header does not describe a {kind.__name__}: {error}") from None

@@ -22,7 +22,7 @@ from streamgmm.em.kmeans.parallel_init import kmeans_parallel
 from streamgmm.em.loop import e_step, em, merge_all
 from streamgmm.em.variants import Exact
 from streamgmm.estimators._parameters import DEVICE, EXECUTION, NOT_NEGATIVE, WHOLE
-from streamgmm.estimators._reader import Transforming
+from streamgmm.estimators.reader import Transforming
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.runtime.thread_limits import one_thread
 from streamgmm.sources import is_array_like

@@ -16,9 +16,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.em.initialization.methods import INIT
-from streamgmm.estimators._parameters import FAMILY, WHOLE, MixtureParameters
-from streamgmm.estimators._reader import Reader, map_chunks
+from streamgmm.estimators._parameters import FAMILY, WHOLE
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
+from streamgmm.estimators.reader import Reader, map_chunks
 from streamgmm.estimators.select import select
 from streamgmm.mixture.covariance import TIED
 from streamgmm.mixture.mixture import Mixture
@@ -99,7 +99,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         "n_components": [WHOLE, "array-like", range],
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
         "light_components": [StrOptions({"drop", "keep"})],
-        **{name: MixtureParameters._parameter_constraints[name] for name in _MIXTURE},
+        **{name: GaussianMixture._parameter_constraints[name] for name in _MIXTURE},
         "covariance_type": [FAMILY],
         "max_iter": [WHOLE],
         "n_init": [StrOptions({"auto"}), WHOLE],

@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.estimators._parameters import EXECUTION
-from streamgmm.estimators._reader import Transforming
+from streamgmm.estimators.reader import Transforming
 from streamgmm.sources import is_array_like
 from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.moments import Moments, moments_of
@@ -131,6 +131,11 @@ class _Moving(Transforming, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def counts_of(moving: _Moving) -> Array:
+    """(D,) weight of the rows that each feature was learnt from."""
+    return moving._moments.count
 
 
 class Scaler(OneToOneFeatureMixin, _Moving):

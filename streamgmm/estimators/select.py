@@ -20,9 +20,9 @@ from streamgmm.em.kmeans.parallel_init import SPREAD
 from streamgmm.em.loop import Step
 from streamgmm.em.model_selection.race import Plan, SelectionRun, criteria, race
 from streamgmm.estimators._device import check_executor, scratch_of, warn_cpu
-from streamgmm.estimators._fit_report import Clock
-from streamgmm.estimators._memory_plan import parse_bytes
+from streamgmm.estimators.fit_report import Clock
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
+from streamgmm.estimators.memory_plan import parse_bytes
 from streamgmm.mixture.covariance import FACTORS, MCLUST, Covariance, family
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import NormalInverseWishart

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.errors import NonFiniteRowError
-from streamgmm.kernels.cuda.backend import is_device_array, of
+from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.mixture.missing import Answers, Patterns
 from streamgmm.mixture.stats import Stats
 from streamgmm.utils.affine import Affine
@@ -23,11 +23,6 @@ Array = NDArray[np.float64]
 
 PIECE_ROWS = 131_072
 """Rows whose statistics are summed in one go: no default chunk is larger."""
-
-
-def empty_like(rows: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array of any content where `rows` are: here, or on their graphics card."""
-    return np.empty(shape, dtype) if isinstance(rows, np.ndarray) else of(rows).empty(shape, dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

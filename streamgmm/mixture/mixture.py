@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.kernels.plan import Plan
 from streamgmm.mixture import queries
-from streamgmm.mixture._evaluator import Prepared, empty_like
+from streamgmm.mixture._evaluator import Prepared
 from streamgmm.mixture.covariance import Covariance, check_covariances, family
 from streamgmm.mixture.missing import Answers
+from streamgmm.mixture.placement import empty_like
 from streamgmm.mixture.stats import Observation, Stats, observed
 from streamgmm.utils.affine import Affine
 from streamgmm.utils.masked import unmasked
@@ -664,3 +665,8 @@ class Mixture:
             raise ValueError(f"n_samples must be at least 1; got {n_samples}.")
         rng = random_state if hasattr(random_state, "standard_normal") else np.random.default_rng(random_state)
         return queries.sample(self, n_samples, rng)
+
+
+def answers(model: Mixture, question: str, rows: Any) -> Any:
+    """Answer to "labels", "log_prob" or "responsibilities" for checked rows, in the memory in which these are."""
+    return model._asked(question, rows)

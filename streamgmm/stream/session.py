@@ -8,9 +8,8 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.em.online import Learner, StepReport
-from streamgmm.estimators.gaussian_mixture import GaussianMixture
+from streamgmm.errors import CheckpointMismatchError
+from streamgmm.estimators.mixture_estimator import MixtureEstimator
+from streamgmm.estimators.streams import begin_stream, give_model, learner_of
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.runtime.thread_limits import single_threaded_blas
 from streamgmm.sources.arranged import order_of
@@ -27,7 +28,6 @@ from streamgmm.stream import snapshot as snapshots
 from streamgmm.stream.anomalies import Judge
 from streamgmm.stream.batch import Batch, Position, batches_of
 from streamgmm.stream.drift import Cusum
-from streamgmm.stream.snapshot import restore_to, state_of
 from streamgmm.stream.update import Counts, StopStream, Update
 from streamgmm.stream.validation import Intake, Taken
 from streamgmm.utils.atomic import sweep
@@ -90,7 +90,7 @@ class StreamSession:
 
     def __init__(
         self,
-        model: GaussianMixture,
+        model: MixtureEstimator,
         *,
         snapshot: str | os.PathLike[str] | None = None,
         every_rows: float = 1_000_000,
@@ -129,6 +129,7 @@ class StreamSession:
             "step_rows": step_rows,
         }
         self.source: dict[str, Any] | None = None
+        self._learner = learner_of(model)
         self._stream: Any = None
         self._lock = None if self.snapshot is None else FileLock(self.snapshot)
         self._stamp: snapshots.Stamp = None
@@ -153,10 +154,9 @@ class StreamSession:
         >>> session.learner.rows_seen
         500
         """
-        learner = self.model._learner
-        if learner is None:
+        if self._learner is None:
             raise ValueError("The session has seen no rows yet.")
-        return learner
+        return self._learner
 
     @property
     def mixture(self) -> Mixture | None:
@@ -169,7 +169,7 @@ class StreamSession:
         >>> session.mixture is None
         True
         """
-        return None if self.model._learner is None else self.model._learner.model
+        return None if self._learner is None else self._learner.model
 
     @property
     def threshold(self) -> float:
@@ -322,10 +322,7 @@ class StreamSession:
         refused = list(taken.refused)
         before = 0
         if len(rows):
-            if not hasattr(self.model, "n_features_in_"):
-                self.model.n_features_in_ = rows.shape[1]
-                self.model._name_features(taken.names)
-            self._ensure()
+            self._ensure(rows.shape[1], taken.names)
             before = self.learner.set_aside
             far = self.learner.beyond(rows)
             if far is not None and self.on_bad == "raise":
@@ -353,7 +350,7 @@ class StreamSession:
                         judge.renew(self.learner, made)
                     reports += made
             if reports:
-                self.model._publish(reports)
+                give_model(self.model, self.learner, reports)
             aside = self.learner.set_aside - before
             if aside:
                 why = f"{aside} row(s) more than 1e8 deviations from all others"
@@ -370,11 +367,11 @@ class StreamSession:
         scores = None if scores is None else scores[near]
         return Update(end, len(kept), kept, scores, anomalies, self.threshold, alarm, reports, tuple(refused))
 
-    def _ensure(self) -> None:
+    def _ensure(self, n_features: int, names: Sequence[str] | None) -> None:
         """The learner, with the options of this session."""
-        if self.model._learner is None:
-            self.model._stream(**self.options)
-        learner = self.learner
+        if self._learner is None:
+            self._learner = begin_stream(self.model, n_features, names, **self.options)
+        learner = self._learner
         for name, value in self.options.items():
             if name != "step_rows":
                 setattr(learner, name, value)
@@ -392,7 +389,7 @@ class StreamSession:
                 self._saved_rows, self._saved_at = self.counts.rows, time.monotonic()
 
     def _save(self, stream: Any) -> None:
-        if self.snapshot is not None and self.model._learner is not None:
+        if self.snapshot is not None and self._learner is not None:
             self.save()
             commit = getattr(stream, "commit", None)
             if commit is not None:
@@ -422,7 +419,7 @@ class StreamSession:
             raise ValueError("This session was given no snapshot path.")
         self._note_source()
         with self._locked():
-            snapshots.write(self.snapshot, *state_of(self))
+            snapshots.write(self.snapshot, *self._state())
             self._stamp = snapshots.stamp(self.snapshot)
         self._saved_rows, self._saved_at = self.counts.rows, time.monotonic()
 
@@ -455,8 +452,77 @@ class StreamSession:
         """
         assert self.snapshot is not None
         self._stamp = snapshots.stamp(self.snapshot)
-        snapshots.read(self.snapshot, partial(restore_to, self))
+        snapshots.read(self.snapshot, self._restore)
         self._saved_rows = self.counts.rows
+
+    def _state(self) -> tuple[snapshots.Arrays, dict[str, Any]]:
+        """Model, statistics, rows that wait, sketch, detector, position and counts: arrays, and a header."""
+        arrays, learnt = self.learner.state()
+        if self.judge is not None:
+            arrays |= {f"sketch.{name}": array for name, array in self.judge.sketch.state().items()}
+        return arrays, {
+            "settings": self._settings(),
+            "n_features": self.learner.n_features,
+            "feature_names": list(getattr(self.model, "feature_names_in_", ())) or None,
+            "learner": learnt,
+            "detector": None if self.detector is None else self.detector.state(),
+            "threshold": self.threshold,
+            "position": self.position,
+            "layout": self.layout,
+            "source": self.source,
+            "counts": asdict(self.counts),
+        }
+
+    def _restore(self, arrays: snapshots.Arrays, header: dict[str, Any]) -> None:
+        """The inverse of `_state`."""
+        found, wanted = header["settings"], self._settings()
+        other = [
+            f"{name} = {found.get(name)!r}, here {value!r}"
+            for name, value in wanted.items()
+            if found.get(name) != value
+        ]
+        if other:
+            raise CheckpointMismatchError(
+                f"{self.snapshot} was written with other settings: {'; '.join(other)}. Use those, or another file."
+            )
+        n_features, names = int(header["n_features"]), header.get("feature_names")
+        learner = begin_stream(self.model, n_features, names, anew=True, **self.options)
+        learner.restore(arrays, header["learner"])
+        give_model(self.model, learner, [])
+        self._learner = learner
+        if self.judge is not None:
+            if "sketch.counts" in arrays:
+                self.judge.sketch.restore({name: arrays[f"sketch.{name}"] for name in ("counts", "fresh")})
+            self.judge.threshold = math.nan if header["threshold"] is None else header["threshold"]
+        if self.detector is not None and header["detector"] is not None:
+            self.detector.restore(header["detector"])
+        self.position = header["position"]
+        source = header.get("source")
+        if source is not None:
+            self.source = {
+                "identity": {str(name): str(value) for name, value in source["identity"].items()},
+                "at": source["at"],
+                "bytes": int(source["bytes"]),
+                "sha256": str(source["sha256"]),
+            }
+        if header.get("layout") is not None:
+            self._learn_layout(header["layout"])
+        self.counts = Counts(**header["counts"])
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be as it was for the state to mean the same."""
+        model = self.model
+        chosen = {
+            name: getattr(model, name) for name in ("n_components", "reg_covar", "half_life", "init_params", "n_init")
+        }
+        chosen["covariance_type"] = str(getattr(model.covariance_type, "name", model.covariance_type))
+        if model.n_factors is not None:
+            chosen["n_factors"] = model.n_factors
+        return chosen | {
+            "step_rows": self.options["step_rows"],
+            "score": self.score,
+            "anomaly_rate": self.anomaly_rate,
+        }
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

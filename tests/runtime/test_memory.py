@@ -14,7 +14,7 @@ import pytest
 
 import streamgmm as sg
 from streamgmm.errors import ChunkReadError, MemoryLimitError
-from streamgmm.estimators._memory_plan import Shape, available_memory, parse_bytes, plan_memory
+from streamgmm.estimators.memory_plan import Shape, available_memory, parse_bytes, plan_memory
 from streamgmm.mixture.covariance import FAMILIES, FULL
 from streamgmm.sources import open_source
 from streamgmm.sources.memory_budget import CachedSource

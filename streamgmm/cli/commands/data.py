@@ -141,7 +141,7 @@ def check(
 
     Exit code 1 where a chunk is damaged or differs from the manifest.
     """
-    from streamgmm.estimators._fit_report import words_of_drowned
+    from streamgmm.estimators.fit_report import words_of_drowned
     from streamgmm.sources.convert import load_manifest
 
     earlier = None if against is None else load_manifest(against)

@@ -125,10 +125,12 @@ def score(
 
     In nats, the mean per row. Rows of low log-density are anomalies: --out writes that of every row.
     """
+    from streamgmm.estimators.fitted import totals_of
+
     gm, opened = fitted(model, device)
     check_out(out)
     source = opened(one_or_more(data), columns, header)
-    loglik, _, log_max, count, rows = (float(v) for v in gm._totals(source))
+    loglik, _, log_max, count, rows = (float(v) for v in totals_of(gm, source))
     result = {
         "rows": int(rows),
         "log_likelihood_per_row": loglik / count,

@@ -82,9 +82,10 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
 def draw(gm: Any, source: Any, n_rows: int) -> Any:
     """(N, D) rows of `source`, as the mixture takes them, drawn at random in one pass."""
     from streamgmm.em.initialization.sample import survey
+    from streamgmm.estimators.reader import rows_of
     from streamgmm.runtime.executors import Threads
 
-    return survey(gm._seen(source), Threads(), size=n_rows, seed=0, missing=gm.missing == "marginalize").rows
+    return survey(rows_of(gm, source), Threads(), size=n_rows, seed=0, missing=gm.missing == "marginalize").rows
 
 
 def facts_of(document: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -186,7 +186,7 @@ def _checked(config: Config) -> Config:
 
 def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
     """`streamgmm.select` with the config's settings and live progress."""
-    from streamgmm.estimators._memory_plan import parse_bytes
+    from streamgmm.estimators.memory_plan import parse_bytes
     from streamgmm.estimators.select import select as sweep
 
     chosen, limit = config.select, config.compute.memory_limit

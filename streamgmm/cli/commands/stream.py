@@ -115,6 +115,7 @@ def kept_in(config: Config) -> Config:
 
 def run_stream(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], bool]:
     """Run until the stream ends or a signal comes: what happened, and whether Ctrl-C ended it."""
+    from streamgmm.estimators.streams import learner_of
     from streamgmm.stream import StreamSession
     from streamgmm.stream.snapshot import discard
 
@@ -166,7 +167,7 @@ def run_stream(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], 
         "dead_letters": one.dead_letters if session.counts.rejected else None,
         "feature_names": [str(name) for name in getattr(session.model, "feature_names_in_", ())] or None,
         "means": None if session.mixture is None else session.mixture.means,
-        "missing_rows": 0 if session.model._learner is None else session.learner.room,
+        "missing_rows": 0 if learner_of(session.model) is None else session.learner.room,
     }
     if folder is not None and session.mixture is not None:
         session.model.save(folder / "model.safetensors")

@@ -13,7 +13,7 @@ from streamgmm.mixture.covariance import FULL
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.mixture.stats import Observation
-from streamgmm.sources.summaries.sample import SampleSummary, _merge_parts, _survey_chunk
+from streamgmm.sources.summaries.sample import SampleSummary, merge_parts, survey_chunk
 from streamgmm.utils.sample_weight import no_rows
 
 Array = NDArray[np.float64]
@@ -93,8 +93,8 @@ def survey(
     ValueError
         Where no row has positive weight.
     """
-    task = partial(_survey_chunk, size=size, seed=seed, missing=missing, diagonal=diagonal)
-    part = executor.run(task, source.chunks(), partial(_merge_parts, size=size))
+    task = partial(survey_chunk, size=size, seed=seed, missing=missing, diagonal=diagonal)
+    part = executor.run(task, source.chunks(), partial(merge_parts, size=size))
     if part.count <= 0 and missing:
         raise ValueError(
             "missing='marginalize': every row has zero weight, or nothing is observed in it. Expected some numbers."

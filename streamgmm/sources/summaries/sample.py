@@ -75,7 +75,7 @@ class _Part:
     box: Array
 
 
-def _survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool, diagonal: bool = False) -> _Part:
+def survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool, diagonal: bool = False) -> _Part:
     rows, weight = chunk.load()
     n, D = rows.shape
     first = np.uint64(chunk.start) if chunk.start is not None else np.uint64(chunk.index) << np.uint64(40)
@@ -118,7 +118,7 @@ def _keys(seed: int, first: np.uint64, w: Array) -> Array:
     return keys
 
 
-def _merge_parts(a: _Part, b: _Part, *, size: int) -> _Part:
+def merge_parts(a: _Part, b: _Part, *, size: int) -> _Part:
     if a.count == 0 or b.count == 0:
         return b if a.count == 0 else a
     keys = np.concatenate([a.keys, b.keys])

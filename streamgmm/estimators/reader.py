@@ -16,7 +16,8 @@ from sklearn.utils.validation import validate_data
 
 from streamgmm.em.loop import seen
 from streamgmm.errors import NonFiniteRowError, non_finite
-from streamgmm.mixture._evaluator import empty_like
+from streamgmm.mixture.mixture import answers
+from streamgmm.mixture.placement import empty_like
 from streamgmm.runtime.device import DeviceBlock
 from streamgmm.runtime.executors import Executor, Threads, within
 from streamgmm.runtime.thread_limits import single_threaded_blas
@@ -196,6 +197,21 @@ def _opened(X: Any, weight: ArrayLike | None, known: Sequence[str], *, tell: boo
     return open_quietly(X, weight=weight, columns=list(known)) if set(source.left_out) & set(known) else source
 
 
+def rows_of(estimator: Reader, X: Any, sample_weight: ArrayLike | None = None) -> Source:
+    """Anything readable, as the fitted model of `estimator` takes its rows."""
+    return estimator._seen(X, sample_weight)
+
+
+def executor_of(estimator: Reader, source: Source | None = None) -> Executor:
+    """Where tasks of `estimator` run."""
+    return estimator._executor(source)
+
+
+def model_of(estimator: Reader) -> Any:
+    """What `estimator` has learnt: a mixture, or the centres of k-means; None before `fit`."""
+    return estimator.__dict__.get("mixture_", estimator.__dict__.get("_centres"))
+
+
 def map_chunks(source: Source, model: Any, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
     """Answers to `question` (a method of `model`), chunk by chunk, in order; a few chunks ahead are in work."""
     ask = within(source, answer)
@@ -221,7 +237,7 @@ def answer(model: Any, question: str, chunk: Chunk) -> NDArray[Any]:
     """`question` asked of the rows of one chunk. For rows that came from a card, the answers stay there."""
     if isinstance(chunk, DeviceBlock):
         with seen((model,), chunk) as ((view,), rows, _):
-            found = view._asked(question, rows)
+            found = answers(view, question, rows)
             return found if chunk.card.source.kind == "device" else chunk.card.backend.download(found)
     rows, _ = chunk.load()
     try:

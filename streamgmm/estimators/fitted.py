@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.loop import seen
 from streamgmm.estimators._device import card_of, scratch_of, warn_cpu
-from streamgmm.estimators._reader import Reader, map_chunks
 from streamgmm.estimators.projection import Behind, Projection
+from streamgmm.estimators.reader import Reader, map_chunks
 from streamgmm.mixture.covariance import Factor
 from streamgmm.mixture.criteria import criteria
 from streamgmm.mixture.mixture import Mixture
@@ -37,6 +37,11 @@ def score_chunk(model: Mixture, chunk: Any) -> Array:
     """(5,) sums over one chunk: log p, entropy, log max r, weight, rows."""
     with seen((model,), chunk) as ((view,), rows, weight):
         return view.totals(rows, weight)
+
+
+def totals_of(gm: Fitted, X: Any, sample_weight: ArrayLike | None = None) -> Array:
+    """(5,) sums over the rows of X: log p, entropy, log max r, weight, rows."""
+    return gm._totals(X, sample_weight)
 
 
 class Fitted(Reader):
