@@ -22,7 +22,6 @@ from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.chunking import check_chunk_rows
 from streamgmm.sources.columns import check_weights, digest, weight_array
 from streamgmm.sources.formats.csv_records import (
-    CHUNK_BYTES,
     Layout,
     Text,
     count_records,
@@ -46,6 +45,8 @@ from streamgmm.sources.integrity import check_stamp, stamp
 from streamgmm.sources.labels import are_labels, row_labels, told_apart
 from streamgmm.sources.retry import retried
 
+CHUNK_BYTES = 4 * 2**20
+"""Bytes of text in a chunk: about 2 MiB of numbers."""
 HEAD_BYTES = 65_536
 """Bytes by which the dialect is found; more where a header is longer."""
 _MOST_HEAD = 64 * 2**20
@@ -231,7 +232,7 @@ class CsvSource(Source):
         self.edges, self.rows_at = self._even_edges(CHUNK_BYTES), None
         counted = weight is not None and not isinstance(weight, (str, int, np.integer))
         if chunk_rows is not None or counted:
-            self.edges, self.rows_at = count_records(self.layout, check_chunk_rows(chunk_rows or 65_536))
+            self.edges, self.rows_at = count_records(self.layout, check_chunk_rows(chunk_rows or 65_536), CHUNK_BYTES)
             self.n_rows = self.rows_at[-1]
             self.weight = weight_array(weight, path, self.n_rows)
         self.n_chunks = len(self.edges) - 1
@@ -277,7 +278,7 @@ class CsvSource(Source):
             return self
         cut = copy(self)
         if self.rows_at is not None:
-            cut.edges, cut.rows_at = count_records(self.layout, max_rows)
+            cut.edges, cut.rows_at = count_records(self.layout, max_rows, CHUNK_BYTES)
         else:
             size = max(4096, int(max_rows * self.line_bytes))
             if size >= CHUNK_BYTES:

@@ -17,7 +17,6 @@ from streamgmm.sources.formats.delimited import BLANKS, Dialect, fields_of, numb
 from streamgmm.sources.integrity import Stamp
 
 __all__ = [
-    "CHUNK_BYTES",
     "Layout",
     "Text",
     "count_records",
@@ -29,11 +28,10 @@ __all__ = [
     "unit_of",
 ]
 
-CHUNK_BYTES = 4 * 2**20
-"""Bytes of text in a chunk: about 2 MiB of numbers."""
-
 Text = NDArray[np.uint8]
 """Lines of a file, as bytes."""
+Switch = tuple[int, bool, bool]
+"""See `_switches`."""
 
 _LINE_END = re.compile(rb"\r\n?|\n")
 _QUOTES = re.compile(rb'"+')
@@ -119,7 +117,7 @@ def _first_end(text: bytes, layout: Layout, whole: bool) -> int | None:
     return max(ends, key=lambda end: _fitting(text, end, layout, whole))
 
 
-def _switches(text: bytes, dialect: Dialect, skip: int) -> Iterator[tuple[int, bool, bool]]:
+def _switches(text: bytes, dialect: Dialect, skip: int) -> Iterator[Switch]:
     """Where quoting begins or ends from byte `skip` on: the place, and whether it may be a beginning, and an end.
 
     A run of quotes of odd number opens a field if what precedes it is a delimiter or a line end, and closes one if one
@@ -232,21 +230,22 @@ def lines_before(path: str, at: int, layout: Layout) -> int:
     return count
 
 
-def count_records(layout: Layout, chunk_rows: int) -> tuple[list[int], list[int]]:
-    """Byte edges of runs of `chunk_rows` records, and rows before each edge."""
+def count_records(layout: Layout, chunk_rows: int, size: int) -> tuple[list[int], list[int]]:
+    """Byte edges of runs of `chunk_rows` records, and rows before each edge; `size` bytes are read at a time."""
     edges, rows_at, row = [layout.first], [0], 0
-    size = layout.stamp[0]
-    for low in range(layout.first, size, CHUNK_BYTES - CHUNK_BYTES % layout.unit):
+    total = layout.stamp[0]
+    size -= size % layout.unit
+    for low in range(layout.first, total, size):
         with open(layout.path, "rb") as file:
             begin = record_start(file, low, layout)
-        raw = lines_between(layout, low, min(low + CHUNK_BYTES - CHUNK_BYTES % layout.unit, size)).tobytes()
+        raw = lines_between(layout, low, min(low + size, total)).tobytes()
         for end in _ends(_narrow(raw, layout.encoding), layout):
             row += 1
             if row % chunk_rows == 0:
                 edges.append(begin + end * layout.unit)
                 rows_at.append(row)
     if row > rows_at[-1]:
-        edges.append(size)
+        edges.append(total)
         rows_at.append(row)
     return edges, rows_at
 
