@@ -1,1 +1,1 @@
-"""What the program costs beside its peers: `python -m benchmarks.peers`, `python -m benchmarks.scaling`."""
+"""What the package costs and reaches, measured: ``python -m benchmarks`` lists the benchmarks, and runs one of them."""

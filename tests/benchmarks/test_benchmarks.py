@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from benchmarks import costs, environments, parts, peers, startup
+from benchmarks.costs import parts, scaling, startup
+from benchmarks.peers import environments, iteration
 from streamgmm.kernels import dispatch
 
 
@@ -15,10 +16,10 @@ def test_one_small_case_beside_scikit_learn(tmp_path, monkeypatch, capsys):
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- begin:kernels -->\nold\n<!-- end:kernels -->\nafter\n")
     results = tmp_path / "results.json"
-    assert peers.main(["--tiny", "--runs", "1", "--results", str(results), "--readme", str(readme)]) == 0
+    assert iteration.main(["--tiny", "--runs", "1", "--results", str(results), "--write", str(readme)]) == 0
     (stored,) = json.loads(results.read_text()).values()
     assert set(stored["implementations"]) == {"streamgmm", "scikit-learn"}
-    assert stored["implementations"]["scikit-learn"]["gap"] < peers.AGREE
+    assert stored["implementations"]["scikit-learn"]["gap"] < iteration.AGREE
     assert stored["implementations"]["scikit-learn"]["iterations"] == 3
     assert "scikit-learn" in capsys.readouterr().out
     assert "20,000 x 3, K = 4, full" in readme.read_text()
@@ -26,14 +27,14 @@ def test_one_small_case_beside_scikit_learn(tmp_path, monkeypatch, capsys):
 
     # A second call adds to the runs of the first; under other kernels only those of the slow peer are kept.
     again = ["--tiny", "--runs", "1", "--slow-runs", "0", "--results", str(results)]
-    assert peers.main(again) == 0
+    assert iteration.main(again) == 0
     (stored,) = json.loads(results.read_text()).values()
     assert {peer: found["runs"] for peer, found in stored["implementations"].items()} == {
         "streamgmm": 2,
         "scikit-learn": 1,
     }
-    monkeypatch.setattr(peers, "sources_hash", lambda: "other kernels")
-    assert peers.main(again) == 0
+    monkeypatch.setattr(iteration, "sources_hash", lambda: "other kernels")
+    assert iteration.main(again) == 0
     (stored,) = json.loads(results.read_text()).values()
     assert len(stored["samples"]["streamgmm"]) == len(stored["samples"]["scikit-learn"]) == 1
 
@@ -47,9 +48,9 @@ def test_a_missing_interpreter_leaves_the_peer_out(tmp_path, monkeypatch, capsys
 
 def test_costs_fill_their_page_and_draw(tmp_path):
     page = tmp_path / "page.md"
-    names = [*costs.SECTIONS, "growth"]
+    names = [*scaling.SECTIONS, "growth"]
     page.write_text("".join(f"<!-- begin:{name} -->\n<!-- end:{name} -->\n" for name in names))
-    assert costs.main(["--tiny", "--write", str(page), "--pictures", str(tmp_path)]) == 0
+    assert scaling.main(["--tiny", "--write", str(page), "--pictures", str(tmp_path)]) == 0
     text = page.read_text()
     for words in ("two threads", "`predict_proba`", "Zarr store", "the process grew by", "| 2 components |"):
         assert words in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import missing
+from benchmarks.costs import missing
 
 
 def test_benchmark_runs(capsys, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import kmeans, outliers
+from benchmarks.peers import kmeans, outliers
 from benchmarks.readme import write_section
 
 

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from benchmarks import optima, selection
+from benchmarks.peers import optima, selection
 
 
 def test_optima_are_measured_and_tabled(tmp_path):
@@ -27,7 +27,7 @@ def test_optima_are_measured_and_tabled(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("<!-- begin:optima -->\n<!-- end:optima -->\n")
     # Everything is in the records already: nothing is fitted again.
-    assert optima.main([str(tmp_path), "--records", str(records), "--sets", "magic", "--readme", str(readme)]) == 0
+    assert optima.main([str(tmp_path), "--records", str(records), "--sets", "magic", "--write", str(readme)]) == 0
     assert "| magic | 8 |" in readme.read_text() and "5 seeds" in readme.read_text()
 
 
@@ -37,6 +37,6 @@ def test_select_is_measured_and_tabled(tmp_path):
     np.savez(tmp_path / "32_shuttle.npz", X=X)
     readme = tmp_path / "README.md"
     readme.write_text("<!-- begin:select -->\n<!-- end:select -->\n")
-    assert selection.main([str(tmp_path), "--largest", "2", "--copies", "20", "--readme", str(readme)]) == 0
+    assert selection.main([str(tmp_path), "--largest", "2", "--copies", "20", "--write", str(readme)]) == 0
     text = readme.read_text()
     assert "12,000 rows" in text and "| one by one, in memory |" in text and "is the largest that was tried" in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.sources import measure
+from benchmarks.costs.sources import measure
 
 
 def test_every_source_is_measured():

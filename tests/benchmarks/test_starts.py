@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks import starts
+from benchmarks.peers import starts
 
 
 def test_mixtures_are_small_and_all_different():
@@ -18,7 +18,7 @@ def test_two_mixtures_and_then_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(starts, "mixture", lambda seed: (np.random.default_rng(seed).normal(size=(200, 2)), 2))
     page, records = tmp_path / "page.md", tmp_path / "records.jsonl"
     page.write_text("<!-- begin:starts -->\n<!-- end:starts -->\n")
-    order = ["--records", str(records), "--page", str(page)]
+    order = ["--records", str(records), "--write", str(page)]
     assert starts.main([*order, "--most", "1"]) == 0 and len(records.read_text().splitlines()) == 1
     assert starts.main(order) == 0 and len(records.read_text().splitlines()) == 2
     assert starts.main(order) == 0 and len(records.read_text().splitlines()) == 2

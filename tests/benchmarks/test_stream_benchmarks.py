@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import stream
+from benchmarks.costs import stream
 
 shared = pytest.mark.skipif(not stream.DATA.exists(), reason=f"the larger data sets are absent: {stream.DATA}")
 

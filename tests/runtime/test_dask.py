@@ -24,8 +24,8 @@ import zarr
 from distributed import Client, LocalCluster, wait
 
 import streamgmm as sg
-from benchmarks.cluster import local_workers
-from benchmarks.deaths import Killer, fitted, lost
+from benchmarks.costs.cluster import local_workers
+from benchmarks.robustness.deaths import Killer, fitted, lost
 from streamgmm.errors import ChunkReadError, ClusterError
 from streamgmm.runtime.dask import Dask, _fetch, connected
 from streamgmm.runtime.executors import Threads

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks.soak import soak
+from benchmarks.robustness.soak import soak
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory in /proc")
 

@@ -1,6 +1,6 @@
 """Fits on a graphics card.
 
-    python -m benchmarks.gpu [--tiny] [--only PART ...] [--results FILE] [--write docs/gpu.md]
+    python -m benchmarks gpu [--tiny] [--only PART ...] [--results FILE] [--write docs/gpu.md]
 
 Parts run one after the other, each prints what it finds, and one that fails leaves the others alone:
 
@@ -28,12 +28,14 @@ import tempfile
 import time
 import traceback
 import warnings
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.data.mixtures import draw, mixture, start
+from benchmarks.peers.cards import PEERS
+
+ROOT = Path(__file__).parents[2]
 CASES = [  # rows, features, components, family, nanoseconds per row and iteration that are asked for
     (20_000_000, 2, 8, "full", 0.08),
     (20_000_000, 8, 16, "full", 0.15),
@@ -46,50 +48,7 @@ CASES = [  # rows, features, components, family, nanoseconds per row and iterati
 FEW = (1_000, 10_000, 100_000, 1_000_000)
 REPEATS = 5
 SECONDS = 290.0
-BEGIN, END = "<!-- measured by benchmarks/gpu.py -->", "<!-- end of what was measured -->"
-
-
-def mixture(D, K, family, seed=1):
-    """Weights, means and covariances (K, D, D): deviations 0.5 to 1.5, rotated unless diagonal, in various units."""
-    rng = np.random.default_rng(seed)
-    weights = rng.dirichlet(np.full(K, 5.0))
-    means = rng.normal(size=(K, D))
-    covariances = np.empty((K, D, D))
-    for k in range(K):
-        turn = np.eye(D) if family == "diag" else np.linalg.qr(rng.normal(size=(D, D)))[0]
-        covariances[k] = (turn * rng.uniform(0.5, 1.5, D) ** 2) @ turn.T
-    unit = np.exp(rng.normal(size=D))
-    return weights, means * unit + 3.0 * unit, covariances * unit[:, None] * unit
-
-
-def draw(n, parameters, xp, dtype="float64", seed=3):
-    """n rows, a run for each component, made by NumPy or CuPy."""
-    _, means, covariances = parameters
-    K, D = means.shape
-    rng = xp.random.default_rng(seed)
-    out = xp.empty((n, D), dtype)
-    edges = np.linspace(0, n, K + 1).astype(int)
-    for k, (first, stop) in enumerate(pairwise(edges)):
-        lower, mean = xp.asarray(np.linalg.cholesky(covariances[k]), dtype), xp.asarray(means[k], dtype)
-        for at in range(first, stop, 2**22):
-            m = min(2**22, stop - at)
-            out[at : at + m] = rng.standard_normal((m, D), dtype) @ lower.T + mean
-    return out
-
-
-def start(parameters, family):
-    """Parameters to begin with: those of the rows, moved a little."""
-    weights, means, covariances = parameters
-    means = means + 0.1 * np.sqrt(np.einsum("kii->ki", covariances)) * np.random.default_rng(7).normal(size=means.shape)
-    pooled = np.tensordot(weights, covariances, 1)
-    variances = np.einsum("kii->ki", covariances)
-    precisions = {
-        "full": lambda: np.linalg.inv(covariances),
-        "tied": lambda: np.linalg.inv(pooled),
-        "diag": lambda: 1.0 / variances,
-        "spherical": lambda: 1.0 / variances.mean(axis=1),
-    }[family]()
-    return {"weights_init": weights, "means_init": means, "precisions_init": precisions}
+BEGIN, END = "<!-- measured by benchmarks/costs/gpu.py -->", "<!-- end of what was measured -->"
 
 
 def fitted(X, parameters, family, iterations=10, **settings):
@@ -405,7 +364,7 @@ def peers(bench):
     env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     for name, times in (("jax", 8), ("gmmx", 10)):
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.gpu", "--peer", name, "--rows", str(n)],
+            [sys.executable, "-m", "benchmarks", "gpu", "--peer", name, "--rows", str(n)],
             env=env,
             capture_output=True,
             text=True,
@@ -451,76 +410,13 @@ def select(bench):
     bench.say("select", passes=found.n_passes, **told)
 
 
-def jax_iterations(n, D=8, K=16):
-    """Seconds of an iteration of EM as one writes it in JAX, float64: einsum over rows, components and features."""
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-    import jax.numpy as jnp
-    from jax.scipy.linalg import solve_triangular
-
-    weights, means, covariances = mixture(D, K, "full")
-    X = jnp.asarray(draw(n, (weights, means, covariances), np))
-
-    @jax.jit
-    def step(X, log_pi, mu, sigma):
-        lower = jnp.linalg.cholesky(sigma)
-        upper = jax.vmap(lambda one: solve_triangular(one, jnp.eye(D), lower=True).T)(lower)
-        y = jnp.einsum("nd,kde->nke", X, upper) - jnp.einsum("kd,kde->ke", mu, upper)
-        log_det = jnp.log(jnp.diagonal(upper, axis1=1, axis2=2)).sum(1)
-        logits = log_pi + log_det - 0.5 * (y**2).sum(2) - 0.5 * D * jnp.log(2 * jnp.pi)
-        r = jax.nn.softmax(logits, axis=1)
-        mass = r.sum(0)
-        mean = r.T @ X / mass[:, None]
-        second = jnp.einsum("nk,nd,ne->kde", r, X, X) / mass[:, None, None]
-        return jnp.log(mass / len(X)), mean, second - mean[:, :, None] * mean[:, None] + 1e-6 * jnp.eye(D)
-
-    state = jnp.log(weights), jnp.asarray(means), jnp.asarray(covariances)
-    for _ in range(2):
-        jax.block_until_ready(step(X, *state))
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        now = state
-        for _ in range(10):
-            now = step(X, *now)
-        jax.block_until_ready(now)
-        times.append((time.perf_counter() - began) / 10)
-    return times, {"device": str(jax.devices()[0])}
-
-
-def gmmx_iterations(n, D=8, K=16):
-    import gmmx
-    import jax
-    import jax.numpy as jnp
-
-    weights, means, covariances = mixture(D, K, "full")
-    X = jnp.asarray(draw(n, (weights, means, covariances), np, "float32"))
-    model = gmmx.GaussianMixtureModelJax.from_squeezed(
-        means=means.astype("float32"),
-        covariances=covariances.astype("float32"),
-        weights=weights.astype("float32"),
-        covariance_type="full",
-    )
-    times = []
-    for _ in range(REPEATS + 1):
-        began = time.perf_counter()
-        done = gmmx.EMFitter(tol=0.0, max_iter=10).fit(x=X, gmm=model)
-        jax.block_until_ready(done.gmm.means.values if hasattr(done.gmm.means, "values") else done.gmm)
-        times.append((time.perf_counter() - began) / 10)
-    return times[1:], {"version": getattr(gmmx, "__version__", "?"), "dtype": "float32"}
-
-
-PEERS = {"jax": jax_iterations, "gmmx": gmmx_iterations}
-
-
 class OnCPU:
     """The CPU's own process: it compiles, waits for questions, and answers in JSON."""
 
     def __init__(self, tiny):
         env = {k: v for k, v in os.environ.items() if k != "STREAMGMM_KERNELS"} | {"CUDA_VISIBLE_DEVICES": ""}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gpu", "--cpu", *(["--tiny"] if tiny else [])],
+            [sys.executable, "-m", "benchmarks", "gpu", "--cpu", *(["--tiny"] if tiny else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -635,8 +531,8 @@ PARTS = {
 }
 
 
-def main(argv=None):
-    options = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.partition("\n")[0])
+def main(arguments=None):
+    options = argparse.ArgumentParser(prog="python -m benchmarks gpu", description=__doc__.partition("\n")[0])
     options.add_argument("--tiny", action="store_true", help="few rows: to see that everything runs")
     options.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
     options.add_argument("--results", metavar="FILE", help="JSON with everything that was found")
@@ -644,7 +540,7 @@ def main(argv=None):
     options.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     options.add_argument("--rows", type=int, help=argparse.SUPPRESS)
     options.add_argument("--cpu", action="store_true", help=argparse.SUPPRESS)
-    given = options.parse_args(argv)
+    given = options.parse_args(arguments)
     if given.cpu:
         return answer(given.tiny)
     if given.peer:
@@ -673,7 +569,3 @@ def main(argv=None):
         write(given.write, bench.found)
     missed = [(p, x) for p, lines in bench.found.items() for x in lines if x.get("met") is False]
     print(f"{len(missed)} of the figures asked for were missed", *(f"{p}: {x}" for p, x in missed), sep="\n  ")
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.environments import cache
+from benchmarks.data.cache import cache
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Every source against itself: rows per second read, and rows per second through one E-step that reads them.
 
-``python -m benchmarks.sources [--rows 4000000]``. The same rows are written in every format to a temporary folder and
+``python -m benchmarks sources [--rows 4000000]``. The same rows are written in every format to a temporary folder and
 are in the page cache when they are read: what is measured is opening, decoding and conversion, not the disk.
 """
 
@@ -139,21 +139,17 @@ def table(records: list[dict[str, Any]], setting: str) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=4_000_000)
     parser.add_argument("--features", type=int, default=8)
     parser.add_argument("--components", type=int, default=16)
     parser.add_argument("--jobs", type=int, default=available_cores())
-    parser.add_argument("--readme", type=Path, help="write the figures into this file")
-    options = parser.parse_args()
+    parser.add_argument("--write", type=Path, help="write the figures into this file")
+    options = parser.parse_args(arguments)
     x = np.random.default_rng(0).standard_normal((options.rows, options.features)).round(4)
     records = measure(x, options.components, options.jobs)
     text = table(records, f"{options.jobs} threads; {options.features} features, K = {options.components}")
     print(text)
-    if options.readme:
-        write_section(options.readme, "sources", text)
-
-
-if __name__ == "__main__":
-    main()
+    if options.write:
+        write_section(options.write, "sources", text)

@@ -1,7 +1,7 @@
 """What a cluster costs and gains: scheduler time, passes on 1 and 2 workers, what the death of a worker costs, and a
 model of a pass for many workers.
 
-    python -m benchmarks.cluster [--rows 20_000_000] [--components 16] [--workers 1 2] [--deaths 3]
+    python -m benchmarks cluster [--rows 20_000_000] [--components 16] [--workers 1 2] [--deaths 3]
 
 The model: T(w) = driver + tasks(w) x scheduler + chunks x chunk / w, with everything on the right measured here; the
 driver's part is what a pass over chunks that do nothing takes, the chunk's what one thread takes in this process.
@@ -123,7 +123,7 @@ def measure(path: str, components: int, workers: list[int], repeats: int, thread
 def measure_deaths(path: str, components: int, workers: int, deaths: int) -> dict[str, Any]:
     """Seconds of a fit of four passes and a start, and what each of so many SIGKILLs adds."""
     import streamgmm as sg
-    from benchmarks.deaths import lost
+    from benchmarks.robustness.deaths import lost
     from streamgmm.runtime.dask import Dask
     from streamgmm.sources import open_source
 
@@ -199,7 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--deaths", type=int, default=3, help="fits of which a worker is killed")
     parser.add_argument("--empty", type=int, default=1000, help="chunks without work")
     parser.add_argument("--dir", default=None)
-    parser.add_argument("--readme", type=Path, help="write the figures into this file")
+    parser.add_argument("--write", type=Path, help="write the figures into this file")
     given = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="streamgmm-", dir=given.dir))
     try:
@@ -216,9 +216,5 @@ def main(arguments: list[str] | None = None) -> None:
         shutil.rmtree(folder)
     text = report(found, given.threads)
     print(text)
-    if given.readme:
-        write_section(given.readme, "cluster", f"```text\n{text}\n```")
-
-
-if __name__ == "__main__":
-    main()
+    if given.write:
+        write_section(given.write, "cluster", f"```text\n{text}\n```")

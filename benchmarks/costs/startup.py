@@ -1,6 +1,6 @@
 """What a user waits for in a fresh process: with nothing compiled, and with everything in the cache on disk.
 
-    python -m benchmarks.startup [--runs 5] [--readme docs/performance.md]
+    python -m benchmarks startup [--runs 5] [--write docs/performance.md]
 
 Each run is a fresh process that imports the package, makes rows and fits them. Cold ones have an empty folder for
 Numba's cache, as a fresh installation has; warm ones have the folder that a cold one has filled.
@@ -62,7 +62,7 @@ print(json.dumps([imported, time.time() - began, 'numba' in sys.modules]))
 
 def waited(case: Case, cache: str) -> tuple[float, float, bool]:
     """Seconds from the start of a process to rows in memory and to the end of the job; whether Numba was loaded."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache, "PYTHONPATH": str(root), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-c", WORK, repr(time.time()), case.rows, case.job]
     imported, done, compiled = json.loads(
@@ -98,14 +98,10 @@ def table(runs: int, cases: tuple[Case, ...] = CASES) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--readme", type=Path, help="write the table into this file")
+    parser.add_argument("--write", type=Path, help="write the table into this file")
     options = parser.parse_args(arguments)
     text = table(options.runs)
     print(text)
-    if options.readme:
-        write_section(options.readme, "startup", text)
+    if options.write:
+        write_section(options.write, "startup", text)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Where an iteration's time goes, part by part, on one thread; and what the processor could do.
 
-    python -m benchmarks.parts [--write docs/performance.md] [--tiny]
+    python -m benchmarks parts [--write docs/performance.md] [--tiny]
 
 Each part of the hand-tiled kernels runs alone on 32 rows that stay in the first-level cache, so the sum of the parts is
 what the kernel would need if nothing had to be brought nearer. Full covariances.
@@ -185,7 +185,3 @@ def main(arguments: list[str] | None = None) -> int:
     if options.write:
         write_section(options.write, "parts", "\n".join(lines))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

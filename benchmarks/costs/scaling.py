@@ -1,6 +1,6 @@
 """What a fit costs: against rows, features and components, threads, storage, memory; and what an answer costs.
 
-    python -m benchmarks.costs [--write docs/performance.md] [--pictures docs/pictures] [--only NAME] [--tiny]
+    python -m benchmarks scaling [--write docs/performance.md] [--pictures docs/pictures] [--only NAME] [--tiny]
 
 Every figure is that of one EM iteration (or one pass) after the first, the median over the iterations of a fit in
 this process, with everything compiled before. Nothing converges: tol is 0 and the starts are random rows.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import Case, _from_rows, _mixture
+from benchmarks.data.cases import Case, _from_rows, _mixture
 from benchmarks.readme import processor, write_section
 
 PASSES = 6
@@ -207,7 +206,3 @@ def main(arguments: list[str] | None = None) -> int:
         if options.write:
             write_section(options.write, name, "\n".join([*lines, "", machine]))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

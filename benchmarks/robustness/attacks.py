@@ -1,6 +1,6 @@
 """Damaged files, forged sizes and signals, by the hundred: what survives.
 
-    python -m benchmarks.attacks --tries 300
+    python -m benchmarks attacks --tries 300
 
 An attack survives where the answer is right, or an error of a documented kind names the file. It fails with another
 error, a crash, something left behind, or, where there are checksums, with a wrong value and no word. Formats without
@@ -299,16 +299,12 @@ def table(found: dict[str, Counter[str]]) -> str:
     return "\n".join([head, *lines])
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=300, help="attacks of each kind on files")
     parser.add_argument("--signals", type=int, default=20)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     found = {name: campaign(name, given.tries) for name in CASES}
     found["signals to data convert"] = interrupted(given.signals)
     print(table(found))
     return int(any(counts["failed"] for counts in found.values()))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

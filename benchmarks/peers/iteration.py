@@ -1,6 +1,6 @@
 """Every implementation on every row of the table, alternately, each run in a process of its own.
 
-    python -m benchmarks.peers [--instructions all|avx2] [--runs 5] [--only TEXT] [--tiny] [--readme README.md]
+    python -m benchmarks iteration [--instructions all|avx2] [--runs 5] [--only TEXT] [--tiny] [--write README.md]
 
 Equal threads, equal data, equal start; time per EM iteration actually run. The parameters that come back must give the
 same log-likelihood as ours after as many iterations. Runs are added to those in `results.json` in the cache that the
@@ -28,8 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import CASES, TINY, Case, folder
-from benchmarks.environments import cache, python_of
+from benchmarks.data.cache import cache
+from benchmarks.data.cases import CASES, TINY, Case, folder
+from benchmarks.peers.environments import python_of
 from benchmarks.readme import model_name, write_section
 from streamgmm.kernels._jit import sources_hash
 
@@ -55,7 +56,7 @@ INSTRUCTIONS = {
 def vectors(instructions: str) -> str:
     """What vectors the kernels use, in words."""
     code = "from streamgmm.kernels._target import registers; print(registers().width)"
-    environment = {**os.environ, **INSTRUCTIONS[instructions], "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, **INSTRUCTIONS[instructions], "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)
     limited = ", limited to AVX2," if instructions == "avx2" else ""
     return f"{limited} {64 * int(done.stdout)}-bit vectors"
@@ -86,7 +87,7 @@ def run_once(
     python = sys.executable if here or peer == "streamgmm" else python_of(peer)
     if python is None:
         return None
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     if peer == "streamgmm":
         environment["PYTHONPATH"] = str(root)
@@ -229,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--peers", default="", help="only these, separated by commas")
     parser.add_argument("--tiny", action="store_true", help="one small case, in this environment, as the tests run it")
-    parser.add_argument("--readme", type=Path, help="write the table into this file")
+    parser.add_argument("--write", type=Path, help="write the table into this file")
     parser.add_argument("--results", type=Path, default=None)
     options = parser.parse_args(arguments)
     rate = matrix_rate(options.threads, options.instructions)
@@ -267,10 +268,6 @@ def main(arguments: list[str] | None = None) -> int:
             )
             wrong += found["gap"] is not None and not found["gap"] < AGREE
         print(f"  {time.perf_counter() - begin:.0f} s", flush=True)
-    if options.readme and stored:
-        write_section(options.readme, "kernels", "\n\n".join(halves(stored, processors)))
+    if options.write and stored:
+        write_section(options.write, "kernels", "\n\n".join(halves(stored, processors)))
     return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,12 @@
 """Ranking outliers: a mixture against an isolation forest and the local outlier factor, on the ADBench sets.
 
-``python -m benchmarks.outliers FOLDER --readme README.md``; FOLDER holds ``16_http.npz`` and so on, with X and y.
+``python -m benchmarks outliers FOLDER --write README.md``; FOLDER holds ``16_http.npz`` and so on, with X and y.
 ``--settings docs/choosing-k.md`` compares settings of the detector with each other instead.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -160,7 +159,7 @@ def ways_table(results: dict[str, list[dict[str, float]]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the sets are")
-    parser.add_argument("--readme", type=Path, help="write the table into this file")
+    parser.add_argument("--write", type=Path, help="write the table into this file")
     parser.add_argument("--settings", type=Path, help="compare settings instead, and write that table into this file")
     options = parser.parse_args(arguments)
     rows, results = [], {}
@@ -175,10 +174,6 @@ def main(arguments: list[str] | None = None) -> int:
             print(" | ".join(rows[-1]), flush=True)
     if options.settings:
         write_section(options.settings, "outlier-settings", ways_table(results))
-    elif options.readme:
-        write_section(options.readme, "outliers", table(rows))
+    elif options.write:
+        write_section(options.write, "outliers", table(rows))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

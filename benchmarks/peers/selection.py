@@ -1,6 +1,6 @@
 """`select` beside fitting every number of components by itself, on a slow source and in memory.
 
-    python -m benchmarks.selection FOLDER [--largest 15] [--copies 1] [--readme README.md]
+    python -m benchmarks selection FOLDER [--largest 15] [--copies 1] [--write README.md]
 
 FOLDER holds the ADBench set ``32_shuttle.npz``; `copies` repeats its rows, to have a file that takes longer to read.
 """
@@ -8,7 +8,6 @@ FOLDER holds the ADBench set ``32_shuttle.npz``; `copies` repeats its rows, to h
 from __future__ import annotations
 
 import argparse
-import sys
 import threading
 import time
 import warnings
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
-from benchmarks.optima import REG_COVAR, rows_of
+from benchmarks.peers.optima import REG_COVAR, rows_of
 from benchmarks.readme import processor, write_section
 from streamgmm.sources import Source, array_source
 from streamgmm.sources.base import Chunk
@@ -160,15 +159,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="where the ADBench sets are")
     parser.add_argument("--largest", type=int, default=15)
     parser.add_argument("--copies", type=int, default=1)
-    parser.add_argument("--readme", type=Path, help="write the table into this file")
+    parser.add_argument("--write", type=Path, help="write the table into this file")
     options = parser.parse_args(arguments)
     X = np.tile(rows_of("shuttle", options.folder), (options.copies, 1))
     text = table(measure(X, range(1, options.largest + 1)), len(X), options.largest)
     print(text)
-    if options.readme:
-        write_section(options.readme, "select", text)
+    if options.write:
+        write_section(options.write, "select", text)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """What missing entries cost: one EM reading of rows with gaps beside one of complete rows, alternately, medians.
 
-``python -m benchmarks.missing``
+``python -m benchmarks missing``
 """
 
 from __future__ import annotations
@@ -77,7 +77,3 @@ def main(argv: list[str] | None = None) -> None:
             whole, gaps = compare(n, D, K, name)
             cells = f"{n:,} x {D}, {K}", name, f"{whole / n * 1e9:.0f}", f"{gaps / n * 1e9:.0f}", f"{gaps / whole:.1f}"
             print(f"| {' | '.join(cells)} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

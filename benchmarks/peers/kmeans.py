@@ -1,10 +1,9 @@
-"""k-means beside scikit-learn's, from the same centres: ``python -m benchmarks.kmeans --readme README.md``."""
+"""k-means beside scikit-learn's, from the same centres: ``python -m benchmarks kmeans --write README.md``."""
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -69,16 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; 1 where the inertias do not agree."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--readme", type=Path, help="write the table into this file")
+    parser.add_argument("--write", type=Path, help="write the table into this file")
     options = parser.parse_args(arguments)
     results = {}
     for case in CASES:
         results[case] = found = measure(*case, options.runs)
         print(case, found, flush=True)
-    if options.readme:
-        write_section(options.readme, "kmeans", table(results))
+    if options.write:
+        write_section(options.write, "kmeans", table(results))
     return 1 if any(found["gap"] > 1e-11 for found in results.values()) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """One start and ten, beside scikit-learn's ten, on random small mixtures; and `auto` beside the other solvers.
 
-``python -m benchmarks.starts --records starts.jsonl --page docs/choosing-k.md``; measurements are added to the records
+``python -m benchmarks starts --records starts.jsonl --write docs/choosing-k.md``; measurements are added to the records
 one by one, so a long run can be cut and gone on with (``--most 20`` adds no more than twenty).
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -99,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--records", type=Path, required=True, help="JSON lines, one a mixture, added to")
     parser.add_argument("--most", type=int, default=MIXTURES, help="mixtures to add at most")
-    parser.add_argument("--page", type=Path, help="write the table of all records into this file")
+    parser.add_argument("--write", type=Path, help="write the table of all records into this file")
     options = parser.parse_args(arguments)
     text = options.records.read_text() if options.records.exists() else ""
     records = [json.loads(line) for line in text.splitlines()]
@@ -111,10 +110,6 @@ def main(arguments: list[str] | None = None) -> int:
         with options.records.open("a") as file:
             file.write(json.dumps(records[-1]) + "\n")
     print(table(records))
-    if options.page:
-        write_section(options.page, "starts", table(records))
+    if options.write:
+        write_section(options.write, "starts", table(records))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """A fit to a compressed store many times the memory limit: resident growth, and how busy the cores are.
 
-    python -m benchmarks.out_of_core [--gigabytes 6] [--limit 512MB] [--dir DIR]
+    python -m benchmarks out_of_core [--gigabytes 6] [--limit 512MB] [--dir DIR]
 
 Makes the store, fits in a fresh process, prints the figures, and deletes the store.
 """
@@ -128,15 +128,15 @@ def percent(shares: tuple[float, float | None] | None) -> str:
     return f"{100 * own:.0f} % busy" + ("" if others is None else f" (other processes {100 * others:.0f} %)")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=6.0)
     parser.add_argument("--limit", default="512MB")
     parser.add_argument("--passes", type=int, default=4)
     parser.add_argument("--dir", default=None)
-    parser.add_argument("--readme", type=Path, help="write the figures into this file")
+    parser.add_argument("--write", type=Path, help="write the figures into this file")
     parser.add_argument("--fit", default=None, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.fit:
         print(json.dumps(fit(given.fit, given.limit, given.passes)))
         return
@@ -149,7 +149,7 @@ def main() -> None:
             f"{processor()}; {rows:,} x {FEATURES} float64, {size / 1e9:.2f} GB stored, written in "
             f"{time.perf_counter() - began:.0f} s"
         ]
-        command = [sys.executable, "-m", "benchmarks.out_of_core", "--fit", str(folder / "rows.zarr")]
+        command = [sys.executable, "-m", "benchmarks", "out_of_core", "--fit", str(folder / "rows.zarr")]
         command += ["--limit", given.limit, "--passes", str(given.passes)]
         figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     finally:
@@ -166,9 +166,5 @@ def main() -> None:
     ]
     text = "\n".join(lines)
     print(text)
-    if given.readme:
-        write_section(given.readme, "out-of-core", f"```text\n{text}\n```")
-
-
-if __name__ == "__main__":
-    main()
+    if given.write:
+        write_section(given.write, "out-of-core", f"```text\n{text}\n```")

@@ -1,6 +1,6 @@
 """A stream at full speed for a long time: killed at random, drifting, with bad lines, and nothing lost.
 
-    python -m benchmarks.soak --seconds 7200 --kill-every 60
+    python -m benchmarks soak --seconds 7200 --kill-every 60
 
 Lines are appended to a file as fast as they are learnt. The command `streamgmm stream` follows it, is ended by SIGKILL
 at random moments and started again, while its metrics are read and its memory is measured. At the end every line that
@@ -216,11 +216,11 @@ def resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--kill-every", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as where:
         print(soak(Path(where), seconds=given.seconds, kill_every=given.kill_every, seed=given.seed))

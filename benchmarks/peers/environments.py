@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.data.cache import cache
+
 REQUIREMENTS = {
     "scikit-learn": ("3.12", ["scikit-learn"]),
     "oneDAL": ("3.11", ["daal4py==2024.7", "numpy<2.3", "scikit-learn<1.6", "packaging"]),
@@ -15,14 +17,6 @@ REQUIREMENTS = {
     "Spark": ("3.11", ["pyspark", "numpy", "pandas", "pyarrow"]),
 }
 PEERS = tuple(REQUIREMENTS)
-
-
-def cache() -> Path:
-    """Where environments and data are kept between runs."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(base) if base else Path.home() / ".cache") / "streamgmm-bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _interpreter(version: str) -> str | None:

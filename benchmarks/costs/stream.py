@@ -1,12 +1,12 @@
-"""Streams measured: `python -m benchmarks.stream [elec|pass|speed|gap|shift|long]`, all without a name.
+"""Streams measured: `python -m benchmarks stream [elec|pass|speed|gap|shift|long]`, all without a name.
 
 Writes the README's table of the electricity stream, and the picture of the gap against the length of a stream.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -26,7 +26,7 @@ from streamgmm.sources.summaries.sample import sample_size
 from streamgmm.stream.connectors.synthetic import Synthetic
 from streamgmm.stream.drift import Cusum
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("STREAMGMM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -264,11 +264,13 @@ def long(rows=50_000_000, K=4, D=4):
 PARTS = {"elec": elec_table, "pass": one_pass, "speed": speed, "gap": gap, "shift": shift, "long": long}
 
 
-def main(names):
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all without one")
+    names = parser.parse_args(arguments).parts
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}; expected {', '.join(PARTS)}")
     print(processor())
     for name in names or PARTS:
         PARTS[name]()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""The rows and the starts that everybody is given."""

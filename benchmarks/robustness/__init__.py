@@ -1,0 +1,1 @@
+"""What survives damage, signals, crashes and long streams."""
