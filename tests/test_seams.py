@@ -69,3 +69,21 @@ def test_no_private_attribute_of_another_package_is_used():
             if not own and not inherited and owners.get(node.attr) and package not in owners[node.attr]:
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}")
     assert not wrong
+
+
+def test_no_test_imports_from_another_test():
+    """What tests share stands in `tests/helpers`, and is imported from there under its full name."""
+    wrong = []
+    for path in [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                relative = node.level > 0
+            elif isinstance(node, ast.Import):
+                names, relative = [alias.name for alias in node.names], False
+            else:
+                continue
+            ours = [name for name in names if name.startswith("tests.")]
+            if relative or any(not name.startswith("tests.helpers") for name in ours):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {names[0]}")
+    assert not wrong

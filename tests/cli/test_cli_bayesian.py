@@ -10,7 +10,7 @@ import pytest
 
 import streamgmm as sg
 from streamgmm.cli.app import run as command
-from tests.estimators.test_bayesian import separated
+from tests.helpers.mixtures import separated
 
 
 @pytest.fixture

@@ -15,29 +15,12 @@ from sklearn.datasets import load_iris
 from sklearn.mixture import BayesianGaussianMixture as Sklearn
 
 import streamgmm as sg
+from tests.helpers.mixtures import separated
 from tests.helpers.naive import dense_covariances
 
 TYPES = ("full", "tied", "diag", "spherical")
 PRIORS = ("dirichlet_process", "dirichlet_distribution")
 PARAMETERS = ("weight_concentration", "mean_precision", "means", "dof", "covariances")
-
-
-def separated(K, D, n, seed, apart=9.0):
-    """Rows of K Gaussians of different shape whose means are at least `apart` from each other."""
-    rng = np.random.default_rng(seed)
-    means = []
-    while len(means) < K:
-        mean = rng.uniform(-1, 1, size=D) * apart * K ** (1 / D)
-        if all(np.linalg.norm(mean - other) > apart for other in means):
-            means.append(mean)
-    label = rng.choice(K, n, p=rng.dirichlet(np.full(K, 8.0)))
-    X = np.empty((n, D))
-    for k in range(K):
-        root = rng.normal(size=(D, D))
-        covariance = root @ root.T / D + 0.3 * np.eye(D)
-        covariance *= D / np.trace(covariance)
-        X[label == k] = rng.multivariate_normal(means[k], covariance, size=int((label == k).sum()))
-    return X
 
 
 class Given(Sklearn):

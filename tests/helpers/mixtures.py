@@ -25,3 +25,21 @@ def random_mixture(covariance_type: str, K: int, D: int, seed: int = 0, spread: 
     dense = root @ root.swapaxes(1, 2) / D + 0.1 * np.eye(D)
     weights = rng.dirichlet(np.full(K, 5.0))
     return Mixture(weights, spread * rng.normal(size=(K, D)), covariances_of(covariance_type, dense), covariance_type)
+
+
+def separated(K, D, n, seed, apart=9.0):
+    """Rows of K Gaussians of different shape whose means are at least `apart` from each other."""
+    rng = np.random.default_rng(seed)
+    means = []
+    while len(means) < K:
+        mean = rng.uniform(-1, 1, size=D) * apart * K ** (1 / D)
+        if all(np.linalg.norm(mean - other) > apart for other in means):
+            means.append(mean)
+    label = rng.choice(K, n, p=rng.dirichlet(np.full(K, 8.0)))
+    X = np.empty((n, D))
+    for k in range(K):
+        root = rng.normal(size=(D, D))
+        covariance = root @ root.T / D + 0.3 * np.eye(D)
+        covariance *= D / np.trace(covariance)
+        X[label == k] = rng.multivariate_normal(means[k], covariance, size=int((label == k).sum()))
+    return X

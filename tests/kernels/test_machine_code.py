@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.kernels.test_targets import LINUX, ROOT, limited, on_x86
+from tests.helpers.targets import LINUX, ROOT, limited, on_x86
 
 pytestmark = pytest.mark.skipif(not on_x86(), reason="tiles are made here for x86-64 processors, wide and narrow ones")
 

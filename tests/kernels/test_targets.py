@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-LINUX = "x86_64-unknown-linux-gnu"
-
-
-def limited(cpu: str, **more: str) -> dict[str, str]:
-    """An environment in which Numba compiles for `cpu` alone: the second variable, unset, means the host's features."""
-    return {**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": "", **more}
-
-
-def on_x86() -> bool:
-    from llvmlite import binding
-
-    return binding.get_process_triple().startswith("x86_64")
-
+from tests.helpers.targets import LINUX, ROOT, limited, on_x86
 
 needs_x86 = pytest.mark.skipif(not on_x86(), reason="the processors to compile for are x86-64")
 

@@ -211,7 +211,7 @@ DRIVER = textwrap.dedent(
     import numpy as np
     import streamgmm as sg
     from streamgmm.runtime.checkpoint import FileJournal
-    from tests.runtime.test_checkpoint import model, source
+    from tests.helpers.interruption import model, source
 
     warnings.simplefilter("ignore")
     folder, out, after, number = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
