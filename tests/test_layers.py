@@ -37,7 +37,6 @@ UPWARDS = {
     ("mixture.queries", "mixture.mixture"),
     ("mixture._evaluator", "mixture.mixture"),
     ("em.online.state", "em.online.learner"),
-    ("stream.snapshot", "stream.session"),
 }
 """Imports within a package that are late or for types, and would close a circle otherwise."""
 LEVEL = {name: i for i, line in enumerate(LAYERS) for name in line}

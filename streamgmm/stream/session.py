@@ -122,7 +122,7 @@ class StreamSession:
         self.waiting = False
         self._stopping = False
         self._saved_rows, self._saved_at = 0, time.monotonic()
-        self.options = {
+        self.options: dict[str, Any] = {
             "detector": self.detector,
             "on_drift": on_drift,
             "restructure": restructure,
