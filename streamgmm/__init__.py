@@ -32,6 +32,7 @@ _HOMES = {
     "merge_streams": "streamgmm.estimators.streams",
     "StreamSession": "streamgmm.stream",
     "StreamPositionError": "streamgmm.stream",
+    "describe": "streamgmm.diagnostics.explain",
     "cluster_scores": "streamgmm.diagnostics.cluster_scores",
     "diagnose": "streamgmm.diagnostics",
     "open_source": "streamgmm.sources",

@@ -13,6 +13,7 @@ import streamgmm as sg
 import streamgmm.stream
 from streamgmm.diagnostics import Finding
 from streamgmm.diagnostics.cluster_scores import ClusterScores
+from streamgmm.diagnostics.explain import Description
 from streamgmm.mixture.divergence import Divergence
 
 MODULES = sorted(
@@ -32,7 +33,7 @@ def test_examples_in_docstrings(name, monkeypatch, tmp_path):
     assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
 
 
-RESULTS = (Finding, ClusterScores, Divergence)
+RESULTS = (Finding, ClusterScores, Description, Divergence)
 """What public functions give back, of classes that have no public name."""
 
 

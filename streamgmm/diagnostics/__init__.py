@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.diagnostics import components, data, fit
-from streamgmm.diagnostics.case import Finding, examine
+from streamgmm.diagnostics.case import Finding, Findings, examine
 from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 DROWNED_HIDES = ("duplicate-components", "too-many-components", "one-component-owns-everything")
@@ -30,6 +30,7 @@ def diagnose(gm: MixtureEstimator, X: Any, sample_weight: ArrayLike | None = Non
     Returns
     -------
     list of Finding
+        A notebook shows it as a table; `print` writes a line each.
 
     Examples
     --------
@@ -43,4 +44,4 @@ def diagnose(gm: MixtureEstimator, X: Any, sample_weight: ArrayLike | None = Non
     found = [finding for check in (*data.CHECKS, *fit.CHECKS, *components.CHECKS) for finding in check(case)]
     # Components blurred into each other look alike and too many: what blurred them is the cause.
     hidden = DROWNED_HIDES if any(finding.code == "drowned-features" for finding in found) else ()
-    return [finding for finding in found if finding.code not in hidden]
+    return Findings(finding for finding in found if finding.code not in hidden)

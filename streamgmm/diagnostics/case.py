@@ -15,8 +15,9 @@ from streamgmm.estimators.mixture_estimator import MixtureEstimator
 from streamgmm.estimators.reader import executor_of, rows_of
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.sources.summaries.sample import SampleSummary
+from streamgmm.utils import html
 
-__all__ = ["Case", "Check", "Finding", "examine"]
+__all__ = ["Case", "Check", "Finding", "Findings", "examine"]
 
 Array = NDArray[np.float64]
 
@@ -54,6 +55,30 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message} {self.remedy}"
+
+    def _repr_html_(self) -> str:
+        return Findings([self])._repr_html_()
+
+
+class Findings(list[Finding]):
+    """What `diagnose` remarks: a list, which notebooks show as a table and `print` a line each.
+
+    Examples
+    --------
+    >>> print(Findings())
+    nothing to remark
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self)) or "nothing to remark"
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return html.wrapped("Nothing to remark")
+        rows = [[one.code.replace("-", " "), one.message, one.remedy] for one in self]
+        return html.wrapped(
+            f"{len(self)} finding{'s' * (len(self) > 1)}", html.table(["what", "evidence", "remedy"], rows)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,6 +14,7 @@ from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.estimators.reader import Reader, executor_of, model_of, rows_of
 from streamgmm.runtime.executors import within
 from streamgmm.sources.summaries.reservoir import Draw, largest, merge_draws
+from streamgmm.utils import html
 from streamgmm.utils.row_random import row_keys
 
 Array = NDArray[np.float64]
@@ -55,6 +56,19 @@ class ClusterScores:
     silhouette_error: float
     sizes: Array
     rows: int
+
+    def _repr_html_(self) -> str:
+        error = f" ± {self.silhouette_error:.2g} from sampling" if self.silhouette_error else ""
+        facts = html.facts([
+            ("silhouette (larger is better)", f"{self.silhouette:.4g}{error}"),
+            ("simplified silhouette (larger is better)", self.simplified_silhouette),
+            ("Calinski-Harabasz (larger is better)", self.calinski_harabasz),
+            ("Davies-Bouldin (smaller is better)", self.davies_bouldin),
+            ("rows", self.rows),
+        ])  # fmt: skip
+        total = float(self.sizes.sum())
+        lines = [[html.component(k), html.share(float(w) / total), float(w)] for k, w in enumerate(self.sizes)]
+        return html.wrapped("Cluster scores", facts, html.table(["cluster", "share", "weight"], lines, sortable=True))
 
 
 def cluster_scores(

@@ -32,7 +32,7 @@ from streamgmm.em.variational import (
 from streamgmm.em.variational_moves import bench_rows
 from streamgmm.em.variational_update import Proposal
 from streamgmm.estimators._parameters import DEVICE, EXECUTION, NOT_NEGATIVE, POSITIVE, WHOLE
-from streamgmm.estimators.fit_report import Clock, report_of, warn_if_drowned, warn_unless_converged
+from streamgmm.estimators.fit_report import Clock, FitReport, report_of, warn_if_drowned, warn_unless_converged
 from streamgmm.estimators.memory_plan import MemoryPlan
 from streamgmm.estimators.mixture_estimator import MixtureEstimator
 from streamgmm.estimators.model_file import ModelFile
@@ -175,7 +175,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         "max_time": [POSITIVE, None],
     }
 
-    report_: dict[str, Any]
+    report_: FitReport
 
     # What `GaussianMixture` has as parameters.
     weights_init = means_init = precisions_init = prior = noise = n_factors = None

@@ -11,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.mixture import BayesianGaussianMixture
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
+from streamgmm.estimators.fit_report import FitReport
 from streamgmm.mixture.covariance import Covariance
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.utils.jsonable import jsonable
@@ -121,7 +122,7 @@ def from_mixture(cls: Any, model: Mixture, **settings: Any) -> Any:
     gm.converged_ = True
     gm.n_iter_ = gm.n_passes_ = 0
     gm.lower_bound_, gm.lower_bounds_ = np.nan, []
-    gm.report_ = {"solver": "given"}
+    gm.report_ = FitReport(solver="given")
     gm.n_features_in_ = model.n_features
     return gm
 

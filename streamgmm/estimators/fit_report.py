@@ -15,11 +15,13 @@ from sklearn.exceptions import ConvergenceWarning
 from streamgmm.em.candidates import Candidates, Initialization, best
 from streamgmm.mixture.criteria import criteria
 from streamgmm.mixture.mixture import Mixture
+from streamgmm.utils import html
 
 Array = NDArray[np.float64]
 
 __all__ = [
     "Clock",
+    "FitReport",
     "overall_of",
     "print_progress",
     "report_of",
@@ -41,13 +43,60 @@ class Clock:
         return {"total": now - self.began, "start": self.started - self.began, "em": now - self.started}
 
 
-def report_of(
-    candidates: Candidates, begin: Initialization, *, solver: str, n_passes: int, clock: Clock
-) -> dict[str, Any]:
+class FitReport(dict[str, Any]):
+    """`report_`: a dict of what happened. `print(gm.report_)` and a notebook show a short form of it.
+
+    Examples
+    --------
+    >>> print(FitReport(solver="auto", n_passes=3, converged=True, n_iter=12, rows=500, repairs=[]))
+    converged after 12 iterations, 3 passes over 500 rows (solver auto)
+    """
+
+    def short(self) -> dict[str, Any]:
+        """What most readers want to know, in words and numbers; nothing that the report does not hold.
+
+        Examples
+        --------
+        >>> FitReport(solver="auto", n_passes=3, n_iter=12, seconds={"total": 1.5}).short()
+        {'iterations': 12, 'passes': 3, 'solver': 'auto', 'seconds': 1.5}
+        """
+        names = {
+            "converged": "converged", "iterations": "n_iter", "passes": "n_passes", "rows": "rows",
+            "rows without values": "dropped", "solver": "solver", "log-likelihood": "loglik", "BIC": "bic",
+            "AIC": "aic", "ICL": "icl",
+        }  # fmt: skip
+        found = {name: self[key] for name, key in names.items() if self.get(key) is not None}
+        if found.get("rows without values") == 0:
+            del found["rows without values"]
+        seconds = self.get("seconds")
+        if seconds is not None:
+            found["seconds"] = seconds["total"] if isinstance(seconds, dict) else seconds
+        counted = {"starts": len(self.get("starts", ())), "repairs": len(self.get("repairs", ()))}
+        return found | {name: number for name, number in counted.items() if number}
+
+    def __str__(self) -> str:
+        found = self.short()
+        end = {True: "converged", False: "not converged"}.get(found.pop("converged", None), "")
+        parts = [f"{end} after {found.pop('iterations')} iterations" if "iterations" in found else end]
+        if "passes" in found:
+            rows = f" over {found.pop('rows'):,} rows" if "rows" in found else ""
+            parts.append(f"{found.pop('passes')} passes{rows}")
+        head = ", ".join(part for part in parts if part)
+        if "solver" in found:
+            head = f"{head} (solver {found.pop('solver')})".strip()
+        rest = ", ".join(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}"
+                         for name, value in found.items())  # fmt: skip
+        return f"{head}\n{rest}" if rest else head
+
+    def _repr_html_(self) -> str:
+        return html.wrapped("Report of the fit", html.facts(self.short().items()), html.folded("all", html.pre(self)))
+
+
+def report_of(candidates: Candidates, begin: Initialization, *, solver: str, n_passes: int, clock: Clock) -> FitReport:
     """`report_` of an estimator: starts, repairs, seconds, and the criteria of the last E-step where there was one over
     all rows under one model."""
     winner = best(candidates)
-    report: dict[str, Any] = {
+    report = FitReport({
         "solver": solver,
         "objective": "mean log-likelihood" if begin.prior is None else "penalised mean log-likelihood",
         "n_passes": n_passes,
@@ -61,7 +110,7 @@ def report_of(
         "explored": [{"init": one.init, "score": one.score} for one in begin.explored],
         "repairs": list(winner.repairs),
         "seconds": clock.seconds(),
-    }  # fmt: skip
+    })  # fmt: skip
     if winner.last is not None:
         last, df = winner.last, winner.model.n_parameters
         report |= {"rows": last.rows, "weight": last.count, "dropped": last.dropped, "n_parameters": df}

@@ -11,15 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from streamgmm.em.initialization.sample import survey
 from streamgmm.em.loop import seen
 from streamgmm.estimators._device import card_of, scratch_of, warn_cpu
+from streamgmm.estimators.pictures import Pictured
 from streamgmm.estimators.projection import Behind, Projection
-from streamgmm.estimators.reader import Reader, map_chunks
+from streamgmm.estimators.reader import map_chunks
 from streamgmm.mixture.covariance import Factor
 from streamgmm.mixture.criteria import criteria
 from streamgmm.mixture.mixture import Mixture
-from streamgmm.report import figures
 from streamgmm.runtime.device import placed
 from streamgmm.runtime.executors import within
 from streamgmm.sources.arranged import matched, select_names
@@ -44,7 +43,7 @@ def totals_of(gm: Fitted, X: Any, sample_weight: ArrayLike | None = None) -> Arr
     return gm._totals(X, sample_weight)
 
 
-class Fitted(Reader):
+class Fitted(Pictured):
     """What an estimator can do once its fit has left a `mixture_`."""
 
     random_state: Any
@@ -101,46 +100,6 @@ class Fitted(Reader):
     def _seen(self, X: Any, sample_weight: ArrayLike | None = None) -> Source:
         source = self._source(X, sample_weight, reset=False)
         return source if self.projection_ is None else self.projection_.of(source)
-
-    def plot(self, kind: str = "ellipses", X: Any = None, *, ax: Any = None, n_rows: int = 2000) -> Any:
-        """Draw one picture with matplotlib; the axes.
-
-        Parameters
-        ----------
-        kind : {"ellipses", "convergence", "weights", "uncertainty"}
-            Components on the first two principal axes, rows coloured by hard label; the trace of the log-likelihood;
-            the weights; how sure the labels are.
-        X : array-like, path or source, optional ("uncertainty" needs it)
-            `n_rows` of its rows are drawn at random, in one pass.
-
-        Examples
-        --------
-        >>> import numpy as np, streamgmm as sg
-        >>> X = np.random.default_rng(0).normal(size=(200, 3))
-        >>> gm = sg.GaussianMixture(2, random_state=0, tol=1e-3).fit(X)
-        >>> gm.plot("ellipses", X).get_ylabel()[:16]
-        'principal axis 2'
-        """
-        check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", None) if self.projection_ is None else self.projection_.names
-        if kind == "convergence":
-            return figures.convergence(self.lower_bounds_, ax=ax)
-        if kind == "weights":
-            return figures.weights(self.mixture_, ax=ax)
-        if kind not in ("ellipses", "uncertainty"):
-            raise ValueError(
-                f"kind must be 'ellipses', 'convergence', 'weights' or 'uncertainty'; got {kind!r}. "
-                "Criteria against K are drawn by Selection.plot()."
-            )
-        rows = None
-        if X is not None:
-            source = self._seen(X)
-            rows = survey(source, self._executor(source), size=n_rows, seed=0).rows
-        if kind == "uncertainty":
-            if rows is None:
-                raise ValueError("kind='uncertainty' needs X: rows whose labels are in doubt.")
-            return figures.uncertainty(self.mixture_, rows, ax=ax, names=names)
-        return figures.ellipses(self.mixture_, rows, ax=ax, names=names)
 
     def _model(self) -> Mixture:
         mixture: Mixture | None = self.__dict__.get("mixture_")

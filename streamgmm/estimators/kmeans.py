@@ -22,6 +22,7 @@ from streamgmm.em.kmeans.parallel_init import kmeans_parallel
 from streamgmm.em.loop import e_step, em, merge_all
 from streamgmm.em.variants import Exact
 from streamgmm.estimators._parameters import DEVICE, EXECUTION, NOT_NEGATIVE, WHOLE
+from streamgmm.estimators.fit_report import FitReport
 from streamgmm.estimators.reader import Transforming
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.runtime.thread_limits import one_thread
@@ -178,13 +179,14 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         self._n_features_out = self.n_clusters
         self.n_iter_ = len(run.inertias)
         self.n_passes_ = passes
-        self.report_ = {
+        self.report_ = FitReport({
             "n_passes": passes,
+            "n_iter": self.n_iter_,
             "status": run.status,
             "inertias": list(run.inertias),
             "starts": [{"inertia": r.inertias[-1], "n_iter": len(r.inertias), "status": r.status} for r in runs],
             "seconds": time.perf_counter() - began,
-        }
+        })  # fmt: skip
         self._warn(run)
         return self
 

@@ -27,7 +27,7 @@ from streamgmm.em.variants import Block
 from streamgmm.errors import non_finite
 from streamgmm.estimators import conversion
 from streamgmm.estimators._device import card_of, check_executor, scratch_of, warn_cpu
-from streamgmm.estimators.fit_report import Clock, print_progress, warn_if_drowned
+from streamgmm.estimators.fit_report import Clock, FitReport, print_progress, warn_if_drowned
 from streamgmm.estimators.fitted import Fitted
 from streamgmm.estimators.memory_plan import MemoryPlan, Shape, parse_bytes, plan_memory
 from streamgmm.estimators.model_file import ModelFile, save_model
@@ -50,7 +50,8 @@ from streamgmm.utils.sample_weight import check_weight
 Array = NDArray[np.float64]
 
 SAVED: dict[str, type] = {
-    "converged_": bool, "n_iter_": int, "lower_bound_": float, "lower_bounds_": list, "n_passes_": int, "report_": dict,
+    "converged_": bool, "n_iter_": int, "lower_bound_": float, "lower_bounds_": list, "n_passes_": int,
+    "report_": FitReport,
 }  # fmt: skip
 
 STREAM = "stream."
@@ -92,7 +93,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
     max_time: float | None
     half_life: float | None
 
-    report_: dict[str, Any]
+    report_: FitReport
     n_iter_: int
     n_passes_: int
     converged_: bool
@@ -508,7 +509,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         if math.isfinite(last) or not hasattr(self, "lower_bound_"):
             self.lower_bound_ = last
         self.lower_bounds_ = self.__dict__.get("lower_bounds_", [])
-        self.report_ = {
+        self.report_ = FitReport({
             "solver": "stepwise",
             "rows": learner.rows_seen,
             "rows_waiting": learner.pending_rows,
@@ -516,7 +517,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
             "steps": learner.steps,
             "effective_sample_size": learner.effective_sample_size,
             "weight": learner.online.seen,
-        }
+        })  # fmt: skip
 
     @property
     def effective_sample_size_(self) -> float:

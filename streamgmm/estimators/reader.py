@@ -197,6 +197,11 @@ def _opened(X: Any, weight: ArrayLike | None, known: Sequence[str], *, tell: boo
     return open_quietly(X, weight=weight, columns=list(known)) if set(source.left_out) & set(known) else source
 
 
+def data_of(estimator: Reader, X: Any, sample_weight: ArrayLike | None = None) -> Source:
+    """Rows of the data of a fit as they are: before principal components, where the model is of those."""
+    return estimator._source(X, sample_weight, reset=False)
+
+
 def rows_of(estimator: Reader, X: Any, sample_weight: ArrayLike | None = None) -> Source:
     """Anything readable, as the fitted model of `estimator` takes its rows."""
     return estimator._seen(X, sample_weight)

@@ -28,14 +28,16 @@ from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.mixture.support import doubt, unsupported
 from streamgmm.report import figures
+from streamgmm.report.description import frame_of
 from streamgmm.runtime.device import PlacedSource, placed
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
+from streamgmm.utils import html
 from streamgmm.utils.by_component import component_threads
 
 CRITERIA = ("bic", "aic", "icl", "heldout", "cv")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Selection:
     """What `select` found.
 
@@ -83,6 +85,107 @@ class Selection:
     report: dict[str, Any]
     models: tuple[Mixture, ...] = ()
     leaders: tuple[int, ...] = ()
+
+    @property
+    def _chosen(self) -> int:
+        """The row of the table that `best` is of."""
+        found = self.best.mixture_.family.name, self.best.mixture_.n_components
+        return [(row["covariance_type"], row["n_components"]) for row in self.table].index(found)
+
+    @property
+    def why(self) -> str:
+        """Why `best` is the choice, in a sentence or two; then what to know before trusting it.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
+        >>> sg.select(X, range(1, 4), n_init=1, random_state=0).why[:46]
+        'Chosen: 2 components, full covariances, for th'
+        """
+        return "\n".join([self._reason(), *self.report.get("warnings", ())])
+
+    def _reason(self) -> str:
+        row, larger = self.table[self._chosen], self.criterion in ("heldout", "cv")
+        name = {"heldout": "held-out log-likelihood", "cv": "cross-validated log-likelihood"}.get(
+            self.criterion, self.criterion.upper()
+        )
+        value = row[self.criterion]
+        passed = [other for other in self.table if other["unsupported"] and other is not row]
+        rivals = [other for other in self.table if other is not row and other not in passed
+                  and other[self.criterion] is not None]  # fmt: skip
+        plural = "s" * (row["n_components"] != 1)
+        head = (
+            f"Chosen: {row['n_components']} component{plural}, {row['covariance_type']} covariances, for the "
+            f"{'largest' if larger else 'smallest'} {name}, {value:.6g}"
+        )
+        if not rivals:
+            return f"{head}."
+        next_best = (max if larger else min)(rivals, key=lambda other: other[self.criterion])
+        gap = abs(next_best[self.criterion] - value)
+        return (
+            f"{head}; the next best is {next_best['n_components']} ({next_best['covariance_type']}), {gap:.3g} "
+            f"{'smaller' if larger else 'larger'}."
+        )
+
+    def to_frame(self) -> Any:
+        """`table` as a pandas DataFrame.
+
+        Raises
+        ------
+        ImportError
+            Where pandas is not installed.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
+        >>> frame = sg.select(X, range(1, 4), n_init=1, random_state=0).to_frame()
+        >>> frame.n_components.tolist()
+        [1, 2, 3]
+        """
+        return frame_of(self.table)
+
+    def __repr__(self) -> str:
+        row = self.table[self._chosen]
+        return (
+            f"Selection(n_components={row['n_components']}, covariance_type={row['covariance_type']!r}, "
+            f"{self.criterion}={row[self.criterion]:.6g}, candidates={len(self.table)}, n_passes={self.n_passes})"
+        )
+
+    def __str__(self) -> str:
+        return self.why
+
+    def _repr_html_(self) -> str:
+        wanted = list(dict.fromkeys([self.criterion, "bic", "aic", "icl"]))
+        criteria = [name.upper() for name in wanted]
+        head = ["components", "covariances", *criteria, "parameters", "status", "passes", "note"]
+        lines = [
+            [
+                row["n_components"], row["covariance_type"], *(row[name] for name in wanted), row["df"], row["status"],
+                row["n_passes"], row["unsupported"][0] if row["unsupported"] else "",
+            ]
+            for row in self.table
+        ]  # fmt: skip
+        chosen = self.table[self._chosen]
+        curve = html.curves(
+            self._curves(), title=f"{self.criterion.upper()} against the number of components, the choice ringed",
+            labels=("number of components", self.criterion.upper()),
+            marked=(chosen["n_components"], chosen[self.criterion]),
+        )  # fmt: skip
+        table = html.table(head, lines, sortable=True, marked=self._chosen)
+        return html.wrapped("Selection", *map(html.note, self.why.split("\n")), curve, table)
+
+    def _curves(self) -> dict[str, tuple[list[float], list[float]]]:
+        """The criterion against K, by covariance type."""
+        found: dict[str, tuple[list[float], list[float]]] = {}
+        for row in sorted(self.table, key=lambda row: row["n_components"]):
+            value = row[self.criterion]
+            if value is not None and np.isfinite(value):
+                K, values = found.setdefault(row["covariance_type"], ([], []))
+                K.append(float(row["n_components"]))
+                values.append(float(value))
+        return found
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the criteria against K with matplotlib, the best and the elbow marked; the axes.

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.kernels.plan import Plan
-from streamgmm.mixture import queries
+from streamgmm.mixture import card, queries
 from streamgmm.mixture._evaluator import Prepared
 from streamgmm.mixture.covariance import Covariance, check_covariances, family
 from streamgmm.mixture.missing import Answers
 from streamgmm.mixture.placement import empty_like
 from streamgmm.mixture.stats import Observation, Stats, observed
+from streamgmm.utils import html
 from streamgmm.utils.affine import Affine
 from streamgmm.utils.masked import unmasked
 from streamgmm.utils.sample_weight import check_weight
@@ -220,6 +221,13 @@ class Mixture:
     def __repr__(self) -> str:
         K, D = self.means.shape
         return f"Mixture(n_components={K}, n_features={D}, covariance_type={self.family.name!r})"
+
+    def _repr_html_(self) -> str:
+        K, D = self.means.shape
+        deviations = np.sqrt(self.family.variances(self.covariances, K, D))
+        names = [f"x{j}" for j in range(D)]
+        body = card.components_table(self.weights, self.means, deviations, names), card.picture(self, names)
+        return html.wrapped(repr(self), *body)
 
     def __reduce__(self) -> tuple[Any, ...]:
         parts = (self.weights, self.means, self.covariances, self.family, self.factors)

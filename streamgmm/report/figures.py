@@ -1,98 +1,30 @@
-"""Pictures with matplotlib: components in a plane, convergence, criteria against K, weights, uncertainty.
+"""Pictures with matplotlib: components in a plane, densities, convergence, criteria against K, weights, profiles.
 
+Colours are told apart by colour-blind readers; what must be told apart in print differs in its line too.
 Every function draws on `ax` (its own figure without one) and returns it; matplotlib is imported when one is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.plane import Plane as Plane
+from streamgmm.mixture.plane import dense as dense
+from streamgmm.mixture.plane import ellipse, telling_features
+from streamgmm.utils.colours import PALETTE as PALETTE
+from streamgmm.utils.colours import colour
 
 Array = NDArray[np.float64]
 
-PALETTE = (
-    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733", "#0077bb", "#cc3311", "#009988",
-    "#997700", "#6699cc", "#994455", "#44aa99", "#882255", "#999933", "#332288", "#117733", "#88ccee", "#cc6677",
-)  # fmt: skip
-"""Colours of components, told apart by most colour-blind readers too (Paul Tol); repeated beyond twenty."""
 
-
-def colour(k: int) -> str:
-    """The colour of component k."""
-    return PALETTE[k % len(PALETTE)]
-
-
-@dataclass(frozen=True, slots=True)
-class Plane:
-    """Two directions to look at: x -> axes^T (x - centre).
-
-    Attributes
-    ----------
-    centre : (D,)
-    axes : (D, 2)
-    share : (2,) share of the standardised variance along each axis
-    """
-
-    centre: Array
-    axes: Array
-    share: Array
-
-    @classmethod
-    def of(cls, mixture: Mixture) -> Plane:
-        """The plane of a mixture's own two leading axes."""
-        D = mixture.n_features
-        if D <= 2:
-            return cls(np.zeros(D), np.eye(D, 2), np.full(2, 1.0 / D))
-        centre, covariance = overall(mixture)
-        scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-        scale[scale == 0] = 1.0
-        values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
-        vectors = vectors[:, ::-1][:, :2]
-        vectors *= np.where(np.abs(vectors).max(axis=0) == vectors.max(axis=0), 1.0, -1.0)  # a sign that is settled
-        return cls(centre, vectors / scale[:, None], values[::-1][:2] / D)
-
-    def project(self, rows: NDArray[Any]) -> Array:
-        """(N, 2) coordinates of rows (N, D)."""
-        return (np.asarray(rows, np.float64) - self.centre) @ self.axes
-
-    def ellipses(self, mixture: Mixture) -> tuple[Array, Array]:
-        """(K, 2) means and (K, 2, 2) covariances of the components as the plane shows them."""
-        return self.project(mixture.means), self.axes.T @ dense(mixture) @ self.axes
-
-    def labels(self, names: Sequence[str] | None = None) -> tuple[str, str]:
-        """What to write on the axes."""
-        if len(self.centre) <= 2:
-            named = [*(("feature 0", "feature 1")[: len(self.centre)] if names is None else names), ""]
-            return str(named[0]), str(named[1])
-        x, y = (f"principal axis {i + 1} ({100 * share:.0f} % of variance)" for i, share in enumerate(self.share))
-        return x, y
-
-
-def dense(mixture: Mixture) -> Array:
-    """(K, D, D) covariances of any family."""
-    return mixture.family.dense(mixture.covariances, *mixture.means.shape)
-
-
-def overall(mixture: Mixture) -> tuple[Array, Array]:
-    """(D,) mean and (D, D) covariance of the whole mixture."""
-    weights = mixture.weights / mixture.weights.sum()
-    mean = weights @ mixture.means
-    delta = mixture.means - mean
-    return mean, np.einsum("k,kde->de", weights, dense(mixture)) + (weights[:, None] * delta).T @ delta
-
-
-def ellipse(covariance: Array, *, n_points: int = 64) -> Array:
-    """(n_points, 2) outline of one standard deviation of a (2, 2) covariance."""
-    values, vectors = np.linalg.eigh(covariance)
-    angle = np.linspace(0.0, 2 * np.pi, n_points)
-    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return (circle * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+def plain(name: Any) -> str:
+    """A name as text that matplotlib takes for no formula."""
+    return str(name).replace("$", r"\$")
 
 
 def _axes(ax: Any) -> Any:
@@ -128,8 +60,36 @@ def ellipses(
         return _curves(mixture, rows, ax, names)
     plane = plane or Plane.of(mixture)
     if rows is not None:
-        points, label = plane.project(np.asarray(rows)), mixture.labels(rows)
-        ax.scatter(*points.T, s=4, c=[colour(k) for k in label], alpha=0.35, linewidths=0)
+        scatter(ax, mixture, np.asarray(rows), plane)
+    outlines(ax, mixture, plane, deviations)
+    x, y = plane.labels(names)
+    K = mixture.n_components
+    rings = " and ".join(f"{n:g}" for n in deviations)
+    title = f"{K} component{'s' * (K != 1)}: ellipses of {rings} standard deviations"
+    ax.set(xlabel=plain(x), ylabel=plain(y), title=title)
+    return ax
+
+
+def paint(labels: NDArray[Any]) -> list[str]:
+    """Colours of rows by their component; grey for the background."""
+    return ["#999999" if k < 0 else colour(k) for k in labels.tolist()]
+
+
+def scatter(ax: Any, mixture: Mixture, rows: NDArray[Any], plane: Plane) -> None:
+    """Rows (N, D) as points, coloured by their label; rows with missing values only where the plane is of features that
+    were observed."""
+    ax.scatter(*placed(mixture, rows, plane).T, s=4, c=paint(mixture.labels(rows)), alpha=0.35, linewidths=0)
+
+
+def placed(mixture: Mixture, rows: NDArray[Any], plane: Plane) -> Array:
+    """(N, 2) where rows stand in a plane. Between principal axes a missing value stands at its expected value."""
+    if plane.features is None and np.isnan(rows).any():
+        rows = mixture.impute(rows)
+    return plane.project(rows)
+
+
+def outlines(ax: Any, mixture: Mixture, plane: Plane, deviations: Sequence[float]) -> None:
+    """Ellipses of all components."""
     means, covariances = plane.ellipses(mixture)
     for k, (mean, covariance) in enumerate(zip(means, covariances, strict=True)):
         outline = ellipse(covariance)
@@ -137,31 +97,95 @@ def ellipses(
         for n in deviations:
             ax.plot(*(mean + n * outline).T, color=colour(k), linewidth=1.6 / n, alpha=strength)
         ax.plot(*mean, "x", color="black", markersize=4)
-    x, y = plane.labels(names)
-    ax.set(xlabel=x, ylabel=y, title=f"{mixture.n_components} components")
-    return ax
 
 
 def _curves(mixture: Mixture, rows: ArrayLike | None, ax: Any, names: Sequence[str] | None) -> Any:
-    spread = np.sqrt(dense(mixture)[:, 0, 0])
-    low, high = (mixture.means[:, 0] - 4 * spread).min(), (mixture.means[:, 0] + 4 * spread).max()
-    x = np.linspace(low, high, 512)[:, None]
-    density = np.exp(mixture.log_prob(x))
-    if rows is not None:
-        ax.hist(np.asarray(rows)[:, 0], bins=80, density=True, color="0.85")
-    parts = mixture.responsibilities(x) * density[:, None]
-    for k in range(mixture.n_components):
-        ax.plot(x[:, 0], parts[:, k], color=colour(k), linewidth=1)
-    ax.plot(x[:, 0], density, color="black", linewidth=1.5)
-    ax.set(xlabel="feature 0" if names is None else str(names[0]), ylabel="density")
+    values = None if rows is None else np.asarray(rows)[:, 0]
+    curve(ax, mixture, 0, values)
+    ax.set(xlabel="feature 0" if names is None else plain(names[0]), ylabel="density", title="Density of one feature")
     return ax
+
+
+DASHES = ("-", "--", "-.", ":")
+
+
+def curve(ax: Any, mixture: Mixture, feature: int, values: NDArray[Any] | None = None) -> None:
+    """The marginal density of one feature, black, over those of its components, and a histogram of values."""
+    mean, weights = mixture.means[:, feature], mixture.weights
+    spread = np.sqrt(mixture.family.variances(mixture.covariances, *mixture.means.shape)[:, feature])
+    x = np.linspace((mean - 4 * spread).min(), (mean + 4 * spread).max(), 512)
+    if values is not None:
+        seen = values[~np.isnan(values)]
+        ax.hist(seen, bins=min(80, max(10, len(seen) // 20)), density=True, color="0.85")
+    parts = weights * np.exp(-0.5 * ((x[:, None] - mean) / spread) ** 2) / (spread * np.sqrt(2 * np.pi))
+    for k in range(mixture.n_components):
+        ax.plot(x, parts[:, k], DASHES[k % len(DASHES)], color=colour(k), linewidth=1)
+    density = parts.sum(axis=1)
+    if mixture.box is not None:
+        low, high = mixture.box[:, feature]
+        density = density + np.where((x >= low) & (x <= high), mixture.noise_weight / (high - low), 0.0)
+    ax.plot(x, density, color="black", linewidth=1.5)
+
+
+HELD = (0.95, 0.75, 0.5, 0.25)
+"""Shares of the rows within the contours of a density."""
+
+
+def density(
+    mixture: Mixture,
+    rows: ArrayLike | None = None,
+    *,
+    ax: Any = None,
+    features: tuple[int, int] | None = None,
+    names: Sequence[str] | None = None,
+) -> Any:
+    """Contours of the joint density of two features, each around the region of highest density that holds a share.
+
+    Parameters
+    ----------
+    rows : (N, D), optional
+    features : two of them; by default those in which components differ most
+    """
+    ax = _axes(ax)
+    if mixture.n_features == 1:
+        return _curves(mixture, rows, ax, names)
+    first, second = features or telling_features(mixture, 2)
+    two = mixture.marginal([first, second])
+    spread = np.sqrt(two.family.variances(two.covariances, *two.means.shape))
+    low, high = (two.means - 4 * spread).min(axis=0), (two.means + 4 * spread).max(axis=0)
+    x, y = (np.linspace(low[i], high[i], 160) for i in (0, 1))
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    height = np.exp(two.observing(None).log_prob(grid.reshape(-1, 2))).reshape(grid.shape[:2])
+    if rows is not None:
+        points = np.asarray(rows)
+        ax.scatter(points[:, first], points[:, second], s=4, color="0.6", alpha=0.4, linewidths=0)
+    levels = contour_levels(height, HELD)
+    kept = [i for i in range(len(levels)) if i == 0 or levels[i] > levels[i - 1]]
+    lines = ax.contour(x, y, height, levels=[levels[i] for i in kept], cmap="viridis_r", linewidths=1.4)
+    ax.clabel(lines, fmt={levels[i]: f"{100 * HELD[i]:.0f} %" for i in kept}, fontsize="small")
+    labels = Plane.of_features(mixture.n_features, first, second).labels(names)
+    title = "Density: each contour holds that share of the rows"
+    ax.set(xlabel=plain(labels[0]), ylabel=plain(labels[1]), title=title)
+    return ax
+
+
+def contour_levels(height: Array, shares: Sequence[float]) -> list[float]:
+    """Densities above which a share of the mass on an even grid lies, for each of the shares."""
+    falling = np.sort(height, axis=None)[::-1]
+    mass = np.cumsum(falling)
+    at = np.searchsorted(mass, np.asarray(shares) * mass[-1])
+    return [float(v) for v in falling[np.minimum(at, falling.size - 1)]]
 
 
 def convergence(trace: Sequence[float], *, ax: Any = None) -> Any:
     """Mean log-likelihood per row against the pass over the data."""
     ax = _axes(ax)
     ax.plot(np.arange(1, len(trace) + 1), trace, marker="." if len(trace) < 60 else None, color=PALETTE[0])
-    ax.set(xlabel="pass over the data", ylabel="log-likelihood per row (nats)", title="Convergence")
+    ax.set(
+        xlabel="pass over the data",
+        ylabel="log-likelihood per row (nats)",
+        title="Convergence: flat at its end, or not done",
+    )
     ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
 
@@ -186,7 +210,11 @@ def criteria(table: Sequence[Mapping[str, Any]], *, names: Sequence[str] = ("bic
             ax.plot(K, value, style, marker=".", color=colour(i), label=text)
             best = int(np.argmin(value))
             ax.plot(K[best], value[best], "o", markersize=9, fillstyle="none", color=colour(i))
-    ax.set(xlabel="number of components K", ylabel="criterion (smaller is better)", title="Choice of K")
+    ax.set(
+        xlabel="number of components K",
+        ylabel="criterion (smaller is better)",
+        title="Choice of K: the lowest point of each curve is ringed",
+    )
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()
     return ax
@@ -197,7 +225,7 @@ def weights(mixture: Mixture, *, ax: Any = None) -> Any:
     ax = _axes(ax)
     order = np.argsort(-mixture.weights)
     ax.bar(np.arange(len(order)), mixture.weights[order], color=[colour(int(k)) for k in order])
-    ax.set(xlabel="component", ylabel="weight", title="Weights")
+    ax.set(xlabel="component", ylabel="weight", title="Weights, the heaviest first")
     if len(order) <= 30:
         ax.set_xticks(np.arange(len(order)), [str(k) for k in order])
     return ax
@@ -211,10 +239,74 @@ def uncertainty(
     points = np.asarray(rows)
     doubt = 1.0 - mixture.responsibilities(points).max(axis=1)
     plane = plane or Plane.of(mixture)
-    flat = plane.project(points)
+    flat = placed(mixture, points, plane)
     order = np.argsort(doubt)
     picture = ax.scatter(*flat[order].T, c=doubt[order], s=3 + 30 * doubt[order], cmap="magma_r", vmin=0, linewidths=0)
     ax.figure.colorbar(picture, ax=ax, label="1 - largest responsibility")
     x, y = plane.labels(names)
-    ax.set(xlabel=x, ylabel=y, title=f"Membership uncertainty (mean {doubt.mean():.3f})")
+    title = f"Uncertainty: dark rows lie between components (mean {doubt.mean():.3f})"
+    ax.set(xlabel=plain(x), ylabel=plain(y), title=title)
+    return ax
+
+
+def timeline(shares: Array, log_density: Array, ends: Array, *, ax: Any = None) -> Any:
+    """How much each component has of successive runs of rows, and how well the model fits them.
+
+    Parameters
+    ----------
+    shares : (T, K), or (T, K + 1) with a background
+    log_density : (T,) mean log-density of each run, in nats
+    ends : (T,) row number at the middle of each run
+    """
+    ax = _axes(ax)
+    K = shares.shape[1]
+    ax.stackplot(ends, shares.T, colors=[colour(k) for k in range(K)], alpha=0.75, edgecolor="white", linewidth=0.4)
+    ax.set(xlabel="row", ylabel="share of each component", ylim=(0, 1), xlim=(ends[0], ends[-1]))
+    ax.set_title("Timeline: shares along the rows; black: mean log-density")
+    other = ax.twinx()
+    other.plot(ends, log_density, color="black", linewidth=1.2)
+    other.set_ylabel("mean log-density (nats)")
+    return ax
+
+
+MOST_PROFILED = 30
+"""Features of a profile at most: those in which components differ most."""
+
+
+def profiles(
+    means: Array,
+    deviations: Array,
+    weights: Array,
+    names: Sequence[str],
+    *,
+    components: Sequence[int] | NDArray[np.int64] | None = None,
+    ax: Any = None,
+) -> Any:
+    """A line for each component over the features; its band holds one deviation to either side.
+
+    Parameters
+    ----------
+    means, deviations : (K, D) in deviations from the overall mean
+    weights : (K,); light components are drawn thin
+    names : of the D features
+    components : (K,) their numbers, for colours and names
+    """
+    ax = _axes(ax)
+    numbers = list(range(len(means))) if components is None else [int(k) for k in components]
+    D = means.shape[1]
+    shown = np.arange(D)
+    if D > MOST_PROFILED:
+        shown = np.sort(np.argsort(-np.ptp(means, axis=0), kind="stable")[:MOST_PROFILED])
+    at = np.arange(len(shown))
+    for k, mean, spread, weight in zip(numbers, means[:, shown], deviations[:, shown], weights, strict=True):
+        line = ax.plot(at, mean, marker="o", markersize=4, color=colour(k), linewidth=0.8 + 2.0 * float(weight))[0]
+        line.set_label(f"{k} ({100 * weight:.0f} %)")
+        if len(means) <= 8:
+            ax.fill_between(at, mean - spread, mean + spread, color=colour(k), alpha=0.12, linewidth=0)
+    ax.axhline(0.0, color="0.5", linewidth=0.8, linestyle=":")
+    ax.set_xticks(at, [plain(names[j]) for j in shown.tolist()], rotation=0 if len(shown) <= 4 else 60, ha="center")
+    note = "" if len(shown) == D else f", the {len(shown)} of {D} features that differ most"
+    ax.set(ylabel="deviations from the overall mean", title=f"Profiles: where lines part, components differ{note}")
+    if len(means) <= 20:
+        ax.legend(title="component", fontsize="small")
     return ax

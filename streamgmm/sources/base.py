@@ -11,6 +11,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.utils import html
+from streamgmm.utils.numbers import size
+
 Rows = NDArray[Any]  # (n, D), C-contiguous, float32 or float64, possibly read-only
 Weights = NDArray[np.float64] | None  # (n,)
 
@@ -162,6 +165,28 @@ class Source(ABC):
     def limited(self, max_rows: int) -> Source:
         """The same rows in chunks of at most `max_rows`, each read by itself; self where this is not possible."""
         return self
+
+    def _repr_html_(self) -> str:
+        names = self.feature_names or ()
+        more = f", and {len(names) - 20} more" if len(names) > 20 else ""
+        listed = ", ".join(names[:20]) + more if names else None
+        return html.wrapped(
+            f"{self.kind}: {self.name}",
+            html.facts([
+                ("rows", "unknown before a pass" if self.n_rows is None else self.n_rows),
+                ("features", self.n_features),
+                ("names", listed),
+                ("type", str(self.dtype)),
+                ("chunks", "unknown before a pass" if self.n_chunks is None else self.n_chunks),
+                ("rows of the largest chunk", self.max_chunk_rows),
+                ("size, decoded", None if self.total_bytes is None else size(self.total_bytes)),
+                ("largest chunk, decoded", None if self.chunk_bytes is None else size(self.chunk_bytes)),
+                ("weights", self.has_weights or None),
+                ("in memory", self.in_memory),
+                ("left out", ", ".join(self.left_out) or None),
+                ("note", self.notice),
+            ]),
+        )  # fmt: skip
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
 from streamgmm.cli.commands.fit import level
 from streamgmm.cli.output_folder import feature_names, load
-from streamgmm.cli.terminal import Json, Model, emit, facts, table
+from streamgmm.cli.terminal import Json, Model, emit, facts, shown, table
+
+if TYPE_CHECKING:
+    from streamgmm.diagnostics.explain import Description
 
 
 def inspect(
     model: Model,
     features: Annotated[int, typer.Option("--features", help="How many features to show.")] = 4,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what sets each component apart.")] = False,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DATA", help="With --explain: rows, for counts and ranges.", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Show a model: components, how it was fitted, repairs."""
+    """Show a model: components, how it was fitted, repairs; with --explain what sets each component apart.
+
+    The explanation follows from the model alone. With --data the rows are read once, for the rows of each component,
+    the range of its values and its most typical row.
+    """
+    if data is not None and not explain:
+        raise ValueError("--data belongs to --explain: inspect MODEL --explain --data DATA.")
     gm = load(model)
+    explained = described(gm, model, data) if explain else None
     mixture = gm.mixture_
     report = getattr(gm, "report_", {})
     means = mixture.means if gm.projection_ is None else gm.projection_.back(mixture.means)
@@ -47,15 +62,42 @@ def inspect(
             "covariances": mixture.covariances,
             "settings": gm.get_params(),
             "report": report,
+            **({} if explained is None else {"explained": documented(explained)}),
         })  # fmt: skip
         return
-    shown = names[:features]
+    columns = names[:features]
     order = mixture.weights.argsort()[::-1]
     if hasattr(gm, "components_in_use_"):
         order = order[np.isin(order, gm.components_in_use_)]
-    rows = [[int(k), float(mixture.weights[k]), *map(float, means[k, : len(shown)])] for k in order]
+    rows = [[int(k), float(mixture.weights[k]), *map(float, means[k, : len(columns)])] for k in order]
     print(facts((key.replace("_", " "), value) for key, value in head.items()))
     print()
-    print(table(["component", "weight", *(f"mean {name}" for name in shown)], rows))
-    if len(shown) < D:
-        print(f"... and {D - len(shown)} more features: --features {D}, or --json for everything")
+    print(table(["component", "weight", *(f"mean {name}" for name in columns)], rows))
+    if len(columns) < D:
+        print(f"... and {D - len(columns)} more features: --features {D}, or --json for everything")
+    if explained is not None:
+        print()
+        print("\n".join(map(shown, explained.sentences)))
+
+
+def described(gm: Any, model: str, data: str | None) -> Description:
+    """What sets the components of a model apart, with the rows of `data` where they are given."""
+    from streamgmm.cli.commands.predict import fitted
+    from streamgmm.diagnostics.explain import describe
+
+    return describe(gm, None if data is None else fitted(model)[1](data, None), feature_names=feature_names(gm))
+
+
+def documented(found: Description) -> list[dict[str, Any]]:
+    """The explanation of each component for --json: its sentence and its features, the most telling first."""
+    common = ("component", "weight", "rows")
+    D, lines = len(found.names), found.table
+    parts = [lines[at : at + D] for at in range(0, len(found.components) * D, D)]
+    return [
+        {
+            **{name: rows[0][name] for name in common},
+            "sentence": sentence,
+            "features": [{name: value for name, value in row.items() if name not in common} for row in rows],
+        }
+        for sentence, rows in zip(found.sentences, parts, strict=True)
+    ]

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.errors import non_finite
+from streamgmm.utils.row_random import row_keys
+
 Array = NDArray[np.float64]
 
 
@@ -31,6 +34,24 @@ def largest(keys: Array, numbers: NDArray[np.uint64], rows: NDArray[Any], weight
         keys, numbers, rows, weight = keys[keep], numbers[keep], rows[keep], weight[keep]
     order = np.lexsort((numbers, -keys))
     return Draw(keys[order], numbers[order], rows[order].astype(np.float64), weight[order])
+
+
+def draw_rows(size: int, seed: int, missing: bool, chunk: Any) -> Draw:
+    """A draw of `size` rows of one chunk with chances as their weights, missing values and all.
+
+    Raises
+    ------
+    ValueError
+        At a row of positive weight that is not finite, where `missing` does not allow NaN.
+    """
+    rows, weight = chunk.load()
+    w = np.ones(len(rows)) if weight is None else weight
+    kept = np.flatnonzero(w > 0)
+    bad = np.isinf(rows).any(axis=1) if missing else ~np.isfinite(rows).all(axis=1)
+    if bad[kept].any():
+        raise non_finite(rows, int(kept[bad[kept]][0]), chunk)
+    numbers, log_u = row_keys(chunk, len(rows), seed)
+    return largest(log_u[kept] / w[kept], numbers[kept], rows[kept], w[kept], size)
 
 
 def merge_draws(size: int, a: Draw, b: Draw) -> Draw:

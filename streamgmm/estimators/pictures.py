@@ -1,0 +1,209 @@
+"""A fitted mixture to be looked at: pictures, and what notebooks show of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import estimator_html_repr
+from sklearn.utils.validation import check_is_fitted
+
+from streamgmm.estimators.projection import Projection
+from streamgmm.estimators.reader import Reader
+from streamgmm.mixture import card
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.plane import Plane
+from streamgmm.mixture.variational import VariationalMixture
+from streamgmm.report import figures, panels
+from streamgmm.report.description import description_of
+from streamgmm.runtime.executors import within
+from streamgmm.sources.summaries.reservoir import draw_rows, merge_draws
+from streamgmm.utils import html
+
+__all__ = ["Pictured", "fitted_card", "moments_in_units"]
+
+Array = NDArray[np.float64]
+
+KINDS = (
+    "ellipses", "classification", "uncertainty", "density", "corner", "marginals", "profiles", "timeline", "weights",
+    "convergence",
+)  # fmt: skip
+"""What `plot` draws."""
+KINDS_OF_ROWS = ("classification", "uncertainty", "timeline")
+KINDS_OF_FEATURES = ("ellipses", "classification", "uncertainty", "density", "corner", "marginals")
+PANELS = ("corner", "marginals")
+RUNS = 120
+"""Of rows, in a timeline."""
+_BLOCK = 16_384
+
+
+def _along(model: Mixture, n_rows: int, runs: int, chunk: Any) -> Array:
+    """(runs, K + 3) sums by run of rows: w r, background included, then w log p, w times the row's number, and w."""
+    rows, weight = chunk.load()
+    w = np.ones(len(rows)) if weight is None else weight
+    width = model.n_components + (model.box is not None)
+    out = np.zeros((runs, width + 3))
+    for at in range(0, len(rows), _BLOCK):
+        kept = at + np.flatnonzero(w[at : at + _BLOCK] > 0)
+        part, mass, number = rows[kept], w[kept], chunk.start + kept
+        values = np.column_stack([model.responsibilities(part), model.log_prob(part), number, np.ones(len(part))])
+        np.add.at(out, number * runs // n_rows, mass[:, None] * values)
+    return out
+
+
+def fitted_card(gm: Pictured) -> str:
+    """A fitted estimator for notebooks: how the fit went, weights and means in the units of the data, ellipses."""
+    model, projection = gm.mixture_, gm.projection_
+    means, deviations = moments_in_units(model, projection)
+    known = getattr(gm, "feature_names_in_", None)
+    names = [f"x{j}" for j in range(means.shape[1])] if known is None else [str(name) for name in known]
+    used = np.asarray(getattr(gm, "components_in_use_", np.arange(len(means))))
+    report = getattr(gm, "report_", {})
+    converged = getattr(gm, "converged_", None)
+    facts = html.facts([
+        ("components", len(used)),
+        ("features", len(names)),
+        ("covariance type", model.family.name),
+        ("principal components", None if projection is None else projection.n_components),
+        ("background", html.share(model.noise_weight) if model.box is not None else None),
+        ("converged", converged if converged is None else bool(converged)),
+        ("passes", getattr(gm, "n_passes_", None)),
+        ("rows", report.get("rows")),
+        ("log-likelihood per row", getattr(gm, "lower_bound_", None)),
+        ("BIC", report.get("bic")),
+    ])  # fmt: skip
+    table = card.components_table(model.weights[used], means[used], deviations[used], names, used.tolist())
+    inner = names if projection is None else projection.names
+    drawn = model.alone(used) if isinstance(model, VariationalMixture) else model
+    return html.wrapped(type(gm).__name__, facts, table, card.picture(drawn, inner, used.tolist()))
+
+
+def moments_in_units(model: Mixture, projection: Projection | None) -> tuple[Array, Array]:
+    """(K, D) means and deviations of the components in the features of the data."""
+    K, d = model.means.shape
+    if projection is None:
+        return model.means, np.sqrt(model.family.variances(model.covariances, K, d))
+    dense = model.family.dense(model.covariances, K, d)
+    variances = np.einsum("ij,kil,lj->kj", projection.inverse, dense, projection.inverse, optimize=True)
+    return projection.back(model.means), np.sqrt(np.maximum(variances, 0.0))
+
+
+class Pictured(Reader):
+    """What can be drawn once a fit has left a `mixture_`."""
+
+    mixture_: Mixture
+    projection_: Projection | None = None
+    lower_bounds_: list[float]
+
+    def plot(
+        self, kind: str = "ellipses", X: Any = None, *, ax: Any = None, n_rows: int = 2000, features: Any = None
+    ) -> Any:
+        """Draw one picture with matplotlib; the axes, of "corner" and "marginals" an array of them.
+
+        Parameters
+        ----------
+        kind : {"ellipses", "classification", "uncertainty", "density", "corner", "marginals", "profiles", \
+                "timeline", "weights", "convergence"}
+            Components as ellipses on the first two principal axes, or on two `features`, rows coloured by hard label
+            ("classification" asks for rows); how sure the labels are; contours of the joint density of two features;
+            all pairs of features; each feature by itself; each component's means in deviations; the share of each
+            component along the rows, in their order; the weights; the trace of the log-likelihood.
+        X : array-like, path or source, optional ("classification", "uncertainty" and "timeline" need it)
+            `n_rows` of its rows are drawn at random, in one pass; "timeline" counts all of them.
+        features : names or numbers, optional
+            Two for a plane; for "corner" and "marginals" any, by default those in which components differ most.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> X = np.random.default_rng(0).normal(size=(200, 3))
+        >>> gm = sg.GaussianMixture(2, random_state=0, tol=1e-3).fit(X)
+        >>> gm.plot("ellipses", X).get_ylabel()[:16]
+        'principal axis 2'
+        >>> gm.plot("density", X, features=[0, 2]).get_ylabel()
+        'feature 2'
+        """
+        check_is_fitted(self)
+        if kind not in KINDS:
+            raise ValueError(
+                f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}. "
+                "Criteria against K are drawn by Selection.plot()."
+            )
+        if X is None and kind in KINDS_OF_ROWS:
+            raise ValueError(f"kind={kind!r} needs X: rows to be drawn.")
+        if ax is not None and kind in PANELS:
+            raise ValueError(f"kind={kind!r} has several panels and makes its own axes: leave ax=None.")
+        if features is not None and kind not in KINDS_OF_FEATURES:
+            listed = ", ".join(map(repr, KINDS_OF_FEATURES))
+            raise ValueError(f"features= belongs to kinds {listed}; got kind={kind!r}. Leave features=None.")
+        if kind in ("convergence", "weights", "profiles", "timeline"):
+            return self._plot_whole(kind, X, ax)
+        names = getattr(self, "feature_names_in_", None) if self.projection_ is None else self.projection_.names
+        chosen = None if features is None else self._drawn_features(kind, features, names)
+        rows = None if X is None else self._drawn_rows(X, n_rows)
+        if kind in PANELS:
+            return getattr(panels, kind)(self.mixture_, rows, features=chosen, names=names)
+        if kind == "density":
+            pair = None if chosen is None else (chosen[0], chosen[1])
+            return figures.density(self.mixture_, rows, ax=ax, features=pair, names=names)
+        plane = None if chosen is None else Plane.of_features(self.mixture_.n_features, *chosen)
+        draw = figures.uncertainty if kind == "uncertainty" else figures.ellipses
+        return draw(self.mixture_, rows, ax=ax, plane=plane, names=names)  # type: ignore[arg-type]
+
+    def _plot_whole(self, kind: str, X: Any, ax: Any) -> Any:
+        """The pictures that are not of rows in a plane of features."""
+        if kind == "convergence":
+            return figures.convergence(self.lower_bounds_, ax=ax)
+        if kind == "weights":
+            return figures.weights(self.mixture_, ax=ax)
+        if kind == "timeline":
+            return figures.timeline(*self._timeline(X), ax=ax)
+        means, deviations = moments_in_units(self.mixture_, self.projection_)
+        known = getattr(self, "feature_names_in_", None)
+        names = [f"x{j}" for j in range(means.shape[1])] if known is None else [str(name) for name in known]
+        used = np.asarray(getattr(self, "components_in_use_", np.arange(len(means))))
+        found = description_of(self.mixture_.weights, means, deviations, names, components=used)
+        return found.plot(ax=ax)
+
+    def _drawn_features(self, kind: str, features: Any, names: Sequence[str] | None) -> list[int]:
+        D = self.mixture_.n_features
+        asked = [features] if isinstance(features, str | int) else list(features)
+        listed = [] if names is None else [str(name) for name in names]
+        unknown = [name for name in asked if isinstance(name, str) and name not in listed]
+        if unknown:
+            raise ValueError(f"features: there is no {unknown[0]!r}; expected numbers or names among {listed}.")
+        chosen = [listed.index(name) if isinstance(name, str) else int(name) for name in asked]
+        if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(D)):
+            raise ValueError(f"features: expected different features from 0 to {D - 1}; got {asked}.")
+        if kind not in PANELS and len(chosen) != 2:
+            raise ValueError(f"features: kind={kind!r} is drawn in the plane of two features; got {len(chosen)}.")
+        return chosen
+
+    def _drawn_rows(self, X: Any, n_rows: int) -> Array:
+        """(m, D) rows drawn at random, in the order of the data; NaN where nothing was observed."""
+        source = self._seen(X)
+        task = partial(draw_rows, n_rows, 0, self.mixture_.missing)
+        draw = self._executor(source).run(task, source.chunks(), partial(merge_draws, n_rows))
+        return draw.rows[np.argsort(draw.numbers)]
+
+    def _timeline(self, X: Any) -> tuple[Array, Array, Array]:
+        source = self._seen(X)
+        if source.n_rows is None:
+            raise ValueError(
+                f"kind='timeline' needs the number of rows before it reads them, and {source.name} does not tell it. "
+                "Write the data to .npy, Zarr or Parquet first: streamgmm data convert."
+            )
+        runs = min(RUNS, source.n_rows)
+        task = within(source, partial(_along, self.mixture_, source.n_rows, runs))
+        sums = self._executor(source).run(task, source.chunks(), np.add)
+        sums = sums[sums[:, -1] > 0]
+        weight = sums[:, -1]
+        return sums[:, :-3] / weight[:, None], sums[:, -3] / weight, sums[:, -2] / weight
+
+    def _html_repr(self) -> str:
+        """What a notebook shows: the fitted mixture, and scikit-learn's diagram of the parameters."""
+        diagram = str(estimator_html_repr(self))
+        return fitted_card(self) + diagram if "mixture_" in self.__dict__ else diagram

@@ -1,0 +1,54 @@
+"""The notebook runs from top to bottom in a kernel of its own, and its cells show tables and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: pip install 'streamgmm[test]'")
+pytest.importorskip("ipykernel", reason="ipykernel is not installed: pip install 'streamgmm[test]'")
+
+NOTEBOOK = Path(__file__).parents[1] / "examples" / "notebook.ipynb"
+
+SHOWN = {
+    "found": "Selection", "gm": "GaussianMixture", "gm.report_": "Report of the fit", "explained": "3 components",
+    "sg.diagnose(gm, X)": "finding", "sg.cluster_scores(gm, X)": "Cluster scores",
+    "sg.open_source(path, chunk_rows=50)": "rows.npy",
+}  # fmt: skip
+"""Last lines of cells that show HTML, and what it says."""
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    import nbformat
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "the notebook is kept without outputs"
+    folder = str(tmp_path_factory.mktemp("notebook"))
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": folder}}).execute()
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(cell, kind):
+    return [out.data[kind] for out in cell.outputs if kind in out.get("data", {})]
+
+
+def test_cells_show_html(executed):
+    shown = {cell.source.splitlines()[-1]: outputs(cell, "text/html") for cell in executed}
+    for line, words in SHOWN.items():
+        assert len(shown[line]) == 1 and 'class="streamgmm"' in shown[line][0], line
+        assert words.lower() in shown[line][0].lower()
+    assert sum("<svg" in text for [text] in (shown["found"], shown["gm"])) == 2
+    assert "sk-" in shown["gm"][0]  # scikit-learn's diagram beside it
+
+
+def test_cells_show_pictures(executed):
+    drawn = [cell for cell in executed if ".plot(" in cell.source]
+    assert len(drawn) == 4
+    for cell in drawn:
+        assert len(outputs(cell, "image/png")) == 1
+
+
+def test_nothing_is_written_to_the_error_stream(executed):
+    assert not [out for cell in executed for out in cell.outputs if out.get("name") == "stderr"]
