@@ -1,4 +1,4 @@
-"""What missing entries cost: one EM reading of rows with gaps beside one of complete rows, alternately, medians.
+"""Cost of missing entries: one EM pass over rows with gaps beside one over complete rows, alternately, medians.
 
 ``python -m benchmarks missing``
 """
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--divide", type=int, default=1, help="use this many times fewer rows")
     divide = parser.parse_args(argv).divide
-    print(f"{processor()}; {PATTERNS} patterns, {SHARE:.0%} of the entries missing; ns per row and reading")
+    print(f"{processor()}; {PATTERNS} patterns, {SHARE:.0%} of the entries missing; ns per row and pass")
     print("| rows, features, K | family | complete | with gaps | ratio |\n|---|---|---|---|---|")
     for n, D, K in CASES:
         n //= divide

@@ -1,6 +1,7 @@
 """Streams measured: `python -m benchmarks stream [elec|pass|speed|gap|shift|long]`, all without a name.
 
-Writes the README's table of the electricity stream, and the picture of the gap against the length of a stream.
+Writes the table of the electricity stream into docs/benchmarks.md, and the picture of the gap against the length of a
+stream.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def elec_table():
         *(f"| {name} | {mean:.3f} | {median:.3f} |" for name, (mean, median) in figures.items()),
     ]
     text = "\n".join(lines)
-    write_section(ROOT / "README.md", "elec", text)
+    write_section(ROOT / "docs" / "benchmarks.md", "elec", text)
     print(text)
 
 

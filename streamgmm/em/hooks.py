@@ -19,7 +19,7 @@ class FitObserver(Protocol):
 
 
 class CheckpointSlot(Protocol):
-    """Where a expensive search is kept on its way: `streamgmm.runtime.checkpoint.Journal`."""
+    """Keeps the state of an expensive search: `streamgmm.runtime.checkpoint.Journal`."""
 
     def get(self, name: str) -> Any: ...
 

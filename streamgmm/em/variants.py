@@ -191,7 +191,7 @@ class Online:
     late : the running average of `mean` over late steps, and their number
     lap_rows, lap_dropped : int
         Rows of the present pass, and those of them with nothing observed: `mean` cannot tell, it sums those of all
-        laps.
+        passes.
     """
 
     step: int = 0

@@ -1,4 +1,4 @@
-"""The M-step that never dies: collapsed components are re-seeded, degenerate directions floored, and both reported."""
+"""A robust M-step: collapsed components are re-seeded, degenerate directions floored, and both reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was handed over, and which file of this room reads it."""
+"""Choose the reader for a path, a URL or an object."""
 
 from __future__ import annotations
 

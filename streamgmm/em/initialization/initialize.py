@@ -129,7 +129,7 @@ def begin(
     ----------
     reader, executor : what reads the data, and what works on the sample
     generator : called where something is drawn
-    keeper : holds how far a expensive search has come, its sample included
+    keeper : holds how far an expensive search has come, its sample included
     """
     family, K, D, given = wanted.family, wanted.n_components, wanted.n_features, wanted.given
     whole = _whole(wanted)

@@ -50,7 +50,7 @@ for, and so many of them grown; they take `SAMPLE_STAGES` to it, and one is left
 `local` steps:
 full passes, which show their progress, do the rest."""
 SAMPLE_STAGES = ((1, 15, 3), (5, 20, 1))
-"""Steps on parts of a expensive sample: so many times `few_rows`, so many steps, and so many models that are left
+"""Steps on parts of an expensive sample: so many times `few_rows`, so many steps, and so many models that are left
 then."""
 EXPENSIVE_ROUNDS = ((60, 0.0),)
 STEPS_PER_CHECK = 10
@@ -261,7 +261,7 @@ def search(
     moves : int
         Split-and-merge moves that each of them may make; see `em.initialization.split_merge.rearranged`.
     keeper : CheckpointSlot
-        Holds how far a expensive search has come, and is asked where to go on.
+        Holds how far an expensive search has come, and is asked where to go on.
     """
     split = SampleSplit.of(survey)
     m, D = survey.rows.shape

@@ -111,7 +111,7 @@ class SplitContext:
 
 
 def chain(model: Mixture, numbers: Iterable[int], split_context: SplitContext) -> dict[int, Mixture]:
-    """Mixtures with these numbers of components (ascending), each grown from the one before, as far as rows bear it."""
+    """Mixtures with these numbers of components (ascending), each grown from the one before, while rows support it."""
     found = {}
     known: dict[int, Split] = {}
     for K in numbers:
@@ -125,7 +125,7 @@ def chain(model: Mixture, numbers: Iterable[int], split_context: SplitContext) -
 def grow(
     model: Mixture, K: int, split_context: SplitContext, known: Mapping[int, Split] | None = None
 ) -> tuple[Mixture, dict[int, Split]]:
-    """`model` with K components, or as many as its rows can bear; and the splits that were found and not made."""
+    """`model` with K components, or as many as its rows support; and the splits that were found and not made."""
     splits = dict(known or {})
     while model.n_components < K:
         k = model.n_components

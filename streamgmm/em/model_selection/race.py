@@ -67,7 +67,7 @@ class Plan:
         Folds that are left out in turn; none where nothing is judged on rows held out.
     folds : int
     criterion : str or None
-        By which the hopeless are dropped; None drops nobody.
+        By which dominated candidates are dropped; None drops none.
     solver : str
     tol, reg_covar, max_iter, n_init, init_params, missing : as in `GaussianMixture`
     """
@@ -285,7 +285,7 @@ def _walked(
 ) -> tuple[Models, Traces, list[int]]:
     """The starts after their way on all of the sample, what is known of it, and the number of the best of each kind.
 
-    Where the sample is all of the data, what is hopeless there is not followed any further.
+    Where the sample is all of the data, what is dominated there is not followed any further.
     """
     models = tuple(one.model for found in first for one in found)
     alone, criterion = (-1,) * len(models), plan.criterion if sample.complete else None
