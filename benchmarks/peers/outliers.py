@@ -1,7 +1,7 @@
 """Ranking outliers: a mixture against an isolation forest and the local outlier factor, on the ADBench sets.
 
-``python -m benchmarks outliers FOLDER --write docs/benchmarks.md``; FOLDER holds ``16_http.npz`` and so on, with X and y.
-``--settings docs/choosing-k.md`` compares settings of the detector with each other instead.
+``python -m benchmarks outliers FOLDER --write docs/benchmarks.md``; FOLDER holds ``16_http.npz`` and so on, with X
+and y. ``--settings docs/choosing-k.md`` compares settings of the detector with each other instead.
 """
 
 from __future__ import annotations

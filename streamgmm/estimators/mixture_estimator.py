@@ -234,7 +234,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         backend = self._card(source)
         return self._journal(source if backend is None else self._placed(source, backend)).discard()
 
-    # The way of a fit -------------------------------------------------------------------------------------------------
+    # Steps of a fit --------------------------------------------------------------------------------------------------
 
     def _steps(
         self, source: Source, executor: Executor, began: float, watcher: FitObserver | None = None
