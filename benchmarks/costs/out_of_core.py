@@ -1,6 +1,6 @@
 """A fit to a compressed store many times the memory limit: resident growth, and how busy the cores are.
 
-    python -m benchmarks out_of_core [--gigabytes 6] [--limit 512MB] [--dir DIR]
+    python -m benchmarks out_of_core [--gigabytes 6] [--limit 512MB] [--dir DIR] [--bayesian]
 
 Makes the store, fits in a fresh process, prints the figures, and deletes the store.
 """
@@ -52,8 +52,8 @@ def write_store(path: Path, gigabytes: float) -> int:
     return rows
 
 
-def fit(path: str, limit: str, passes: int) -> dict[str, object]:
-    """Figures of one fit, from inside its process."""
+def fit(path: str, limit: str, passes: int, bayesian: bool = False) -> dict[str, object]:
+    """Figures of one fit, from inside its process: of 16 components, or of a Bayesian mixture of at most 32."""
     import warnings
 
     import streamgmm as sg
@@ -68,7 +68,10 @@ def fit(path: str, limit: str, passes: int) -> dict[str, object]:
         while not stop.wait(0.25):
             busy.append(Mark(time.perf_counter(), time.process_time(), all_processes()))
 
-    model = sg.GaussianMixture(16, memory_limit=limit, random_state=0, max_iter=passes, tol=0, solver="exact")
+    settings = {"memory_limit": limit, "random_state": 0, "max_iter": passes, "tol": 0}
+    model = (
+        sg.BayesianGaussianMixture(32, **settings) if bayesian else sg.GaussianMixture(16, solver="exact", **settings)
+    )
     began = time.perf_counter()
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -88,6 +91,7 @@ def fit(path: str, limit: str, passes: int) -> dict[str, object]:
         "memory": memory,
         "over_limit": memory["growth"] - memory["limit"],
         "lower_bound": model.lower_bound_,
+        "components_in_use": model.n_components_in_use_ if bayesian else 16,
     }
 
 
@@ -134,11 +138,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--limit", default="512MB")
     parser.add_argument("--passes", type=int, default=4)
     parser.add_argument("--dir", default=None)
+    parser.add_argument("--bayesian", action="store_true", help="a Bayesian mixture, with moves")
     parser.add_argument("--write", type=Path, help="write the figures into this file")
     parser.add_argument("--fit", default=None, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.fit:
-        print(json.dumps(fit(given.fit, given.limit, given.passes)))
+        print(json.dumps(fit(given.fit, given.limit, given.passes, given.bayesian)))
         return
     folder = Path(tempfile.mkdtemp(prefix="streamgmm-", dir=given.dir))
     try:
@@ -150,12 +155,14 @@ def main(arguments: list[str] | None = None) -> None:
             f"{time.perf_counter() - began:.0f} s"
         ]
         command = [sys.executable, "-m", "benchmarks", "out_of_core", "--fit", str(folder / "rows.zarr")]
-        command += ["--limit", given.limit, "--passes", str(given.passes)]
+        command += ["--limit", given.limit, "--passes", str(given.passes), *(["--bayesian"] if given.bayesian else [])]
         figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     finally:
         shutil.rmtree(folder)
     memory = figures["memory"]
     each = figures["seconds_per_pass"]
+    if given.bayesian:
+        lines.append(f"{figures['components_in_use']} of 32 components in use")
     lines += [
         f"limit {memory['limit'] / 1e6:.0f} MB, projected {memory['projected'] / 1e6:.0f} MB, kept decoded "
         f"{memory['kept'] / 1e6:.0f} MB, threads {memory['threads']}",

@@ -1,7 +1,9 @@
 """How many components Bayesian mixtures use, and what evidence they reach: this package and scikit-learn.
 
     python -m benchmarks bayesian count [--seeds 10] [--rows 50000]   separated mixtures, where the number is known
-    python -m benchmarks bayesian data FILE.npz [--rows 10000]        evidence and held-out density on real rows
+    python -m benchmarks bayesian data FILE.npz [--rows 10000]        evidence and held-out density on real rows;
+                                                                      "patches": of photographs, instead of a file
+    python -m benchmarks bayesian stream                              electricity in the order of time, by half-life
     python -m benchmarks bayesian cost                                seconds per pass beside `GaussianMixture`
 
 Rows are printed as a Markdown table. scikit-learn takes `--starts` starts, one after the other, and its best counts.
@@ -93,10 +95,19 @@ def count(seeds: int, rows: int, starts: int) -> None:
         )
 
 
+def rows_of(path: str) -> Array:
+    """All rows of a file in random order; photo patches of 63 features instead."""
+    if path == "patches":
+        from benchmarks.data.cases import _patches
+
+        return _patches(40_000)
+    X = np.load(path)["X"].astype(np.float64)
+    return np.asarray(X[np.random.default_rng(0).permutation(len(X))])
+
+
 def data(path: str, rows: int, starts: int, K: int) -> None:
     """Evidence on `rows` rows, and mean log-density of rows held out, beside scikit-learn's best and `select`'s."""
-    X = np.load(path)["X"].astype(np.float64)
-    X = X[np.random.default_rng(0).permutation(len(X))]
+    X = rows_of(path)
     held, X = X[rows : rows + 20_000], X[:rows]
     gm, seconds = timed(lambda: sg.BayesianGaussianMixture(K, random_state=0).fit(X))
     found, other = timed(lambda: [theirs(K, seed, max_iter=200).fit(X) for seed in range(starts)])
@@ -112,6 +123,27 @@ def data(path: str, rows: int, starts: int, K: int) -> None:
     used = int((best.mean_precision_ > 2.0).sum())
     print(f"| scikit-learn, best of {starts} | {used} | {max(bounds):.1f} | {best.score(held):.4f} | | {other:.1f} |")
     print(f"| select, BIC | {chosen.n_components} | | {chosen.score(held):.4f} | | {third:.1f} |")
+
+
+def stream(K: int = 8, half_lives: tuple[float | None, ...] = (None, 300.0, 1000.0, 3000.0), day: int = 48) -> None:
+    """Mean predictive log-density of each row after the first tenth, before it was learnt: both classes."""
+    from benchmarks.costs.stream import elec_rows
+
+    X, first = elec_rows()
+    rest = X[first:]
+    settings: dict[str, Any] = {"reg_covar": 1e-3, "random_state": 0, "n_init": 4}
+    print("| half-life, rows | GaussianMixture | BayesianGaussianMixture | in use at the end |\n|---|---:|---:|---:|")
+    for half_life in half_lives:
+        cells = ["none" if half_life is None else f"{half_life:,.0f}"]
+        gm = sg.GaussianMixture(K, **settings, half_life=half_life).fit(X[:first])
+        bayesian = sg.BayesianGaussianMixture(K, **settings, half_life=half_life).fit(X[:first])
+        for one, asked in ((gm, {}), (bayesian, {"predictive": True})):
+            scores = []
+            for i in range(0, len(rest), day):
+                scores.append(one.score_samples(rest[i : i + day], **asked))  # score first
+                one.partial_fit(rest[i : i + day])  # learn second
+            cells.append(f"{np.concatenate(scores).mean():.3f}")
+        print(f"| {' | '.join(cells)} | {bayesian.n_components_in_use_} |", flush=True)
 
 
 def cost() -> None:
@@ -135,7 +167,7 @@ def cost() -> None:
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["count", "data", "cost"])
+    parser.add_argument("what", choices=["count", "data", "stream", "cost"])
     parser.add_argument("path", nargs="?")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--rows", type=int, default=None)
@@ -148,5 +180,7 @@ def main(words: list[str] | None = None) -> None:
             count(given.seeds, given.rows or 50_000, given.starts)
         elif given.what == "data":
             data(given.path, given.rows or 10_000, given.starts, given.components)
+        elif given.what == "stream":
+            stream()
         else:
             cost()

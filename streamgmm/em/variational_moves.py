@@ -49,6 +49,8 @@ SETTLED = 1e-5
 """Nats per row and step below which moves are tried."""
 SETTLING = 30
 """Steps after which they are tried anyway."""
+SPARE = 1.0
+"""Rows up to which a component is not in use."""
 FAILURES = 6
 """Proposals of one kind that may fail in a row."""
 ROUNDS = 60
@@ -206,7 +208,7 @@ def merged(here: At) -> Iterator[Change]:
     prior = here.model.prior
     found = merges(here.stats, prior, 0.0)
     for i, j, hoped in zip(found.i.tolist(), found.j.tolist(), found.hoped.tolist(), strict=True):
-        if hoped <= 0.0:
+        if hoped <= GAIN:
             return
         yield Change("merged", joined(here.stats, i, j))
 
@@ -220,9 +222,17 @@ def deleted(here: At) -> Iterator[Change]:
 
 
 def born(bench: Bench, here: At) -> Iterator[Change]:
-    """One component more: those whose rows alone are worth more as two, the largest gain first."""
-    if len(here.stats.weight) >= here.model.prior.limit:
-        return
+    """One component more: those whose rows alone are worth more as two, the largest gain first.
+
+    Where there are as many components as the prior allows, the lightest gives way if it holds a row or less.
+    """
+    weight = here.stats.weight
+    if len(weight) >= here.model.prior.limit:
+        lightest = int(np.argmin(weight))
+        if len(weight) == 1 or weight[lightest] > SPARE:
+            return
+        rest = np.delete(np.arange(len(weight)), lightest)
+        here = At(here.model.alone(rest), taken(here.stats, rest), here.value)
     found = sorted(_births(bench, here), key=lambda birth: (-birth.gain, birth.k))
     for birth in found:
         yield Change("born", parted(here.stats, birth.k, birth.pair))

@@ -46,8 +46,10 @@ class MovingUpdate(Update):
         leader = self._advance(first, stats)
         proposals = [self._carried(p, leader, parts) if p.status == "running" else p for p in others]
         if self.bench is not None:
+            before = leader
             leader, proposals = self._judged(leader, proposals, stats.count)
-            if leader.rejected == first.rejected and leader.model.n_components == len(stats.weight):
+            same = leader is before and leader.rejected == first.rejected  # else `stats` are not of this leader
+            if same and leader.model.n_components == len(stats.weight):
                 fresh = self._proposed(leader, first, stats, proposals)
                 proposals += fresh
         busy = any(p.status == "running" for p in proposals)
@@ -99,10 +101,7 @@ class MovingUpdate(Update):
         assert self.bench is not None
         failed = [cast(Proposal, p).kind for p in proposals]
         here = At(cast(VariationalMixture, before.model), stats, 0.0)
-        changes = [_nth(merged(here), failed.count("merged"))]
-        if failed.count("born") < TRIES and len(stats.weight) < here.model.prior.limit:
-            there = At(here.model, stats, 0.0)
-            changes.append(_nth(born(self.bench, there), failed.count("born")))
+        changes = [_nth(merged(here), failed.count("merged")), _nth(born(self.bench, here), failed.count("born"))]
         index = 1 + max((p.index for p in proposals), default=leader.index)
         return [
             Proposal(index + n, self.maximize.step(change.stats, leader.model), kind=change.kind)

@@ -490,6 +490,28 @@ def updated(
     return precision, means, dof, (prior.scale + scatter / family.divisor(np.ones(K), D)) / prior.per(dof)
 
 
+def rows_behind(model: VariationalMixture, reg_covar: float = 0.0) -> Stats:
+    """Statistics whose `variational_m_step` is `model`: of the rows alone, with nothing of the prior in them.
+
+    The entropy of the responsibilities is not known from the posterior; it is set to the most that it can be.
+    """
+    prior, family, (K, D) = model.prior, model.family, model.means.shape
+    weight, kappa = model.mass, prior.mean_precision
+    present = weight > 0
+    grown = np.divide(kappa + weight, weight, out=np.zeros(K), where=present)
+    delta = grown[:, None] * (model.means - prior.mean)
+    ridge = family.add_to_diagonal(np.zeros(family.shape(K, D)), reg_covar) * family.divisor(weight, D)
+    total = model.covariances * prior.per(model.dof) - prior.scale
+    total = total * (prior.limit if family.shared else family.divisor(np.ones(K), D))
+    scatter = total - ridge - family.between(weight * kappa / (kappa + weight), delta)
+    if not family.shared:
+        scatter[~present] = 0.0
+    mean = np.where(present[:, None], prior.mean + delta, 0.0)
+    count = float(weight.sum())
+    entropy = count * math.log(max(int(present.sum()), 1))
+    return Stats(weight, mean, scatter, 0.0, entropy, 0.0, count, 0, family)
+
+
 def evidence(model: VariationalMixture, stats: Stats) -> float:
     """The evidence lower bound of `model` in nats, exact: its responsibilities are those behind `stats`."""
     return float(stats.loglik - model.divergence)

@@ -15,6 +15,10 @@ from sklearn.datasets import load_iris
 from sklearn.mixture import BayesianGaussianMixture as Sklearn
 
 import streamgmm as sg
+from streamgmm.em import variational_moves
+from streamgmm.mixture.variational import evidence as evidence_of
+from streamgmm.mixture.variational import rows_behind, variational_m_step
+from tests.helpers.killed_fits import killed_and_resumed, same_as_whole
 from tests.helpers.mixtures import separated
 from tests.helpers.naive import dense_covariances
 
@@ -236,6 +240,51 @@ def test_an_affine_map_of_the_data_changes_nothing_but_the_units(covariance_type
     np.testing.assert_allclose(two.lower_bounds_[-1] + shift, one.lower_bounds_[-1], rtol=1e-8)
 
 
+# Moves on full passes -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def little_sample(monkeypatch):
+    """A sample of 10,000 rows, of which moves use 2,000: 10,500 rows are more than fit in memory, as it were."""
+    monkeypatch.setattr(variational_moves, "STEP_WORK", 1.0)
+
+
+def halves(X, labels, K):
+    """Labels that cut each of K groups in two, along the first feature."""
+    cut = np.array([np.median(X[labels == k, 0]) for k in range(K)])
+    return 2 * labels + (X[:, 0] > cut[labels])
+
+
+@pytest.mark.parametrize(
+    ("covariance_type", "prior"),
+    [
+        ("full", PRIORS[0]),
+        ("full", PRIORS[1]),
+        *(pytest.param(t, PRIORS[0], marks=pytest.mark.slow) for t in TYPES[1:]),
+    ],
+)
+def test_proposals_on_full_passes_end_where_the_search_does(covariance_type, prior, little_sample):
+    """From one component births lead there, from twice as many merges; no pass lowers the evidence."""
+    K, X = 3, separated(3, 2, 10_500, seed=3, apart=12.0)
+    gm = sg.BayesianGaussianMixture(
+        8, covariance_type=covariance_type, weight_concentration_prior_type=prior, random_state=0, reg_covar=0.0
+    )
+    searched = clone(gm).fit(X)
+    labels = searched.predict(X)
+    assert searched.n_components_in_use_ >= K  # more, where a group is no tied or spherical Gaussian
+    for kind, start in (("born", np.zeros(len(X), int)), ("merged", halves(X, labels, labels.max() + 1) % 8)):
+        moved = clone(gm).set_params(responsibilities_init=start).fit(sg.open_source(X, chunk_rows=1000))
+        assert moved.report_["moves"][kind] >= 1
+        assert np.diff(moved.lower_bounds_).min() > -1e-6
+        assert moved.n_passes_ <= 60
+        model = moved.mixture_.alone(moved.components_in_use_)
+        exact = evidence_of(model, model.accumulate(X))
+        assert exact >= moved.lower_bounds_[-1] - 1e-6 * abs(exact)
+        if covariance_type == "full":
+            assert moved.n_components_in_use_ == searched.n_components_in_use_ == K
+            assert exact == pytest.approx(searched.lower_bounds_[-1], abs=0.1)
+
+
 # Everything else ------------------------------------------------------------------------------------------------------
 
 
@@ -389,3 +438,47 @@ def test_a_stream_is_learnt_in_steps(tmp_path):
     before = whole.means_[whole.components_in_use_]
     whole.partial_fit(X[:5000])
     assert all(np.linalg.norm(whole.means_ - mean, axis=1).min() < 0.15 for mean in before)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("prior", PRIORS)
+def test_the_rows_behind_a_posterior_are_found_without_the_prior(covariance_type, prior):
+    X = separated(3, 2, 300, seed=3)
+    gm = sg.BayesianGaussianMixture(
+        5, covariance_type=covariance_type, weight_concentration_prior_type=prior, random_state=0, reg_covar=1e-3
+    ).fit(X)  # fmt: skip
+    model = gm.mixture_
+    stats = rows_behind(model, 1e-3)
+    assert stats.count == pytest.approx(len(X))
+    again = variational_m_step(stats, model.prior, 1e-3)
+    for name in ("concentration", *PARAMETERS[1:]):
+        scale = np.abs(getattr(model, name)).max()
+        np.testing.assert_allclose(getattr(again, name), getattr(model, name), rtol=1e-9, atol=1e-12 * scale)
+    rows = model.accumulate(X)
+    assert stats.entropy >= rows.entropy
+    np.testing.assert_allclose(stats.scatter, rows.scatter, rtol=1e-3, atol=1e-3 * np.abs(rows.scatter).max())
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_a_stream_that_goes_on_from_a_fit_counts_the_prior_once(covariance_type, tmp_path):
+    """Of two points in turn: any even number of rows has the same moments, so the posterior is known."""
+    X = np.tile([[1.0, 2.0], [-1.0, -2.0]], (600, 1))
+    scale = {"full": 40.0 * np.eye(2), "tied": 40.0 * np.eye(2), "diag": [40.0, 40.0], "spherical": 40.0}
+    gm = sg.BayesianGaussianMixture(
+        1, covariance_type=covariance_type, covariance_prior=scale[covariance_type], mean_prior=[3.0, 0.0]
+    )  # fmt: skip
+    whole = clone(gm)
+    gm.fit(X[:40]).save(tmp_path / "model.safetensors")
+    for one in (gm, sg.load(tmp_path / "model.safetensors")):
+        one.partial_fit(X[40:800])
+        seen = int(one.report_["weight"])
+        assert 40 < seen <= 800 and seen % 2 == 0
+        whole.fit(X[:seen])
+        for name in ("means_", "covariances_", "mean_precision_", "degrees_of_freedom_"):
+            np.testing.assert_allclose(getattr(one, name), getattr(whole, name), rtol=1e-9, atol=1e-12)
+
+
+def test_a_killed_fit_loses_nothing(tmp_path):
+    gm, X = sg.BayesianGaussianMixture(8, random_state=0), separated(4, 3, 6000, seed=4)
+    found = killed_and_resumed(gm, X, tmp_path, chunks=(30,))  # after the first pass, of 24 chunks
+    assert same_as_whole(found, gm, X)

@@ -119,6 +119,20 @@ def test_same_bits_through_every_executor(family, chunks_of, client):
         same_bits(expected, fit(chunks_of(), family, executor))
 
 
+@pytest.mark.parametrize("solver", ["auto", "exact", "incremental"])
+def test_same_bits_of_a_bayesian_mixture(solver, chunks_of, client):
+    fits = []
+    for executor in (Threads(1), Threads(2), Threads(4), Dask(client)):
+        gm = sg.BayesianGaussianMixture(6, solver=solver, max_iter=4, tol=0, random_state=0, executor=executor)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sg_convergence())
+            fits.append(gm.fit(chunks_of()))
+    for other in fits[1:]:
+        same_bits(fits[0], other)
+        for name in ("concentration", "mean_precision", "dof"):
+            np.testing.assert_array_equal(getattr(other.mixture_, name), getattr(fits[0].mixture_, name))
+
+
 def test_same_bits_block_by_block(chunks_of, client):
     expected = fit(chunks_of(), "full", Threads(1), "incremental", 1)
     same_bits(expected, fit(chunks_of(), "full", Dask(client), "incremental", 1))

@@ -258,10 +258,14 @@ class Learner:
 
     def adopt(self, model: Mixture, weight: float) -> None:
         """Go on from a model fitted on rows of total `weight`, as if they had been the stream so far."""
-        stats = stats_of(model, self.reg_covar)
+        stats = self._behind(model)
         self.online = Online(seen=weight, inverse_size=1.0 / weight, mean=(stats,))
         self.average = stats if self.half_life is None else None
         self.running = self._served = model
+
+    def _behind(self, model: Mixture) -> Stats:
+        """Statistics of weight 1 that lead to `model`."""
+        return stats_of(model, self.reg_covar)
 
     def _step_of(self, rows: Array, weight: Array | None) -> StepReport:
         """A step; it is computed as suits all rows so far, so that a long stream comes to compiled code."""

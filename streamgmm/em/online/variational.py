@@ -13,7 +13,7 @@ from streamgmm.em.variational import as_posterior
 from streamgmm.mixture.components import join
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.stats import Stats
-from streamgmm.mixture.variational import GaussWishart, VariationalMixture, variational_m_step
+from streamgmm.mixture.variational import GaussWishart, VariationalMixture, rows_behind, variational_m_step
 from streamgmm.mixture.variational_sums import GAIN, merges
 from streamgmm.sources.summaries.moments import weighted_moments
 
@@ -52,6 +52,12 @@ class VariationalLearner(Learner):
         assert isinstance(model, VariationalMixture)
         self.prior = model.prior
         super().adopt(model, weight)
+
+    def _behind(self, model: Mixture) -> Stats:
+        """Without the prior, which each posterior of the stream adds once."""
+        assert isinstance(model, VariationalMixture)
+        stats = rows_behind(model, self.reg_covar)
+        return stats.scaled(1.0 / stats.count)
 
     def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
         super().restore(arrays, numbers)
