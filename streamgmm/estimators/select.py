@@ -190,6 +190,8 @@ class Selection:
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the criteria against K with matplotlib, the best and the elbow marked; the axes.
 
+        Of several covariance types the chosen criterion is drawn, one line for each.
+
         Examples
         --------
         >>> import streamgmm as sg
@@ -197,25 +199,27 @@ class Selection:
         >>> sg.select(X, range(1, 4), n_init=1, random_state=0).plot().get_xlabel()
         'number of components K'
         """
-        names = dict.fromkeys([self.criterion, "bic", "aic"])
+        several = len(self.elbow) > 1  # one line each
+        names = dict.fromkeys([self.criterion] if several else [self.criterion, "bic", "aic"])
         table = self.table
         if self.criterion in ("heldout", "cv"):
             # Per row and larger is better, unlike the others: drawn alone, with its sign turned.
             names = {self.criterion: None}
             table = [{**row, self.criterion: _sign(row[self.criterion], -1.0)} for row in table]
         ax = figures.criteria(table, names=tuple(names), ax=ax)
-        for kind, K in self.elbow.items():
-            ax.axvline(K, linestyle=":", linewidth=1, color="0.5", label=f"elbow, {kind}")
-        ax.legend()
+        if not several:
+            for kind, K in self.elbow.items():
+                ax.axvline(K, linestyle=":", linewidth=1, color="0.5", label=f"elbow, {kind}")
+            ax.legend()
         return ax
 
 
 def kinds_of(
-    covariance_types: str | Sequence[str], n_factors: int | Iterable[int] | None = None
+    covariance_types: str | Sequence[str], n_factors: int | Iterable[int] | None = None, *, prior: bool = False
 ) -> tuple[Covariance, ...]:
     """The families behind these names, each once; "mclust" stands for all fourteen structures of mclust.
 
-    Of factor analysers there is one for each number of factors.
+    With a prior it stands for the ten that have one. Of factor analysers there is one for each number of factors.
     """
     asked = (covariance_types,) if isinstance(covariance_types, str) else tuple(covariance_types)
     numbers = (
@@ -231,7 +235,7 @@ def kinds_of(
     found: list[Covariance] = []
     for kind in asked:
         if kind == "mclust":
-            found += MCLUST.values()
+            found += [kind for kind in MCLUST.values() if kind.has_prior or not prior]
         elif kind in FACTORS:
             found += [family(kind, q) for q in numbers] or [family(kind)]
         else:
@@ -280,7 +284,8 @@ def select(
     X : array-like (N, D), a path, or a source
     n_components : iterable of int
     covariance_types : str or sequence of str
-        As `covariance_type` of `GaussianMixture`; "mclust" stands for all fourteen structures of mclust.
+        As `covariance_type` of `GaussianMixture`; "mclust" stands for all fourteen structures of mclust, with a prior
+        for the ten that have one.
     n_factors : int or iterable of int, optional
         Numbers of factors of "factor", "factor-shared" and "ppca": each is a kind of its own, such as "factor:8".
     n_init : int
@@ -352,7 +357,7 @@ def select(
             f"Expected n_samples >= n_components but got n_components up to {Ks[-1]}, n_samples = {source.n_rows}. "
             "Lower the largest number of components."
         )
-    kinds = kinds_of(covariance_types, n_factors)
+    kinds = kinds_of(covariance_types, n_factors, prior=prior is not None)
     for kind in kinds:
         kind.check_features(source.n_features)
         if kind.n_factors and solver == "incremental":

@@ -20,6 +20,7 @@ def stats_of(model: Mixture, reg_covar: float = 0.0) -> Stats:
     """Statistics of weight 1 whose M-step is `model`."""
     family, (K, D) = model.family, model.means.shape
     shape = family.scatter_shape(K, D)
+    own = family.unconstrained  # components that are in a structure stay there
 
     if isinstance(family, Factor):
         covariances = family.add_to_diagonal(model.covariances.copy(), -reg_covar)
@@ -30,8 +31,8 @@ def stats_of(model: Mixture, reg_covar: float = 0.0) -> Stats:
     def of(scatter: Array) -> Stats:
         return Stats(model.weights, model.means, scatter, 0.0, 0.0, 0.0, 1.0, 0, family)
 
-    divided = family.estimate(of(np.ones(shape)), 0.0)
-    ridge = family.estimate(of(np.zeros(shape)), reg_covar)
+    divided = own.estimate(of(np.ones(shape)), 0.0)
+    ridge = own.estimate(of(np.zeros(shape)), reg_covar)
     with np.errstate(divide="ignore", invalid="ignore"):
         scatter = (model.covariances - ridge) / divided
     return of(np.where(np.isfinite(scatter), scatter, 0.0))

@@ -20,7 +20,9 @@ class NormalInverseWishart:
 
     What is None is taken from the data, as mclust does (Fraley & Raftery 2007): the overall mean, D + 2 degrees of
     freedom, and a scale that shares the overall covariance out among K components. Diagonal and spherical covariances
-    have inverse gamma priors of the same kind.
+    have inverse gamma priors of the same kind. Of mclust's other structures EII, EEI, VEI, EVI, EEV and VEV have this
+    prior, restricted to covariances of the structure: where all components share one covariance (EII, EEI) it counts
+    once, else for each component. VEE, EVE, VVE and EVV have none, as in mclust.
 
     Parameters
     ----------
@@ -77,10 +79,10 @@ class NormalInverseWishart:
         >>> sg.NormalInverseWishart(scale=1.0).resolve(family, 1, 1, np.array([5.0]), None).mean
         array([5.])
         """
-        if family.unconstrained is not family or family.n_factors:
+        if not family.has_prior:
             raise ValueError(
-                f"prior: covariance_type {family.name!r} has none. Expected full, tied, diag or spherical (VVV, EEE, "
-                "VVI, VII); set prior=None, or choose one of these."
+                f"prior: covariance_type {family.name!r} has none. Expected full, tied, diag, spherical, EII, EEI, "
+                "VEI, EVI, EEV or VEV; set prior=None, or choose one of these."
             )
         dof = float(D + 2 if self.dof is None else self.dof)
         if not (np.isfinite(self.shrinkage) and self.shrinkage >= 0 and np.isfinite(dof) and dof > 0):
@@ -111,7 +113,7 @@ class Conjugate:
     family, K : what it is the prior of
     shrinkage, dof : floats
     mean : (D,)
-    scale : (D, D) for full and tied, (D,) for diag, () for spherical
+    scale : (D, D) for full and tied, (D,) for diag, () for spherical, and for the structures as for these
     """
 
     family: Covariance
@@ -125,18 +127,23 @@ class Conjugate:
     def _exponent(self) -> float:
         return self.family.prior_exponent(self.dof, self.K, len(self.mean))
 
+    @property
+    def _part(self) -> Array:
+        """The scale as each of the scatters takes it."""
+        return self.scale * self.family.prior_share(self.K)
+
     def estimate(self, stats: Stats, reg_covar: float = 0.0) -> tuple[Array, Array]:
         """Means (K, D) and covariances at the mode of the expected posterior, `reg_covar` added to the variances."""
         family, N, D = self.family, stats.weight, len(self.mean)
         delta = stats.mean - self.mean
         total = N + self.shrinkage
         share = np.divide(N, total, out=np.zeros_like(N), where=total > 0)
-        scatter = stats.scatter + self.scale + family.between(self.shrinkage * share, delta)
-        covariances = family.mode(scatter, family.divisor(N, D) + self._exponent, reg_covar)
+        scatter = stats.scatter + self._part + family.between(self.shrinkage * share, delta)
+        covariances = family.mode(scatter, family.divisor(N, D) + self._exponent, reg_covar, D)
         return self.mean + share[:, None] * delta, covariances
 
     def log_density(self, model: Mixture) -> float:
         """Log of the prior at the parameters of `model`, in nats, less its constant."""
         family = self.family
         pull = family.between(np.full(self.K, self.shrinkage), model.means - self.mean)
-        return family.log_kernel(self.scale + pull, self._exponent, model.covariances, model.factors)
+        return family.log_kernel(self._part + pull, self._exponent, model.covariances, model.factors)

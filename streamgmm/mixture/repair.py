@@ -42,7 +42,7 @@ def bulk_of(stats: Stats) -> NDArray[np.bool_]:
     """(K,) mask of the components that decide what is small and what is constant: far ones would hide it."""
     family = stats.family
     share = stats.weight / stats.weight.sum()
-    variances = family.variances(family.estimate(stats, 0.0), *stats.mean.shape)
+    variances = family.variances(family.unconstrained.estimate(stats, 0.0), *stats.mean.shape)
     return bulk(share, stats.mean, variances, APART)
 
 

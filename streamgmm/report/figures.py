@@ -191,7 +191,7 @@ def convergence(trace: Sequence[float], *, ax: Any = None) -> Any:
 
 
 def criteria(table: Sequence[Mapping[str, Any]], *, names: Sequence[str] = ("bic", "aic"), ax: Any = None) -> Any:
-    """Criteria against K, the smallest of each marked.
+    """Criteria against K, the smallest of each marked; of several covariance types the first criterion, a line each.
 
     Parameters
     ----------
@@ -199,6 +199,9 @@ def criteria(table: Sequence[Mapping[str, Any]], *, names: Sequence[str] = ("bic
     """
     ax = _axes(ax)
     kinds = list(dict.fromkeys(row.get("covariance_type", "full") for row in table))
+    several = len(kinds) > 1
+    if several:
+        names = names[:1]
     for i, kind in enumerate(kinds):
         rows = sorted((r for r in table if r.get("covariance_type", "full") == kind), key=lambda r: r["n_components"])
         for name, style in zip(names, ("-", "--", ":"), strict=False):
@@ -206,17 +209,18 @@ def criteria(table: Sequence[Mapping[str, Any]], *, names: Sequence[str] = ("bic
             if not line:
                 continue
             K, value = np.array(line, np.float64).T
-            text = f"{name.upper()}, {kind}" if len(kinds) > 1 else name.upper()
-            ax.plot(K, value, style, marker=".", color=colour(i), label=text)
+            ax.plot(K, value, style, marker=".", color=colour(i), label=kind if several else name.upper())
             best = int(np.argmin(value))
             ax.plot(K[best], value[best], "o", markersize=9, fillstyle="none", color=colour(i))
+    what = names[0].upper() if several else "criterion"
+    title = "Choice of K and covariance" if several else "Choice of K"
     ax.set(
         xlabel="number of components K",
-        ylabel="criterion (smaller is better)",
-        title="Choice of K: the lowest point of each curve is ringed",
+        ylabel=f"{what} (smaller is better)",
+        title=f"{title}: the lowest point of each curve is ringed",
     )
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend()
+    ax.legend(ncols=1 + len(kinds) // 8, fontsize="small" if len(kinds) > 8 else None)
     return ax
 
 

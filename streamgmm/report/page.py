@@ -30,7 +30,8 @@ class Shown:
     frames : dict of arrays
         The path of the fit as `streamgmm.report.history` keeps it; empty where it was not recorded.
     criteria : dict of float
-        ``bic``, ``aic``, ``icl``, ``log_likelihood_per_row``, where known.
+        ``bic``, ``aic``, ``icl``, ``log_likelihood_per_row``, where known; ``covariance_type``, where it is not
+        that of the mixture in the units of the data.
     findings : list of {"title", "text"}
     facts : list of (name, value)
     note : str
@@ -55,6 +56,7 @@ def page(
     subtitle: str = "",
     best: int = 0,
     elbow: int | None = None,
+    criterion: str = "bic",
     plane: Plane | None = None,
     names: Sequence[str] | None = None,
     facts: Sequence[tuple[str, Any]] = (),
@@ -64,9 +66,11 @@ def page(
 
     Parameters
     ----------
-    models : one `Shown` per K
+    models : one `Shown` per K, and per covariance type where there are several
     rows : (N, D)
         A sample of the data; one to three thousand rows make a good picture.
+    criterion : str
+        Drawn against K where there are several covariance types, one line each.
     plane : Plane
         The one that the frames were recorded in; by default that of the best model.
     names : of the features that are listed
@@ -95,6 +99,7 @@ def page(
         "models": [_model(one, rows, plane, back) for one in models],
         "best": best,
         "elbow": elbow,
+        "criterion": criterion,
         "facts": list(facts),
     }
     text = json.dumps(jsonable(document), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -110,9 +115,11 @@ def _model(one: Shown, rows: NDArray[Any], plane: Plane, back: Callable[[Array],
     label, certainty = shares.argmax(axis=1), shares.max(axis=1)
     label[label == K] = -1  # background
     order = np.argsort(-mixture.weights)
+    kind = one.criteria.get("covariance_type", mixture.family.name)
     return {
-        "name": f"{K}, {mixture.family.name}",
+        "name": f"{K}, {kind}",
         "K": K,
+        "kind": kind,
         "note": one.note,
         "frames": _frames(one, plane),
         "labels": label,

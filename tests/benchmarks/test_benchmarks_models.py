@@ -1,10 +1,11 @@
-"""The benchmarks of the outlier detector and of k-means run, tiny."""
+"""The benchmarks of the outlier detector, of k-means and of the covariance structures run, tiny."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from benchmarks.costs import structures
 from benchmarks.peers import kmeans, outliers
 from benchmarks.readme import write_section
 
@@ -41,3 +42,10 @@ def test_k_means_beside_scikit_learn():
     found = kmeans.measure(5_000, 3, 4, runs=1, steps=3)
     assert found["gap"] < 1e-12
     assert "| 5,000 x 3, 4 |" in kmeans.table({(5_000, 3, 4): found}, steps=3)
+
+
+def test_costs_of_the_structures():
+    costs = structures.measure(2_000, 3, 2, runs=1)
+    lines = structures.table(costs, 3, 2).splitlines()
+    assert len(lines) == 4 + 14 and lines[4].startswith("| EII | ") and "1.00 of full" in lines[-1]
+    assert all(0 < cost.share < 1 for cost in costs.values())

@@ -246,3 +246,21 @@ def test_select_chooses_and_leaves_a_page(cli, rows_file, tmp_path):
     assert [model["K"] for model in models] == [1, 2, 3, 4] and all(len(m["frames"]) >= 1 for m in models)
     assert cli("predict", folder, rows_file, "--json")[0] == 0
     assert cli("select", rows_file, "--k-min", 3, "--k-max", 2)[0] == 2
+
+
+def test_select_lists_structures_one_a_line(cli, rows_file, tmp_path):
+    words = ("--k-max", 2, "--covariance", "EII", "--covariance", "VEV", "--set", "n_init=1")
+    code, out, _ = cli("select", rows_file, *words, "--out", tmp_path / "chosen", "--report")
+    document = json.loads((tmp_path / "chosen" / "report.json").read_text())
+    lines = out.splitlines()
+    (head,) = [i for i, line in enumerate(lines) if line.split() == ["BIC", "K=1", "K=2"]]
+    table = document["selection"]["table"]
+    for line, kind in zip(lines[head + 1 :], ("EII", "VEV"), strict=False):
+        name, *values = line.split()
+        assert name == kind
+        wanted = [row["bic"] for row in table if row["covariance_type"] == kind]
+        assert [float(value.lstrip("->!")) for value in values] == pytest.approx(wanted, abs=0.06)
+    assert sum("->" in line for line in lines[head + 1 : head + 3]) == 1 and code in (0, 3)
+    page = (tmp_path / "chosen" / "report.html").read_text()
+    models = json.loads(page.split('id="data">')[1].split("</script>")[0])["models"]
+    assert [(model["kind"], model["K"]) for model in models] == [("EII", 1), ("EII", 2), ("VEV", 1), ("VEV", 2)]

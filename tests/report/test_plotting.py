@@ -220,6 +220,32 @@ def test_features_are_checked(fitted):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("feature 2", "feature 1")
 
 
+def test_structures_are_one_line_each():
+    kinds = [f"kind {i}" for i in range(14)]
+    table = [
+        {"covariance_type": kind, "n_components": k, "bic": (k - 3) ** 2.0 + i, "aic": 0.0}
+        for i, kind in enumerate(kinds)
+        for k in range(1, 6)
+    ]
+    ax = figures.criteria(table)
+    lines = [line for line in ax.lines if len(line.get_xdata()) > 1]
+    assert [line.get_label() for line in lines] == kinds
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == kinds
+    assert ax.get_ylabel() == "BIC (smaller is better)"
+    marked = [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
+    assert marked == [3] * 14
+
+
+def test_a_selection_of_several_structures_draws_its_criterion():
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    found = sg.select(X, [1, 2], ["EII", "VEV", "full"], n_init=1, criterion="icl", random_state=0)
+    ax = found.plot()
+    lines = [line for line in ax.lines if len(line.get_xdata()) > 1]
+    assert [line.get_label() for line in lines] == ["EII", "VEV", "full"]
+    values = [row["icl"] for row in found.table if row["covariance_type"] == "VEV"]
+    assert lines[1].get_ydata().tolist() == values and ax.get_ylabel().startswith("ICL")
+
+
 def test_wrong_kind(fitted):
     with pytest.raises(ValueError, match=r"Selection\.plot"):
         fitted[0].plot("criteria")

@@ -161,6 +161,19 @@ def test_k_is_switched(opened, faithful_page):
     assert "least at K = " in tab.inner_text("#criterianote") and tab.complaints == []
 
 
+def test_structures_are_one_line_each(opened, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(300, 2))
+    kinds = ("EII", "VEV", "full")
+    models = [shown(rows, K, covariance_type=kind, max_iter=3)[0] for kind in kinds for K in (1, 2)]
+    path = tmp_path / "structures.html"
+    path.write_text(page(models, rows, title="structures", best=0, criterion="icl"))
+    tab = opened(path)
+    assert tab.locator("#criteria path.criterion").count() == 3
+    note = tab.inner_text("#criterianote")
+    assert note.startswith("ICL, one line for each covariance type") and all(kind in note for kind in kinds)
+    assert tab.evaluate(FAULTS) == [] and tab.complaints == []
+
+
 def test_play_steps_to_the_end(opened, faithful_page):
     tab = opened(faithful_page[0])
     tab.click("#play")

@@ -236,10 +236,25 @@ def _table(document: dict[str, Any]) -> str:
     passed = [text for text in selection["warnings"] if text.startswith(("Passed over", "Every candidate"))]
     if any(row["unsupported"] for row in selection["table"]):
         passed.append("! marks candidates with components that the rows do not support.")
-    lines = [table(head, rows), "", end, *passed, *_edge(selection, best)]
+    several = [_grid(selection), ""] if len(selection["elbow"]) > 1 else []
+    lines = [table(head, rows), "", *several, end, *passed, *_edge(selection, best)]
     said = document["findings"]
     lines += ["", f"diagnosed, the chosen K only: {len(said) or 'no'} finding{'s' * (len(said) != 1)}"]
     return "\n".join(lines + [f"  {text}" for text in said])
+
+
+def _grid(selection: dict[str, Any]) -> str:
+    """The criterion against K, one line for each covariance type; the chosen one marked."""
+    name, marked = selection["criterion"], selection["chosen"]
+    digits = 1 if name in ("bic", "aic", "icl") else 4
+    lines: dict[str, dict[int, str]] = {}
+    for i, row in enumerate(selection["table"]):
+        mark = "->" if i == marked else "!" if row["unsupported"] else ""
+        lines.setdefault(row["covariance_type"], {})[row["n_components"]] = f"{mark}{row[name]:.{digits}f}"
+    Ks = sorted({row["n_components"] for row in selection["table"]})
+    return table(
+        [name.upper(), *(f"K={K}" for K in Ks)], [[kind, *(of.get(K, "") for K in Ks)] for kind, of in lines.items()]
+    )
 
 
 def _edge(selection: dict[str, Any], best: dict[str, Any]) -> list[str]:

@@ -69,6 +69,7 @@ def selection_page(
         subtitle=f"{ready.raw.name}: {document['data']['rows']:,} rows of {ready.raw.n_features} features",
         best=best,
         elbow=found.elbow.get(found.table[best]["covariance_type"]),
+        criterion=found.criterion,
         plane=history.plane,
         names=feature_names(gm),
         facts=[

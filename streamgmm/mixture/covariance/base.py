@@ -159,6 +159,8 @@ class Covariance(ABC):
     """Columns of the loadings; 0 for all but factor analysers."""
     shared: bool = False
     """Whether the covariance of a component depends on the rows of the others."""
+    has_prior: bool = True
+    """Whether there is a conjugate prior: mclust has one for ten of its fourteen structures."""
 
     @property
     def covariance_type(self) -> str:
@@ -265,10 +267,14 @@ class Covariance(ABC):
 
         Where the maximum has no closed form, `previous` covariances are improved.
         """
-        return self.mode(stats.scatter, self.divisor(stats.weight, stats.mean.shape[1]), reg_covar)
+        D = stats.mean.shape[1]
+        return self.mode(stats.scatter, self.divisor(stats.weight, D), reg_covar, D)
 
-    def mode(self, scatter: Array, divisor: Array, reg_covar: float) -> Array:
-        """scatter / divisor, plus `reg_covar` on the diagonal; NaN where the divisor is 0."""
+    def mode(self, scatter: Array, divisor: Array, reg_covar: float, D: int) -> Array:
+        """Covariances of largest density given scatters and what these are divided by, as `divisor` shapes it.
+
+        scatter / divisor, plus `reg_covar` on the diagonal, unless components are tied; NaN where the divisor is 0.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.add_to_diagonal(scatter / divisor, reg_covar)
 
@@ -322,7 +328,11 @@ class Covariance(ABC):
 
     @abstractmethod
     def prior_exponent(self, dof: float, K: int, D: int) -> float:
-        """Rows that the prior adds to the divisor of a covariance (twice the exponent of 1/|covariance|)."""
+        """What the prior adds to the divisor of a covariance (twice the exponent of 1/|covariance|)."""
+
+    def prior_share(self, K: int) -> float:
+        """The part of the prior scale that each of the K scatters takes: 1 / K where they share one covariance."""
+        return 1.0
 
     @abstractmethod
     def log_kernel(self, scatter: Array, exponent: float, covariances: Array, factors: Array) -> float:

@@ -52,6 +52,7 @@ class Factor(Covariance):
     """Loadings and noise variances; see the module."""
 
     kernel = Family.FACTOR
+    has_prior = False
 
     def __init__(self, kind: str, n_factors: int) -> None:
         self.kind = kind
@@ -220,7 +221,7 @@ class Factor(Covariance):
             covariances[..., -1] = weights[present] @ noise[present] / weights[present].sum()
         return covariances
 
-    def mode(self, scatter: Array, divisor: Array, reg_covar: float) -> Array:
+    def mode(self, scatter: Array, divisor: Array, reg_covar: float, D: int) -> Array:
         self._no_prior()
 
     def add_to_diagonal(self, covariances: Array, value: float) -> Array:

@@ -27,8 +27,9 @@ MAX_ROUNDS = 500
 """Rounds of an alternating M-step; each raises the expected log-likelihood, so ending early is safe."""
 MAX_SWEEPS = 100
 """Sweeps over all pairs of axes, for a common orientation of which nothing is known."""
-NEXT_SWEEPS = 4
-"""The same from the orientation of the model before: each sweep raises the expected log-likelihood, and EM climbs."""
+NEXT_SWEEPS, NEXT_TURN = 4, 0.01
+"""The same from the orientation of the model before, and the largest sine of a rotation in a sweep after which there
+is no other: each sweep raises the expected log-likelihood, what is left is about the square of it, and EM goes on."""
 INNER = 4
 """Steps of majorisation for the angles of one set of pairs."""
 
@@ -102,7 +103,9 @@ def _pairings(D: int) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]:
     return tuple(rounds)
 
 
-def common_axes(scatter: Array, weight: Array | None, start: Array, sweeps: int = MAX_SWEEPS) -> tuple[Array, Array]:
+def common_axes(
+    scatter: Array, weight: Array | None, start: Array, sweeps: int = MAX_SWEEPS, least: float = 1e-10
+) -> tuple[Array, Array]:
     """Axes Q (D, D) shared by all components, and the diagonals (K, D) of Q^T W_k Q.
 
     Minimises sum_k N_k log |diag Q^T W_k Q| (VVE: common principal components, Flury 1984), or without weights
@@ -110,7 +113,8 @@ def common_axes(scatter: Array, weight: Array | None, start: Array, sweeps: int 
 
     The scatters of two rotated axes are m + u and m - u with u = h cos 2t + g sin 2t. Both objectives are concave in
     the diagonals; with their slopes held they are a cosine of 2t, which lies above and is minimised (majorisation), so
-    that no rotation raises them.
+    that no rotation raises them. The last sweep over all pairs is that of number `sweeps`, or one in which no rotation
+    has a sine above `least`.
     """
     D = scatter.shape[1]
     Q, W = start.copy(), start.T @ scatter @ start
@@ -142,7 +146,7 @@ def common_axes(scatter: Array, weight: Array | None, start: Array, sweeps: int 
             turn[j, i] = np.sin(angle)
             turn[i, j] = -turn[j, i]
             Q, W = Q @ turn, turn.T @ W @ turn
-        if not largest > 1e-10:
+        if not largest > least:
             break
     return Q, np.einsum("kdd->kd", W)
 
@@ -167,16 +171,32 @@ class Structured(Covariance):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.has_prior = name not in ("VEE", "EVE", "VVE", "EVV")
 
     def n_parameters(self, K: int, D: int) -> int:
         volume, shape, orientation = ({"E": 1, "V": K, "I": 0}[letter] for letter in self.name)
         return volume + (D - 1) * shape + D * (D - 1) // 2 * orientation
 
     def estimate(self, stats: Stats, reg_covar: float, previous: Array | None = None) -> Array:
-        K, D = stats.mean.shape
-        ridge = self.add_to_diagonal(np.zeros(self.shape(K, D)), reg_covar) * self.divisor(stats.weight, D)
+        D = stats.mean.shape[1]
+        return self._mode(stats.scatter, self.divisor(stats.weight, D), reg_covar, D, previous)
+
+    def mode(self, scatter: Array, divisor: Array, reg_covar: float, D: int) -> Array:
+        return self._mode(scatter, divisor, reg_covar, D, None)
+
+    def _mode(self, scatter: Array, divisor: Array, reg_covar: float, D: int, previous: Array | None) -> Array:
+        ridge = self.add_to_diagonal(np.zeros(scatter.shape), reg_covar) * divisor
+        weight = (divisor / self.divisor(np.ones(1), D)).reshape(-1)
         with np.errstate(all="ignore"):  # what does not exist is NaN, and treated as a collapse
-            return self._maximum(stats.scatter + ridge, stats.weight, D, previous)
+            return self._maximum(scatter + ridge, weight, D, previous)
+
+    @property
+    def _one(self) -> bool:
+        """Whether all components have the same covariance: EII, EEI."""
+        return "V" not in self.name
+
+    def prior_share(self, K: int) -> float:
+        return 1.0 / K if self._one else 1.0
 
     def constrained(self, covariances: Array, weights: Array, D: int) -> Array:
         with np.errstate(all="ignore"):
@@ -192,6 +212,9 @@ class StructuredSpherical(Structured, Spherical):
 
     unconstrained = SPHERICAL
 
+    def prior_exponent(self, dof: float, K: int, D: int) -> float:
+        return D + (dof + 2) / K
+
     def _maximum(self, scatter: Array, weight: Array, D: int, previous: Array | None) -> Array:
         return np.full(len(weight), scatter.sum() / (weight.sum() * D))
 
@@ -200,6 +223,9 @@ class StructuredDiag(Structured, Diag):
     """EEI, VEI, EVI."""
 
     unconstrained = DIAG
+
+    def prior_exponent(self, dof: float, K: int, D: int) -> float:
+        return 1 + (dof + 2) / K if self._one else dof + 3
 
     def _maximum(self, scatter: Array, weight: Array, D: int, previous: Array | None) -> Array:
         if self.name == "EEI":
@@ -232,7 +258,7 @@ class StructuredFull(Structured, Full):
         if known is None:
             axes, values = common_axes(scatter, mass, np.linalg.eigh(scatter.sum(axis=0))[1])
         else:
-            axes, values = common_axes(scatter, mass, known, NEXT_SWEEPS)
+            axes, values = common_axes(scatter, mass, known, NEXT_SWEEPS, NEXT_TURN)
         values = equal_volume(values, weight) if mass is None else values / weight[:, None]
         return (axes * values[:, None, :]) @ axes.T
 
