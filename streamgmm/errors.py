@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -61,6 +61,34 @@ class ChunkReadError(StreamGMMError):
 
     def __str__(self) -> str:
         return f"{self.path}: chunk {self.index}: {self.reason}"
+
+
+class LateTextError(ChunkReadError):
+    """Text in a column that holds numbers wherever a look was taken.
+
+    Parameters
+    ----------
+    path, index, reason : see `ChunkReadError`
+    found : tuple
+        The column; what it holds, and where; size and time of the file; whether somebody asked for this column, so that
+        it cannot be left out.
+    """
+
+    known: ClassVar[dict[Any, dict[str, str]]] = {}
+    """By path, size and time of a file its columns that turned out to hold text, and what they hold."""
+
+    def __init__(self, path: str, index: int, reason: str, found: tuple[str, str, Any, bool]) -> None:
+        super().__init__(path, index, reason)
+        self.args = (path, index, reason, found)
+        self.column, self.what, self._stamp, self.named = found
+
+    def learnt(self) -> bool:
+        """Remember what was found; False where that is of no use."""
+        columns = self.known.setdefault((self.path, self._stamp), {})
+        if self.named or self.column in columns:
+            return False
+        columns[self.column] = self.what
+        return True
 
 
 class ModelFileError(StreamGMMError):

@@ -7,66 +7,55 @@ cannot be: such a model carries its projection, and answers for the rows of the 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from streamgmm.cli.config import Config, ConfigError
-from streamgmm.cli.terminal import as_option, message
+from streamgmm.cli.terminal import as_option, message, stderr_console
 from streamgmm.estimators.projection import Projection
 from streamgmm.mixture.covariance import DIAG, Factor
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.variational import VariationalMixture
 from streamgmm.sources.base import Source
-from streamgmm.sources.formats.tables import NotNumbersError
+from streamgmm.sources.features import leaving_out_text, listed
 from streamgmm.utils.affine import Affine
 
 CHOOSE = "To choose yourself: --columns A,B,..."
 
 
 def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
-    """`open_source`; what is left out where no columns are named, row labels and those without numbers, is told."""
-    from streamgmm.sources import open_quietly
+    """`open_features`, which tells what is left out where no columns are named, and what looks like an identifier."""
+    from streamgmm.sources.features import OnlyRowNumbersError, identifiers, open_features
 
     try:
-        source = open_quietly(path, columns=columns, **options)
-        if source.left_out:
-            message(f"note: left out, because they are row labels: {_listed(list(source.left_out))}. {CHOOSE}")
-        _tell_notice(source)
-        return source
-    except NotNumbersError as error:
-        if columns is not None or not error.numeric:
-            raise
-        if error.labels:
-            message(f"note: left out, because they are row labels: {_listed(error.labels)}.")
+        source = open_features(path, columns=columns, **options)
+    except OnlyRowNumbersError as error:
+        raise ConfigError(str(error)) from None
+    if source.left_out:
+        message(f"note: left out, because they are row labels: {listed(source.left_out)}. {CHOOSE}")
+    used = source.feature_names or ()
+    if source.not_numbers:
         message(
-            f"note: left out, because they hold no numbers: {_listed(error.other)}. Used: {_listed(error.numeric)}. "
-            f"To choose yourself: --columns {_option(error.numeric)}"
+            f"note: left out, because they hold no numbers: {listed(source.not_numbers)}. Used: {listed(used)}. "
+            f"To choose yourself: --columns {_option(list(used))}"
         )
-        source = open_quietly(path, columns=error.numeric, **{**options, "exclude": None})
-        _tell_notice(source)
-        if len(error.numeric) == 1:
-            _refuse_row_number(source, error.numeric[0])
-        return source
-
-
-def _refuse_row_number(source: Source, name: str) -> None:
-    """Refuse a column that nobody asked for, and that counts the rows, as the only feature.
-
-    Raises
-    ------
-    ConfigError
-    """
-    from streamgmm.sources.labels import numbers_rows
-
-    first = next(iter(source.chunks()), None)
-    if first is not None and numbers_rows(first.load()[0][:, 0]):
-        raise ConfigError(
-            f"{source.name}: nothing is left but {name!r}, which numbers the rows; expected features. Encode the other "
-            f"columns as numbers; or say that this is meant: --columns {shlex.quote(as_option([name]))}."
+    _tell_notice(source)
+    found = [] if columns is not None else identifiers(source)
+    if found:
+        message(
+            f"note: {listed(found)} look{'s' * (len(found) == 1)} like row numbers or identifiers, and "
+            f"{'is' if len(found) == 1 else 'are'} used as a feature. "
+            f"To leave out: --exclude {shlex.quote(as_option(found))}"
         )
+    return source
+
+
+def leaving_out_late_text[**P, T](command: Callable[P, T]) -> Callable[P, T]:
+    """`sources.features.leaving_out_text`, told at the terminal."""
+    return leaving_out_text(command, tell=lambda text: message(f"note: {text}"))
 
 
 def _tell_notice(source: Source) -> None:
@@ -78,12 +67,6 @@ def _tell_notice(source: Source) -> None:
 def _option(names: list[str]) -> str:
     """Some names as --columns takes them."""
     return shlex.quote(as_option(names[:3])) + ",..." * (len(names) > 3)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(name or "(a column without a name)" for name in names[:10]) + (
-        f", ... ({len(names)} in all)" if len(names) > 10 else ""
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +120,27 @@ class Prepared:
             missing="marginalize" if fitted.missing else "error",
         )
 
+    def go_on(self, gm: Any) -> None:
+        """Bring an estimator that was fitted in the units of the data to those of the fit, to go on there.
+
+        Raises
+        ------
+        ConfigError
+            Where the data have another number of features.
+        """
+        if gm.n_features_in_ != self.raw.n_features:
+            raise ConfigError(
+                f"--warm-start: that model was fitted to {gm.n_features_in_} features; {self.raw.name} has "
+                f"{self.raw.n_features}. Choose the same columns."
+            )
+        if self.scale is None:
+            return
+        weight = 1.0 if isinstance(gm.mixture_, VariationalMixture) else gm.report_.get("weight")
+        # From the units of the data to those of the fit: the other way round than `mixture` goes.
+        there = Affine(-self.scale.shift * self.scale.matrix, 1.0 / self.scale.matrix)
+        gm.mixture_ = replace(self, scale=there).mixture(gm.mixture_)
+        gm.lower_bounds_ = [value + self.log_scale / weight for value in gm.lower_bounds_] if weight else []
+
     def restore(self, gm: Any) -> None:
         """Bring a fitted estimator to the rows of the data: mixture, trace and criteria, or the projection."""
         if self.projection is not None:
@@ -182,11 +186,18 @@ def prepare(config: Config, raw: Source, executor: Any = None) -> Prepared:
     ConfigError
         Where principal components are asked of rows with missing values.
     """
+    from streamgmm.report.progress import ProgressLine, showing
+
+    if not config.data.scale and config.data.pca is None:
+        return Prepared(raw, raw)
+    with showing(ProgressLine(), stderr_console()):
+        return _transformed(config, raw, executor)
+
+
+def _transformed(config: Config, raw: Source, executor: Any) -> Prepared:
     from streamgmm.estimators.preprocessing import PCA, Scaler, counts_of
 
     data, gaps = config.data, config.model.missing == "marginalize"
-    if not data.scale and data.pca is None:
-        return Prepared(raw, raw)
     if gaps and data.pca is not None:
         raise ConfigError(
             "pca: needs rows without missing values; got missing = marginalize. Leave one of the two out."

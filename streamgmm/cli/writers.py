@@ -34,6 +34,38 @@ def write_rows(out: str | None, columns: Sequence[str], parts: Iterator[NDArray[
     return rows
 
 
+def write_columns(out: str | None, columns: Sequence[str], parts: Iterator[list[Any]]) -> int:
+    """As `write_rows`, from lists of columns: arrays (n,), or texts."""
+    rows = 0
+    with _writer(out, columns) as write:
+        for part in parts:
+            write(part)
+            rows += len(part[0])
+    return rows
+
+
+def _as_array(part: Any, out: str) -> NDArray[Any]:
+    """Columns side by side, for files that hold numbers only.
+
+    Raises
+    ------
+    ValueError
+        Where a column holds text.
+    """
+    if isinstance(part, np.ndarray):
+        return part
+    texts = next((column for column in part if not isinstance(column, np.ndarray)), None)
+    if texts is not None and part[0] is texts:
+        try:
+            part = [np.array(texts, np.float64), *part[1:]]
+        except ValueError:
+            raise ValueError(
+                f"{out}: holds numbers only, and the column of --id holds text such as {texts[0]!r}. Choose .csv or "
+                ".parquet."
+            ) from None
+    return part[0][:, None] if len(part) == 1 else np.column_stack(part)
+
+
 def check_out(out: str | None) -> None:
     """Refuse an output that cannot be written, before any work.
 
@@ -57,6 +89,16 @@ def _writer(out: str | None, columns: Sequence[str]) -> Any:
     return {".npy": _npy, ".csv": _csv, ".parquet": _parquet, ".zarr": _zarr}[Path(out).suffix](out, columns)
 
 
+def _fields(column: Any) -> list[Any]:
+    """A column as fields of CSV; text is quoted where it has to be."""
+    return column.tolist() if isinstance(column, np.ndarray) else [_field(text) for text in column]
+
+
+def _field(text: str) -> str:
+    plain = not re.search(r'[",\r\n]', text) and text == text.strip() and text[:1] not in ("=", "+", "-", "@", "#")
+    return text if plain or re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", text) else '"' + text.replace('"', '""') + '"'
+
+
 def _header(columns: Sequence[str], *, escaped: bool) -> str:
     """Names as a line of CSV; those that are no plain words, or that a spreadsheet would run, are quoted."""
 
@@ -77,8 +119,9 @@ def _csv(out: str | None, columns: Sequence[str]) -> Iterator[Any]:
             file = stack.enter_context(stack.enter_context(atomic_path(out)).open("w", encoding="utf-8"))
         file.write(_header(columns, escaped=out is None and file.isatty()) + "\n")
 
-        def write(part: NDArray[Any]) -> None:
-            file.writelines(",".join(map(repr, row)) + "\n" for row in part.tolist())
+        def write(part: Any) -> None:
+            rows = part.tolist() if isinstance(part, np.ndarray) else zip(*map(_fields, part), strict=True)
+            file.writelines(",".join(map(str, row)) + "\n" for row in rows)
 
         yield write
 
@@ -95,8 +138,9 @@ def _npy(out: str, columns: Sequence[str]) -> Iterator[Any]:
                 file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             )
 
-        def write(part: NDArray[Any]) -> None:
+        def write(part: Any) -> None:
             nonlocal rows, dtype
+            part = _as_array(part, out)
             if rows == 0:
                 dtype = part.dtype
                 header()
@@ -117,9 +161,10 @@ def _parquet(out: str, columns: Sequence[str]) -> Iterator[Any]:
     with atomic_path(out) as path, ExitStack() as stack:
         writer: Any = None
 
-        def write(part: NDArray[Any]) -> None:
+        def write(part: Any) -> None:
             nonlocal writer
-            rows = pa.table({name: part[:, j] for j, name in enumerate(columns)})
+            listed = part.T if isinstance(part, np.ndarray) else part
+            rows = pa.table({name: listed[j] for j, name in enumerate(columns)})
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(path, rows.schema, write_page_checksum=True))
             writer.write_table(rows)
@@ -138,8 +183,9 @@ def _zarr(out: str, columns: Sequence[str]) -> Iterator[Any]:
     with atomic_folder(out) as folder:
         array: Any = None
 
-        def write(part: NDArray[Any]) -> None:
+        def write(part: Any) -> None:
             nonlocal array
+            part = _as_array(part, out)
             part = part if len(columns) > 1 else part[:, 0]
             if array is None:
                 chunks = (min(max(len(part), 1), 2**20), *part.shape[1:])

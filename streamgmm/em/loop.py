@@ -18,6 +18,7 @@ from streamgmm.mixture.stats import Stats
 from streamgmm.runtime.device import DeviceBlock
 from streamgmm.runtime.executors import within
 from streamgmm.utils.affine import Affine
+from streamgmm.utils.phases import reading
 
 Array = NDArray[np.float64]
 Models = tuple[Mixture, ...]
@@ -65,7 +66,8 @@ def em(
     """
     state = rule.init(models, source) if state is None else state
     for block in rule.blocks(source):
-        framed = executor.run(within(source, partial(task or e_step, models)), block.chunks, merge_all)
+        with reading(source, "pass"):
+            framed = executor.run(within(source, partial(task or e_step, models)), block.chunks, merge_all)
         stats = tuple(model.restore(part) for model, part in zip(models, framed, strict=True))
         state, totals = rule.absorb(state, block, stats)
         if totals is not None:

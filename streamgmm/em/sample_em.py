@@ -39,6 +39,7 @@ class _Sample(ArraySource):
     """Rows drawn from `of`: passes over them have the form of passes over all, whose code is loaded anyway."""
 
     of: int = 0
+    sampled = True
 
     @property
     def most_rows(self) -> int:

@@ -363,8 +363,8 @@ class BayesianGaussianMixture(MixtureEstimator):
         }
         self.report_ = report
         if self.max_iter > 0:
-            warn_unless_converged(candidates, self.tol, self.max_iter, stacklevel=5)
-            warn_if_drowned(self.mixture_, self.reg_covar, self._names_here, stacklevel=5)
+            warn_unless_converged(candidates, self.tol, self.max_iter, stacklevel=6)
+            warn_if_drowned(self.mixture_, self.reg_covar, self._names_here, stacklevel=6)
 
     @staticmethod
     def _moves(begun: Initialization, winner: Candidate) -> dict[str, int]:

@@ -19,12 +19,14 @@ from streamgmm.estimators.reader import map_chunks
 from streamgmm.mixture.covariance import Factor
 from streamgmm.mixture.criteria import criteria
 from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.tails import Tails
 from streamgmm.runtime.device import placed
 from streamgmm.runtime.executors import within
 from streamgmm.sources.arranged import matched, select_names
 from streamgmm.sources.base import Source
 from streamgmm.sources.formats.device import lies_on_card
 from streamgmm.sources.formats.tables import is_frame
+from streamgmm.utils.phases import reading
 
 __all__ = ["Fitted", "score_chunk"]
 
@@ -280,6 +282,25 @@ class Fitted(Pictured):
         """
         return self._map(X, "log_prob", out)
 
+    def tail_probability(self, X: Any, *, out: Any = None) -> Any:
+        """(N,) chances that a row of the model, seen in the features that the row shows, has no larger density.
+
+        Small for anomalies, and comparable between rows that miss different features, which densities are not. A row
+        of which nothing is observed has 1. `X` and `out` as in `predict`; see `streamgmm.mixture.tails.Tails`.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> one = sg.GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [np.eye(2)])
+        >>> one.tail_probability([[0.0, 0.0], [3.0, 0.0]]).round(2)
+        array([1.  , 0.01])
+        """
+        check_is_fitted(self)
+        tails: Any = Tails(self.mixture_)
+        if self.projection_ is not None:
+            tails = Behind(tails, self.projection_)
+        return self._ask(X, tails, "tail_probability", out)
+
     def _map(self, X: Any, question: str, out: Any = None) -> Any:
         check_is_fitted(self)
         source = self._answering_source(X, question)
@@ -356,7 +377,8 @@ class Fitted(Pictured):
         if backend is not None and not self._cpu_answers(source, "score", stacklevel=4):
             source = placed(source, backend, keep=False, scratch=self._scratch(source, fused=True)).for_em()
         task = within(source, partial(score_chunk, self.mixture_))
-        return self._executor(source).run(task, source.chunks(), np.add)
+        with reading(source, "scoring"):
+            return self._executor(source).run(task, source.chunks(), np.add)
 
     def _criteria(self, X: Any) -> dict[str, float]:
         loglik, _, log_max, weight, _ = self._totals(X)

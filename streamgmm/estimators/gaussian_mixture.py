@@ -330,8 +330,8 @@ class GaussianMixture(MixtureEstimator):
         self.report_ = report_of(candidates, begun, solver=self.solver, n_passes=n_passes, clock=clock)
         if self.max_iter > 0:
             # Where fit was called, behind scikit-learn's wrapper.
-            warn_unless_converged(candidates, self.tol, self.max_iter, stacklevel=5)
-            warn_if_drowned(self.mixture_, self.reg_covar, self._names_here, stacklevel=5)
+            warn_unless_converged(candidates, self.tol, self.max_iter, stacklevel=6)
+            warn_if_drowned(self.mixture_, self.reg_covar, self._names_here, stacklevel=6)
 
     # Other libraries --------------------------------------------------------------------------------------------------
 

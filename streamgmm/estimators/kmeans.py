@@ -26,7 +26,7 @@ from streamgmm.estimators.fit_report import FitReport
 from streamgmm.estimators.reader import Transforming
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.runtime.thread_limits import one_thread
-from streamgmm.sources import is_array_like
+from streamgmm.sources import is_array_like, leaving_out_text
 from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.sample import SampleSummary, sample_size
 
@@ -120,6 +120,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
 
     _fewest_rows = 1
 
+    @leaving_out_text
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Find the centres.
@@ -196,7 +197,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
                 f"Number of distinct clusters ({self.n_clusters - run.empty}) found smaller than n_clusters "
                 f"({self.n_clusters}). Possibly due to duplicate points in X.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _inertias(self, source: Source, executor: Executor, runs: Runs) -> tuple[list[float], int]:

@@ -41,7 +41,7 @@ from streamgmm.runtime.device import PlacedSource, placed
 from streamgmm.runtime.executors import Executor, Threads
 from streamgmm.runtime.peak_memory import Peak
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
-from streamgmm.sources import is_array_like, refuse_unreadable
+from streamgmm.sources import again_without_text, is_array_like, leaving_out_text, refuse_unreadable
 from streamgmm.sources.base import Source
 from streamgmm.sources.living import living_rows
 from streamgmm.utils.by_component import component_threads
@@ -136,6 +136,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
 
     # Fitting ----------------------------------------------------------------------------------------------------------
 
+    @leaving_out_text
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the mixture.
@@ -196,8 +197,17 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         >>> trace == gm.lower_bounds_
         True
         """
-        began = time.perf_counter()
         self._validate_params()
+
+        def steps() -> Iterator[Step]:
+            return self._watched_steps(X, sample_weight, on_chunk, watcher)
+
+        yield from steps() if isinstance(X, Source) else again_without_text(steps)
+
+    def _watched_steps(
+        self, X: Any, sample_weight: ArrayLike | None, on_chunk: Any, watcher: FitObserver | None
+    ) -> Iterator[Step]:
+        began = time.perf_counter()
         source = self._training_source(X, sample_weight)
         executor = self._executor(source)
         executor.on_chunk = on_chunk
@@ -249,7 +259,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         if backend is not None:
             check_executor(executor)
         elif self._cpu_only and self.device not in (None, "cpu"):
-            warn_cpu(f"A fit with {self._cpu_only}", stacklevel=5)
+            warn_cpu(f"A fit with {self._cpu_only}", stacklevel=6)
         memory_plan, peak = self._memory_plan(source, executor, backend)
         source = memory_plan.source
         if backend is not None:

@@ -22,8 +22,9 @@ from streamgmm.estimators.reader import Reader, map_chunks
 from streamgmm.estimators.select import select
 from streamgmm.mixture.covariance import TIED
 from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.tails import Tails
 from streamgmm.runtime.executors import within
-from streamgmm.sources import is_array_like
+from streamgmm.sources import is_array_like, leaving_out_text
 from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.quantiles import Scale, exact_threshold
 from streamgmm.utils.sample_weight import check_weight
@@ -38,7 +39,8 @@ _SHARED = (
 
 
 _MIXTURE = (
-    "covariance_type", "tol", "reg_covar", "max_iter", "n_init", "init_params", "random_state", "executor", "n_jobs",
+    "covariance_type", "tol", "reg_covar", "max_iter", "n_init", "init_params", "missing", "random_state", "executor",
+    "n_jobs",
 )  # fmt: skip
 """Parameters of the detector that are those of its mixture."""
 
@@ -68,6 +70,10 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         it is a sequence, `contamination` and `light_components` count.
     executor, n_jobs :
         As in `GaussianMixture`.
+    missing : {"error", "marginalize"}, default "error"
+        What NaN means; as in `GaussianMixture`. Densities of rows that miss different features cannot be compared, so
+        with "marginalize" scores are logarithms of tail probabilities (`GaussianMixture.tail_probability`). A row of
+        which nothing is observed is no outlier.
 
     Attributes
     ----------
@@ -123,6 +129,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         estimator: GaussianMixture | None = None,
         executor: Any = None,
         n_jobs: int | None = None,
+        missing: str = "error",
     ) -> None:
         self.n_components = n_components
         self.contamination = contamination
@@ -137,7 +144,9 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         self.estimator = estimator
         self.executor = executor
         self.n_jobs = n_jobs
+        self.missing = missing
 
+    @leaving_out_text
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the mixture, and read the data once more for the threshold.
@@ -163,6 +172,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         if hasattr(self, "feature_names_in_"):
             self.estimator_.feature_names_in_ = self.feature_names_in_
         self.mixture_, self.dropped_ = self._scoring_mixture()
+        self._scores = _Scores(self.mixture_)
         self.offset_, self.offset_error_ = self._threshold(source, in_memory, sample_weight)
         self.n_passes_ = passes + 1
         return self
@@ -190,7 +200,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
                 f"The mixture with the lowest BIC (n_components={found.best.n_components}) did not converge in "
                 f"max_iter={mixture.max_iter} passes. Raise max_iter or tol.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return found.best, {row["n_components"]: row["bic"] for row in found.table}, found.n_passes
 
@@ -220,7 +230,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         return (without(model, light), tuple(sorted(light.tolist()))) if len(light) else (model, ())
 
     def _threshold(self, source: Source, in_memory: bool, sample_weight: ArrayLike | None) -> tuple[float, float]:
-        model, share = self.mixture_, self.contamination
+        model, share = self._scores, self.contamination
         if in_memory:
             scores = np.concatenate(list(map_chunks(source, model, "log_prob", self._executor())))
             return exact_threshold(scores, check_weight(sample_weight, len(scores)), share), 0.0
@@ -232,10 +242,10 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
 
     def _ask_mixture(self, X: Any, question: str) -> Any:
         check_is_fitted(self)
-        return self._ask(X, _Judge(self.mixture_, self.offset_), question)
+        return self._ask(X, _Judge(self._scores, self.offset_), question)
 
     def score_samples(self, X: Any) -> Any:
-        """(N,) log p(x) in nats; the lower, the more abnormal.
+        """(N,) log p(x) in nats, or log tail probabilities where values may be missing; the lower, the more abnormal.
 
         Examples
         --------
@@ -285,7 +295,8 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.estimator is not None and self.estimator.missing == "marginalize"
+        missing = self.missing if self.estimator is None else self.estimator.missing
+        tags.input_tags.allow_nan = missing == "marginalize"
         return tags
 
 
@@ -304,10 +315,21 @@ def without(model: Mixture, components: NDArray[np.intp]) -> Mixture:
     return Mixture.trusted(weights, model.means[keep], covariances, model.family, factors, 0.0, model.observation)
 
 
-class _Judge:
-    """A mixture and a threshold."""
+class _Scores:
+    """What rows are judged by: log-densities, or log tail probabilities where rows may have gaps."""
 
-    def __init__(self, model: Mixture, offset: float) -> None:
+    def __init__(self, model: Mixture) -> None:
+        self.model = model
+        self._tails = Tails(model) if model.missing else None
+
+    def log_prob(self, rows: NDArray[Any]) -> Array:
+        return self.model.log_prob(rows) if self._tails is None else self._tails.log_tail(rows)
+
+
+class _Judge:
+    """Scores and a threshold."""
+
+    def __init__(self, model: _Scores, offset: float) -> None:
         self.model = model
         self.offset = offset
         self.log_prob = model.log_prob
@@ -320,7 +342,7 @@ class _Judge:
         return np.where(self.decision(rows) >= -1e-9 * max(1.0, abs(self.offset)), 1, -1)
 
 
-def _guess(source: Source, model: Mixture, share: float) -> float:
+def _guess(source: Source, model: _Scores, share: float) -> float:
     """The threshold of the first chunk that has rows of positive weight."""
     for chunk in source.chunks():
         rows, weight = chunk.load()
@@ -329,6 +351,6 @@ def _guess(source: Source, model: Mixture, share: float) -> float:
     return 0.0
 
 
-def _count(model: Mixture, scale: Scale, chunk: Any) -> Array:
+def _count(model: _Scores, scale: Scale, chunk: Any) -> Array:
     rows, weight = chunk.load()
     return scale.counts(model.log_prob(rows), weight)

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.estimators._parameters import EXECUTION
 from streamgmm.estimators.reader import Transforming
-from streamgmm.sources import is_array_like
+from streamgmm.sources import is_array_like, leaving_out_text
 from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.moments import Moments, moments_of
 from streamgmm.sources.transformed import TransformedSource
@@ -39,6 +39,7 @@ class _Moving(Transforming, BaseEstimator):
     _affine: Affine
     n_passes_: int
 
+    @leaving_out_text
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from one pass over the data.
 
@@ -104,6 +105,7 @@ class _Moving(Transforming, BaseEstimator):
     def _passes_nan(self) -> bool:
         return False
 
+    @leaving_out_text
     def fit_transform(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
         """Fit, then transform; what comes of a source knows its own moments, which saves the next step a pass.
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.mixture.mixture import Mixture
 from streamgmm.sources.base import Source
 from streamgmm.sources.transformed import TransformedSource
 from streamgmm.utils.affine import Affine, Checked
@@ -103,7 +102,7 @@ class Projection:
 class Behind:
     """A mixture asked about rows of the data; a `Projection` stands before it."""
 
-    def __init__(self, mixture: Mixture, projection: Projection) -> None:
+    def __init__(self, mixture: Any, projection: Projection) -> None:
         self.mixture = mixture
         self._map = Checked(projection.map)
 
@@ -119,6 +118,10 @@ class Behind:
     def log_prob(self, rows: NDArray[Any]) -> Array:
         return self.mixture.log_prob(self._map.apply(rows))
 
+    def tail_probability(self, rows: NDArray[Any]) -> Array:
+        """Where `mixture` is a `Tails`."""
+        return self.mixture.tail_probability(self._map.apply(rows))
+
     def predictive(self, rows: NDArray[Any]) -> Array:
         """Of the posterior of a Bayesian mixture."""
-        return self.mixture.predictive(self._map.apply(rows))  # type: ignore[attr-defined]
+        return self.mixture.predictive(self._map.apply(rows))

@@ -21,7 +21,7 @@ from streamgmm.mixture.placement import empty_like
 from streamgmm.runtime.device import DeviceBlock
 from streamgmm.runtime.executors import Executor, Threads, within
 from streamgmm.runtime.thread_limits import single_threaded_blas
-from streamgmm.sources import array_source, is_array_like, open_quietly, open_source, refuse_unreadable
+from streamgmm.sources import array_source, is_array_like, open_features, refuse_unreadable, tell_features
 from streamgmm.sources.arranged import matched, select_names
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.columns import row_dtype
@@ -191,10 +191,12 @@ def _is_about_types(error: Exception) -> bool:
 
 def _opened(X: Any, weight: ArrayLike | None, known: Sequence[str], *, tell: bool) -> Source:
     """`X` as a source; row labels are read where the model knows them as features."""
+    source = open_features(X, weight=weight)
     if tell:
-        return open_source(X, weight=weight)
-    source = open_quietly(X, weight=weight)
-    return open_quietly(X, weight=weight, columns=list(known)) if set(source.left_out) & set(known) else source
+        tell_features(source)
+        return source
+    unseen = {*source.left_out, *source.not_numbers} & set(known)
+    return open_features(X, weight=weight, columns=list(known)) if unseen else source
 
 
 def data_of(estimator: Reader, X: Any, sample_weight: ArrayLike | None = None) -> Source:

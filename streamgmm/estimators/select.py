@@ -31,6 +31,7 @@ from streamgmm.report import figures
 from streamgmm.report.description import frame_of
 from streamgmm.runtime.device import PlacedSource, placed
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
+from streamgmm.sources import leaving_out_text
 from streamgmm.utils import html
 from streamgmm.utils.by_component import component_threads
 
@@ -247,6 +248,7 @@ def _sign(value: float | None, sign: float) -> float | None:
     return None if value is None else sign * value
 
 
+@leaving_out_text
 def select(
     X: Any,
     n_components: Iterable[int] = range(1, 16),
@@ -387,7 +389,7 @@ def select(
         scratch = max(scratch_of(source, kind, K) for kind, K in plan.kinds)
         source = placed(source, backend, scratch=scratch)
     elif device not in (None, "cpu"):
-        warn_cpu(f"select with {on_cpu}", stacklevel=2)
+        warn_cpu(f"select with {on_cpu}", stacklevel=3)
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     size = plan.check_memory(source, limit, getattr(runner, "n_jobs", 1))
     rng = check_random_state(random_state)

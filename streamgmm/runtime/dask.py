@@ -33,6 +33,7 @@ from streamgmm.runtime.fold import Fold
 from streamgmm.runtime.thread_limits import single_threaded_blas
 from streamgmm.sources.base import Source
 from streamgmm.sources.formats.dask import DaskChunk
+from streamgmm.utils.phases import chunk_done
 
 Nodes = list[tuple[tuple[int, int], Any]]
 
@@ -97,8 +98,9 @@ class Dask(Executor):
             for (level, index), value in part.nodes:
                 tree.add(index, value, level)
             count, seconds = count + len(part.read), seconds + part.seconds
-            if self.on_chunk is not None:
-                for index in part.read:
+            for index in part.read:
+                chunk_done(by_index[index])
+                if self.on_chunk is not None:
                     self.on_chunk(by_index[index])
             if after is not None:
                 after()

@@ -445,7 +445,7 @@ class PlacedSource(Source):
         self.source, self.blocks = source, blocks
         for same in (
             "name", "kind", "n_features", "n_rows", "n_chunks", "dtype", "has_weights", "in_memory", "decodes",
-            "left_out", "feature_names",
+            "left_out", "not_numbers", "feature_names",
         ):  # fmt: skip
             setattr(self, same, getattr(source, same))
 

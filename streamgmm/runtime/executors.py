@@ -15,6 +15,7 @@ from typing import Any
 from streamgmm.kernels.dispatch import in_all
 from streamgmm.runtime.fold import Fold
 from streamgmm.runtime.thread_limits import quick_switching, resolve_n_jobs, single_threaded_blas
+from streamgmm.utils.phases import chunk_done
 
 
 def within[T](source: Any, task: Callable[..., T]) -> Callable[..., T]:
@@ -187,6 +188,7 @@ class Threads(Executor):
                 wait(helpers)  # what has begun may still read the data
 
     def _report(self, chunk: Any, after: Callable[[], None] | None) -> None:
+        chunk_done(chunk)
         if self.on_chunk is not None:
             self.on_chunk(chunk)
         if after is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from streamgmm.sources.base import Chunk, Slab, Source
+from streamgmm.sources.features import again_without_text, leaving_out_text, open_features, tell_features
 from streamgmm.sources.files import are_paths
 from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.formats.device import lies_on_card
@@ -20,13 +21,17 @@ __all__ = [
     "Chunk",
     "Slab",
     "Source",
+    "again_without_text",
     "array_source",
     "cached",
     "is_array_like",
+    "leaving_out_text",
     "limit_chunks",
+    "open_features",
     "open_quietly",
     "open_source",
     "refuse_unreadable",
+    "tell_features",
 ]
 
 _READ_IN_CHUNKS = {"zarr", "dask", "h5py", "xarray", "dask_expr"}

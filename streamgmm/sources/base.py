@@ -101,6 +101,8 @@ class Source(ABC):
         As `verified`, where that is known without looking into the files.
     left_out : tuple of str
         Stored columns that are row labels, and no features.
+    not_numbers : tuple of str
+        Stored columns that hold no numbers, and are no features for that reason.
     notice : str or None
         What a person should know of how the data were understood.
     """
@@ -117,6 +119,7 @@ class Source(ABC):
     decodes: bool = False
     has_checksums: bool | None = None
     left_out: tuple[str, ...] = ()
+    not_numbers: tuple[str, ...] = ()
     notice: str | None = None
 
     @abstractmethod

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from streamgmm.errors import ChunkReadError
+from streamgmm.errors import ChunkReadError, LateTextError
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.chunking import wanted_rows
+from streamgmm.sources.summaries.moments import Moments, finite_moments
 from streamgmm.utils.atomic import atomic_folder, atomic_path
 
 Progress = Callable[[int, int], None]
@@ -80,7 +82,8 @@ class Manifest:
     ----------
     rows : int
     weight : sum of the sample weights, or None without
-    min, max : for each feature, over finite values; None where there is none
+    min, max, mean, deviation : for each feature, over finite values; None where there is none
+    missing : for each feature the rows in which it is NaN
     nan, infinite : counts
     chunks : facts of each chunk that could be read, in order
     problems : chunks that could not be read, or differ from an earlier manifest
@@ -97,6 +100,9 @@ class Manifest:
     infinite: int = 0
     chunks: list[ChunkFacts] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
+    mean: list[float | None] = field(default_factory=list)
+    deviation: list[float | None] = field(default_factory=list)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON, atomically."""
@@ -137,14 +143,18 @@ def check(
     expected = {} if against is None else {chunk.index: chunk for chunk in against.chunks}
     low = np.full(source.n_features, np.inf)
     high = np.full(source.n_features, -np.inf)
+    missing = np.zeros(source.n_features, np.int64)
+    moments: Moments | None = None
     seen = 0
     for index, result in _ahead(source, _facts, n_jobs):
         seen = index + 1
         if isinstance(result, Exception):
             manifest.problems.append(str(result))
             continue
-        facts, weight = result
+        facts, weight, gaps, some = result
         manifest.chunks.append(facts)
+        missing += gaps
+        moments = some if moments is None else moments.merge(some)
         manifest.rows += facts.rows
         manifest.nan += facts.nan
         manifest.infinite += facts.infinite
@@ -162,6 +172,10 @@ def check(
             progress(seen, manifest.rows)
     manifest.problems += [f"{source.name}: chunk {index}: is in the manifest only." for index in sorted(expected)]
     manifest.min, manifest.max = _finite(low), _finite(high)
+    manifest.missing = missing.tolist()
+    known = np.zeros(source.n_features, bool) if moments is None else moments.count > 0
+    for name, values in () if moments is None else (("mean", moments.mean), ("deviation", np.sqrt(moments.variance))):
+        setattr(manifest, name, _finite(np.where(known, values, np.nan)))
     return manifest
 
 
@@ -169,7 +183,8 @@ def _finite(values: Any) -> list[float | None]:
     return [float(v) if np.isfinite(v) else None for v in values]
 
 
-def _facts(chunk: Chunk) -> tuple[ChunkFacts, float | None]:
+def _facts(chunk: Chunk) -> tuple[ChunkFacts, float | None, NDArray[np.int64], Moments]:
+    """Facts of a chunk, its weight, and for each feature the rows in which it is NaN; and its moments."""
     rows, weights = chunk.load()
     finite = np.isfinite(rows)
     whole = bool(finite.all())
@@ -178,7 +193,8 @@ def _facts(chunk: Chunk) -> tuple[ChunkFacts, float | None]:
         digest.update(np.ascontiguousarray(weights, "<f8"))
     low = np.min(rows, axis=0, initial=np.inf, where=True if whole else finite)
     high = np.max(rows, axis=0, initial=-np.inf, where=True if whole else finite)
-    nan = 0 if whole else int(np.isnan(rows).sum())
+    gaps = np.zeros(rows.shape[1], np.int64) if whole else np.isnan(rows).sum(axis=0)
+    nan = int(gaps.sum())
     facts = ChunkFacts(
         chunk.index,
         chunk.start,
@@ -189,7 +205,7 @@ def _facts(chunk: Chunk) -> tuple[ChunkFacts, float | None]:
         nan,
         0 if whole else int((~finite).sum()) - nan,
     )
-    return facts, None if weights is None else float(weights.sum())
+    return facts, None if weights is None else float(weights.sum()), gaps, finite_moments(rows, weights)
 
 
 def _ahead[T](source: Source, work: Callable[[Chunk], T], n_jobs: int) -> Iterator[tuple[int, T | Exception]]:
@@ -201,6 +217,10 @@ def _ahead[T](source: Source, work: Callable[[Chunk], T], n_jobs: int) -> Iterat
             index, future = waiting.popleft()
             try:
                 return index, future.result()
+            except LateTextError as error:
+                if not error.named:
+                    raise  # who opened the table can leave the column out
+                return index, error
             except (ChunkReadError, ValueError) as error:
                 return index, error
 

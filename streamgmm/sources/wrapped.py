@@ -36,7 +36,7 @@ class WrappedChunk(Chunk):
 
 _SAME = (
     "name", "kind", "n_features", "n_rows", "n_chunks", "dtype", "feature_names", "has_weights", "in_memory", "decodes",
-    "left_out", "notice",
+    "left_out", "not_numbers", "notice",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from streamgmm.cli.preprocessing import open_rows
+from streamgmm.cli.preprocessing import leaving_out_late_text, open_rows
 from streamgmm.cli.terminal import (
     Data,
     Exclude,
@@ -36,6 +36,9 @@ app = typer.Typer(help="Look at, verify and convert data.", no_args_is_help=True
 Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use of a table.")]
 Weight = Annotated[str | None, typer.Option("--weight", metavar="NAME", help="Column of sample weights.")]
 NEXT = "next: streamgmm select {0}{1} --report   or   streamgmm fit {0}{2} -k {3} --out out/model"
+BY_FEATURE = ("missing", "min", "max", "mean", "deviation")
+MOST_FEATURES = 200
+"""Features of a table that are listed."""
 REG_COVAR = 1e-6
 """Default of the estimators."""
 FEW = 150
@@ -47,6 +50,7 @@ def _open(data: list[str], columns: str | None, weight: str | None, exclude: str
     return open_rows(one_or_more(data), weight=weight, header=header, **chosen)
 
 
+@leaving_out_late_text
 def _read_all(
     data: list[str], columns: str | None, weight: str | None, exclude: str | None, header: bool | None,
     earlier: Manifest | None, progress: Told,
@@ -160,15 +164,14 @@ def check(
         "chunks": len(found.chunks),
         "checksums": checksums is None,
         "problems": found.problems,
-        "min": dict(zip(names, found.min, strict=True)),
-        "max": dict(zip(names, found.max, strict=True)),
+        **{name: dict(zip(names, getattr(found, name), strict=True)) for name in BY_FEATURE if getattr(found, name)},
     }
     if json:
         emit(document)
     else:
-        print(facts((k, v) for k, v in document.items() if k not in ("problems", "min", "max")))
+        print(facts((k, v) for k, v in document.items() if k != "problems" and k not in BY_FEATURE))
         print()
-        print(table(["feature", "min", "max"], list(zip(names, found.min, found.max, strict=True))[:20]))
+        print(_by_feature(names, found))
     for problem in found.problems:
         message(f"problem: {problem}")
     if checksums is not None:
@@ -187,12 +190,13 @@ def check(
     options += "" if exclude is None else f" --exclude {shlex.quote(exclude)}"
     options += {None: "", True: " --header", False: " --no-header"}[header]
     options += "" if weight is None else f" --set {shlex.quote(f'weight={weight}')}"
-    present = spread[spread > 0]
+    deviation = np.array(found.deviation, float)
+    present = deviation[deviation > 0]
     if len(present) > 1 and present.max() > 30 * present.min():
-        message(f"ranges of the features differ by a factor of {present.max() / present.min():.2g}: add --scale")
+        factor = present.max() / present.min()
+        message(f"standard deviations of the features differ by a factor of {factor:.2g}: add --scale")
         options += " --scale"
-    # As if values were spread evenly between the smallest and the largest.
-    variance = spread**2 / 12
+    variance = np.nan_to_num(deviation**2)
     words = words_of_drowned(np.zeros(len(spread)), variance, REG_COVAR, names)
     if words:
         message(f"{words[0]} {words[1]}")
@@ -212,6 +216,28 @@ def check(
     message(NEXT.format(shlex.join(data), choice, options, min(5, most)))
 
 
+def _by_feature(names: list[str], found: Manifest) -> str:
+    """One line for each feature; of very many the first."""
+    columns: list[Any] = [names] + [getattr(found, name) for name in BY_FEATURE if getattr(found, name)]
+    head = ["feature", *(name for name in BY_FEATURE if getattr(found, name))]
+    rows = list(zip(*columns, strict=True))
+    more = len(rows) - MOST_FEATURES
+    return table(head, rows[:MOST_FEATURES]) + (f"\n... and {more:,} more; --json has all" if more > 0 else "")
+
+
+@leaving_out_late_text
+def _converted(
+    data: list[str], columns: str | None, weight: str | None, exclude: str | None, header: bool | None, out: str,
+    **how: Any,
+) -> Any:  # fmt: skip
+    """Open and convert, with live progress."""
+    from streamgmm.sources.convert import convert as converted
+
+    source = _open(data, columns, weight, exclude, header)
+    with _counting(source) as progress:
+        return converted(source, out, progress=progress, **how)
+
+
 @app.command(epilog="Example:  streamgmm data convert table.csv table.zarr")
 def convert(
     data: Data,
@@ -228,11 +254,8 @@ def convert(
     """Copy any source to a checksummed Zarr array: whole or not at all."""
     from dataclasses import asdict
 
-    from streamgmm.sources.convert import convert as converted
-
-    source = _open(data, columns, weight, exclude, header)
-    with _counting(source) as progress:
-        done = converted(source, out, chunk_rows=chunk_rows, dtype=dtype, overwrite=overwrite, progress=progress)
+    how = {"chunk_rows": chunk_rows, "dtype": dtype, "overwrite": overwrite}
+    done = _converted(data, columns, weight, exclude, header, out, **how)
     if json:
         emit(asdict(done))
     else:

@@ -14,23 +14,25 @@ from typing import Annotated, Any
 import typer
 
 from streamgmm.cli.config import Config, ConfigError, load_config, parse_value
-from streamgmm.cli.preprocessing import Prepared, open_rows, prepare
-from streamgmm.cli.progress import FitProgress
+from streamgmm.cli.preprocessing import Prepared, leaving_out_late_text, open_rows, prepare
 from streamgmm.cli.terminal import (
     NOT_CONVERGED,
     Device,
     Exclude,
     Header,
     Json,
+    as_option,
     components,
     emit,
     facts,
     message,
     names_of,
     one_or_more,
+    stderr_console,
 )  # fmt: skip
 
 NEXT = "next: streamgmm report {0}   streamgmm inspect {0}   streamgmm predict {0} {1} --out labels.csv"
+GO_ON = "not converged (exit code 3). To go on: {}"
 UNFINISHED = "not converged (exit code 3): allow more with --set max_iter=1000, or ask less with --set tol=1e-4"
 What = Annotated[
     list[str],
@@ -115,29 +117,78 @@ def fit(
     device: Device = None,
     json: Json = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard a checkpoint instead of resuming it.")] = False,
+    warm_start: Annotated[
+        str | None, typer.Option("--warm-start", metavar="MODEL", help="Go on from a fitted model, on these data.")
+    ] = None,
 ) -> None:
     """Fit a mixture to data of any size, by exact EM.
 
     Exit code 3: finished, but not converged.
     """
+    begin = None if warm_start is None else beginning(warm_start, components, covariance)
+    if begin is not None:
+        components, covariance = begin.n_components, begin.covariance_type
+        factors, bayesian = getattr(begin, "n_factors", None), hasattr(begin, "n_components_in_use_") or None
+        columns = columns or columns_of(begin, what, exclude)
     config = configured(
         what, settings, model__n_components=components, model__covariance_type=covariance,
         model__n_factors=factors, model__bayesian=bayesian, output__dir=out,
         data__columns=columns, data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca,
         compute__device=device,
     )  # fmt: skip
-    document, _ = run_fit(config, fresh=fresh)
+    document, _ = run_fit(config, fresh=fresh, begin=begin)
     if json:
         emit(document)
     else:
         print(summary(document))
     if not document["converged"]:
-        message(UNFINISHED)
+        message(UNFINISHED if config.output.dir is None else GO_ON.format(continued(config)))
         raise typer.Exit(NOT_CONVERGED)
 
 
-def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any]:
-    """Fit, show progress, write the output folder; what happened, and the estimator."""
+def continued(config: Config) -> str:
+    """The command that goes on from the model of a config, with the same settings."""
+    folder = shlex.quote(str(config.output.dir))
+    return f"streamgmm fit {folder}/config.toml --warm-start {folder} --set max_iter=1000"
+
+
+def beginning(model: str, components: int | None, covariance: str | None) -> Any:
+    """The fitted estimator in `model`, for `--warm-start`.
+
+    Raises
+    ------
+    ConfigError
+        Where it was fitted to principal components, or another model is asked for.
+    """
+    from streamgmm.cli.output_folder import load
+
+    gm = load(model)
+    if gm.projection_ is not None:
+        raise ConfigError(
+            f"--warm-start {model}: was fitted to principal components, which cannot be gone on with here. Fit anew."
+        )
+    for name, asked, has in (("-k", components, gm.n_components), ("--covariance", covariance, gm.covariance_type)):
+        if asked not in (None, has):
+            raise ConfigError(f"--warm-start {model}: has {name} {has}; got {name} {asked}. Leave {name} out.")
+    return gm
+
+
+def columns_of(gm: Any, what: list[str], exclude: str | None) -> str | None:
+    """The columns that a model was fitted to, as --columns takes them; None where others say, or nobody named them."""
+    named = getattr(gm, "feature_names_in_", None)
+    config = any(word.endswith(".toml") for word in what)
+    return None if named is None or config or exclude is not None else as_option(map(str, named))
+
+
+@leaving_out_late_text
+def run_fit(config: Config, *, fresh: bool = False, begin: Any = None) -> tuple[dict[str, Any], Any]:
+    """Fit, show progress, write the output folder; what happened, and the estimator.
+
+    Parameters
+    ----------
+    begin : fitted estimator, optional
+        Where to go on.
+    """
     from streamgmm.cli.commands.warmup import compile_kernels
 
     gm = estimator(config)
@@ -153,10 +204,14 @@ def run_fit(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], Any
         message(f"{raw.name}: {rows_of(raw)}; K = {gm.n_components}, {gm.covariance_type} covariances")
         compiled = compile_kernels((gm.covariance_type,), gm.n_components, raw)
         ready = prepare(config, raw, gm.executor)
+        if begin is not None:
+            gm = begin.set_params(**{**gm.get_params(), "warm_start": True})
+            ready.go_on(gm)
         if fresh:
             gm.discard_checkpoint(ready.source)
         history = follow(gm, ready)
         ready.restore(gm)
+        gm.set_params(warm_start=False)
         document = {**outcome(gm, ready, config), "compile_seconds": compiled}
         document["passes"] += ready.passes
         if folder is not None:
@@ -186,14 +241,15 @@ def follow(gm: Any, ready: Prepared) -> Any:
     from sklearn.exceptions import ConvergenceWarning
 
     from streamgmm.report.history import History
+    from streamgmm.report.progress import ProgressLine, showing
 
     source = ready.source
     history = History(ready.mixture)
-    progress = FitProgress(source.n_chunks, source.n_rows)
-    with progress.showing(), warnings.catch_warnings():
+    line = ProgressLine(gm.tol, gm.max_iter)
+    with showing(line, stderr_console()), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the exit code says it
-        for step in gm.fit_steps(source, on_chunk=progress.chunk, watcher=history):
-            progress.step(step)
+        for step in gm.fit_steps(source, watcher=history):
+            line.step(step)
             history.add(step)
     history.offset = -ready.per_row(gm)
     return history

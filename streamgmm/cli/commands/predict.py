@@ -24,9 +24,11 @@ from streamgmm.cli.terminal import (
     names_of,
     one_or_more,
 )  # fmt: skip
-from streamgmm.cli.writers import check_out, write_rows
+from streamgmm.cli.writers import check_out, write_columns, write_rows
 from streamgmm.mixture.criteria import criteria
+from streamgmm.mixture.tails import Tails
 from streamgmm.sources.arranged import names_differ
+from streamgmm.utils.affine import Checked
 
 Columns = Annotated[
     str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use; by default those of the fit.")
@@ -79,43 +81,127 @@ def predict(
     data: Data,
     out: Out = None,
     proba: Annotated[bool, typer.Option("--proba", help="Responsibilities, one column a component.")] = False,
+    anomalies: Annotated[
+        float | None,
+        typer.Option("--anomalies", metavar="P", help="Mark rows of tail probability below P.", min=0, max=1),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", metavar="NATS", help="Mark rows of log-density below NATS.")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", metavar="COLUMN", help="Begin each line with this column of the data.")
+    ] = None,
+    row_numbers: Annotated[bool, typer.Option("--row", help="Add the number of the row, from 0.")] = False,
     columns: Columns = None,
     header: Header = None,
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Label rows by their most responsible component.
+    """Label rows by their most responsible component, and mark anomalies.
 
     One line a row on stdout, or a file with --out. --json gives the number of rows of each label instead.
+    With --anomalies or --threshold each row has its log-density, its tail probability and 1 where it is an anomaly.
     """
     gm, opened = fitted(model, device)
     check_out(out)
+    if anomalies is not None and threshold is not None:
+        raise typer.BadParameter("--anomalies P and --threshold NATS both say what an anomaly is; give one.")
     source = opened(one_or_more(data), columns, header)
-    counts: NDArray[np.int64] = np.zeros(len(gm.weights_) + 1, np.int64)  # the last one: background
-
-    def parts() -> Iterator[NDArray[Any]]:
-        for part in gm.predict_proba(source) if proba else gm.predict(source):
-            labels = part.argmax(axis=1) if proba else part
-            counts[:] += np.bincount(labels % len(counts), minlength=len(counts))
-            yield part
-
+    marking = anomalies is not None or threshold is not None
+    ask = _Answering(gm, proba=proba, share=anomalies, threshold=threshold)
     width = len(gm.weights_) + bool(getattr(gm, "noise_weight_", 0.0))
-    names = [f"p{k}" for k in range(width)] if proba else ["label"]
+    found = ask(source)
+    parts = with_places(found, source, id_column=id_column, row_numbers=row_numbers)
+    names = [
+        *([id_column] if id_column is not None else []), *(["row"] if row_numbers else []),
+        *([f"p{k}" for k in range(width)] if proba else ["label"]),
+        *(["log_density", "tail_probability", "anomaly"] if marking else []),
+    ]  # fmt: skip
     if json and out is None:
-        rows = sum(len(part) for part in parts())
+        rows = sum(len(part[-1]) for part in parts)
     else:
-        rows = write_rows(out, names, parts())
-    background = {"background": int(counts[-1])} if counts[-1] else {}
+        rows = write_columns(out, names, parts)
+    counts = {"counts": ask.counts[:-1].tolist()} | ({"background": int(ask.counts[-1])} if ask.counts[-1] else {})
     if json:
-        emit({"rows": rows, "counts": counts[:-1].tolist(), **background, "out": out})
-    elif out is not None:
+        emit({"rows": rows, **counts, **({"anomalies": ask.anomalies} if marking else {}), "out": out})
+        return
+    if out is not None:
         message(f"{rows:,} rows written: {out}")
+    if marking:
+        message(f"anomalies: {ask.anomalies:,} of {rows:,} rows")
+
+
+class _Answering:
+    """What a model says of rows, chunk by chunk, as columns; counts as it goes.
+
+    Attributes
+    ----------
+    counts : (K + 1,) rows of each label, the background last
+    anomalies : rows that were marked
+    """
+
+    def __init__(self, gm: Any, *, proba: bool, share: float | None, threshold: float | None) -> None:
+        self.gm, self.proba, self.share, self.threshold = gm, proba, share, threshold
+        self.counts: NDArray[np.int64] = np.zeros(len(gm.weights_) + 1, np.int64)
+        self.anomalies = 0
+
+    def __call__(self, source: Any) -> Iterator[list[NDArray[Any]]]:
+        gm = self.gm
+        marking = self.share is not None or self.threshold is not None
+        if marking:
+            answers = gm._ask(source, _Marked(gm, proba=self.proba), "answers")
+        else:
+            answers = gm.predict_proba(source) if self.proba else gm.predict(source)
+        for part in answers:
+            part = part if part.ndim == 2 else part[:, None]
+            first = part[:, :-2] if marking else part
+            labels = first.argmax(axis=1) if self.proba else first[:, 0].astype(np.int64)
+            self.counts += np.bincount(labels % len(self.counts), minlength=len(self.counts))
+            found = list(first.T) if self.proba else [labels]
+            if marking:
+                logp, tail = part[:, -2:].T
+                mark = tail < self.share if self.share is not None else logp < self.threshold
+                self.anomalies += int(mark.sum())
+                found += [logp, tail, mark.astype(np.int64)]
+            yield found
+
+
+class _Marked:
+    """Labels or responsibilities, log-densities and tail probabilities of rows, side by side."""
+
+    def __init__(self, gm: Any, *, proba: bool) -> None:
+        self.model, self.proba, self.tails = gm.mixture_, proba, Tails(gm.mixture_)
+        self.map = None if gm.projection_ is None else Checked(gm.projection_.map)
+
+    def answers(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+        rows = rows if self.map is None else self.map.apply(rows)
+        logp = self.model.log_prob(rows)
+        first = self.model.responsibilities(rows) if self.proba else self.model.labels(rows)[:, None]
+        return np.column_stack([first, logp, np.exp(self.tails.log_tail(rows, logp))])
+
+
+def with_places(
+    parts: Iterator[list[NDArray[Any]]], source: Any, *, id_column: str | None, row_numbers: bool
+) -> Iterator[list[Any]]:
+    """Columns of answers behind an id and the number of the row, where they are wanted."""
+    ids = None if id_column is None else source.texts(id_column)
+    start = 0
+    for part in parts:
+        n = len(part[0])
+        places: list[Any] = [] if ids is None else [next(ids)]
+        if row_numbers:
+            places.append(np.arange(start, start + n))
+        start += n
+        yield [*places, *part]
 
 
 def score(
     model: Model,
     data: Data,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Log-density of each row.")] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", metavar="COLUMN", help="Begin each line of --out with this column.")
+    ] = None,
     columns: Columns = None,
     header: Header = None,
     device: Device = None,
@@ -137,8 +223,11 @@ def score(
         **(criteria(loglik, log_max, count, gm.mixture_.n_parameters) if hasattr(gm, "bic") else {}),
     }
     if out is not None:
-        write_rows(out, ["log_density"], iter(gm.score_samples(source)))
-        message(f"{int(rows):,} rows written: {out}")
+        names = ["log_density"] if id_column is None else [id_column, "log_density"]
+        parts = with_places(
+            ([part] for part in gm.score_samples(source)), source, id_column=id_column, row_numbers=False
+        )
+        message(f"{write_columns(out, names, parts):,} rows written: {out}")
     emit(result) if json else print(facts(result.items()))
 
 

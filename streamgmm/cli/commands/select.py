@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from streamgmm.cli.commands.fit import (  # fmt: skip
+    GO_ON,
     NEXT,
     UNFINISHED,
     Columns,
@@ -21,6 +22,7 @@ from streamgmm.cli.commands.fit import (  # fmt: skip
     Settings,
     What,
     configured,
+    continued,
     follow,
     open_data,
     outcome,
@@ -29,9 +31,8 @@ from streamgmm.cli.commands.fit import (  # fmt: skip
     words_of,
 )
 from streamgmm.cli.config import Config, ConfigError
-from streamgmm.cli.preprocessing import Prepared, prepare
-from streamgmm.cli.progress import FitProgress
-from streamgmm.cli.terminal import NOT_CONVERGED, Device, Exclude, Header, Json, emit, message, table
+from streamgmm.cli.preprocessing import Prepared, leaving_out_late_text, prepare
+from streamgmm.cli.terminal import NOT_CONVERGED, Device, Exclude, Header, Json, emit, message, stderr_console, table
 from streamgmm.runtime.peak_memory import Peak
 
 N_INIT = 10
@@ -86,10 +87,11 @@ def select(
     else:
         print(_table(document))
     if not document["converged"]:
-        message(UNFINISHED)
+        message(UNFINISHED if config.output.dir is None else GO_ON.format(continued(config)))
         raise typer.Exit(NOT_CONVERGED)
 
 
+@leaving_out_late_text
 def run_select(config: Config, *, report: bool, proba: str | None = None) -> dict[str, Any]:
     """Sweep, choose, finish the fit, write the folder, the soft labels and the page; what happened."""
     from streamgmm.cli.commands.report import remarks
@@ -97,6 +99,7 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
     from streamgmm.cli.output_folder import write_folder
     from streamgmm.cli.writers import write_rows
     from streamgmm.report.history import History
+    from streamgmm.report.progress import ProgressLine, showing
 
     config = _checked(config)
     chosen = config.select
@@ -138,7 +141,8 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
             }
         )
         config = config.model_copy(update={"model": model})
-        findings = remarks(gm, raw, config)
+        with showing(ProgressLine(), stderr_console()):
+            findings = remarks(gm, raw, config)
         document = {
             **outcome(gm, ready, config),
             "passes": passes + 1,  # the findings take one
@@ -188,19 +192,20 @@ def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
     """`streamgmm.select` with the config's settings and live progress."""
     from streamgmm.estimators.memory_plan import parse_bytes
     from streamgmm.estimators.select import select as sweep
+    from streamgmm.report.progress import ProgressLine, showing
 
     chosen, limit = config.select, config.compute.memory_limit
     known = inspect.signature(sweep).parameters
     given = config.fit.model_dump() | config.model.model_dump() | config.compute.model_dump()
     given |= {"executor": executor, "memory_limit": None if limit is None else parse_bytes(limit)}
     passed = {k: v for k, v in given.items() if k in known and k not in ("n_components", "n_factors", "max_iter")}
-    progress = FitProgress(ready.source.n_chunks, ready.source.n_rows)
+    line = ProgressLine(config.fit.tol)
 
     def on_step(step: Any) -> None:
-        progress.step(step)
+        line.step(step)
         history.add(step)
 
-    with progress.showing(), warnings.catch_warnings():
+    with showing(line, stderr_console()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return sweep(
             ready.source, range(chosen.k_min, chosen.k_max + 1), chosen.covariance_types,

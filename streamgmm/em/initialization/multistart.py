@@ -28,6 +28,7 @@ from streamgmm.mixture.mixture import Mixture
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources import Source
 from streamgmm.sources.summaries.sample import SampleSummary, sample_size
+from streamgmm.utils.phases import advanced, phase
 from streamgmm.utils.row_random import uniform
 
 ROUNDS = ((15, 0.5), (25, 0.7), (60, 0.0), (200, 0.0))
@@ -226,6 +227,7 @@ def chains(
     """`n` times mixtures of these numbers of components, each grown from the one before, on different rows."""
     size = few_rows(numbers[-1], split.rows.shape[1])
     found = []
+    phase("growing initial models", n * (numbers[-1] - 1), "components")
     for i in range(n):
         split_context = split.part(size, i).split_context(
             replace(maximize, repair=True), executor, int(rng.randint(2**31 - 1))
@@ -278,6 +280,7 @@ def search(
     few = few_rows(K, survey.rows.shape[1])
     keeper = keeper if expensive else NO_CHECKPOINT
     seed = int(rng.randint(2**31 - 1)) if moves else 0
+    phase("initial models", None, "models")
     if n_init == 1 and not expensive:
         planned = _planned(survey, K, family, init=init, n=known, rng=rng, reg_covar=maximize.reg_covar)
         one = in_turn(
@@ -299,6 +302,7 @@ def search(
         grown = chains(split, (K,), family, n=n_grown, rng=rng, maximize=maximize, executor=executor)
         first = [("grown", found[K]) for found in grown if K in found] + drawn
         first = [(kind, observe(model)) for kind, model in first]
+    phase("EM on the sample", None, "steps")
     survivors = max(2, n_init // 3)
     rounds: Sequence[tuple[int, float]] = ROUNDS
     if followed:
@@ -397,6 +401,7 @@ def in_turn(
     is certain of every row, one rival is tried.
     """
     first = [observe(model) for model in made([make for _, make in planned[:2]], threads=threads)]
+    phase("EM on the sample", None, "steps")
     sample_em = SampleEM(tuple(first), split, maximize, executor, watcher)
     best, spent, rivals = 0, 0, list(range(1, len(planned)))
     several = len({kind for kind, _ in planned}) > 1
@@ -550,6 +555,7 @@ class SampleEM:
             stage = Stage(Exact(), self._update, min(STEPS_PER_CHECK, steps - piece))
             for step in passes(self._learn, self._candidates, (stage,), self._executor):
                 self._candidates = step.candidates
+                advanced("steps")
                 if self._watcher is not None:
                     self._watcher.sampled(self._at, self._candidates)
             models = tuple(self._candidates[i].accepted for i in moving)

@@ -14,6 +14,7 @@ from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.mixture.stats import Observation
 from streamgmm.sources.summaries.sample import SampleSummary, merge_parts, survey_chunk
+from streamgmm.utils.phases import reading
 from streamgmm.utils.sample_weight import no_rows
 
 Array = NDArray[np.float64]
@@ -94,7 +95,8 @@ def survey(
         Where no row has positive weight.
     """
     task = partial(survey_chunk, size=size, seed=seed, missing=missing, diagonal=diagonal)
-    part = executor.run(task, source.chunks(), partial(merge_parts, size=size))
+    with reading(source, "sampling the data"):
+        part = executor.run(task, source.chunks(), partial(merge_parts, size=size))
     if part.count <= 0 and missing:
         raise ValueError(
             "missing='marginalize': every row has zero weight, or nothing is observed in it. Expected some numbers."

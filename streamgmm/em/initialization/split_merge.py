@@ -35,6 +35,7 @@ from streamgmm.mixture.queries import cheapest_pair, merge_components
 from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources.summaries.moments import weighted_moments
+from streamgmm.utils.phases import advanced
 
 Array = NDArray[np.float64]
 
@@ -137,6 +138,7 @@ def grow(
         choices = [found[:n]] if n > 1 else [[one] for one in found[:FOLLOWED]]
         models = tuple(divided(model, chosen) for chosen in choices)
         ahead = split_context.follow(models, FIRST_STEPS)
+        advanced("components", n)
         model = ahead.accepted if n > 1 else split_context.follow((ahead.accepted,), STEPS).accepted
         for split in choices[ahead.index]:
             del splits[split.component]

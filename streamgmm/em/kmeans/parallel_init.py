@@ -24,6 +24,7 @@ from streamgmm.sources.summaries.reservoir import Draw, largest, merge_draws
 from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.sources.transformed import TransformedSource
 from streamgmm.utils.affine import Affine
+from streamgmm.utils.phases import reading
 from streamgmm.utils.row_random import row_keys
 
 Array = NDArray[np.float64]
@@ -78,10 +79,12 @@ def kmeans_parallel(
         centres = tuple(Centres(points, row) for points, row in zip(candidates, first, strict=True))
         seeds = tuple(int(rng.randint(2**31 - 1)) for _ in first)
         task = within(source, partial(_draw_chunk, centres, size, seeds))
-        drawn = executor.run(task, source.chunks(), partial(_merge, size))
+        with reading(source, "drawing centres"):
+            drawn = executor.run(task, source.chunks(), partial(_merge, size))
         candidates = [np.concatenate([points, draw.rows]) for points, draw in zip(candidates, drawn, strict=True)]
     centres = tuple(Centres(points, row) for points, row in zip(candidates, first, strict=True))
-    counts = executor.run(within(source, partial(e_step, cast(Any, centres))), source.chunks(), merge_all)
+    with reading(source, "weighing centres"):
+        counts = executor.run(within(source, partial(e_step, cast(Any, centres))), source.chunks(), merge_all)
     chosen = [_reclustered(points, stats.mass, K, rng) for points, stats in zip(candidates, counts, strict=True)]
     return chosen, rounds + 1
 
@@ -133,7 +136,8 @@ def spread_out(
     first = affine.apply(sample.rows[rng.choice(len(sample.rows), n_init, p=chance)])
     centres, passes = kmeans_parallel(TransformedSource(source, affine), executor, first, K, rng)
     task = partial(_labelled_stats, affine, tuple(centres), family, sample.mean if sample.wild else None)
-    totals = executor.run(task, source.chunks(), merge_all)
+    with reading(source, "initial models"):
+        totals = executor.run(task, source.chunks(), merge_all)
     models = [repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model for stats in totals]
     return models, passes + 1
 

@@ -43,6 +43,7 @@ from streamgmm.mixture.support import supported
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.sample import SampleSummary
+from streamgmm.utils.phases import advanced, phase, reading
 
 Array = NDArray[np.float64]
 Kind = tuple[Covariance, int]
@@ -218,7 +219,8 @@ def race(
         apart = [c for c in candidates if fold_of[c.index] >= 0]
         judged = tuple((c.accepted, fold_of[c.index]) for c in apart)
         task = within(source, partial(held_out, judged, plan.folds))
-        scores[[c.index for c in apart]] = runner.run(task, source.chunks(), np.add)
+        with reading(source, "judging by rows held out"):
+            scores[[c.index for c in apart]] = runner.run(task, source.chunks(), np.add)
         n_passes += 1
     return SelectionRun(candidates, tuple(kind_of), fold_of, scores, priors, sample, n_passes, started, frozenset(done))
 
@@ -256,9 +258,11 @@ def _first(
         for kind in dict.fromkeys(f for f, _ in plan.kinds)
     }  # fmt: skip
     found = []
+    phase("initial models", len(plan.kinds), "candidates")
     for g, (kind, K) in enumerate(plan.kinds):
         if g in done:
             found.append([Start(done[g].model, plan.init_params, done[g].objective)])
+            advanced("candidates")
             continue
         n_init = 1 if K == 1 else plan.n_init
         first = draw(
@@ -270,6 +274,7 @@ def _first(
         first = [(name, observe(model)) for name, model in first]
         survivors = min(n_init, SURVIVORS)
         found.append(explore(first, part, maximize=maximize, executor=runner, survivors=survivors, rounds=ROUNDS))
+        advanced("candidates")
     return found
 
 
@@ -291,6 +296,7 @@ def _walked(
     alone, criterion = (-1,) * len(models), plan.criterion if sample.complete else None
     retire = Pruner(kind_of, alone, criterion, sample.n_rows, plan.reg_covar)
     walk = SampleEM(models, SampleSplit.of(sample), maximize, runner, watcher, retire=retire)
+    phase("EM on the sample", WALK, "steps")
     walk.go(WALK, [i for i, g in enumerate(kind_of) if g not in done])
     if watcher is not None:
         watcher.begun(0, list(enumerate(walk.taken)))

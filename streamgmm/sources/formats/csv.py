@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.errors import ChunkReadError
+from streamgmm.errors import ChunkReadError, LateTextError
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.chunking import check_chunk_rows
-from streamgmm.sources.columns import check_weights, digest, weight_array
+from streamgmm.sources.columns import Exclude, check_weights, digest, weight_array
 from streamgmm.sources.formats.csv_records import (
     Layout,
     Text,
@@ -169,12 +169,13 @@ class CsvChunk(Chunk):
     def _no_number(self, row: int, name: str, value: str) -> ChunkReadError:
         line = next((record.line for i, record in enumerate(self._records()) if i == row), None)
         where = f"row {row} of the chunk" if line is None else f"line {line}"
-        return ChunkReadError(
-            self.layout.path,
-            self.index,
+        reason = (
             f"{where}, column {name!r}: expected a number, found {value.strip()!r}. Mend the line; or leave the column "
-            f"out, exclude={[name]!r}; or, where this stands for a missing value, leave the field empty.",
+            f"out, exclude={[name]!r}; or, where this stands for a missing value, leave the field empty."
         )
+        named = self.layout.named or name == self.columns.weight
+        what = f"text ({where}: {value.strip()[:40]!r})"
+        return LateTextError(self.layout.path, self.index, reason, (name, what, self.layout.stamp, named))
 
     def _misshapen(self, message: str) -> ChunkReadError:
         n = len(self.layout.stored)
@@ -217,7 +218,8 @@ class CsvSource(Source):
         header: bool | None = None,
     ) -> None:
         self.name = path
-        self.layout, head, rows = _opened(path, header)
+        layout, head, rows = _opened(path, header)
+        self.layout = replace(layout, named=columns is not None and not isinstance(columns, Exclude))
         schema, labels = _schema(self.layout, head, rows, columns)
         self.columns = replace(choose_columns(path, schema, columns, weight, labels), dtype=np.dtype(np.float64))
         self.left_out = self.columns.left_out
@@ -339,6 +341,7 @@ def _schema(
     """
     schema: list[tuple[str, str | None, bool]] = []
     asked = [columns] if isinstance(columns, str) else columns
+    late = {} if layout.named else LateTextError.known.get((layout.path, layout.stamp), {})
     bare = () if head.names is None else head.names
     for j, (name, (kind, odd)) in enumerate(
         zip(layout.stored, column_kinds(rows, head.n_fields, layout.dialect), strict=True)
@@ -351,6 +354,8 @@ def _schema(
             what = f"text ({'' if line is None else f'line {line}: '}{str(odd)[:40]!r})"
         elif kind == "empty" and not (isinstance(asked, (list, tuple)) and name in asked):
             what = "no value in any of the lines looked at"
+        elif name in late:
+            what = late[name]
         elif kind != "empty":
             layout.kinds[name] = kind
         schema.append((name, what, False))

@@ -51,6 +51,7 @@ class Layout:
     dialect : delimiter, decimal mark and so on
     stored : names of all fields of a record, each once
     kinds : columns of numbers, and how these are written: see `number_of`
+    named : the columns to read were named by somebody
     """
 
     path: str
@@ -60,6 +61,7 @@ class Layout:
     dialect: Dialect
     stored: tuple[str, ...]
     kinds: dict[str, str]
+    named: bool = False
 
     @property
     def unit(self) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamgmm.errors import non_finite
 from streamgmm.utils.affine import Affine
+from streamgmm.utils.phases import reading
 from streamgmm.utils.sample_weight import no_rows
 
 Array = NDArray[np.float64]
@@ -98,6 +99,18 @@ def _present_moments(x: Array, w: Array, n_rows: int, chunk: Any) -> Moments:
     return Moments(count, mean + origin, (weight * (x - mean) ** 2).sum(axis=0), n_rows)
 
 
+def finite_moments(rows: NDArray[Any], weight: Array | None) -> Moments:
+    """Moments of rows, each feature over those in which it is finite; the diagonal of the scatter."""
+    n, D = rows.shape
+    total = Moments(np.zeros(D), np.zeros(D), np.zeros(D), 0)
+    for part in _parts(n, D):
+        x = rows[part].astype(np.float64)
+        x[np.isinf(x)] = np.nan
+        w = np.ones(len(x)) if weight is None else weight[part]
+        total = total.merge(_present_moments(x, w, int((w > 0).sum()), None))
+    return total
+
+
 def moments_of(source: Any, executor: Any, *, full: bool, skip_nan: bool = False) -> Moments:
     """Moments of `source`: one pass, or none where the source knows them.
 
@@ -116,7 +129,8 @@ def moments_of(source: Any, executor: Any, *, full: bool, skip_nan: bool = False
     known: Moments | None = getattr(source, "moments", None)
     if known is not None and (known.scatter.ndim == 2 or not full) and not skip_nan:
         return known
-    total: Moments = executor.run(partial(_chunk_moments, full, skip_nan), source.chunks(), Moments.merge)
+    with reading(source, "means and variances"):
+        total: Moments = executor.run(partial(_chunk_moments, full, skip_nan), source.chunks(), Moments.merge)
     if total.rows == 0:
         raise no_rows()
     return total
