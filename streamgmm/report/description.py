@@ -290,7 +290,7 @@ def _summary(found: Description) -> str:
     body = []
     for c, k in enumerate(found.components):
         words = _listed([found.phrase(c, j) for j in found.telling(c)] or ["no single feature sets it apart"])
-        rows = None if found.rows is None else float(found.rows[c])
+        rows = None if found.rows is None else html.Number(float(found.rows[c]), count(float(found.rows[c])))
         body.append([html.component(int(k)), html.share(float(found.weights[c])), rows, words])
     return html.table(head, body)
 

@@ -78,7 +78,12 @@ def paint(labels: NDArray[Any]) -> list[str]:
 def scatter(ax: Any, mixture: Mixture, rows: NDArray[Any], plane: Plane) -> None:
     """Rows (N, D) as points, coloured by their label; rows with missing values only where the plane is of features that
     were observed."""
-    ax.scatter(*placed(mixture, rows, plane).T, s=4, c=paint(mixture.labels(rows)), alpha=0.35, linewidths=0)
+    ax.scatter(*placed(mixture, rows, plane).T, c=paint(mixture.labels(rows)), **dots(len(rows)))
+
+
+def dots(n: int) -> dict[str, float]:
+    """Size and strength of n points: few are large, many do not hide each other."""
+    return {"s": min(16.0, max(3.0, 4000 / n)), "alpha": min(0.8, max(0.35, 200 / n)), "linewidths": 0.0}
 
 
 def placed(mixture: Mixture, rows: NDArray[Any], plane: Plane) -> Array:
@@ -158,7 +163,7 @@ def density(
     height = np.exp(two.observing(None).log_prob(grid.reshape(-1, 2))).reshape(grid.shape[:2])
     if rows is not None:
         points = np.asarray(rows)
-        ax.scatter(points[:, first], points[:, second], s=4, color="0.6", alpha=0.4, linewidths=0)
+        ax.scatter(points[:, first], points[:, second], color="0.6", **dots(len(points)))
     levels = contour_levels(height, HELD)
     kept = [i for i in range(len(levels)) if i == 0 or levels[i] > levels[i - 1]]
     lines = ax.contour(x, y, height, levels=[levels[i] for i in kept], cmap="viridis_r", linewidths=1.4)
@@ -245,12 +250,22 @@ def uncertainty(
     plane = plane or Plane.of(mixture)
     flat = placed(mixture, points, plane)
     order = np.argsort(doubt)
-    picture = ax.scatter(*flat[order].T, c=doubt[order], s=3 + 30 * doubt[order], cmap="magma_r", vmin=0, linewidths=0)
+    picture = ax.scatter(
+        *flat[order].T, c=doubt[order], s=dots(len(flat))["s"] + 30 * doubt[order], cmap=_doubts(), vmin=0,
+        vmax=max(0.5, 1 - 1 / mixture.n_components), linewidths=0,
+    )  # fmt: skip
     ax.figure.colorbar(picture, ax=ax, label="1 - largest responsibility")
     x, y = plane.labels(names)
     title = f"Uncertainty: dark rows lie between components (mean {doubt.mean():.3f})"
     ax.set(xlabel=plain(x), ylabel=plain(y), title=title)
     return ax
+
+
+def _doubts() -> Any:
+    """Grey for rows that are sure, dark for those that are not."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("doubts", ["#c4c4c4", "#ee7733", "#44001a"])
 
 
 def timeline(shares: Array, log_density: Array, ends: Array, *, ax: Any = None) -> Any:

@@ -74,7 +74,7 @@ def corner(
                 ax.set_yticks([])
             else:
                 if table is not None:
-                    ax.scatter(table[:, j], table[:, i], s=3, c=paint, alpha=0.3, linewidths=0)
+                    ax.scatter(table[:, j], table[:, i], c=paint, **figures.dots(2 * len(table)))
                 figures.outlines(ax, mixture, Plane.of_features(mixture.n_features, j, i), (2.0,))
             ax.tick_params(labelsize="small", labelbottom=a == d - 1, labelleft=b == 0 and a > 0)
             if a == d - 1:

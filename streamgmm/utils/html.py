@@ -110,26 +110,29 @@ def share(value: float) -> Raw:
 
     Examples
     --------
-    >>> share(0.25).markup.endswith(" 25.0&nbsp;%")
+    >>> share(0.25).markup.endswith(" 25.0&nbsp;%</span>")
     True
     """
-    bar = f'<span style="display:inline-block;height:0.6em;width:{60 * min(max(value, 0.0), 1.0):.0f}px'
-    return Raw(f'{bar};background:currentColor;opacity:0.4"></span> {100 * value:.1f}&nbsp;%', value)
+    width = f"{60 * min(max(value, 0.0), 1.0):.0f}px"
+    bar = f'<span style="display:inline-block;height:0.6em;width:{width};background:currentColor;opacity:0.4"></span>'
+    return Raw(f'<span style="white-space:nowrap">{bar} {100 * value:.1f}&nbsp;%</span>', value)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, left: bool = False) -> str:
+    """A cell with its key for sorting; numbers stand to the right unless `left`."""
+    side = "left" if left else "right"
     if isinstance(value, Raw):
         return f'<td style="text-align:left" data-v="{escape(str(value.value))}">{value.markup}</td>'
     if isinstance(value, Number):
         key = repr(float(value.value)) if math.isfinite(value.value) else ""
-        return f'<td style="text-align:right" data-v="{key}">{escape(value.text)}</td>'
+        return f'<td style="text-align:{side}" data-v="{key}">{escape(value.text)}</td>'
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return '<td style="text-align:right" data-v="">-</td>'
+        return f'<td style="text-align:{side}" data-v="">-</td>'
     if isinstance(value, bool):
         return f'<td style="text-align:left" data-v="{value:d}">{"yes" if value else "no"}</td>'
     if isinstance(value, int | float | np.integer | np.floating):
         text = f"{value:,}" if isinstance(value, int | np.integer) else f"{value:.6g}"
-        return f'<td style="text-align:right" data-v="{float(value)!r}">{text}</td>'
+        return f'<td style="text-align:{side}" data-v="{float(value)!r}">{text}</td>'
     return f'<td style="text-align:left" data-v="{escape(str(value))}">{escape(str(value))}</td>'
 
 
@@ -169,7 +172,7 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> str:
     (True, False)
     """
     lines = [
-        f'<tr><th scope="row" style="text-align:left">{escape(name)}</th>{_cell(value)}</tr>'
+        f'<tr><th scope="row" style="text-align:left">{escape(name)}</th>{_cell(value, left=True)}</tr>'
         for name, value in pairs
         if value is not None
     ]
@@ -179,15 +182,17 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> str:
 # Pictures -------------------------------------------------------------------------------------------------------------
 
 
-def _frame(title: str, body: str, x: tuple[float, float], y: tuple[float, float], labels: tuple[str, str]) -> str:
+Ticks = Sequence[tuple[float, float]]
+"""Pixels and values of marks along an axis."""
+
+
+def _frame(title: str, body: str, x: Ticks, y: Ticks, labels: tuple[str, str]) -> str:
     """An SVG with axes; `title` says to those who do not see it what it shows."""
     top, right, floor = _MARGIN, _WIDTH - _MARGIN, _HEIGHT - _BELOW
     text = 'font-size="11" fill="currentColor"'
     marks = [
-        f'<text x="{_LEFT}" y="{floor + 14}" {text}>{x[0]:.4g}</text>',
-        f'<text x="{right}" y="{floor + 14}" text-anchor="end" {text}>{x[1]:.4g}</text>',
-        f'<text x="{_LEFT - 4}" y="{floor}" text-anchor="end" {text}>{y[0]:.4g}</text>',
-        f'<text x="{_LEFT - 4}" y="{top + 10}" text-anchor="end" {text}>{y[1]:.4g}</text>',
+        *(f'<text x="{u:.1f}" y="{floor + 14}" text-anchor="middle" {text}>{v:.4g}</text>' for u, v in x),
+        *(f'<text x="{_LEFT - 4}" y="{u + 4:.1f}" text-anchor="end" {text}>{v:.4g}</text>' for u, v in y),
         f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle" {text}>'
         f"{escape(_short(labels[0]))}</text>",
         f'<text transform="translate(12 {(top + floor) / 2}) rotate(-90)" text-anchor="middle" {text}>'
@@ -217,6 +222,12 @@ def _range(values: Array, pad: float = 0.05) -> tuple[float, float]:
     return low - room, high + room
 
 
+def _ends(values: Array, a: float, b: float) -> Ticks:
+    """Marks at the smallest and the largest value; one where they would lie on each other."""
+    low, high = float(values.min()), float(values.max())
+    return [(a + b * v, v) for v in ((low, high) if abs(b * (high - low)) > 24 else (low,))]
+
+
 def curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     *,
@@ -244,12 +255,13 @@ def curves(
     drawn = {name: (np.asarray(x, float), np.asarray(y, float)) for name, (x, y) in lines.items() if len(x)}
     if not drawn:
         return ""
-    x, y = (_range(np.concatenate([line[i] for line in drawn.values()])) for i in (0, 1))
+    xs, ys = (np.concatenate([line[i] for line in drawn.values()]) for i in (0, 1))
+    x, y = _range(xs), _range(ys)
     (ax, bx) = _scale(*x, _LEFT, _WIDTH - _MARGIN - (70.0 if len(drawn) > 1 and dots else 0.0))
     (ay, by) = _scale(*y, _HEIGHT - _BELOW, _MARGIN)
     body = []
-    for i, (name, (xs, ys)) in enumerate(drawn.items()):
-        points = [(ax + bx * u, ay + by * v) for u, v in zip(xs.tolist(), ys.tolist(), strict=True)]
+    for i, (name, line) in enumerate(drawn.items()):
+        points = [(ax + bx * u, ay + by * v) for u, v in zip(*(part.tolist() for part in line), strict=True)]
         path = " ".join(f"{u:.1f},{v:.1f}" for u, v in points)
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour(i)}" stroke-width="1.5"/>')
         if dots:
@@ -261,7 +273,7 @@ def curves(
     if marked is not None:
         u, v = ax + bx * marked[0], ay + by * marked[1]
         body.append(f'<circle cx="{u:.1f}" cy="{v:.1f}" r="7" fill="none" stroke="currentColor" stroke-width="1.5"/>')
-    return _frame(title, "".join(body), x, y, labels)
+    return _frame(title, "".join(body), _ends(xs, ax, bx), _ends(ys, ay, by), labels)
 
 
 def ellipses(
@@ -299,4 +311,4 @@ def ellipses(
             f'stroke="{colour(k)}" stroke-width="1.5" opacity="{strength:.2f}"/>'
             f'<text x="{u:.1f}" y="{v + 4:.1f}" text-anchor="middle" font-size="11" fill="currentColor">{k}</text>'
         )
-    return _frame(title, "".join(body), x, y, labels)
+    return _frame(title, "".join(body), _ends(means[:, 0], ax, bx), _ends(means[:, 1], ay, by), labels)

@@ -47,12 +47,12 @@ def count(value: float) -> str:
 
     Examples
     --------
-    >>> count(45.3), count(1_234_567.0), count(0.25)
-    ('45.3', '1,234,567', '0.25')
+    >>> count(45.3), count(47.0002), count(1_234_567.0), count(0.25)
+    ('45.3', '47', '1,234,567', '0.25')
     """
     if not math.isfinite(value):
         return "-"
-    if value == round(value) or abs(value) >= 1000:
+    if abs(value - round(value)) <= 0.005 or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 

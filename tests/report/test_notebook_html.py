@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -241,3 +242,27 @@ def test_cells_of_tables():
         ("", "-"), ("", "-"), ("1", "yes"), ("1234567.0", "1,234,567"), ("0.1234567891", "0.123457"), ("2.0", "two")
     ]  # fmt: skip
     assert "<button" not in text and "<button" in html.table(["a"], [], sortable=True)
+
+
+def test_the_table_is_sorted_in_a_browser(selection):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on this machine (Debian: apt install chromium)")
+    values = [row["bic"] for row in selection.table]
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.set_content(f"<!doctype html><body>{selection._repr_html_()}</body>")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        shown = "[...document.querySelectorAll('tbody tr')].map(r => r.cells[2].textContent)"
+        for expected, order in ((sorted(values), "ascending"), (sorted(values, reverse=True), "descending")):
+            page.get_by_role("button", name="BIC").press("Enter")
+            assert page.evaluate(shown) == [f"{value:.6g}" for value in expected]
+            assert page.evaluate("document.querySelectorAll('th')[2].ariaSort") == order
+        page.get_by_role("button", name="covariances").click()
+        kinds = page.evaluate("[...document.querySelectorAll('tbody tr')].map(r => r.cells[1].textContent)")
+        assert kinds == sorted(kinds) and not errors
+        browser.close()
