@@ -132,6 +132,7 @@ def curve(ax: Any, mixture: Mixture, feature: int, values: NDArray[Any] | None =
     ax.plot(x, density, color="black", linewidth=1.5)
 
 
+BLUES = ("#6f97c2", "#4f7fb0", "#25588c", "#0b2e57")
 HELD = (0.95, 0.75, 0.5, 0.25)
 """Shares of the rows within the contours of a density."""
 
@@ -166,8 +167,8 @@ def density(
         ax.scatter(points[:, first], points[:, second], color="0.6", **dots(len(points)))
     levels = contour_levels(height, HELD)
     kept = [i for i in range(len(levels)) if i == 0 or levels[i] > levels[i - 1]]
-    lines = ax.contour(x, y, height, levels=[levels[i] for i in kept], cmap="viridis_r", linewidths=1.4)
-    ax.clabel(lines, fmt={levels[i]: f"{100 * HELD[i]:.0f} %" for i in kept}, fontsize="small")
+    lines = ax.contour(x, y, height, levels=[levels[i] for i in kept], colors=BLUES, linewidths=1.4)
+    ax.clabel(lines, colors="black", fmt={levels[i]: f"{100 * HELD[i]:.0f} %" for i in kept}, fontsize="small")
     labels = Plane.of_features(mixture.n_features, first, second).labels(names)
     title = "Density: each contour holds that share of the rows"
     ax.set(xlabel=plain(labels[0]), ylabel=plain(labels[1]), title=title)
@@ -324,8 +325,8 @@ def profiles(
             ax.fill_between(at, mean - spread, mean + spread, color=colour(k), alpha=0.12, linewidth=0)
     ax.axhline(0.0, color="0.5", linewidth=0.8, linestyle=":")
     ax.set_xticks(at, [plain(names[j]) for j in shown.tolist()], rotation=0 if len(shown) <= 4 else 60, ha="center")
-    note = "" if len(shown) == D else f", the {len(shown)} of {D} features that differ most"
-    ax.set(ylabel="deviations from the overall mean", title=f"Profiles: where lines part, components differ{note}")
+    which = "Profiles" if len(shown) == D else f"Profiles of {len(shown)} of {D} features"
+    ax.set(ylabel="deviations from the overall mean", title=f"{which}: where lines part, components differ")
     if len(means) <= 20:
-        ax.legend(title="component", fontsize="small")
+        ax.legend(title="component", fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
