@@ -331,7 +331,7 @@ def dump_toml(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _toml(value: Any) -> str:
+def _toml(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, float) and value in (float("inf"), -float("inf")):

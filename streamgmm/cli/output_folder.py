@@ -6,13 +6,17 @@ import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamgmm
 from streamgmm.cli.config import Config, dump_toml
 from streamgmm.estimators.model_file import MODEL
 from streamgmm.utils.atomic import atomic_path
 from streamgmm.utils.jsonable import jsonable
+
+if TYPE_CHECKING:
+    from streamgmm.estimators.mixture_estimator import MixtureEstimator
+    from streamgmm.report.history import History
 
 REPORT, CONFIG, HISTORY = "report.json", "config.toml", "history.safetensors"
 
@@ -28,7 +32,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_folder(folder: Path, gm: Any, config: Config, document: dict[str, Any], history: Any) -> None:
+def write_folder(
+    folder: Path, gm: MixtureEstimator, config: Config, document: dict[str, Any], history: History
+) -> None:
     """Write model, report, resolved config and history, each whole or not at all; the model first: disks get full."""
     gm.save(folder / MODEL)
     write_text(folder / REPORT, json.dumps(jsonable(document), allow_nan=False, indent=2) + "\n")
@@ -42,12 +48,12 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def load(where: str) -> Any:
+def load(where: str) -> MixtureEstimator:
     """The fitted estimator in a folder or a file."""
     return streamgmm.load(where)
 
 
-def feature_names(gm: Any) -> list[str]:
+def feature_names(gm: MixtureEstimator) -> list[str]:
     """Names of the columns of the data that the model speaks of."""
     known = getattr(gm, "feature_names_in_", None)
     return [f"x{j}" for j in range(gm.n_features_in_)] if known is None else [str(name) for name in known]

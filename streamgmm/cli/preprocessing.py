@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,13 @@ from streamgmm.estimators.projection import Projection
 from streamgmm.mixture.covariance import DIAG, Factor
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.variational import VariationalMixture
+from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
 from streamgmm.sources.features import leaving_out_text, listed
 from streamgmm.utils.affine import Affine
+
+if TYPE_CHECKING:
+    from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 CHOOSE = "To choose yourself: --columns A,B,..."
 
@@ -120,7 +124,7 @@ class Prepared:
             missing="marginalize" if fitted.missing else "error",
         )
 
-    def go_on(self, gm: Any) -> None:
+    def go_on(self, gm: MixtureEstimator) -> None:
         """Bring an estimator that was fitted in the units of the data to those of the fit, to go on there.
 
         Raises
@@ -141,7 +145,7 @@ class Prepared:
         gm.mixture_ = replace(self, scale=there).mixture(gm.mixture_)
         gm.lower_bounds_ = [value + self.log_scale / weight for value in gm.lower_bounds_] if weight else []
 
-    def restore(self, gm: Any) -> None:
+    def restore(self, gm: MixtureEstimator) -> None:
         """Bring a fitted estimator to the rows of the data: mixture, trace and criteria, or the projection."""
         if self.projection is not None:
             gm.project(self.projection, self.raw.feature_names)
@@ -153,7 +157,9 @@ class Prepared:
         gm.set_params(covariance_type=family.covariance_type, **factors)
         if "weight" not in gm.report_:  # no iteration was asked for
             return
-        if isinstance(last, VariationalMixture):  # whose bounds are of all rows
+        if isinstance(last, VariationalMixture) and isinstance(
+            gm.mixture_, VariationalMixture
+        ):  # whose bounds are of all rows
             gm.lower_bound_ += gm.mixture_.simplified_bound - last.simplified_bound
             gm.lower_bounds_ = [value - self.log_scale for value in gm.lower_bounds_]
             return
@@ -164,7 +170,7 @@ class Prepared:
             {**start, "lower_bound": start["lower_bound"] - per_row} for start in gm.report_["starts"]
         ]}  # fmt: skip
 
-    def per_row(self, gm: Any) -> float:
+    def per_row(self, gm: MixtureEstimator) -> float:
         """Nats per row by which densities in the units of the data are lower."""
         return self.log_scale / float(gm.report_["weight"]) if self.log_scale else 0.0
 
@@ -178,7 +184,7 @@ class Prepared:
         return moved
 
 
-def prepare(config: Config, raw: Source, executor: Any = None) -> Prepared:
+def prepare(config: Config, raw: Source, executor: Executor | None = None) -> Prepared:
     """Scale and project the rows as [data] says; one pass over the data for both.
 
     Raises

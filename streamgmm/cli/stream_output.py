@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 import time
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from streamgmm.cli.terminal import components, facts, stderr_console
 from streamgmm.utils.jsonable import jsonable
+
+if TYPE_CHECKING:
+    from streamgmm.stream.session import StreamSession
+    from streamgmm.stream.update import Update
 
 
 def jsonable_line(document: dict[str, Any]) -> str:
     return json.dumps(jsonable(document), allow_nan=False) + "\n"
 
 
-def measured(session: Any) -> dict[str, Any]:
+def measured(session: StreamSession) -> dict[str, Any]:
     """Figures of the session as they are."""
     from dataclasses import asdict
 
@@ -36,7 +40,7 @@ def measured(session: Any) -> dict[str, Any]:
 class Watch:
     """Shows and writes how the stream is doing, at most once an interval; alarms at once."""
 
-    def __init__(self, session: Any, metrics: IO[str] | None, seconds: float) -> None:
+    def __init__(self, session: StreamSession, metrics: IO[str] | None, seconds: float) -> None:
         self.session, self.metrics, self.seconds = session, metrics, seconds
         self.console = stderr_console()
         self.at, self.rows = time.monotonic(), session.counts.rows
@@ -58,7 +62,7 @@ class Watch:
         if self.live is not None:
             self.live.stop()
 
-    def see(self, update: Any) -> None:
+    def see(self, update: Update) -> None:
         """Take note of an update."""
         if math.isfinite(update.loglik):
             self.loglik = update.loglik

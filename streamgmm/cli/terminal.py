@@ -8,12 +8,16 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from streamgmm.utils.jsonable import jsonable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 NOT_CONVERGED = 3
 
@@ -69,7 +73,7 @@ def message(text: str) -> None:
     print(shown(text), file=sys.stderr, flush=True)
 
 
-def emit(document: Any) -> None:
+def emit(document: object) -> None:
     """One JSON document on stdout."""
     print(json.dumps(jsonable(document), allow_nan=False, indent=2))
 
@@ -94,7 +98,7 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> str:
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs)
 
 
-def components(weights: Any, means: Any, names: Sequence[str] | None) -> str:
+def components(weights: NDArray[np.float64], means: NDArray[np.float64], names: Sequence[str] | None) -> str:
     """Weights (K,) and the first of the means (K, D) as a table, the heaviest first."""
     names = names or [f"x{j}" for j in range(means.shape[1])]
     shown = min(means.shape[1], 4)
@@ -105,7 +109,7 @@ def components(weights: Any, means: Any, names: Sequence[str] | None) -> str:
     return table(head, body) + more
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, float):

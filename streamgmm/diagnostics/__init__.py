@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.diagnostics import components, data, fit
 from streamgmm.diagnostics.case import Finding, Findings, examine
 from streamgmm.estimators.mixture_estimator import MixtureEstimator
+from streamgmm.sources.base import Readable
 
 DROWNED_HIDES = ("duplicate-components", "too-many-components", "one-component-owns-everything")
 
 __all__ = ["Finding", "diagnose"]
 
 
-def diagnose(gm: MixtureEstimator, X: Any, sample_weight: ArrayLike | None = None) -> list[Finding]:
+def diagnose(gm: MixtureEstimator, X: Readable, sample_weight: ArrayLike | None = None) -> list[Finding]:
     """What an expert would remark about `gm` and the data it was fitted to; empty where nothing is wrong.
 
     One pass of X: overall moments from all rows, everything else from a sample of 20,000 of them.

@@ -14,6 +14,7 @@ from streamgmm.em.initialization.sample import survey
 from streamgmm.estimators.mixture_estimator import MixtureEstimator
 from streamgmm.estimators.reader import executor_of, rows_of
 from streamgmm.mixture.mixture import Mixture
+from streamgmm.sources.base import Readable
 from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.utils import html
 
@@ -105,7 +106,7 @@ class Case:
     shapes: tuple[Shape | None, ...]
     pieces: tuple[Pieces | None, ...]
 
-    def named(self, features: Any) -> list[str]:
+    def named(self, features: NDArray[np.bool_]) -> list[str]:
         """Names of the features in a mask."""
         return [self.names[i] for i in np.flatnonzero(features)]
 
@@ -114,7 +115,7 @@ Check = Callable[[Case], Iterator[Finding]]
 """Looks at a case, and remarks on it or not."""
 
 
-def examine(gm: MixtureEstimator, X: Any, sample_weight: ArrayLike | None) -> Case:
+def examine(gm: MixtureEstimator, X: Readable, sample_weight: ArrayLike | None) -> Case:
     """One pass of X: a sample, what each component took of it, and how that is shaped."""
     source = rows_of(gm, X, sample_weight)
     sample = survey(source, executor_of(gm), size=SAMPLE_ROWS, seed=0, missing=gm.missing == "marginalize")

@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.estimators.reader import Reader, executor_of, model_of, rows_of
+from streamgmm.mixture.mixture import Mixture
 from streamgmm.runtime.executors import within
+from streamgmm.sources.base import Chunk, Readable
 from streamgmm.sources.summaries.reservoir import Draw, largest, merge_draws
 from streamgmm.utils import html
 from streamgmm.utils.row_random import row_keys
@@ -72,7 +74,12 @@ class ClusterScores:
 
 
 def cluster_scores(
-    model: Any, X: Any, sample_weight: ArrayLike | None = None, *, sample_rows: int = 5_000, random_state: int = 0
+    model: object,
+    X: Readable,
+    sample_weight: ArrayLike | None = None,
+    *,
+    sample_rows: int = 5_000,
+    random_state: int = 0,
 ) -> ClusterScores:
     """Davies-Bouldin, Calinski-Harabasz and silhouette of the labels that a fitted model gives to X; two passes.
 
@@ -97,10 +104,10 @@ def cluster_scores(
     >>> bool(sg.cluster_scores(sg.KMeans(2, random_state=0).fit(X), X).silhouette > 0.8)
     True
     """
-    asked: Any = model_of(model) if isinstance(model, Reader) else None
-    if asked is None:
+    asked = model_of(model) if isinstance(model, Reader) else None
+    if not isinstance(model, Reader) or asked is None:
         raise TypeError(f"Expected a fitted GaussianMixture or KMeans; got {type(model).__name__}, fitted or not.")
-    K = len(asked.means if hasattr(asked, "means") else asked.points)
+    K = len(asked.means if isinstance(asked, Mixture) else asked.points)
     source = rows_of(model, X, sample_weight)
     labels: Labels = within(source, asked.labels)
     executor = executor_of(model)
@@ -139,7 +146,7 @@ class _First:
     draw: Draw
 
 
-def _first(labels: Labels, K: int, size: int, seed: int, chunk: Any) -> _First:
+def _first(labels: Labels, K: int, size: int, seed: int, chunk: Chunk) -> _First:
     rows, weight = chunk.load()
     try:
         label = labels(rows)
@@ -169,7 +176,7 @@ def _merge_first(size: int, a: _First, b: _First) -> _First:
     return _First(weight, mean, a.scatter + b.scatter + between, a.rows + b.rows, merge_draws(size, a.draw, b.draw))
 
 
-def _second(labels: Labels, present: NDArray[np.bool_], means: Array, chunk: Any) -> Array:
+def _second(labels: Labels, present: NDArray[np.bool_], means: Array, chunk: Chunk) -> Array:
     """Sum of distances to the own centroid for each cluster, then the sum of simplified silhouettes."""
     from scipy.spatial.distance import cdist
 

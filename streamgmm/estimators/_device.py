@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Any
 
 from streamgmm.errors import DeviceError
 from streamgmm.kernels.cuda import backend as cuda
+from streamgmm.kernels.cuda.base import Backend
 from streamgmm.kernels.cuda.form import scratch_bytes
 from streamgmm.mixture.covariance import Covariance
 from streamgmm.runtime.executors import Executor, Threads
@@ -19,7 +19,7 @@ from streamgmm.sources.transformed import TransformedSource
 __all__ = ["card_of", "check_executor", "on_card", "scratch_of", "warn_cpu"]
 
 
-def card_of(device: str | None, source: Source | None = None) -> Any:
+def card_of(device: str | None, source: Source | None = None) -> Backend | None:
     """The card that `device` names, or that rows lie on where it names none; None for the CPU.
 
     Parameters

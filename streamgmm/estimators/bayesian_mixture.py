@@ -49,8 +49,9 @@ from streamgmm.mixture.variational import (
 )
 from streamgmm.runtime.checkpoint import Journal
 from streamgmm.runtime.executors import Executor
-from streamgmm.sources.base import Source
+from streamgmm.sources.base import Readable, Source, Writable
 from streamgmm.sources.summaries.sample import SampleSummary, sample_size
+from streamgmm.utils.types import RandomState
 
 Array = NDArray[np.float64]
 
@@ -60,7 +61,7 @@ __all__ = ["BayesianGaussianMixture"]
 def _lacks(name: str, instead: str) -> Any:
     """An attribute of `GaussianMixture` that a Bayesian mixture does not have."""
 
-    def absent(self: Any) -> NoReturn:
+    def absent(self: object) -> NoReturn:
         raise AttributeError(f"BayesianGaussianMixture has no {name}: {instead}")
 
     return property(
@@ -198,13 +199,13 @@ class BayesianGaussianMixture(MixtureEstimator):
         mean_prior: ArrayLike | None = None,
         degrees_of_freedom_prior: float | None = None,
         covariance_prior: ArrayLike | None = None,
-        random_state: Any = None,
+        random_state: RandomState = None,
         warm_start: bool = False,
         verbose: int = 0,
         verbose_interval: int = 10,
         solver: str = "auto",
         stopping: str = "aitken",
-        executor: Any = None,
+        executor: Executor | str | None = None,
         n_jobs: int | None = None,
         device: str | None = None,
         memory_limit: str | int | None = None,
@@ -385,7 +386,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         return model
 
     @property
-    def weight_concentration_(self) -> Any:
+    def weight_concentration_(self) -> Array | tuple[Array, Array]:
         """Parameters of the weights: (K,) of a Dirichlet distribution, or the two (K,) of a process's sticks.
 
         Examples
@@ -412,7 +413,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         return self._posterior.mean_precision
 
     @property
-    def degrees_of_freedom_(self) -> Any:
+    def degrees_of_freedom_(self) -> float | Array:
         """(K,) degrees of freedom of the Wishart distributions; a number for tied.
 
         Examples
@@ -478,7 +479,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         return self._posterior.prior.dof
 
     @property
-    def covariance_prior_(self) -> Any:
+    def covariance_prior_(self) -> float | Array:
         """The prior covariance that was used: (D, D) for full and tied, (D,) for diag, a number for spherical.
 
         Examples
@@ -530,7 +531,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         """
         return self._posterior.weight_deviations
 
-    def score_samples(self, X: Any, *, out: Any = None, predictive: bool = False) -> Any:
+    def score_samples(self, X: Readable, *, out: Writable | None = None, predictive: bool = False) -> Any:
         """(N,) expected log-density of each row, in nats; `X` and `out` as in `predict`.
 
         Parameters

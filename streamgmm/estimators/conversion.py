@@ -71,7 +71,7 @@ def plain_parameters(gm: Any) -> dict[str, Any]:
     return {name: value for name, value in parameters if isinstance(value, plain) and name != "device"}
 
 
-def from_sklearn(cls: Any, other: Any) -> Any:
+def from_sklearn(cls: Any, other: object) -> Any:
     """A fitted estimator of class `cls` from a fitted ``sklearn.mixture.GaussianMixture``."""
     if isinstance(other, BayesianGaussianMixture) or not isinstance(other, SklearnMixture):
         raise TypeError(

@@ -23,10 +23,11 @@ from streamgmm.mixture.tails import Tails
 from streamgmm.runtime.device import placed
 from streamgmm.runtime.executors import within
 from streamgmm.sources.arranged import matched, select_names
-from streamgmm.sources.base import Source
+from streamgmm.sources.base import Chunk, Readable, Source, Writable
 from streamgmm.sources.formats.device import lies_on_card
 from streamgmm.sources.formats.tables import is_frame
 from streamgmm.utils.phases import reading
+from streamgmm.utils.types import Feature, RandomState
 
 __all__ = ["Fitted", "score_chunk"]
 
@@ -34,13 +35,13 @@ __all__ = ["Fitted", "score_chunk"]
 Array = NDArray[np.float64]
 
 
-def score_chunk(model: Mixture, chunk: Any) -> Array:
+def score_chunk(model: Mixture, chunk: Chunk) -> Array:
     """(5,) sums over one chunk: log p, entropy, log max r, weight, rows."""
     with seen((model,), chunk) as ((view,), rows, weight):
         return view.totals(rows, weight)
 
 
-def totals_of(gm: Fitted, X: Any, sample_weight: ArrayLike | None = None) -> Array:
+def totals_of(gm: Fitted, X: Readable, sample_weight: ArrayLike | None = None) -> Array:
     """(5,) sums over the rows of X: log p, entropy, log max r, weight, rows."""
     return gm._totals(X, sample_weight)
 
@@ -48,7 +49,7 @@ def totals_of(gm: Fitted, X: Any, sample_weight: ArrayLike | None = None) -> Arr
 class Fitted(Pictured):
     """What an estimator can do once its fit has left a `mixture_`."""
 
-    random_state: Any
+    random_state: RandomState
     device: str | None
 
     mixture_: Mixture
@@ -84,7 +85,7 @@ class Fitted(Pictured):
         self._name_features(feature_names)
         return self
 
-    def _source(self, X: Any, sample_weight: ArrayLike | None, *, reset: bool) -> Source:
+    def _source(self, X: Readable, sample_weight: ArrayLike | None, *, reset: bool) -> Source:
         if reset and self.projection_ is not None:
             if getattr(self, "warm_start", False):
                 raise ValueError(
@@ -99,7 +100,7 @@ class Fitted(Pictured):
             source = matched(source, known, found or None)
         return source
 
-    def _seen(self, X: Any, sample_weight: ArrayLike | None = None) -> Source:
+    def _seen(self, X: Readable, sample_weight: ArrayLike | None = None) -> Source:
         source = self._source(X, sample_weight, reset=False)
         return source if self.projection_ is None else self.projection_.of(source)
 
@@ -196,7 +197,7 @@ class Fitted(Pictured):
         model, family = self._factor_analysers()
         return family.split_columns(model.covariances)[1]
 
-    def factor_scores(self, X: Any, *, out: Any = None) -> Any:
+    def factor_scores(self, X: Readable, *, out: Writable | None = None) -> Any:
         """(N, K, q) posterior means of the factors of each component, given the row; `X`, `out` as in `predict`.
 
         Those of component k mean something where its `predict_proba` does. Entries that are NaN were not observed.
@@ -236,7 +237,7 @@ class Fitted(Pictured):
         model = self._model()
         return model.family.precisions(model.precisions_cholesky)
 
-    def predict(self, X: Any, *, out: Any = None) -> Any:
+    def predict(self, X: Readable, *, out: Writable | None = None) -> Any:
         """(N,) most responsible component of each row, -1 for the background.
 
         Parameters
@@ -258,7 +259,7 @@ class Fitted(Pictured):
         """
         return self._map(X, "labels", out)
 
-    def predict_proba(self, X: Any, *, out: Any = None) -> Any:
+    def predict_proba(self, X: Readable, *, out: Writable | None = None) -> Any:
         """(N, K) responsibilities, with a background (N, K + 1), its own last; `X` and `out` as in `predict`.
 
         Examples
@@ -270,7 +271,7 @@ class Fitted(Pictured):
         """
         return self._map(X, "responsibilities", out)
 
-    def score_samples(self, X: Any, *, out: Any = None) -> Any:
+    def score_samples(self, X: Readable, *, out: Writable | None = None) -> Any:
         """(N,) log p(x) in nats; `X` and `out` as in `predict`.
 
         Examples
@@ -282,7 +283,7 @@ class Fitted(Pictured):
         """
         return self._map(X, "log_prob", out)
 
-    def tail_probability(self, X: Any, *, out: Any = None) -> Any:
+    def tail_probability(self, X: Readable, *, out: Writable | None = None) -> Any:
         """(N,) chances that a row of the model, seen in the features that the row shows, has no larger density.
 
         Small for anomalies, and comparable between rows that miss different features, which densities are not. A row
@@ -301,7 +302,7 @@ class Fitted(Pictured):
             tails = Behind(tails, self.projection_)
         return self._ask(X, tails, "tail_probability", out)
 
-    def _map(self, X: Any, question: str, out: Any = None) -> Any:
+    def _map(self, X: Readable, question: str, out: Writable | None = None) -> Any:
         check_is_fitted(self)
         source = self._answering_source(X, question)
         if source is not None:
@@ -309,7 +310,7 @@ class Fitted(Pictured):
         model = self.mixture_ if self.projection_ is None else Behind(self.mixture_, self.projection_)
         return self._ask(X, model, question, out)
 
-    def _answering_source(self, X: Any, question: str) -> Source | None:
+    def _answering_source(self, X: Readable, question: str) -> Source | None:
         """The rows of X on the card that answers `question`; None where this is for the CPU."""
         if self.device in (None, "cpu") and not lies_on_card(X) and not isinstance(X, Source):
             return None
@@ -343,7 +344,7 @@ class Fitted(Pictured):
     def _answer_bytes(self, question: str) -> int:
         return 8 * (len(self.mixture_.weights) + 1 if question == "responsibilities" else 1)
 
-    def impute(self, X: Any, *, out: Any = None) -> Any:
+    def impute(self, X: Readable, *, out: Writable | None = None) -> Any:
         """(N, D) X with every NaN replaced by its conditional mean given what its row shows; `out` as in `predict`.
 
         Examples
@@ -356,7 +357,7 @@ class Fitted(Pictured):
         self._fitted("impute")
         return self._map(X, "impute", out)
 
-    def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
+    def score(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean log-likelihood per row, in nats (weighted mean with weights).
 
         Examples
@@ -369,7 +370,7 @@ class Fitted(Pictured):
         totals = self._totals(X, sample_weight)
         return float(totals[0] / totals[3])
 
-    def _totals(self, X: Any, sample_weight: ArrayLike | None = None) -> Any:
+    def _totals(self, X: Readable, sample_weight: ArrayLike | None = None) -> Array:
         """Sums over the rows of X: log p, entropy, log max r, weight, rows."""
         check_is_fitted(self)
         source = self._seen(X, sample_weight)
@@ -380,11 +381,11 @@ class Fitted(Pictured):
         with reading(source, "scoring"):
             return self._executor(source).run(task, source.chunks(), np.add)
 
-    def _criteria(self, X: Any) -> dict[str, float]:
+    def _criteria(self, X: Readable) -> dict[str, float]:
         loglik, _, log_max, weight, _ = self._totals(X)
         return criteria(loglik, log_max, weight, self.mixture_.n_parameters)
 
-    def bic(self, X: Any) -> float:
+    def bic(self, X: Readable) -> float:
         """Bayesian information criterion; smaller is better.
 
         Examples
@@ -396,7 +397,7 @@ class Fitted(Pictured):
         """
         return self._criteria(X)["bic"]
 
-    def aic(self, X: Any) -> float:
+    def aic(self, X: Readable) -> float:
         """Akaike information criterion; smaller is better.
 
         Examples
@@ -408,7 +409,7 @@ class Fitted(Pictured):
         """
         return self._criteria(X)["aic"]
 
-    def icl(self, X: Any) -> float:
+    def icl(self, X: Readable) -> float:
         """Integrated completed likelihood: bic - 2 sum log max_k r (Biernacki et al. 2000); smaller is better.
 
         Examples
@@ -439,7 +440,7 @@ class Fitted(Pictured):
         values, labels = self.mixture_.sample(n_samples, check_random_state(self.random_state))
         return values if self.projection_ is None else self.projection_.back(values), labels
 
-    def marginal(self, features: Any) -> Mixture:
+    def marginal(self, features: Feature | Sequence[Feature]) -> Mixture:
         """The distribution of some features, given by name or number, whatever the others are.
 
         Examples
@@ -451,7 +452,7 @@ class Fitted(Pictured):
         """
         return self._fitted("marginal").marginal(self._numbers(features))
 
-    def condition(self, given: Mapping[Any, float]) -> Mixture:
+    def condition(self, given: Mapping[Feature, float]) -> Mixture:
         """The distribution of the other features where some have given values: ``{feature: value}``.
 
         Its `moments` are the prediction and its covariance.
@@ -465,7 +466,7 @@ class Fitted(Pictured):
         """
         return self._fitted("condition").condition({self._number(name): value for name, value in given.items()})
 
-    def regression(self, X: ArrayLike, given: Any) -> tuple[Array, Array]:
+    def regression(self, X: ArrayLike, given: Feature | Sequence[Feature]) -> tuple[Array, Array]:
         """Predict the other features, in ascending order, from columns X (N, d) of the features `given`.
 
         Returns
@@ -514,14 +515,14 @@ class Fitted(Pictured):
                 "components (rows go through gm.projection_.apply first), or fit without principal components."
             )
 
-    def _numbers(self, features: Any) -> Any:
+    def _numbers(self, features: Feature | Sequence[Feature]) -> int | Sequence[int]:
         if isinstance(features, str):
             return [self._number(features)]
         if isinstance(features, Sequence):
             return [self._number(name) for name in features]
         return features
 
-    def _number(self, name: Any) -> Any:
+    def _number(self, name: Feature) -> int:
         if not isinstance(name, str):
             return name
         names = list(getattr(self, "feature_names_in_", ()))

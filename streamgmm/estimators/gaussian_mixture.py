@@ -31,6 +31,7 @@ from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.runtime.checkpoint import Journal
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
+from streamgmm.utils.types import RandomState
 
 
 class GaussianMixture(MixtureEstimator):
@@ -197,7 +198,7 @@ class GaussianMixture(MixtureEstimator):
         weights_init: ArrayLike | None = None,
         means_init: ArrayLike | None = None,
         precisions_init: ArrayLike | None = None,
-        random_state: Any = None,
+        random_state: RandomState = None,
         warm_start: bool = False,
         verbose: int = 0,
         verbose_interval: int = 10,
@@ -208,7 +209,7 @@ class GaussianMixture(MixtureEstimator):
         on_collapse: str = "repair",
         prior: str | NormalInverseWishart | None = None,
         noise: str | None = None,
-        executor: Any = None,
+        executor: Executor | str | None = None,
         n_jobs: int | None = None,
         device: str | None = None,
         memory_limit: str | int | None = None,
@@ -387,7 +388,7 @@ class GaussianMixture(MixtureEstimator):
         return cast(Self, conversion.from_mixture(cls, model, **settings))
 
     @classmethod
-    def from_sklearn(cls, model: Any) -> Self:
+    def from_sklearn(cls, model: object) -> Self:
         """The same mixture as a fitted ``sklearn.mixture.GaussianMixture``, with its settings.
 
         Examples

@@ -27,8 +27,9 @@ from streamgmm.estimators.reader import Transforming
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.runtime.thread_limits import one_thread
 from streamgmm.sources import is_array_like, leaving_out_text
-from streamgmm.sources.base import Source
+from streamgmm.sources.base import Chunk, Readable, Source
 from streamgmm.sources.summaries.sample import SampleSummary, sample_size
+from streamgmm.utils.types import RandomState
 
 Array = NDArray[np.float64]
 
@@ -102,8 +103,8 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         max_iter: int = 300,
         tol: float = 1e-4,
         verbose: int = 0,
-        random_state: Any = None,
-        executor: Any = None,
+        random_state: RandomState = None,
+        executor: Executor | str | None = None,
         n_jobs: int | None = None,
         device: str | None = None,
     ) -> None:
@@ -122,7 +123,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
 
     @leaving_out_text
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Find the centres.
 
         Parameters
@@ -266,7 +267,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
 
     # Questions --------------------------------------------------------------------------------------------------
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Readable) -> Any:
         """(N,) nearest centre of each row.
 
         Examples
@@ -279,7 +280,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         check_is_fitted(self)
         return self._ask(X, self._centres, "labels")
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Readable) -> Any:
         """(N, K) Euclidean distances to the centres.
 
         Examples
@@ -292,7 +293,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         check_is_fitted(self)
         return self._ask(X, self._centres, "distances")
 
-    def fit_transform(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+    def fit_transform(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> Any:
         """Fit, then (N, K) Euclidean distances to the centres.
 
         Examples
@@ -303,7 +304,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         """
         return self.fit(X, sample_weight=sample_weight).transform(X)
 
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+    def fit_predict(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> Any:
         """Fit, then label the rows: (N,).
 
         Examples
@@ -316,7 +317,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         self.fit(X, sample_weight=sample_weight)
         return self.labels_ if is_array_like(X) else self.predict(X)
 
-    def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
+    def score(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> float:
         """Minus the inertia of X under the fitted centres.
 
         Examples
@@ -336,7 +337,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
 Final = tuple[LloydStats, tuple[NDArray[np.int32], ...]]
 
 
-def _final(centres: Centres, keep: bool, chunk: Any) -> Final:
+def _final(centres: Centres, keep: bool, chunk: Chunk) -> Final:
     stats, label = centres.final_stats(*chunk.load())
     return stats, (label,) if keep else ()
 

@@ -7,15 +7,15 @@ import math
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
-from typing import Any, Self, cast
+from typing import Any, Self, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.em.candidates import Candidates, Initialization, new_candidates, running
@@ -32,6 +32,7 @@ from streamgmm.estimators.fitted import Fitted
 from streamgmm.estimators.memory_plan import MemoryPlan, Shape, parse_bytes, plan_memory
 from streamgmm.estimators.model_file import ModelFile, save_model
 from streamgmm.kernels import dispatch
+from streamgmm.kernels.cuda.base import Backend
 from streamgmm.mixture.covariance import Covariance, family
 from streamgmm.mixture.init_parameters import NOTHING, Given
 from streamgmm.mixture.mixture import Mixture
@@ -42,7 +43,7 @@ from streamgmm.runtime.executors import Executor, Threads
 from streamgmm.runtime.peak_memory import Peak
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
 from streamgmm.sources import again_without_text, is_array_like, leaving_out_text, refuse_unreadable
-from streamgmm.sources.base import Source
+from streamgmm.sources.base import Chunk, Readable, Source
 from streamgmm.sources.living import living_rows
 from streamgmm.utils.by_component import component_threads
 from streamgmm.utils.sample_weight import check_weight
@@ -138,7 +139,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
 
     @leaving_out_text
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the mixture.
 
         Parameters
@@ -172,11 +173,11 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
 
     def fit_steps(
         self,
-        X: Any,
-        y: Any = None,
+        X: Readable,
+        y: object = None,
         sample_weight: ArrayLike | None = None,
         *,
-        on_chunk: Any = None,
+        on_chunk: Callable[[Chunk], None] | None = None,
         watcher: FitObserver | None = None,
     ) -> Iterator[Step]:
         """As `fit`, but yield every `Step`: for progress, pictures, scoring on the way. Fitted when exhausted.
@@ -205,7 +206,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         yield from steps() if isinstance(X, Source) else again_without_text(steps)
 
     def _watched_steps(
-        self, X: Any, sample_weight: ArrayLike | None, on_chunk: Any, watcher: FitObserver | None
+        self, X: Readable, sample_weight: ArrayLike | None, on_chunk: Any, watcher: FitObserver | None
     ) -> Iterator[Step]:
         began = time.perf_counter()
         source = self._training_source(X, sample_weight)
@@ -216,7 +217,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         finally:
             executor.on_chunk = None
 
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+    def fit_predict(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> Any:
         """Fit, then label the rows: (N,). The labels cost one more pass than `fit`.
 
         Examples
@@ -229,7 +230,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         """
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
-    def discard_checkpoint(self, X: Any, sample_weight: ArrayLike | None = None) -> int:
+    def discard_checkpoint(self, X: Readable, sample_weight: ArrayLike | None = None) -> int:
         """Delete the checkpoints of a fit to these data with these parameters; the number of files deleted.
 
         Examples
@@ -303,7 +304,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
             self.report_["memory"] = memory_used
 
     @property
-    def _names_here(self) -> Any:
+    def _names_here(self) -> Sequence[str] | None:
         """Names of the features of the mixture, or None."""
         return getattr(self, "feature_names_in_", None) if self.projection_ is None else self.projection_.names
 
@@ -318,17 +319,19 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
             "solver='stepwise'" if self.solver == "stepwise" else ""
         )  # fmt: skip
 
-    def _card(self, source: Source) -> Any:
+    def _card(self, source: Source) -> Backend | None:
         """The graphics card on which EM is to run, or None."""
         backend = card_of(self.device, source)
         return None if self._cpu_only else backend
 
-    def _placed(self, source: Source, backend: Any, pinned_bytes: int | None = None) -> PlacedSource:
+    def _placed(self, source: Source, backend: Backend, pinned_bytes: int | None = None) -> PlacedSource:
         scratch = scratch_of(source, self._family(source.n_features), self.n_components)
         cuts = 16 if self.solver == "incremental" else 1
         return placed(source, backend, cuts=cuts, scratch=scratch, pinned_bytes=pinned_bytes)
 
-    def _memory_plan(self, source: Source, executor: Executor, backend: Any = None) -> tuple[MemoryPlan, Peak]:
+    def _memory_plan(
+        self, source: Source, executor: Executor, backend: Backend | None = None
+    ) -> tuple[MemoryPlan, Peak]:
         """What `memory_limit` allows, and a gauge that starts at the size of the process without data."""
         K, D = self.n_components, source.n_features
         given = all(value is not None for value in (self.weights_init, self.means_init, self.precisions_init))
@@ -356,7 +359,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
 
     # Streams ----------------------------------------------------------------------------------------------------------
 
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def partial_fit(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from some more rows of a stream (stepwise EM; Cappe & Moulines 2009).
 
         Rows are gathered into steps of about 10 K D, so the model depends on the rows and their order, not on how they
@@ -390,7 +393,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         self._check_settings()
         if isinstance(X, io.IOBase):
             refuse_unreadable(X)
-        if hasattr(X, "__next__"):
+        if isinstance(X, Iterator):
             for batch in X:
                 self.partial_fit(batch)
             return self
@@ -399,12 +402,11 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
             for chunk in source.chunks():
                 self._learn(*chunk.load(), chunk)
             return self
-        if not self._plain(X):
-            X = np.ascontiguousarray(self._checked(X, self._fresh, 1), np.float64)
-        self._learn(X, check_weight(sample_weight, len(X)))
+        rows = X if self._plain(X) else np.ascontiguousarray(self._checked(X, self._fresh, 1), np.float64)
+        self._learn(rows, check_weight(sample_weight, len(rows)))
         return self
 
-    def _plain(self, X: Any) -> bool:
+    def _plain(self, X: Readable) -> TypeGuard[Array]:
         """Whether X is just what is wanted: the full checks cost as much as thousands of rows."""
         return (
             type(X) is np.ndarray
@@ -453,7 +455,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
     def _fresh(self) -> bool:
         return self._learner is None and "mixture_" not in self.__dict__
 
-    def _learn(self, rows: Array, weight: Array | None, chunk: Any = None) -> list[StepReport]:
+    def _learn(self, rows: Array, weight: Array | None, chunk: Chunk | None = None) -> list[StepReport]:
         rows, weight = living_rows(rows, weight)
         if not math.isfinite(float(np.einsum("ij->", rows))) and not np.isfinite(rows).all():
             bad = ~np.isfinite(rows).all(axis=1)
@@ -559,7 +561,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
 
     # Files ------------------------------------------------------------------------------------------------------------
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.missing == "marginalize"
         return tags

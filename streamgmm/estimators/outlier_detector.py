@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,11 +24,12 @@ from streamgmm.estimators.select import select
 from streamgmm.mixture.covariance import TIED
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.tails import Tails
-from streamgmm.runtime.executors import within
+from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources import is_array_like, leaving_out_text
-from streamgmm.sources.base import Source
+from streamgmm.sources.base import Chunk, Readable, Source
 from streamgmm.sources.summaries.quantiles import Scale, exact_threshold
 from streamgmm.utils.sample_weight import check_weight
+from streamgmm.utils.types import RandomState
 
 Array = NDArray[np.float64]
 
@@ -125,9 +127,9 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         max_iter: int = 100,
         n_init: int | str = "auto",
         init_params: str = "kmeans",
-        random_state: Any = None,
+        random_state: RandomState = None,
         estimator: GaussianMixture | None = None,
-        executor: Any = None,
+        executor: Executor | str | None = None,
         n_jobs: int | None = None,
         missing: str = "error",
     ) -> None:
@@ -148,7 +150,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
 
     @leaving_out_text
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the mixture, and read the data once more for the threshold.
 
         Parameters
@@ -240,11 +242,11 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
 
     # Questions --------------------------------------------------------------------------------------------------
 
-    def _ask_mixture(self, X: Any, question: str) -> Any:
+    def _ask_mixture(self, X: Readable, question: str) -> Any:
         check_is_fitted(self)
         return self._ask(X, _Judge(self._scores, self.offset_), question)
 
-    def score_samples(self, X: Any) -> Any:
+    def score_samples(self, X: Readable) -> Any:
         """(N,) log p(x) in nats, or log tail probabilities where values may be missing; the lower, the more abnormal.
 
         Examples
@@ -257,7 +259,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         """
         return self._ask_mixture(X, "log_prob")
 
-    def decision_function(self, X: Any) -> Any:
+    def decision_function(self, X: Readable) -> Any:
         """(N,) nats above the threshold: negative for outliers.
 
         Examples
@@ -269,7 +271,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         """
         return self._ask_mixture(X, "decision")
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Readable) -> Any:
         """(N,) +1 for inliers, -1 for outliers.
 
         Examples
@@ -281,7 +283,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         """
         return self._ask_mixture(X, "verdict")
 
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+    def fit_predict(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> Any:
         """Fit, then judge the rows: (N,) +1 or -1.
 
         Examples
@@ -293,7 +295,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         """
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         missing = self.missing if self.estimator is None else self.estimator.missing
         tags.input_tags.allow_nan = missing == "marginalize"
@@ -351,6 +353,6 @@ def _guess(source: Source, model: _Scores, share: float) -> float:
     return 0.0
 
 
-def _count(model: _Scores, scale: Scale, chunk: Any) -> Array:
+def _count(model: _Scores, scale: Scale, chunk: Chunk) -> Array:
     rows, weight = chunk.load()
     return scale.counts(model.log_prob(rows), weight)

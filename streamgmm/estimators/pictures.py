@@ -20,6 +20,7 @@ from streamgmm.mixture.variational import VariationalMixture
 from streamgmm.report import figures, panels
 from streamgmm.report.description import description_of
 from streamgmm.runtime.executors import within
+from streamgmm.sources.base import Chunk, Readable
 from streamgmm.sources.summaries.reservoir import draw_rows, merge_draws
 from streamgmm.utils import html
 
@@ -40,7 +41,7 @@ RUNS = 120
 _BLOCK = 16_384
 
 
-def _along(model: Mixture, n_rows: int, runs: int, chunk: Any) -> Array:
+def _along(model: Mixture, n_rows: int, runs: int, chunk: Chunk) -> Array:
     """(runs, K + 3) sums by run of rows: w r, background included, then w log p, w times the row's number, and w."""
     rows, weight = chunk.load()
     w = np.ones(len(rows)) if weight is None else weight
@@ -99,7 +100,7 @@ class Pictured(Reader):
     lower_bounds_: list[float]
 
     def plot(
-        self, kind: str = "ellipses", X: Any = None, *, ax: Any = None, n_rows: int = 2000, features: Any = None
+        self, kind: str = "ellipses", X: Readable = None, *, ax: Any = None, n_rows: int = 2000, features: Any = None
     ) -> Any:
         """Draw one picture with matplotlib; the axes, of "corner" and "marginals" an array of them.
 
@@ -153,7 +154,7 @@ class Pictured(Reader):
         draw = figures.uncertainty if kind == "uncertainty" else figures.ellipses
         return draw(self.mixture_, rows, ax=ax, plane=plane, names=names)  # type: ignore[arg-type]
 
-    def _plot_whole(self, kind: str, X: Any, ax: Any) -> Any:
+    def _plot_whole(self, kind: str, X: Readable, ax: Any) -> Any:
         """The pictures that are not of rows in a plane of features."""
         if kind == "convergence":
             return figures.convergence(self.lower_bounds_, ax=ax)
@@ -182,14 +183,14 @@ class Pictured(Reader):
             raise ValueError(f"features: kind={kind!r} is drawn in the plane of two features; got {len(chosen)}.")
         return chosen
 
-    def _drawn_rows(self, X: Any, n_rows: int) -> Array:
+    def _drawn_rows(self, X: Readable, n_rows: int) -> Array:
         """(m, D) rows drawn at random, in the order of the data; NaN where nothing was observed."""
         source = self._seen(X)
         task = partial(draw_rows, n_rows, 0, self.mixture_.missing)
         draw = self._executor(source).run(task, source.chunks(), partial(merge_draws, n_rows))
         return draw.rows[np.argsort(draw.numbers)]
 
-    def _timeline(self, X: Any) -> tuple[Array, Array, Array]:
+    def _timeline(self, X: Readable) -> tuple[Array, Array, Array]:
         source = self._seen(X)
         if source.n_rows is None:
             raise ValueError(

@@ -14,13 +14,15 @@ from sklearn.base import (
     OneToOneFeatureMixin,
     _fit_context,
 )
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.estimators._parameters import EXECUTION
 from streamgmm.estimators.reader import Transforming
+from streamgmm.runtime.executors import Executor
 from streamgmm.sources import is_array_like, leaving_out_text
-from streamgmm.sources.base import Source
+from streamgmm.sources.base import Readable, Source
 from streamgmm.sources.summaries.moments import Moments, moments_of
 from streamgmm.sources.transformed import TransformedSource
 from streamgmm.utils.affine import Affine, Checked
@@ -40,7 +42,7 @@ class _Moving(Transforming, BaseEstimator):
     n_passes_: int
 
     @leaving_out_text
-    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from one pass over the data.
 
         Parameters
@@ -60,7 +62,7 @@ class _Moving(Transforming, BaseEstimator):
         return self.partial_fit(X, y, sample_weight)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def partial_fit(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from these rows as well; exact, whatever the pieces.
 
         Examples
@@ -78,14 +80,14 @@ class _Moving(Transforming, BaseEstimator):
         return self
 
     @abstractmethod
-    def _collect(self, source: Any) -> Moments:
+    def _collect(self, source: Source) -> Moments:
         """The moments of a source that this map is learnt from."""
 
     @abstractmethod
     def _learn(self, moments: Moments) -> None:
         """Set the fitted attributes from all moments so far."""
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Readable) -> Any:
         """The rows moved: an array for arrays; for anything else a source, whose chunks are moved as they are read.
 
         Examples
@@ -106,7 +108,7 @@ class _Moving(Transforming, BaseEstimator):
         return False
 
     @leaving_out_text
-    def fit_transform(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+    def fit_transform(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> Any:
         """Fit, then transform; what comes of a source knows its own moments, which saves the next step a pass.
 
         Examples
@@ -129,7 +131,7 @@ class _Moving(Transforming, BaseEstimator):
             names = tuple(str(name) for name in self.get_feature_names_out())
         return TransformedSource(source, self._affine, moments=moments, feature_names=names)
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
@@ -180,7 +182,7 @@ class Scaler(OneToOneFeatureMixin, _Moving):
         with_mean: bool = True,
         with_std: bool = True,
         missing: str = "error",
-        executor: Any = None,
+        executor: Executor | str | None = None,
         n_jobs: int | None = None,
     ) -> None:
         self.with_mean = with_mean
@@ -193,7 +195,7 @@ class Scaler(OneToOneFeatureMixin, _Moving):
     def _passes_nan(self) -> bool:
         return self.missing == "ignore"
 
-    def _collect(self, source: Any) -> Moments:
+    def _collect(self, source: Source) -> Moments:
         full = source.n_features <= FULL_MOMENTS_UP_TO and not self._passes_nan and not source.in_memory
         return moments_of(source, self._executor(), full=full, skip_nan=self._passes_nan)
 
@@ -224,7 +226,7 @@ class Scaler(OneToOneFeatureMixin, _Moving):
         check_is_fitted(self)
         return np.asarray(X) / self._affine.matrix + self._affine.shift
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self._passes_nan
         return tags
@@ -281,7 +283,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, _Moving):
         n_components: int | float | None = None,
         *,
         whiten: bool = False,
-        executor: Any = None,
+        executor: Executor | str | None = None,
         n_jobs: int | None = None,
     ) -> None:
         self.n_components = n_components
@@ -289,7 +291,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, _Moving):
         self.executor = executor
         self.n_jobs = n_jobs
 
-    def _collect(self, source: Any) -> Moments:
+    def _collect(self, source: Source) -> Moments:
         return moments_of(source, self._executor(), full=True)
 
     def _learn(self, moments: Moments) -> None:

@@ -14,16 +14,17 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import validate_data
 
+from streamgmm.em.kmeans.centres import Centres
 from streamgmm.em.loop import seen
 from streamgmm.errors import NonFiniteRowError, non_finite
-from streamgmm.mixture.mixture import answers
+from streamgmm.mixture.mixture import Mixture, answers
 from streamgmm.mixture.placement import empty_like
 from streamgmm.runtime.device import DeviceBlock
 from streamgmm.runtime.executors import Executor, Threads, within
 from streamgmm.runtime.thread_limits import single_threaded_blas
 from streamgmm.sources import array_source, is_array_like, open_features, refuse_unreadable, tell_features
 from streamgmm.sources.arranged import matched, select_names
-from streamgmm.sources.base import Chunk, Source
+from streamgmm.sources.base import Chunk, Readable, Source, Writable
 from streamgmm.sources.columns import row_dtype
 from streamgmm.sources.formats.tables import is_frame, no_number, with_text_names, without_labels, without_numbers
 from streamgmm.sources.labels import tell_left_out
@@ -35,13 +36,13 @@ from streamgmm.utils.sample_weight import check_weight
 class Reader:
     """Mixin for estimators with the parameters `executor` and `n_jobs`."""
 
-    executor: Any
+    executor: Executor | str | None
     n_jobs: int | None
     n_features_in_: int
     _fewest_rows = 2
     """Rows that `fit` asks for at least."""
 
-    def _source(self, X: Any, sample_weight: ArrayLike | None, *, reset: bool) -> Source:
+    def _source(self, X: Readable, sample_weight: ArrayLike | None, *, reset: bool) -> Source:
         """Anything readable as a source. What is in memory passes scikit-learn's checks, without a pass over it."""
         if is_array_like(X):
             rows = self._checked(X, reset)
@@ -61,7 +62,7 @@ class Reader:
             )
         return source
 
-    def _training_source(self, X: Any, sample_weight: ArrayLike | None, *, reset: bool = True) -> Source:
+    def _training_source(self, X: Readable, sample_weight: ArrayLike | None, *, reset: bool = True) -> Source:
         """`_source` for those who sum over rows: what rows of weight 0 hold does not matter."""
         return living(self._source(X, sample_weight, reset=reset))
 
@@ -70,7 +71,7 @@ class Reader:
         """What the features of the fit are called; nothing where nobody said."""
         return tuple(getattr(self, "feature_names_in_", ()))
 
-    def _checked(self, X: Any, reset: bool, fewest: int | None = None) -> NDArray[Any]:
+    def _checked(self, X: Readable, reset: bool, fewest: int | None = None) -> NDArray[Any]:
         """An array of numbers by scikit-learn's rules, of at least `fewest` rows; frames without their row labels."""
         refuse_unreadable(X)
         X = unmasked(X)
@@ -109,7 +110,7 @@ class Reader:
             raise ValueError(f"Expected a name for each of {self.n_features_in_} features; got {len(names)} names.")
         self.feature_names_in_ = np.array([str(name) for name in names], dtype=object)
 
-    def _seen(self, X: Any, sample_weight: ArrayLike | None = None) -> Source:
+    def _seen(self, X: Readable, sample_weight: ArrayLike | None = None) -> Source:
         """Anything readable, as the fitted model takes its rows."""
         return self._source(X, sample_weight, reset=False)
 
@@ -124,7 +125,7 @@ class Reader:
                 return Dask()
         return Threads(self.n_jobs)
 
-    def _ask(self, X: Any, model: Any, question: str, out: Any = None) -> Any:
+    def _ask(self, X: Readable, model: object, question: str, out: Writable | None = None) -> Any:
         """Answers of `model` to `question` (a method of it) for every row: an array for arrays, else an iterator, or
         a lazy dask array for collections of Dask.
 
@@ -137,7 +138,7 @@ class Reader:
             return lazily(source, model, question, within(source, answer))
         return self._collected(X, source, map_chunks(source, model, question, self._executor()), out)
 
-    def _collected(self, X: Any, source: Source, results: Iterator[Any], out: Any) -> Any:
+    def _collected(self, X: Readable, source: Source, results: Iterator[Any], out: Writable | None) -> Any:
         """The answers as `_ask` gives them; those for a device array in one device array."""
         there = source.kind == "device"
         if out is None and not (there or is_array_like(X)):
@@ -179,7 +180,7 @@ def _contained_in_memory(wrapped: Callable[..., Any]) -> Callable[..., Any]:
     plain: Callable[..., Any] = getattr(wrapped, "__wrapped__", wrapped)
 
     @wraps(plain)
-    def method(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+    def method(self: Any, X: Readable, *args: Any, **kwargs: Any) -> Any:
         return (wrapped if is_array_like(X) else plain)(self, X, *args, **kwargs)
 
     return method
@@ -189,7 +190,7 @@ def _is_about_types(error: Exception) -> bool:
     return isinstance(error, TypeError) and "Feature names" not in str(error)
 
 
-def _opened(X: Any, weight: ArrayLike | None, known: Sequence[str], *, tell: bool) -> Source:
+def _opened(X: Readable, weight: ArrayLike | None, known: Sequence[str], *, tell: bool) -> Source:
     """`X` as a source; row labels are read where the model knows them as features."""
     source = open_features(X, weight=weight)
     if tell:
@@ -199,12 +200,12 @@ def _opened(X: Any, weight: ArrayLike | None, known: Sequence[str], *, tell: boo
     return open_features(X, weight=weight, columns=list(known)) if unseen else source
 
 
-def data_of(estimator: Reader, X: Any, sample_weight: ArrayLike | None = None) -> Source:
+def data_of(estimator: Reader, X: Readable, sample_weight: ArrayLike | None = None) -> Source:
     """Rows of the data of a fit as they are: before principal components, where the model is of those."""
     return estimator._source(X, sample_weight, reset=False)
 
 
-def rows_of(estimator: Reader, X: Any, sample_weight: ArrayLike | None = None) -> Source:
+def rows_of(estimator: Reader, X: Readable, sample_weight: ArrayLike | None = None) -> Source:
     """Anything readable, as the fitted model of `estimator` takes its rows."""
     return estimator._seen(X, sample_weight)
 
@@ -214,12 +215,12 @@ def executor_of(estimator: Reader, source: Source | None = None) -> Executor:
     return estimator._executor(source)
 
 
-def model_of(estimator: Reader) -> Any:
+def model_of(estimator: Reader) -> Mixture | Centres | None:
     """What `estimator` has learnt: a mixture, or the centres of k-means; None before `fit`."""
     return estimator.__dict__.get("mixture_", estimator.__dict__.get("_centres"))
 
 
-def map_chunks(source: Source, model: Any, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
+def map_chunks(source: Source, model: object, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
     """Answers to `question` (a method of `model`), chunk by chunk, in order; a few chunks ahead are in work."""
     ask = within(source, answer)
     n_jobs = executor.n_jobs if isinstance(executor, Threads) else 1

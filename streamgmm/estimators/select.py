@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,10 +30,16 @@ from streamgmm.mixture.support import doubt, unsupported
 from streamgmm.report import figures
 from streamgmm.report.description import frame_of
 from streamgmm.runtime.device import PlacedSource, placed
+from streamgmm.runtime.executors import Executor
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
 from streamgmm.sources import leaving_out_text
+from streamgmm.sources.base import Readable
 from streamgmm.utils import html
 from streamgmm.utils.by_component import component_threads
+from streamgmm.utils.types import RandomState
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CRITERIA = ("bic", "aic", "icl", "heldout", "cv")
 
@@ -188,7 +194,7 @@ class Selection:
                 values.append(float(value))
         return found
 
-    def plot(self, *, ax: Any = None) -> Any:
+    def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw the criteria against K with matplotlib, the best and the elbow marked; the axes.
 
         Of several covariance types the chosen criterion is drawn, one line for each.
@@ -250,7 +256,7 @@ def _sign(value: float | None, sign: float) -> float | None:
 
 @leaving_out_text
 def select(
-    X: Any,
+    X: Readable,
     n_components: Iterable[int] = range(1, 16),
     covariance_types: str | Sequence[str] = ("full",),
     n_init: int = 10,
@@ -268,9 +274,9 @@ def select(
     missing: str = "error",
     prior: str | NormalInverseWishart | None = None,
     on_collapse: str = "repair",
-    random_state: Any = None,
+    random_state: RandomState = None,
     sample_weight: ArrayLike | None = None,
-    executor: Any = None,
+    executor: Executor | str | None = None,
     n_jobs: int | None = None,
     device: str | None = None,
     memory_limit: str | int | None = None,
@@ -344,7 +350,7 @@ def select(
         raise ValueError(f"criterion must be one of {CRITERIA}; got {criterion!r}.")
     if criterion in ("heldout", "cv") and folds < 2:
         raise ValueError(f"folds must be at least 2; got {folds}.")
-    common = {
+    common: dict[str, Any] = {
         "tol": tol, "reg_covar": reg_covar, "max_iter": max_iter, "n_init": n_init, "init_params": init_params,
         "solver": solver, "stopping": stopping, "missing": missing, "prior": prior, "on_collapse": on_collapse,
         "random_state": random_state, "executor": executor, "n_jobs": n_jobs,
@@ -489,7 +495,7 @@ def _estimator(
     group: tuple[Covariance, int],
     team: Candidates,
     probe: GaussianMixture,
-    common: Any,
+    common: dict[str, Any],
     began: float,
 ) -> GaussianMixture:
     kind, K = group

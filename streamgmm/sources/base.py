@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,16 @@ from streamgmm.utils.numbers import size
 
 Rows = NDArray[Any]  # (n, D), C-contiguous, float32 or float64, possibly read-only
 Weights = NDArray[np.float64] | None  # (n,)
+Readable = object
+"""Whatever `open_source` makes a source of: a path or several, an array, a table, a collection, a source."""
+
+
+class Writable(Protocol):
+    """What answers are written into, slice by slice: an ndarray, a memmap, a Zarr array."""
+
+    def __len__(self) -> int: ...
+
+    def __setitem__(self, rows: slice, values: NDArray[Any], /) -> None: ...
 
 
 class Chunk(ABC):

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from numpy.typing import ArrayLike
+
 from streamgmm.errors import StreamGMMError
 
 __all__ = ["Batch", "Connector", "Position", "StreamPositionError", "batches_of", "compare"]
@@ -55,10 +57,10 @@ class Batch:
     [2]
     """
 
-    rows: Any
+    rows: object
     end: Position
     start: Position = None
-    weight: Any = None
+    weight: ArrayLike | None = None
     rejected: int = 0
     names: tuple[str, ...] | None = None
 
@@ -75,6 +77,22 @@ class Connector(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections."""
+
+
+@runtime_checkable
+class Identified(Connector, Protocol):
+    """A connector that can tell whether it is the stream that was read before."""
+
+    tail: bytes
+
+    def identity(self) -> dict[str, Any]:
+        """What and where it is: "kind", and what else tells it from others."""
+
+    def before(self, position: Position, n: int) -> bytes | None:
+        """The last `n` bytes before `position`; None where they cannot be had."""
+
+    def going_on(self, position: Position) -> None:
+        """Told that what precedes `position` is what was read."""
 
 
 def batches_of(stream: Any, position: Position) -> Iterator[Batch]:

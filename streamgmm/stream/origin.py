@@ -6,20 +6,20 @@ import hashlib
 from typing import Any
 
 from streamgmm.errors import CheckpointMismatchError
-from streamgmm.stream.batch import Position, StreamPositionError
+from streamgmm.stream.batch import Identified, Position, StreamPositionError
 
 __all__ = ["check", "of"]
 
 
-def of(stream: Any, position: Position) -> dict[str, Any] | None:
+def of(stream: object, position: Position) -> dict[str, Any] | None:
     """What a snapshot remembers of `stream`; None for a plain iterable, of which nothing is known."""
-    if not hasattr(stream, "identity"):
+    if not isinstance(stream, Identified):
         return None
     tail = stream.tail
     return {"identity": stream.identity(), "at": position, "bytes": len(tail), "sha256": _hash(tail)}
 
 
-def check(stream: Any, known: dict[str, Any] | None, position: Position, snapshot: str) -> None:
+def check(stream: object, known: dict[str, Any] | None, position: Position, snapshot: str) -> None:
     """See that `stream` is the one that the snapshot is of.
 
     One of another path with the same contents before the position was moved, and is the same.
@@ -31,7 +31,7 @@ def check(stream: Any, known: dict[str, Any] | None, position: Position, snapsho
     StreamPositionError
         Where other contents precede the position than when it was read.
     """
-    if known is None or position is None or not hasattr(stream, "identity"):
+    if known is None or position is None or not isinstance(stream, Identified):
         return
     here, there = stream.identity(), known["identity"]
     comparable = here["kind"] == there["kind"] and known["bytes"] and known["at"] == position

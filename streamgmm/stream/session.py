@@ -130,7 +130,7 @@ class StreamSession:
         }
         self.source: dict[str, Any] | None = None
         self._learner = learner_of(model)
-        self._stream: Any = None
+        self._stream: object = None
         self._lock = None if self.snapshot is None else FileLock(self.snapshot)
         self._stamp: snapshots.Stamp = None
         if self.snapshot is not None:
@@ -198,7 +198,7 @@ class StreamSession:
         """
         self._stopping = True
 
-    def run(self, stream: Any, *, max_rows: int | None = None) -> Iterator[Update]:
+    def run(self, stream: object, *, max_rows: int | None = None) -> Iterator[Update]:
         """Take in a stream, and yield an `Update` for every batch. A last snapshot is written when it ends.
 
         A snapshot is taken when the next update is asked for, so what was done with an update is done before its rows
@@ -247,7 +247,7 @@ class StreamSession:
         finally:
             self._lock.release()
 
-    def _run(self, stream: Any, max_rows: int | None) -> Iterator[Update]:
+    def _run(self, stream: object, max_rows: int | None) -> Iterator[Update]:
         self._stopping = False
         origin.check(stream, self.source, self.position, str(self.snapshot))
         if self.layout is not None and hasattr(stream, "go_by"):
@@ -378,7 +378,7 @@ class StreamSession:
 
     # Keeping ----------------------------------------------------------------------------------------------------
 
-    def _save_if_due(self, stream: Any) -> None:
+    def _save_if_due(self, stream: object) -> None:
         due = self.counts.rows - self._saved_rows >= self.every_rows
         if due or time.monotonic() - self._saved_at >= self.every_seconds:
             try:
@@ -388,7 +388,7 @@ class StreamSession:
                 warnings.warn(f"The snapshot cannot be written, the one before stays: {error}", stacklevel=2)
                 self._saved_rows, self._saved_at = self.counts.rows, time.monotonic()
 
-    def _save(self, stream: Any) -> None:
+    def _save(self, stream: object) -> None:
         if self.snapshot is not None and self._learner is not None:
             self.save()
             commit = getattr(stream, "commit", None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sized
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,8 +149,8 @@ class Intake:
         log.warning("set aside after %r: %s", self.position, why)
 
 
-def _length(rows: Any) -> int:
+def _length(rows: object) -> int:
     try:
-        return len(rows)
-    except TypeError:
+        return len(rows) if isinstance(rows, Sized) else 0
+    except TypeError:  # an array without dimensions
         return 0

@@ -482,3 +482,10 @@ def test_a_killed_fit_loses_nothing(tmp_path):
     gm, X = sg.BayesianGaussianMixture(8, random_state=0), separated(4, 3, 6000, seed=4)
     found = killed_and_resumed(gm, X, tmp_path, chunks=(30,))  # after the first pass, of 24 chunks
     assert same_as_whole(found, gm, X)
+
+
+def test_it_is_no_maximum_likelihood_mixture():
+    """As in scikit-learn, the two are not kinds of each other; both fit, stream, and are loaded as what they are."""
+    assert not isinstance(sg.BayesianGaussianMixture(), sg.GaussianMixture)
+    with pytest.raises(ValueError, match="estimator"):
+        sg.OutlierDetector(estimator=sg.BayesianGaussianMixture(2)).fit([[0.0], [1.0], [5.0], [6.0]])

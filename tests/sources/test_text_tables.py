@@ -262,7 +262,7 @@ def test_reads_that_fail_for_a_moment_are_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "lines_between", flaky)
     np.testing.assert_array_equal(rows_of(source), X)
     assert len(failures) == 2
-    monkeypatch.setattr(module, "read_into", lambda file, into: 5)
+    monkeypatch.setattr("streamgmm.sources.formats.csv_records.read_into", lambda file, into: 5)
     with pytest.raises(ChunkReadError, match="cannot be read"):
         rows_of(source)
     monkeypatch.setattr(module, "_head", lambda path, size: (_ for _ in ()).throw(OSError(errno.EACCES, "no")))

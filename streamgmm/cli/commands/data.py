@@ -26,6 +26,7 @@ from streamgmm.cli.terminal import (
     stderr_console,
     table,
 )  # fmt: skip
+from streamgmm.sources.base import Source
 
 if TYPE_CHECKING:
     from streamgmm.sources.convert import Manifest
@@ -95,7 +96,7 @@ def _in_another_process(data: list[str], *given: Any) -> tuple[Manifest, str | N
 
 
 @contextmanager
-def _counting(source: Any = None) -> Iterator[Told]:
+def _counting(source: Source | None = None) -> Iterator[Told]:
     """Live progress of one pass; quiet where stderr is no terminal."""
     console = stderr_console()
     columns = (BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total} chunks, {task.fields[rows]} rows"))

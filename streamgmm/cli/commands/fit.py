@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,10 @@ from streamgmm.cli.terminal import (
     one_or_more,
     stderr_console,
 )  # fmt: skip
+from streamgmm.sources.base import Source
+
+if TYPE_CHECKING:
+    from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 NEXT = "next: streamgmm report {0}   streamgmm inspect {0}   streamgmm predict {0} {1} --out labels.csv"
 GO_ON = "not converged (exit code 3). To go on: {}"
@@ -229,14 +233,14 @@ def words_of(config: Config) -> str:
     return shlex.join([path] if isinstance(path, str) else path or [])
 
 
-def rows_of(source: Any) -> str:
+def rows_of(source: Source) -> str:
     """Size of a source in words."""
     rows = "rows unknown before reading" if source.n_rows is None else f"{source.n_rows:,} rows"
     chunks = "" if source.n_chunks is None else f", {source.n_chunks:,} chunk{'s' * (source.n_chunks != 1)}"
     return f"{rows} x {source.n_features} {source.dtype}{chunks}"
 
 
-def follow(gm: Any, ready: Prepared) -> Any:
+def follow(gm: MixtureEstimator, ready: Prepared) -> Any:
     """Fit with live progress; the path that the models took, in the units of the data, for pictures."""
     from sklearn.exceptions import ConvergenceWarning
 
@@ -255,7 +259,7 @@ def follow(gm: Any, ready: Prepared) -> Any:
     return history
 
 
-def outcome(gm: Any, ready: Prepared, config: Config) -> dict[str, Any]:
+def outcome(gm: MixtureEstimator, ready: Prepared, config: Config) -> dict[str, Any]:
     """What `report.json` says of a fit."""
     from streamgmm.cli.output_folder import versions
 
@@ -280,7 +284,7 @@ def outcome(gm: Any, ready: Prepared, config: Config) -> dict[str, Any]:
     }
 
 
-def level(gm: Any) -> dict[str, Any]:
+def level(gm: MixtureEstimator) -> dict[str, Any]:
     """What the fit has reached: log-likelihood per row, or the evidence and its bound per row of a Bayesian mixture."""
     if not hasattr(gm, "n_components_in_use_"):
         return {"log_likelihood_per_row": getattr(gm, "lower_bound_", None)}

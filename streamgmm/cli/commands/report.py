@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,10 @@ from streamgmm.cli.commands.fit import level_words
 from streamgmm.cli.config import Config
 from streamgmm.cli.output_folder import CONFIG, HISTORY, REPORT, write_text
 from streamgmm.cli.terminal import Json, emit, message
+from streamgmm.sources.base import Source
+
+if TYPE_CHECKING:
+    from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 BYTES = ("limit", "projected", "before", "peak", "growth")
 """What of the memory report is in bytes, and of interest."""
@@ -79,7 +83,7 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000) -> st
     )
 
 
-def draw(gm: Any, source: Any, n_rows: int) -> Any:
+def draw(gm: MixtureEstimator, source: Source, n_rows: int) -> Any:
     """(N, D) rows of `source`, as the mixture takes them, drawn at random in one pass."""
     from streamgmm.em.initialization.sample import survey
     from streamgmm.estimators.reader import rows_of
@@ -108,7 +112,7 @@ def facts_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def remarks(gm: Any, source: Any, config: Config) -> list[Any]:
+def remarks(gm: MixtureEstimator, source: Source, config: Config) -> list[Any]:
     """What `diagnose` says of a fit. Of scales it says nothing where they were dealt with before the fit."""
     from streamgmm.diagnostics import diagnose
 
@@ -116,7 +120,7 @@ def remarks(gm: Any, source: Any, config: Config) -> list[Any]:
     return [finding for finding in diagnose(gm, source) if finding.code not in dealt_with]
 
 
-def texts(findings: list[Any], gm: Any) -> list[dict[str, str]]:
+def texts(findings: list[Any], gm: MixtureEstimator) -> list[dict[str, str]]:
     """Findings, and what was repaired, as the page shows them."""
     found = [
         {"title": finding.code.replace("-", " ").capitalize(), "text": f"{finding.message} {finding.remedy}"}

@@ -8,7 +8,7 @@ import warnings
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +34,11 @@ from streamgmm.cli.config import Config, ConfigError
 from streamgmm.cli.preprocessing import Prepared, leaving_out_late_text, prepare
 from streamgmm.cli.terminal import NOT_CONVERGED, Device, Exclude, Header, Json, emit, message, stderr_console, table
 from streamgmm.runtime.peak_memory import Peak
+
+if TYPE_CHECKING:
+    from streamgmm.em.loop import Step
+    from streamgmm.estimators.mixture_estimator import MixtureEstimator
+    from streamgmm.estimators.select import Selection
 
 N_INIT = 10
 """Starts of each K, where none are asked for."""
@@ -201,7 +206,7 @@ def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
     passed = {k: v for k, v in given.items() if k in known and k not in ("n_components", "n_factors", "max_iter")}
     line = ProgressLine(config.fit.tol)
 
-    def on_step(step: Any) -> None:
+    def on_step(step: Step) -> None:
         line.step(step)
         history.add(step)
 
@@ -214,7 +219,7 @@ def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
         )  # fmt: skip
 
 
-def _in_data_units(found: Any, ready: Prepared, gm: Any) -> Any:
+def _in_data_units(found: Selection, ready: Prepared, gm: MixtureEstimator) -> Any:
     """The sweep's figures and models in the units of the data."""
     weight = float(gm.report_["weight"])
     table = [{**row, **ready.criteria(row, weight)} for row in found.table]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from streamgmm.cli.stream_output import Watch, jsonable_line, measured, summary
 from streamgmm.cli.terminal import Header, Json, emit, message
 from streamgmm.errors import StreamGMMError
 from streamgmm.utils.signals import ENDING
+
+if TYPE_CHECKING:
+    from streamgmm.stream.session import StreamSession
 
 INTERRUPTED = 130
 NEXT = "next: streamgmm inspect {0}   streamgmm predict {0} DATA --out labels.csv   the same command again, to go on"
@@ -176,7 +179,7 @@ def run_stream(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], 
     return document, bool(signals) and signals[0] is signal.SIGINT
 
 
-def _some_rows(session: Any, source: Any, refused: list[str]) -> None:
+def _some_rows(session: StreamSession, source: object, refused: list[str]) -> None:
     """An error where everything that came was set aside."""
     counts = session.counts
     if counts.rows or not (counts.rejected or counts.refused_rows or counts.refused_batches):
@@ -190,20 +193,20 @@ def _some_rows(session: Any, source: Any, refused: list[str]) -> None:
     )
 
 
-def _place(position: Any, source: Any) -> str:
+def _place(position: object, source: object) -> str:
     """A position for people to read."""
     unit = getattr(source, "unit", "")
     return f"{position:,} {unit}" if isinstance(position, int) else str(position)
 
 
 @contextmanager
-def _stopping(session: Any) -> Iterator[list[signal.Signals]]:
+def _stopping(session: StreamSession) -> Iterator[list[signal.Signals]]:
     """SIGINT, SIGTERM and SIGHUP end the session after the batch at hand, or at once while it waits for rows."""
     from streamgmm.stream import StopStream
 
     came: list[signal.Signals] = []
 
-    def handle(number: int, _: Any) -> None:
+    def handle(number: int, _: object) -> None:
         came.append(signal.Signals(number))
         session.stop()
         if session.waiting:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from streamgmm.cli.terminal import Json, emit
+from streamgmm.sources.base import Source
 
 
-def compile_kernels(covariance_types: Sequence[str], n_components: int, source: Any) -> float:
+def compile_kernels(covariance_types: Sequence[str], n_components: int, source: Source) -> float:
     """Seconds taken to compile what fits to `source` need: little where the cache is warm, or the table small."""
     from streamgmm.kernels import dispatch
     from streamgmm.mixture.covariance import FACTORS, family

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from streamgmm.sources.labels import index_columns, tell_left_out
 from streamgmm.sources.nested import Leaf, leaves
 from streamgmm.stream.batch import Batch, Position
 from streamgmm.stream.connectors import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["ArrowStream", "features_of", "leaves_of", "matrix"]
 
@@ -69,14 +72,14 @@ def _batches(file: Any) -> Iterator[Any]:
     yield from pa.ipc.open_stream(file)
 
 
-def leaves_of(table: Any) -> dict[str, Leaf]:
+def leaves_of(table: pa.Table) -> dict[str, Leaf]:
     """The columns inside columns of a table or record batch; the first list of each says how long all are."""
     found = leaves(table.schema, lambda name: (table.column(name),))
     return {leaf.name: leaf for leaf in found if leaf.steps}
 
 
 def features_of(
-    schema: Any, columns: Sequence[str] | None, nested: dict[str, Leaf]
+    schema: pa.Schema, columns: Sequence[str] | None, nested: dict[str, Leaf]
 ) -> tuple[list[str], tuple[str, ...]]:
     """`columns`, or all of a schema but its row labels, and these; columns that hold others count as those."""
     if columns is not None:
@@ -89,7 +92,7 @@ def features_of(
     return names, labels
 
 
-def matrix(table: Any, names: Sequence[str], nested: dict[str, Leaf]) -> Any:
+def matrix(table: pa.Table, names: Sequence[str], nested: dict[str, Leaf]) -> Any:
     """(n, D) float64 of the columns of a table or record batch; text stays text, for the session to refuse."""
     if not names:
         return np.empty((table.num_rows, 0))
