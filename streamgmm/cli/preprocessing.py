@@ -157,18 +157,16 @@ class Prepared:
         gm.set_params(covariance_type=family.covariance_type, **factors)
         if "weight" not in gm.report_:  # no iteration was asked for
             return
-        if isinstance(last, VariationalMixture) and isinstance(
-            gm.mixture_, VariationalMixture
-        ):  # whose bounds are of all rows
+        # The bounds of a posterior are of all rows.
+        if isinstance(last, VariationalMixture) and isinstance(gm.mixture_, VariationalMixture):
             gm.lower_bound_ += gm.mixture_.simplified_bound - last.simplified_bound
             gm.lower_bounds_ = [value - self.log_scale for value in gm.lower_bounds_]
             return
         per_row = self.per_row(gm)
         gm.lower_bound_ -= per_row
         gm.lower_bounds_ = [value - per_row for value in gm.lower_bounds_]
-        gm.report_ = {**gm.report_, **self.criteria(gm.report_), "starts": [
-            {**start, "lower_bound": start["lower_bound"] - per_row} for start in gm.report_["starts"]
-        ]}  # fmt: skip
+        starts = [{**start, "lower_bound": start["lower_bound"] - per_row} for start in gm.report_["starts"]]
+        gm.report_ |= {**self.criteria(gm.report_), "starts": starts}
 
     def per_row(self, gm: MixtureEstimator) -> float:
         """Nats per row by which densities in the units of the data are lower."""
