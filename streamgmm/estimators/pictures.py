@@ -43,6 +43,7 @@ _BLOCK = 16_384
 
 def _along(model: Mixture, n_rows: int, runs: int, chunk: Chunk) -> Array:
     """(runs, K + 3) sums by run of rows: w r, background included, then w log p, w times the row's number, and w."""
+    assert chunk.start is not None  # sources that count their rows know it
     rows, weight = chunk.load()
     w = np.ones(len(rows)) if weight is None else weight
     width = model.n_components + (model.box is not None)
