@@ -36,6 +36,7 @@ _HOMES = {
     "cluster_scores": "streamgmm.diagnostics.cluster_scores",
     "diagnose": "streamgmm.diagnostics",
     "open_source": "streamgmm.sources",
+    "write_report": "streamgmm.diagnostics.page",
     "sample_to_zarr": "streamgmm.mixture.sampling",
     "DeviceError": "streamgmm.errors",
     "StreamGMMError": "streamgmm.errors",

@@ -37,6 +37,7 @@ class DataSection(_Section):
     exclude: list[str] | None = Field(default=None, description="columns to leave out, where columns is not set")
     header: bool | None = Field(default=None, description="the first line of a CSV names its columns; None: it is seen")
     weight: str | None = Field(default=None, description="column of sample weights")
+    id: str | None = Field(default=None, description="column that names the rows, on the report page; no feature")
     chunk_rows: int | None = Field(default=None, gt=0, description="rows per chunk where the format has none")
     missing_chunks: Literal["error", "skip", "fill"] = Field(default="error", description="what an absent chunk means")
     scale: bool = Field(default=False, description="each feature to mean 0 and deviation 1 before the fit")

@@ -30,6 +30,7 @@ Data = Annotated[
     list[str],
     typer.Argument(metavar="DATA...", help="File, folder, pattern or URL of rows; or several.", show_default=False),
 ]
+Id = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the data that names the rows.")]
 Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1.", show_default=False)]
 Exclude = Annotated[str | None, typer.Option("--exclude", metavar="A,B,...", help="Columns to leave out.")]
 Header = Annotated[

@@ -51,7 +51,7 @@ class Pieces:
     groups : number of separated groups of pieces; 1 where all hang together
     count : number of pieces that BIC asks for
     gain : nats per row of the component that the pieces explain more than one Gaussian does
-    shapes : of each group by itself
+    shapes : of each group by itself, of those that have rows enough
     """
 
     groups: int
@@ -89,6 +89,7 @@ def whiten(rows: Array, weight: Array) -> Array:
 def pieces_of(rows: Array, weight: Array) -> Pieces:
     """Split weighted rows into as many Gaussians as BIC asks for, and see which of them hang together."""
     fits: list[GaussianMixture] = []
+    D = rows.shape[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # not converged; reg_covar large beside a narrow component
         for m in range(1, MOST_PIECES + 1):
@@ -103,7 +104,9 @@ def pieces_of(rows: Array, weight: Array) -> Pieces:
     groups = connected(model)
     n_groups = int(groups.max()) + 1
     resp = model.responsibilities(rows)
-    shapes = tuple(shape_of(rows, weight * resp[:, groups == g].sum(axis=1) + 1e-300) for g in range(n_groups))
+    parts = [weight * resp[:, groups == g].sum(axis=1) + 1e-300 for g in range(n_groups)]
+    # a few rows span no covariance to measure a shape by
+    shapes = tuple(shape_of(rows, part) for part in parts if part.sum() ** 2 > 2 * (D + 1) * float(part @ part))
     return Pieces(n_groups, model.n_components, gain, shapes)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -103,6 +105,22 @@ class Fitted(Pictured):
     def _seen(self, X: Readable, sample_weight: ArrayLike | None = None) -> Source:
         source = self._source(X, sample_weight, reset=False)
         return source if self.projection_ is None else self.projection_.of(source)
+
+    def report(self, X: Any, path: str | os.PathLike[str] = "report.html", **options: Any) -> Path:
+        """Write one interactive page about this fit that works offline; see `streamgmm.write_report`.
+
+        Examples
+        --------
+        >>> import streamgmm as sg, tempfile
+        >>> X = [[float(i % 10 + 50 * (i > 30)), float(i % 7)] for i in range(60)]
+        >>> gm = sg.GaussianMixture(2, random_state=0).fit(X)
+        >>> gm.report(X, f"{tempfile.mkdtemp()}/page.html").name
+        'page.html'
+        """
+        from streamgmm import write_report  # by the package's face: it stands above the estimators
+
+        check_is_fitted(self)
+        return write_report(self, X, path, **options)
 
     def _model(self) -> Mixture:
         mixture: Mixture | None = self.__dict__.get("mixture_")

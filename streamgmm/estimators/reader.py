@@ -210,6 +210,11 @@ def rows_of(estimator: Reader, X: Readable, sample_weight: ArrayLike | None = No
     return estimator._seen(X, sample_weight)
 
 
+def stored_rows_of(estimator: Reader, X: Any, sample_weight: ArrayLike | None = None) -> Source:
+    """Anything readable, its features as `estimator` knows them and in their own units: before principal components."""
+    return estimator._source(X, sample_weight, reset=False)
+
+
 def executor_of(estimator: Reader, source: Source | None = None) -> Executor:
     """Where tasks of `estimator` run."""
     return estimator._executor(source)

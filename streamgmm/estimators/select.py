@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +46,20 @@ if TYPE_CHECKING:
 CRITERIA = ("bic", "aic", "icl", "heldout", "cv")
 
 
+class SelectionReport(dict[str, Any]):
+    """What happened in a selection, by name; called, it writes the page about it."""
+
+    def __init__(self, items: Mapping[str, Any], selection: Selection) -> None:
+        super().__init__(items)
+        self._selection = selection
+
+    def __call__(self, X: Any, path: str | os.PathLike[str] = "report.html", **options: Any) -> Path:
+        """Write one interactive page about every K, switchable, that works offline; see `streamgmm.write_report`."""
+        from streamgmm import write_report  # by the package's face: it stands above the estimators
+
+        return write_report(self._selection, X, path, **options)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Selection:
     """What `select` found.
@@ -68,7 +84,8 @@ class Selection:
         Passes of the data, all candidates together.
     report : dict
         Passes, seconds, what was dropped, and `warnings`: which candidates were passed over, where the best K is the
-        largest that was tried, and which candidates had not converged.
+        largest that was tried, and which candidates had not converged. Called as ``report(X, "page.html")`` it writes
+        the interactive page about every K: see `streamgmm.write_report`.
     models : tuple of Mixture
         The best model of each row of the table.
     leaders : tuple of int
@@ -93,9 +110,20 @@ class Selection:
     models: tuple[Mixture, ...] = ()
     leaders: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "report", SelectionReport(self.report, self))
+
     @property
-    def _chosen(self) -> int:
-        """The row of the table that `best` is of."""
+    def chosen(self) -> int:
+        """The row of the table that `best` is of.
+
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> X = [[float(i % 10 + 50 * (i > 30))] for i in range(60)]
+        >>> sg.select(X, range(1, 4), n_init=1, random_state=0).chosen
+        1
+        """
         found = self.best.mixture_.family.name, self.best.mixture_.n_components
         return [(row["covariance_type"], row["n_components"]) for row in self.table].index(found)
 
@@ -113,7 +141,7 @@ class Selection:
         return "\n".join([self._reason(), *self.report.get("warnings", ())])
 
     def _reason(self) -> str:
-        row, larger = self.table[self._chosen], self.criterion in ("heldout", "cv")
+        row, larger = self.table[self.chosen], self.criterion in ("heldout", "cv")
         name = {"heldout": "held-out log-likelihood", "cv": "cross-validated log-likelihood"}.get(
             self.criterion, self.criterion.upper()
         )
@@ -154,7 +182,7 @@ class Selection:
         return frame_of(self.table)
 
     def __repr__(self) -> str:
-        row = self.table[self._chosen]
+        row = self.table[self.chosen]
         return (
             f"Selection(n_components={row['n_components']}, covariance_type={row['covariance_type']!r}, "
             f"{self.criterion}={row[self.criterion]:.6g}, candidates={len(self.table)}, n_passes={self.n_passes})"
@@ -174,13 +202,13 @@ class Selection:
             ]
             for row in self.table
         ]  # fmt: skip
-        chosen = self.table[self._chosen]
+        chosen = self.table[self.chosen]
         curve = html.curves(
             self._curves(), title=f"{self.criterion.upper()} against the number of components, the choice ringed",
             labels=("number of components", self.criterion.upper()),
             marked=(chosen["n_components"], chosen[self.criterion]),
         )  # fmt: skip
-        table = html.table(head, lines, sortable=True, marked=self._chosen)
+        table = html.table(head, lines, sortable=True, marked=self.chosen)
         return html.wrapped("Selection", *map(html.note, self.why.split("\n")), curve, table)
 
     def _curves(self) -> dict[str, tuple[list[float], list[float]]]:

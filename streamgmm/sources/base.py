@@ -53,6 +53,19 @@ class Chunk(ABC):
             When the rows cannot be read, naming the source and the chunk.
         """
 
+    def texts(self, column: str) -> list[str]:
+        """What a column of the stored table holds, feature or not, as text: one for each row that `load` gives.
+
+        Raises
+        ------
+        ValueError, ChunkReadError
+            Where the format has no named columns, or none of this name.
+        """
+        raise ValueError(
+            f"column {column!r}: these rows are no table with named columns. Expected a CSV, Parquet or Arrow file, or "
+            "a table in memory."
+        )
+
     def check(self) -> None:  # noqa: B027 - there is nothing to check in memory
         """Make sure, without reading, that the rows are still those that were opened.
 
@@ -81,6 +94,9 @@ class Slab(Chunk):
     def load(self) -> tuple[Rows, Weights]:
         rows, weights = self.chunk.load()
         return rows[self.first : self.stop], None if weights is None else weights[self.first : self.stop]
+
+    def texts(self, column: str) -> list[str]:
+        return self.chunk.texts(column)[self.first : self.stop]
 
     @property
     def shipped_bytes(self) -> int:
@@ -135,6 +151,18 @@ class Source(ABC):
     @abstractmethod
     def chunks(self) -> Iterator[Chunk]:
         """The chunks in order, lazily; may be called again for every pass."""
+
+    def texts(self, column: str) -> Iterator[list[str]]:
+        """`Chunk.texts` of every chunk, in order: ids of rows, which need be no numbers.
+
+        Examples
+        --------
+        >>> import pandas as pd, streamgmm as sg
+        >>> table = pd.DataFrame({"name": ["a", "b"], "size": [1.0, 2.0]})
+        >>> list(sg.open_source(table, columns=["size"]).texts("name"))
+        [['a', 'b']]
+        """
+        return (chunk.texts(column) for chunk in self.chunks())
 
     @property
     @abstractmethod

@@ -105,6 +105,9 @@ class FilesChunk(Chunk):
     def check(self) -> None:
         self.chunk.check()
 
+    def texts(self, column: str) -> list[str]:
+        return self.chunk.texts(column)
+
     def load(self) -> tuple[Rows, Weights]:
         rows, weights = self.chunk.load()
         return rows if rows.dtype == self.dtype else rows.astype(self.dtype), weights

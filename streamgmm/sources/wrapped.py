@@ -29,6 +29,9 @@ class WrappedChunk(Chunk):
     def check(self) -> None:
         self.chunk.check()
 
+    def texts(self, column: str) -> list[str]:
+        return self.chunk.texts(column)
+
     @property
     def shipped_bytes(self) -> int:
         return self.chunk.shipped_bytes
@@ -58,6 +61,9 @@ class WrappedSource(Source):
 
     def chunks(self) -> Iterator[Chunk]:
         return map(self.wrapped, self.source.chunks())
+
+    def texts(self, column: str) -> Iterator[list[str]]:
+        return self.source.texts(column)
 
     def limited(self, max_rows: int) -> Source:
         return self.over(self.source.limited(max_rows))

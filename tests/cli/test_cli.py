@@ -243,7 +243,7 @@ def test_select_chooses_and_leaves_a_page(cli, rows_file, tmp_path):
     assert [row["n_components"] for row in document["selection"]["table"]] == [1, 2, 3, 4]
     page = (folder / "report.html").read_text()
     models = json.loads(page.split('id="data">')[1].split("</script>")[0])["models"]
-    assert [model["K"] for model in models] == [1, 2, 3, 4] and all(len(m["frames"]) >= 1 for m in models)
+    assert [model["K"] for model in models] == [1, 2, 3, 4] and all(len(m["frames"]["level"]) >= 1 for m in models)
     assert cli("predict", folder, rows_file, "--json")[0] == 0
     assert cli("select", rows_file, "--k-min", 3, "--k-max", 2)[0] == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 
 import numpy as np
 import pytest
@@ -121,8 +122,11 @@ def test_a_fit_of_principal_components_takes_rows_as_they_are(cli, tmp_path, sca
     code, _, err = cli("report", tmp_path / "m")
     page = (tmp_path / "m" / "report.html").read_text()
     content = json.loads(page.split('id="data">')[1].split("</script>")[0])
-    assert code == 0 and err.count("\n") == 1 and len(content["rows"][0]) == 6
-    assert content["labels"] == ["principal component 1", "principal component 2"]
+    assert code == 0 and err.count("\n") == 1 and len(content["names"]) == 6
+    labels = [axis["label"] for axis in content["axes"]]
+    assert labels[:2] == ["principal component 1", "principal component 2"] and labels[2:] == [
+        f"x{j}" for j in range(6)
+    ]
     np.save(tmp_path / "narrow.npy", rows[:, :3])
     code, _, err = cli("predict", tmp_path / "m", tmp_path / "narrow.npy")
     assert code == 1 and "has 3 feature(s), the model was fitted to 6" in err
@@ -163,15 +167,17 @@ def test_select_does_the_whole_work(cli, table, tmp_path):
     )
     page = (tmp_path / "m" / "report.html").read_text()
     models = json.loads(page.split('id="data">')[1].split("</script>")[0])["models"]
-    assert [len(model["components"]) for model in models] == [1, 2, 3, 4, 5]
+    assert [len(model["used"]) for model in models] == [1, 2, 3, 4, 5]
     for model in models:  # the path of each K ends where its figures are, in the units of the data
         row = document["selection"]["table"][model["K"] - 1]
-        assert model["frames"][-1]["ll"] == pytest.approx(row["lower_bound"], abs=1e-6)
-        assert len(model["frames"][-1]["w"]) == model["K"]
+        frames = model["frames"]
+        assert frames["level"][-1] == pytest.approx(row["lower_bound"], rel=1e-7)
+        assert len(b64decode(frames["weights"])) == 4 * model["K"] * len(frames["iteration"])
     # the page of the folder alone shows the path of the chosen K, and the config repeats the choice
     assert cli("report", tmp_path / "m", "--out", tmp_path / "again.html")[0] == 0
     again = json.loads((tmp_path / "again.html").read_text().split('id="data">')[1].split("</script>")[0])
-    assert {len(frame["w"]) for frame in again["models"][0]["frames"]} == {3}
+    frames = again["models"][0]["frames"]
+    assert len(b64decode(frames["weights"])) == 4 * 3 * len(frames["iteration"])
     code, out, _ = cli("fit", tmp_path / "m" / "config.toml", "--out", tmp_path / "fit", "--json")
     assert json.loads(out)["bic"] == pytest.approx(document["bic"], abs=0.5)
 

@@ -20,6 +20,7 @@ from streamgmm.cli.terminal import (
     Device,
     Exclude,
     Header,
+    Id,
     Json,
     as_option,
     components,
@@ -80,7 +81,9 @@ def configured(what: list[str], settings: list[str] | None, *, pathless: tuple[s
 
 def open_data(config: Config) -> tuple[Any, Config]:
     """The rows that [data] names, and the config with the columns that are used."""
-    chosen = config.data.model_dump(exclude={"path", "scale", "pca"}, exclude_defaults=True)
+    chosen = config.data.model_dump(exclude={"path", "scale", "pca", "id"}, exclude_defaults=True)
+    if config.data.id is not None and config.data.columns is None:
+        chosen["exclude"] = [*chosen.get("exclude", ()), config.data.id]
     source = open_rows(config.data.path, **chosen)
     if config.data.columns is None and source.feature_names is not None:
         data = config.data.model_copy(update={"columns": list(source.feature_names), "exclude": None})
@@ -114,6 +117,7 @@ def fit(
     columns: Columns = None,
     exclude: Exclude = None,
     header: Header = None,
+    id: Id = None,
     scale: Scale = None,
     pca: Pca = None,
     settings: Settings = None,
@@ -137,8 +141,8 @@ def fit(
     config = configured(
         what, settings, model__n_components=components, model__covariance_type=covariance,
         model__n_factors=factors, model__bayesian=bayesian, output__dir=out,
-        data__columns=columns, data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca,
-        compute__device=device,
+        data__columns=columns, data__exclude=exclude, data__header=header, data__id=id, data__scale=scale,
+        data__pca=pca, compute__device=device,
     )  # fmt: skip
     document, _ = run_fit(config, fresh=fresh, begin=begin)
     if json:

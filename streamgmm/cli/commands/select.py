@@ -32,7 +32,18 @@ from streamgmm.cli.commands.fit import (  # fmt: skip
 )
 from streamgmm.cli.config import Config, ConfigError
 from streamgmm.cli.preprocessing import Prepared, leaving_out_late_text, prepare
-from streamgmm.cli.terminal import NOT_CONVERGED, Device, Exclude, Header, Json, emit, message, stderr_console, table
+from streamgmm.cli.terminal import (
+    NOT_CONVERGED,
+    Device,
+    Exclude,
+    Header,
+    Id,
+    Json,
+    emit,
+    message,
+    stderr_console,
+    table,
+)
 from streamgmm.runtime.peak_memory import Peak
 
 if TYPE_CHECKING:
@@ -64,6 +75,7 @@ def select(
     columns: Columns = None,
     exclude: Exclude = None,
     header: Header = None,
+    id: Id = None,
     scale: Scale = None,
     pca: Pca = None,
     settings: Settings = None,
@@ -83,7 +95,8 @@ def select(
         what, settings, select__k_min=k_min, select__k_max=k_max, select__covariance_types=covariance,
         select__factors=factors,
         select__criterion=criterion, output__dir=out or ("out/selected" if report else None), data__columns=columns,
-        data__exclude=exclude, data__header=header, data__scale=scale, data__pca=pca, compute__device=device,
+        data__exclude=exclude, data__header=header, data__id=id, data__scale=scale, data__pca=pca,
+        compute__device=device,
     )  # fmt: skip
     check_out(proba)
     document = run_select(config, report=report, proba=proba)
@@ -173,7 +186,7 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
         if report:
             from streamgmm.cli.commands.select_page import selection_page
 
-            selection_page(Path(str(folder)), config, document, found, history, gm, ready, findings)
+            selection_page(Path(str(folder)), config, document, found, history, ready, findings)
         if folder is not None:
             message(NEXT.format(folder, words_of(config)))
     return document

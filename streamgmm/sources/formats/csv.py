@@ -40,7 +40,7 @@ from streamgmm.sources.formats.delimited import (
     records,
     sniff,
 )
-from streamgmm.sources.formats.tables import Columns, choose_columns, import_pyarrow
+from streamgmm.sources.formats.tables import Columns, check_stored, choose_columns, import_pyarrow
 from streamgmm.sources.integrity import check_stamp, stamp
 from streamgmm.sources.labels import are_labels, row_labels, told_apart
 from streamgmm.sources.retry import retried
@@ -72,11 +72,19 @@ class CsvChunk(Chunk):
     def check(self) -> None:
         check_stamp(self.layout.path, self.layout.stamp, self.layout.path, self.index)
 
-    def load(self) -> tuple[Rows, Weights]:
+    def texts(self, column: str) -> list[str]:
+        check_stored(column, self.layout.stored, self.layout.path)
+        table = self._table(self._text(), {column}, [column])
+        return ["" if v is None else v.decode("utf-8", "replace").strip() for v in table.column(column).to_pylist()]
+
+    def _text(self) -> Text:
         self.check()
+        text = retried(partial(lines_between, self.layout, self.low, self.high), self.layout.path, self.index)
+        return plain(text, self.layout)
+
+    def load(self) -> tuple[Rows, Weights]:
         path = self.layout.path
-        text = retried(partial(lines_between, self.layout, self.low, self.high), path, self.index)
-        rows, weights = self._parse(plain(text, self.layout))
+        rows, weights = self._parse(self._text())
         if self.n_rows is not None and len(rows) != self.n_rows:
             raise ChunkReadError(path, self.index, f"expected {self.n_rows} rows, read {len(rows)}.")
         if weights is not None:
@@ -88,7 +96,7 @@ class CsvChunk(Chunk):
         texts = {name for name in self.columns.all if self.layout.kinds.get(name) in ("grouped", "truth")}
         while True:
             try:
-                table = self._table(text, texts)
+                table = self._table(text, texts, list(self.columns.all))
                 break
             except _NotNumber as error:
                 texts.add(error.column)
@@ -99,8 +107,8 @@ class CsvChunk(Chunk):
 
         return self.columns.rows(get, table.num_rows)
 
-    def _table(self, text: Text, texts: set[str]) -> Any:
-        """The text as a pyarrow table; columns in `texts` as bytes.
+    def _table(self, text: Text, texts: set[str], wanted: list[str]) -> Any:
+        """The `wanted` columns of the text as a pyarrow table; those in `texts` as bytes.
 
         Raises
         ------
@@ -110,7 +118,7 @@ class CsvChunk(Chunk):
         pa = import_pyarrow(self.layout.path)
         import pyarrow.csv as pc
 
-        layout, wanted = self.layout, list(self.columns.all)
+        layout = self.layout
         if not len(text):
             return pa.table({name: pa.array([], pa.float64()) for name in wanted})
         types = {name: pa.binary() if name in texts else pa.float64() for name in wanted}

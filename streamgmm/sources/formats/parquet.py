@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from streamgmm.sources.chunking import check_chunk_rows, default_chunk_rows
 from streamgmm.sources.columns import check_weights, digest, weight_array
 from streamgmm.sources.files import by_magic
 from streamgmm.sources.formats.arrow_stream import Segments, is_stream, runs, splice
-from streamgmm.sources.formats.tables import Columns, arrow_rows, arrow_schema, choose_columns, import_pyarrow
+from streamgmm.sources.formats.tables import (
+    Columns,
+    arrow_rows,
+    arrow_schema,
+    check_stored,
+    choose_columns,
+    import_pyarrow,
+)
 from streamgmm.sources.integrity import Stamp, check_shape, check_stamp, stamp
 from streamgmm.sources.labels import index_columns
 from streamgmm.sources.nested import Leaf, UnequalListsError, leaves, roots
@@ -80,6 +88,34 @@ class ParquetChunk(Chunk):
         if weights is not None:
             return rows, check_weights(weights, self.name, self.start, self.index)
         return rows, self.weight
+
+    def texts(self, column: str) -> list[str]:
+        self.check()
+        return retried(partial(self._read_texts, column), self.name, self.index)
+
+    def _read_texts(self, column: str) -> list[str]:
+        pa = import_pyarrow(self.name)
+        group, at = self.group, 0
+        found: list[str] = []
+        which = range(group.first, group.stop)
+        with opened(group.path) as file:
+            if group.segments is not None:
+                check_stored(column, splice(file, group.segments).schema.names, self.name)
+                batches = splice(file, group.segments, [column])
+            elif self.arrow:
+                check_stored(column, arrow_reader(file).schema.names, self.name)
+                reader = arrow_reader(file, [column])
+                batches = (reader.get_batch(i) for i in which)
+            else:
+                reader = pa.parquet.ParquetFile(file, page_checksum_verification=True)
+                check_stored(column, reader.schema_arrow.names, self.name)
+                batches = reader.iter_batches(row_groups=list(which), columns=[column], use_threads=False)
+            for batch in batches:
+                low, high = max(0, self.skip - at), min(batch.num_rows, self.skip + self.n - at)
+                if low < high:
+                    found += map(str, batch.column(column).slice(low, high - low).to_pylist())
+                at += batch.num_rows
+        return found
 
     def _read(self) -> tuple[Rows, Any]:
         pa = import_pyarrow(self.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,19 @@ class Columns:
         for j, name in enumerate(self.names):
             out[:, j] = get(name)
         return out, None if self.weight is None else np.asarray(get(self.weight), np.float64)
+
+
+def check_stored(column: str, stored: Sequence[str], name: str) -> None:
+    """Make sure that a table has this column.
+
+    Raises
+    ------
+    ValueError
+        Naming those that it has.
+    """
+    if column not in stored:
+        more = f", ... ({len(stored)} in all)" if len(stored) > 10 else ""
+        raise ValueError(f"{name}: there is no column {column!r}. Stored are: {', '.join(stored[:10])}{more}.")
 
 
 def choose_columns(
@@ -222,7 +235,7 @@ class TableSource(RunSource):
         self.name = f"{type(table).__module__.partition('.')[0]} {type(table).__name__}"
         self.columns = choose_columns(self.name, frame_schema(table), columns, weight, frame_labels(table))
         self.left_out = self.columns.left_out
-        self.table = select(table, self.columns.all)
+        self.table, self.stored = select(table, self.columns.all), table
         self.feature_names = self.columns.names
         self.n_features = len(self.columns.names)
         self.dtype = self.columns.dtype
@@ -233,6 +246,12 @@ class TableSource(RunSource):
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
         part = self.table.iloc[start:stop] if hasattr(self.table, "iloc") else self.table.slice(start, stop - start)
         return TableChunk(index, start, part, self.columns, self.name, self.weights_of(start, stop))
+
+    def texts(self, column: str) -> Iterator[list[str]]:
+        check_stored(column, column_names(self.stored), self.name)
+        table = select(self.stored, [column])
+        values = (table.iloc[:, 0] if hasattr(table, "iloc") else table[column]).to_numpy()
+        return (list(map(str, values[start:stop])) for start, stop in self.runs)
 
     def limited(self, max_rows: int) -> Source:
         if max_rows >= (self.max_chunk_rows or 0):
