@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.plane import Plane, dense
+from streamgmm.report.description import description_of
 from streamgmm.report.rows import SURE, Answered, Answers, Extremes, PageRows
 from streamgmm.report.unusual import GIVEN_UP_TO, Deviation, deviations
 from streamgmm.report.view import Projected, View, feature_moments, separation
@@ -53,7 +54,6 @@ class Shown:
     findings : list of {"title", "text"}
     facts : list of (name, value)
     note : str
-    sentences : what sets each component apart, by its number
     used : numbers of the components that are shown; all by default
     """
 
@@ -65,7 +65,6 @@ class Shown:
     findings: Sequence[Mapping[str, str]] = ()
     facts: Sequence[tuple[str, Any]] = ()
     note: str = ""
-    sentences: Mapping[int, str] = field(default_factory=dict)
     used: Sequence[int] | None = None
 
     @property
@@ -108,20 +107,21 @@ class Head:
 def page(models: Sequence[Shown], found: PageRows, head: Head) -> str:
     """The page as HTML.
 
-    Parameters
-    ----------
-    models : one `Shown` per K, and per covariance type where there are several
-    found : what `read_rows` found of the data, asking each model's `Shown.asked` in the same order
+        Parameters
+        ----------
+        models : one `Shown` per K, and per covariance type where there are several
+        found : what `read_rows` found of the data, asking each model's `Shown.asked` in the same order
 
-    Examples
-    --------
-    >>> import streamgmm as sg
-    >>> from streamgmm.report.rows import read_rows
-    >>> from streamgmm.runtime.executors import Threads
-    >>> pair = sg.Mixture([0.5, 0.5], [[-2.0], [2.0]], [1.0, 1.0], "spherical")
-    >>> rows = read_rows(sg.open_source(pair.sample(100, 0)[0]), [pair], Threads(1), size=50)
-    >>> page([Shown(pair)], rows, Head("Two")).startswith("<!doctype html>")
-    True
+        Examples
+        --------
+        >>> import streamgmm as sg
+        >>> from streamgmm.report.description import description_of
+    from streamgmm.report.rows import read_rows
+        >>> from streamgmm.runtime.executors import Threads
+        >>> pair = sg.Mixture([0.5, 0.5], [[-2.0], [2.0]], [1.0, 1.0], "spherical")
+        >>> rows = read_rows(sg.open_source(pair.sample(100, 0)[0]), [pair], Threads(1), size=50)
+        >>> page([Shown(pair)], rows, Head("Two")).startswith("<!doctype html>")
+        True
     """
     best, projection, names = head.best, head.projection, head.names
     first = models[best].mixture
@@ -135,7 +135,7 @@ def page(models: Sequence[Shown], found: PageRows, head: Head) -> str:
     drawn_frames = sum(one.mixture.n_components for one in models if one.frames)
     layout = _Layout(view, order[:PROFILED], max(2, int(FRAME_BYTES / (32 * max(1, drawn_frames)))))
     shown = sorted(order[:SHOWN].tolist())
-    pool = _Pool(found, projection, head.identify)
+    pool = _Pool(found, projection, head.identify, [_cut(name) for name in named])
     document = {
         "title": head.title,
         "subtitle": head.subtitle,
@@ -227,7 +227,7 @@ def _model(one: Shown, answered: Answered, pool: _Pool, layout: _Layout, *, brie
         },
         "members": answered.members,
         "certain": [_rounded(c / n) if n else None for c, n in zip(answered.certainty, answered.members, strict=True)],
-        "sentences": [one.sentences.get(k, "") for k in range(K)],
+        "phrases": _phrases(mixture, means, variances, used, pool.names),
         "frames": _frames(one, view, layout.steps),
         "trace": [_rounded(value) for value in _thinned_trace(one.trace)],
         "lowest": pool.listed(answered.lowest.first(most), mixture, means, variances),
@@ -236,6 +236,16 @@ def _model(one: Shown, answered: Answered, pool: _Pool, layout: _Layout, *, brie
         "facts": list(one.facts),
         **{name: one.criteria.get(name) for name in ("bic", "aic", "icl")},
     }
+
+
+def _phrases(mixture: Mixture, means: Array, variances: Array, used: Sequence[int], names: Sequence[str]) -> list[str]:
+    """(K,) what sets each component apart from the rest of those in use."""
+    said = [""] * mixture.n_components
+    if len(used) > 1:
+        found = description_of(mixture.weights, means, np.sqrt(variances), names, components=np.array(used, np.int64))
+        for c, k in enumerate(found.components):
+            said[int(k)] = ", ".join(found.phrase(c, j) for j in found.telling(c)) or "no single feature"
+    return said
 
 
 def _certain_left_out(extremes: Extremes) -> Extremes:
@@ -258,7 +268,9 @@ class _Pool:
         found: PageRows,
         projection: Projected | None,
         identify: Callable[[NDArray[np.int64]], Sequence[Any]] | None,
+        names: Sequence[str],
     ) -> None:
+        self.names = names
         self.found, self.projection, self._identify = found, projection, identify
         self._at: dict[int, int] = {}
         self._rows: list[Array] = []
@@ -305,6 +317,11 @@ class _Pool:
         ]
         rows = np.array(self._rows).reshape(len(listed), self.found.rows.shape[1])
         return {"listed": listed, "listed_points": _floats(view.standardised(rows))}
+
+
+def _cut(name: str, most: int = 40) -> str:
+    """A name that fits into a sentence."""
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _reason(one: Deviation) -> list[Any]:

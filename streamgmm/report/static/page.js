@@ -436,9 +436,7 @@ function table(element, head, rows, { text = [], empty = "", now = -1 } = {}) {
 // Components --------------------------------------------------------------------------------------------------------------
 
 function apart(m, k) {
-  if (m.sentences[k]) return clean(m.sentences[k]);
-  const P = D.profiled.length, list = D.profiled.map((j, i) => [j, m.profile.apart[k * P + i], m.profile.mean[k * P + i]]).filter(one => Math.abs(one[1]) >= 0.5).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 3);
-  return list.length ? list.map(([j, z, mean]) => `${z > 0 ? "high" : "low"} ${cut(NAMES[j], 40)} (mean ${short(mean)})`).join(", ") : "near the overall means";
+  return m.phrases[k] ? clean(m.phrases[k]) : "there is no other component";
 }
 function swatched(k) {
   const span = document.createElement("span"), mark = document.createElement("span");
