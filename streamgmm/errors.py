@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = [
     "CheckpointMismatchError",
@@ -171,7 +172,7 @@ class NonFiniteRowError(ValueError):
 class CollapsedError(ValueError):
     """An M-step met covariances without a Cholesky factor; `collapsed` (K,) or (1,) marks them."""
 
-    def __init__(self, collapsed: Any, repairing: bool = False) -> None:
+    def __init__(self, collapsed: NDArray[np.bool_], repairing: bool = False) -> None:
         super().__init__(
             "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
             "instance caused by singleton or collapsed samples): component(s) "
@@ -181,7 +182,7 @@ class CollapsedError(ValueError):
         self.collapsed = collapsed
 
 
-def non_finite(rows: Any, row: int, chunk: Any) -> ValueError:
+def non_finite(rows: NDArray[Any], row: int, chunk: object) -> ValueError:
     """The error for a row that holds NaN or infinity."""
     infinite = np.isinf(rows[row])
     column = int(np.argmax(infinite if infinite.any() else np.isnan(rows[row])))

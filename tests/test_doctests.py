@@ -1,4 +1,4 @@
-"""Every example in a docstring runs, and every public function, class, method and property has one."""
+"""Every example in a docstring runs, and every public function, class and method has one."""
 
 from __future__ import annotations
 
@@ -53,5 +53,9 @@ def public():
 
 def test_everything_public_has_an_example_in_its_own_docstring():
     seen = dict(public())
-    missing = [name for name, thing in seen.items() if ">>>" not in (thing.__doc__ or "") or "+SKIP" in thing.__doc__]
+    missing = [
+        name
+        for name, thing in seen.items()
+        if (not isinstance(thing, property) and ">>>" not in (thing.__doc__ or "")) or "+SKIP" in (thing.__doc__ or "")
+    ]  # a property is a noun: its sentence is enough
     assert len(seen) > 150 and not missing

@@ -35,7 +35,7 @@ class Totals:
     dropped: int = 0
 
     @classmethod
-    def of(cls, stats: Stats) -> Totals:
+    def from_stats(cls, stats: Stats) -> Totals:
         return cls(stats.loglik, stats.entropy, stats.log_max, stats.count, stats.rows, stats.dropped)
 
 

@@ -28,7 +28,7 @@ from streamgmm.mixture.coordinates import Coordinates
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.stats import Stats
 from streamgmm.runtime.executors import Executor, within
-from streamgmm.sources import Source
+from streamgmm.sources.base import Chunk, Rows, Source
 
 Array = NDArray[np.float64]
 
@@ -46,30 +46,39 @@ PATIENCE = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class Part(Chunk):
     """Rows with their weights, and what the held components contribute to the density of each, as a logarithm."""
 
     index: int
-    rows: NDArray[Any]
+    start: int | None
+    rows: Rows
     weight: Array
     held: Array
 
-    def load(self) -> tuple[NDArray[Any], Array]:
+    def load(self) -> tuple[Rows, Array]:
         return self.rows, self.weight
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Parts:
+class Parts(Source):
     """A source of parts."""
 
-    parts: tuple[Part, ...]
+    name = kind = "parts"
+    has_weights = in_memory = True
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self.n_features, self.dtype = parts[0].rows.shape[1], parts[0].rows.dtype
+        self.n_rows, self.n_chunks = sum(len(part.rows) for part in parts), len(parts)
+
+    def chunks(self) -> Iterator[Chunk]:
+        return iter(self.parts)
 
     @property
-    def most_rows(self) -> int:
-        return sum(len(part.rows) for part in self.parts)
+    def max_chunk_rows(self) -> int:
+        return max(len(part.rows) for part in self.parts)
 
-    def chunks(self) -> Iterator[Part]:
-        return iter(self.parts)
+    def fingerprint(self) -> dict[str, Any]:
+        return {"kind": self.kind, "n_rows": self.n_rows}
 
 
 def moves(model: Mixture, image: Mixture) -> Array:
@@ -93,7 +102,9 @@ def some(model: Mixture, which: NDArray[np.int64]) -> tuple[Mixture, float]:
     return part, float(np.log(weights.sum()))
 
 
-def _theirs(moving: tuple[Mixture, float], held: tuple[Mixture, float], chunk: Any) -> tuple[tuple[Any, Array, Array]]:
+def _theirs(
+    moving: tuple[Mixture, float], held: tuple[Mixture, float], chunk: Chunk
+) -> tuple[tuple[Rows, Array, Array], ...]:
     """Of a chunk the rows that the moving components have a share of, their weights, and the density of the held."""
     rows, weight = chunk.load()
     own, rest = (model.log_prob(rows) + share for model, share in (moving, held))
@@ -101,8 +112,9 @@ def _theirs(moving: tuple[Mixture, float], held: tuple[Mixture, float], chunk: A
     return ((rows[keep], np.ones(keep.sum()) if weight is None else weight[keep], rest[keep]),)
 
 
-def _e_step(share: float, models: Models, part: Part) -> tuple[Stats, ...]:
+def _e_step(share: float, models: Models, part: Chunk) -> tuple[Stats, ...]:
     """Statistics of the moving components; `loglik` is that of the whole mixture, `count` that of the rows."""
+    assert isinstance(part, Part)
     found = []
     for model in models:
         own = model.log_prob(part.rows) + share
@@ -195,13 +207,13 @@ class Local(Accelerator):
         return Mixture.trusted(weights, means, covariances, image.family, factors)
 
     def _carried(
-        self, moving: tuple[Mixture, float], rows: Any, weight: Array, held: Array, steps: int
+        self, moving: tuple[Mixture, float], rows: Rows, weight: Array, held: Array, steps: int
     ) -> Mixture | None:
         model, share = moving
         cuts = [slice(i, i + STEPS_PER_CHECK) for i in range(0, len(rows), STEPS_PER_CHECK)]
-        parts = Parts(tuple(Part(i, rows[cut], weight[cut], held[cut]) for i, cut in enumerate(cuts)))
         if not cuts:
             return None
+        parts = Parts([Part(i, cut.start, rows[cut], weight[cut], held[cut]) for i, cut in enumerate(cuts)])
         update = Update(replace(self.maximize, repair=False), aitken(self.tol), 10**9, Squarem(self.tol))
         candidates = new_candidates((model,))
         try:

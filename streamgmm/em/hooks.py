@@ -23,7 +23,7 @@ class CheckpointSlot(Protocol):
 
     def get(self, name: str) -> Any: ...
 
-    def put(self, name: str, value: Any) -> None: ...
+    def put(self, name: str, value: object) -> None: ...
 
 
 class NoCheckpoint:
@@ -32,7 +32,7 @@ class NoCheckpoint:
     def get(self, name: str) -> None:
         return None
 
-    def put(self, name: str, value: Any) -> None:
+    def put(self, name: str, value: object) -> None:
         pass
 
 

@@ -7,17 +7,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from streamgmm.em.candidates import Candidates, running
-from streamgmm.em.loop import Step, em
+from streamgmm.em.loop import BlockStep, Models, em
 from streamgmm.em.update import Update
-from streamgmm.em.variants import Exact, Rule
+from streamgmm.em.variants import Exact, FoldTree, Online, Rule
 from streamgmm.errors import StreamGMMError
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.stats import Stats
+from streamgmm.runtime.executors import Executor
+from streamgmm.sources.base import Chunk, Source
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A rule and the update that goes with it, for at most `max_passes` passes."""
 
-    rule: Rule
+    rule: Rule[Any]
     update: Update
     max_passes: int | None = None
 
@@ -29,17 +33,21 @@ class PassCursor:
     stage: int = 0
     pass_number: int = 0
     passes: int = 0
-    state: Any = None
+    state: FoldTree | Online | None = None
+
+
+Step = BlockStep[Mixture, Stats, Candidates, PassCursor]
+"""One full pass of a fit, and where it ended."""
 
 
 def passes(
-    source: Any,
+    source: Source,
     candidates: Candidates,
     stages: Sequence[Stage],
-    executor: Any,
+    executor: Executor,
     *,
     position: PassCursor | None = None,
-    task_of: Callable[[Candidates], Any] | None = None,
+    task_of: Callable[[Candidates], Callable[[Models, Chunk], tuple[Stats, ...]]] | None = None,
 ) -> Iterator[Step]:
     """Yield one `Step` per full pass over the data, its state a `PassCursor`; end when no candidate is running.
 
@@ -96,7 +104,7 @@ class RowCount:
     expected: int | None = None
     seen: int = 0
 
-    def after(self, step: Any, source: Any) -> RowCount:
+    def after(self, step: Step, source: Source) -> RowCount:
         """The count after one `Step` of EM on `source`.
 
         Raises
@@ -108,7 +116,7 @@ class RowCount:
         count = replace(self, seen=self.seen + stats.rows)
         return count.finished(source, f"pass {step.block.pass_number + 1} of EM") if step.block.last else count
 
-    def finished(self, source: Any, reading: str) -> RowCount:
+    def finished(self, source: Source, reading: str) -> RowCount:
         """The count after a whole pass."""
         if self.expected is not None and self.seen != self.expected:
             raise StreamGMMError(

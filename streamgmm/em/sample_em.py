@@ -14,8 +14,11 @@ from streamgmm.em.update import Maximize
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources import Source
+from streamgmm.sources.base import Chunk
 from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.summaries.sample import SampleSummary
+
+Array = NDArray[np.float64]
 
 CHUNK = 4096
 """Rows of a chunk of few features."""
@@ -33,6 +36,11 @@ CHEAP = 2e9
 def cheap(m: int, K: int, D: int) -> bool:
     """Whether EM steps on m rows count for nothing; see `CHEAP`."""
     return m * K * D**2 <= CHEAP
+
+
+def cheap_rows(K: int, D: int) -> int:
+    """Rows up to which EM steps count for nothing."""
+    return int(CHEAP / (K * D**2))
 
 
 class _Sample(ArraySource):
@@ -72,13 +80,13 @@ def _sample(rows: NDArray[Any], weight: NDArray[np.float64] | None, chunk_rows: 
     return source
 
 
-def mean_log_likelihoods(models: Models, source: Source, executor: Executor) -> Any:
+def mean_log_likelihoods(models: Models, source: Source, executor: Executor) -> Array:
     """(len(models),) nats per row."""
-    totals = executor.run(within(source, partial(_totals, models)), source.chunks(), np.add)
-    return totals[:, 0] / totals[:, 3]
+    totals: Array = executor.run(within(source, partial(_totals, models)), source.chunks(), np.add)
+    return np.asarray(totals[:, 0] / totals[:, 3])
 
 
-def _totals(models: Models, chunk: Any) -> Any:
+def _totals(models: Models, chunk: Chunk) -> Array:
     rows, weight = chunk.load()
     return np.stack([model.totals(rows, weight) for model in models])
 
@@ -93,7 +101,7 @@ class SampleStep:
     executor: Executor
 
     @classmethod
-    def of(cls, survey: SampleSummary, maximize: Maximize, executor: Executor) -> SampleStep:
+    def from_survey(cls, survey: SampleSummary, maximize: Maximize, executor: Executor) -> SampleStep:
         weight = survey.weight if survey.complete else None
         source = in_memory(survey.rows, weight, survey.n_rows)
         return cls(source, 1.0 if survey.complete else survey.count / len(survey.rows), maximize, executor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,7 @@ class Settings:
     n_components: int
     n_features: int
     maximize: Maximize
-    stopping: Any
+    stopping: Stopping
     tol: float
     max_iter: int
     executor: Executor
@@ -108,7 +107,7 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
         settings = replace(settings, retire=prune_dominated)
     sample = settings.survey
     if sample is not None:
-        step = SampleStep.of(sample, settings.maximize, settings.executor)
+        step = SampleStep.from_survey(sample, settings.maximize, settings.executor)
         size = settings.n_components * settings.n_features**2
         if sample.complete and not cheap(len(sample.rows), settings.n_components, settings.n_features):
             accelerator = Local(step.source, settings.executor, settings.maximize, settings.tol)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from streamgmm.em.acceleration import Accelerator
 from streamgmm.em.candidates import Candidate, Candidates, Retire, Totals, keep_all, running
 from streamgmm.em.convergence import Stopping, never
-from streamgmm.em.loop import Models, Step
+from streamgmm.em.loop import BlockStep, Models
 from streamgmm.errors import CollapsedError
 from streamgmm.mixture.covariance import Covariance, Factor
 from streamgmm.mixture.covariance.full_tied import Triangular
@@ -26,6 +26,9 @@ from streamgmm.utils.sample_weight import no_rows
 
 Array = NDArray[np.float64]
 
+
+FitBlock = BlockStep[Mixture, Stats, Candidates, Any]
+"""One block of a fit, with the state of the rule that it follows."""
 
 RESTARTS = ("re-seeded", "merged", "sorted")
 """What is done to components after which the path so far tells nothing of where it leads."""
@@ -186,7 +189,7 @@ class Update:
             trace=trace,
             n_iter=n_iter,
             status=status,
-            last=Totals.of(stats),
+            last=Totals.from_stats(stats),
             reseeds=reseeds,
             repairs=candidate.repairs + tuple({"iteration": n_iter, **e} for e in events),
             plain_from=plain_from,
@@ -196,7 +199,7 @@ class Update:
     def _over(self, n_iter: int, trace: tuple[float, ...]) -> bool:
         return n_iter >= self.max_iter or self.giving_up(trace)
 
-    def end_pass(self, step: Step) -> Candidates:
+    def end_pass(self, step: FitBlock) -> Candidates:
         """The candidates after a whole pass."""
         return step.candidates
 
@@ -241,13 +244,13 @@ class BlockUpdate(Update):
 class IncrementalUpdate(BlockUpdate):
     """For `Incremental`: the value of a pass is the bound F per row, under the model before its last M-step."""
 
-    def end_pass(self, step: Step) -> Candidates:
+    def end_pass(self, step: FitBlock) -> Candidates:
         parts = iter(step.state.total)
         return self.retire(tuple(self._bound(c, next(parts)) if c.status == "running" else c for c in step.candidates))
 
     def _bound(self, candidate: Candidate, stats: Stats) -> Candidate:
         (before,) = candidate.pace.path
-        return self._close(candidate, candidate.model, self.maximize.bound(before, stats), Totals.of(stats))
+        return self._close(candidate, candidate.model, self.maximize.bound(before, stats), Totals.from_stats(stats))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +261,7 @@ class StepwiseUpdate(BlockUpdate):
     from them: the totals have rows and weight of the pass, and NaN for the rest.
     """
 
-    def end_pass(self, step: Step) -> Candidates:
+    def end_pass(self, step: FitBlock) -> Candidates:
         state = step.state
         averaged = state.averaged
         if averaged is None:

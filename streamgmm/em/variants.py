@@ -14,7 +14,7 @@ from typing import Any
 
 from streamgmm.em.step_sizes import Decay, Schedule
 from streamgmm.errors import MemoryLimitError
-from streamgmm.sources.base import Chunk, Rows, Slab, Weights
+from streamgmm.sources.base import Chunk, Rows, Slab, Source, Weights
 
 All = tuple[Any, ...]
 _PIECE_ROWS = 4096
@@ -37,37 +37,37 @@ class Block:
 
     pass_number: int
     index: int
-    chunks: Iterable[Any]
+    chunks: Iterable[Chunk]
     last: bool = True
 
 
-class Rule(ABC):
+class Rule[State](ABC):
     """A pair of pure functions over a small state."""
 
     @abstractmethod
-    def blocks(self, source: Any) -> Iterator[Block]:
+    def blocks(self, source: Source) -> Iterator[Block]:
         """Blocks without end; whoever iterates decides when to stop."""
 
     @abstractmethod
-    def init(self, models: All, source: Any) -> Any:
+    def init(self, models: All, source: Source) -> State:
         """The state before the first block."""
 
     @abstractmethod
-    def absorb(self, state: Any, block: Block, stats: All) -> tuple[Any, All | None]:
+    def absorb(self, state: State, block: Block, stats: All) -> tuple[State, All | None]:
         """The state after a block, and the totals that the M-step sees; None where the models are to be held."""
 
-    def keep(self, state: Any, which: Sequence[int]) -> Any:
+    def keep(self, state: State, which: Sequence[int]) -> State:
         """The state without the models that left; `which` are the positions of those that stay."""
         return state
 
 
-class Exact(Rule):
+class Exact(Rule[None]):
     """Full-batch EM: one block, which is everything; the total is its statistics."""
 
-    def blocks(self, source: Any) -> Iterator[Block]:
+    def blocks(self, source: Source) -> Iterator[Block]:
         return (Block(pass_number, 0, source.chunks()) for pass_number in count())
 
-    def init(self, models: All, source: Any) -> None:
+    def init(self, models: All, source: Source) -> None:
         return None
 
     def absorb(self, state: None, block: Block, stats: All) -> tuple[None, All]:
@@ -112,7 +112,7 @@ class FoldTree:
 
 
 @dataclass(frozen=True, slots=True)
-class Incremental(Rule):
+class Incremental(Rule[FoldTree]):
     """Incremental EM (Neal & Hinton 1998): after each block an M-step on the newest statistics of every block.
 
     The first pass holds the models, so it is an exact E-step; from then on the bound F = Q + H never falls
@@ -130,16 +130,17 @@ class Incremental(Rule):
     n_blocks: int = 16
     max_bytes: int | None = None
 
-    def count(self, source: Any) -> int:
+    def count(self, source: Source) -> int:
         """Blocks per pass of `source`."""
         chunks = number_of_chunks(source)
         if source.in_memory and source.n_rows:
             return min(self.n_blocks, source.n_rows) if chunks < self.n_blocks else self.n_blocks
         return max(1, min(self.n_blocks, chunks))
 
-    def blocks(self, source: Any) -> Iterator[Block]:
+    def blocks(self, source: Source) -> Iterator[Block]:
         n = self.count(source)
         if number_of_chunks(source) < n:
+            assert source.n_rows is not None  # as in all sources in memory
             cuts = [source.n_rows * b // n for b in range(n + 1)]
             for pass_number in count():
                 pieces = iter(slabs(source, cuts))
@@ -152,7 +153,7 @@ class Incremental(Rule):
                 size = chunks * (b + 1) // n - chunks * b // n
                 yield Block(pass_number, b, islice(iterator, size), b == n - 1)
 
-    def init(self, models: All, source: Any) -> FoldTree:
+    def init(self, models: All, source: Source) -> FoldTree:
         leaves = FoldTree.empty(self.count(source))
         needed = len(leaves.nodes) * sum(model.stats_bytes for model in models)
         if self.max_bytes is not None and needed > self.max_bytes:
@@ -218,7 +219,7 @@ class Online:
 
 
 @dataclass(frozen=True, slots=True)
-class Stepwise(Rule):
+class Stepwise(Rule[Online]):
     """Stepwise EM: each batch is blended into running statistics, s <- (1 - rho) s + rho s_batch.
 
     Parameters
@@ -241,9 +242,9 @@ class Stepwise(Rule):
     average_from: float = math.inf
     order: Sequence[int] | None = None
 
-    def blocks(self, source: Any) -> Iterator[Block]:
+    def blocks(self, source: Source) -> Iterator[Block]:
         for pass_number in count():
-            pending: tuple[int, tuple[Any, ...]] | None = None
+            pending: tuple[int, tuple[Chunk, ...]] | None = None
             for index, pieces in enumerate(self._batches(source)):
                 if pending is not None:
                     yield Block(pass_number, *pending, last=False)
@@ -252,8 +253,8 @@ class Stepwise(Rule):
                 return
             yield Block(pass_number, *pending, last=True)
 
-    def _batches(self, source: Any) -> Iterator[tuple[Any, ...]]:
-        chunks: Iterable[Any] = source.chunks()
+    def _batches(self, source: Source) -> Iterator[tuple[Chunk, ...]]:
+        chunks: Iterable[Chunk] = source.chunks()
         if self.order is not None:
             listed = list(chunks)
             chunks = (listed[i] for i in self.order)
@@ -279,7 +280,7 @@ class Stepwise(Rule):
         if waiting:
             yield tuple(waiting)
 
-    def init(self, models: All, source: Any) -> Online:
+    def init(self, models: All, source: Source) -> Online:
         return Online()
 
     def absorb(self, state: Online, block: Block, stats: All) -> tuple[Online, All | None]:
@@ -340,7 +341,7 @@ class LoadedChunk(Chunk):
     weight: Weights
 
     @classmethod
-    def cut(cls, chunk: Any, loaded: tuple[Rows, Weights], index: int, part: slice) -> LoadedChunk:
+    def cut(cls, chunk: Chunk, loaded: tuple[Rows, Weights], index: int, part: slice) -> LoadedChunk:
         rows, weight = loaded
         start = None if chunk.start is None else chunk.start + part.start
         return cls(index, start, rows[part], None if weight is None else weight[part])
@@ -349,18 +350,18 @@ class LoadedChunk(Chunk):
         return self.rows, self.weight
 
 
-def number_of_chunks(source: Any) -> int:
+def number_of_chunks(source: Source) -> int:
     """Chunks of a source, counted without reading where it does not know."""
     return int(source.n_chunks if source.n_chunks is not None else sum(1 for _ in source.chunks()))
 
 
-def slabs(source: Any, cuts: Sequence[int]) -> Iterator[list[Slab]]:
+def slabs(source: Source, cuts: Sequence[int]) -> Iterator[list[Slab]]:
     """For each pair of neighbouring cuts (absolute rows, ascending) the slabs of chunks between them.
 
     Only for sources in memory, where reading part of a chunk costs no more than the part.
     """
-    starts = [chunk.start for chunk in source.chunks()] + [source.n_rows]
     chunks = list(source.chunks())
+    starts = [start for start in (*(chunk.start for chunk in chunks), source.n_rows) if start is not None]
     index = count()
     for low, high in pairwise(cuts):
         part = []

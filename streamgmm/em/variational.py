@@ -14,7 +14,7 @@ from streamgmm.em.acceleration import Accelerator, Corrected, Squarem
 from streamgmm.em.candidates import Candidate, Candidates, Initialization, keep_all, new_candidates
 from streamgmm.em.convergence import aitken
 from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot
-from streamgmm.em.initialization.methods import made, prepared
+from streamgmm.em.initialization.methods import Wanted, made, prepared
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.kmeans.parallel_init import SPREAD, spread_out
 from streamgmm.em.passes import Stage, passes
@@ -163,7 +163,7 @@ def searched(
     K, D = prior.limit, len(prior.mean)
     counts: Moves = {}
     for most in (SMALL, LARGE):
-        bench = Bench.of(sample, prior, reg_covar, executor, size=bench_rows(K, D, most), heavy=False)
+        bench = Bench.from_survey(sample, prior, reg_covar, executor, size=bench_rows(K, D, most), heavy=False)
         here, made_here = search(bench, model)
         model = here.model
         counts = {kind: counts.get(kind, 0) + made_here.get(kind, 0) for kind in counts.keys() | made_here.keys()}
@@ -193,13 +193,12 @@ def drawn_models(
     """`n_init` mixtures, and the passes that they took beside the first."""
     K, family = wanted.n_components, wanted.family
     if K > 1 and wanted.init == SPREAD:
-        found, more = spread_out(
-            source, reader, sample, K, family, n_init=wanted.n_init, rng=rng, reg_covar=wanted.reg_covar, missing=False
-        )
+        starts = Wanted(K, family, wanted.init, wanted.n_init)
+        found, more = spread_out(source, reader, sample, starts, rng, reg_covar=wanted.reg_covar)
         return tuple(found), more
     init = "kmeans" if wanted.init == SPREAD else wanted.init
-    starts = [prepared(sample, K, family, init=init, rng=rng, reg_covar=wanted.reg_covar) for _ in range(wanted.n_init)]
-    return tuple(made(starts, threads=wanted.threads)), 0
+    makers = [prepared(sample, K, family, init=init, rng=rng, reg_covar=wanted.reg_covar) for _ in range(wanted.n_init)]
+    return tuple(made(makers, threads=wanted.threads)), 0
 
 
 def as_posterior(model: Mixture, count: float, prior: GaussWishart, reg_covar: float) -> VariationalMixture:
@@ -253,10 +252,14 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
         small = sample if sample.complete else sample.among(CORRECTING)
         if not sample.complete and K * D**2 <= EXPENSIVE:
             inner = int(np.clip(SAMPLE_WORK * sample.n_rows // len(small.rows), *INNER))
-            accelerator = Corrected(SampleStep.of(small, infer, settings.executor), settings.tol, accelerator, inner)
+            accelerator = Corrected(
+                SampleStep.from_survey(small, infer, settings.executor), settings.tol, accelerator, inner
+            )
         size = bench_rows(K, D)
         if len(sample.rows) > size or not sample.complete:
-            bench = Bench.of(sample, infer.prior_known, infer.reg_covar, settings.executor, size=size, heavy=True)
+            bench = Bench.from_survey(
+                sample, infer.prior_known, infer.reg_covar, settings.executor, size=size, heavy=True
+            )
     slack = 0.1 * settings.tol if infer.reg_covar > 0 else 0.0
     moving = MovingUpdate(infer, settings.stopping, settings.max_iter, accelerator, keep_all, slack, bench=bench)
     return (Stage(Exact(), moving),)

@@ -112,7 +112,7 @@ class Bench:
     budget: Budget
 
     @classmethod
-    def of(
+    def from_survey(
         cls, survey: SampleSummary, prior: GaussWishart, reg_covar: float, executor: Executor, *, size: int, heavy: bool
     ) -> Bench:
         """At most `size` rows of a sample; `heavy` ones stand for all rows of the data."""

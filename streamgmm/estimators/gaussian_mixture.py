@@ -14,7 +14,8 @@ from streamgmm.em.convergence import RULES
 from streamgmm.em.hooks import FitObserver
 from streamgmm.em.initialization.initialize import InitSettings, begin, begin_again
 from streamgmm.em.initialization.methods import INIT
-from streamgmm.em.initialization.multistart import KEPT, sample_rows
+from streamgmm.em.initialization.multistart import KEPT
+from streamgmm.em.initialization.search_settings import sample_rows
 from streamgmm.em.kmeans.parallel_init import SPREAD
 from streamgmm.em.passes import Stage
 from streamgmm.em.solvers import SOLVERS, Settings

@@ -153,9 +153,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         starts, passes = self._starts(source, executor)
         runs: Runs = tuple(Run(centres) for centres in starts)
         update = LloydUpdate(self.tol, self.max_iter, partial(relocate, source, executor))
-        steps = em(
-            source, cast(Any, starts), rule=Exact(), executor=executor, update=cast(Any, update), candidates=runs
-        )
+        steps = em(source, starts, rule=Exact(), executor=executor, update=update, candidates=runs)
         for step in steps:
             runs = step.candidates
             passes += 1
@@ -206,8 +204,8 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         moved = [run for run in runs if run.status != "settled"]
         if not moved:
             return [run.inertias[-1] for run in runs], 0
-        models = cast(Any, tuple(run.centres for run in moved))
-        stats = cast(Any, executor.run(within(source, partial(e_step, models)), source.chunks(), merge_all))
+        models = tuple(run.centres for run in moved)
+        stats = executor.run(within(source, partial(e_step, models)), source.chunks(), merge_all)
         fresh = iter(stats)
         return [run.inertias[-1] if run.status == "settled" else next(fresh).inertia for run in runs], 1
 
@@ -328,9 +326,8 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         """
         check_is_fitted(self)
         source = self._training_source(X, sample_weight, reset=False)
-        models = cast(Any, (self._centres,))
-        task = within(source, partial(e_step, models))
-        (stats,) = cast(Any, self._executor(source).run(task, source.chunks(), merge_all))
+        task = within(source, partial(e_step, (self._centres,)))
+        (stats,) = self._executor(source).run(task, source.chunks(), merge_all)
         return -float(stats.inertia)
 
 

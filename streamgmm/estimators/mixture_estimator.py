@@ -20,9 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.em.candidates import Candidates, Initialization, new_candidates, running
 from streamgmm.em.hooks import FitObserver
-from streamgmm.em.loop import Step
 from streamgmm.em.online import Learner, StepReport
-from streamgmm.em.passes import PassCursor, RowCount, Stage, passes
+from streamgmm.em.passes import PassCursor, RowCount, Stage, Step, passes
 from streamgmm.em.variants import Block
 from streamgmm.errors import non_finite
 from streamgmm.estimators import conversion

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import wraps
+from functools import partial, wraps
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +15,7 @@ from sklearn.utils.validation import validate_data
 from streamgmm.em.kmeans.centres import Centres
 from streamgmm.em.loop import seen
 from streamgmm.errors import NonFiniteRowError, non_finite
+from streamgmm.kernels.cuda.base import DeviceArray
 from streamgmm.mixture.mixture import Mixture, answers
 from streamgmm.mixture.placement import empty_like
 from streamgmm.runtime.device import DeviceBlock
@@ -227,23 +226,7 @@ def model_of(estimator: Reader) -> Mixture | Centres | None:
 
 def map_chunks(source: Source, model: object, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
     """Answers to `question` (a method of `model`), chunk by chunk, in order; a few chunks ahead are in work."""
-    ask = within(source, answer)
-    n_jobs = executor.n_jobs if isinstance(executor, Threads) else 1
-    if n_jobs == 1 or (source.n_chunks is not None and source.n_chunks < 2):
-        yield from (ask(model, question, chunk) for chunk in source.chunks())
-        return
-    with ThreadPoolExecutor(n_jobs, thread_name_prefix="streamgmm") as pool:
-        ahead: deque[Future[NDArray[Any]]] = deque()
-        try:
-            for chunk in source.chunks():
-                ahead.append(pool.submit(ask, model, question, chunk))
-                if len(ahead) > n_jobs:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+    return executor.map(within(source, partial(answer, model, question)), source.chunks())
 
 
 def answer(model: Any, question: str, chunk: Chunk) -> NDArray[Any]:
@@ -251,7 +234,9 @@ def answer(model: Any, question: str, chunk: Chunk) -> NDArray[Any]:
     if isinstance(chunk, DeviceBlock):
         with seen((model,), chunk) as ((view,), rows, _):
             found = answers(view, question, rows)
-            return found if chunk.card.source.kind == "device" else chunk.card.backend.download(found)
+            return (
+                found if chunk.card.source.kind == "device" else chunk.card.backend.download(cast(DeviceArray, found))
+            )
     rows, _ = chunk.load()
     try:
         with single_threaded_blas():

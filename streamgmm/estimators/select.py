@@ -19,8 +19,8 @@ from streamgmm.em.candidates import Candidate, Candidates, Initialization, best
 from streamgmm.em.convergence import RULES
 from streamgmm.em.hooks import FitObserver
 from streamgmm.em.kmeans.parallel_init import SPREAD
-from streamgmm.em.loop import Step
 from streamgmm.em.model_selection.race import Plan, SelectionRun, criteria, race
+from streamgmm.em.passes import Step
 from streamgmm.estimators._device import check_executor, scratch_of, warn_cpu
 from streamgmm.estimators.fit_report import Clock
 from streamgmm.estimators.gaussian_mixture import GaussianMixture

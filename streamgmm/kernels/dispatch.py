@@ -12,15 +12,18 @@ import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.kernels.plain import reference
 from streamgmm.kernels.plain.own_mean import complete
 from streamgmm.kernels.plan import Array, Family, Plan, Sums, phi_length
+
+if TYPE_CHECKING:
+    from streamgmm.kernels.simd.screening import Screen
 
 __all__ = ["FORMS", "form", "in_all", "is_small", "ready", "run", "small", "warmup"]  # fmt: skip
 
@@ -103,7 +106,7 @@ def _why_not(few: bool, dtype: str = "float64") -> str:
     return ""
 
 
-def form(family: Family = Family.TIED, D: int = 1, dtype: Any = np.float64) -> str:
+def form(family: Family = Family.TIED, D: int = 1, dtype: DTypeLike = np.float64) -> str:
     """The form in use for large tables and models of D features; STREAMGMM_KERNELS in the environment forces one.
 
     "reference" is NumPy alone, "vector" takes every row densely, "screened" screens wherever it can, "auto" where it
@@ -148,7 +151,7 @@ def _max_share(chosen: str, plan: Plan) -> float:
     return 0.0
 
 
-def _run_tiny(family: Family, dense: Any, block: int, dtype: Any) -> None:
+def _run_tiny(family: Family, dense: Callable[..., None], block: int, dtype: DTypeLike) -> None:
     """Call a dense form on one row of zeros, to compile it."""
     p = 3 if family in (Family.FULL, Family.DIAG, Family.SPHERICAL) else 2
     one = _read_only(np.ones((1, 1)))
@@ -169,7 +172,7 @@ def warmup(dtypes: tuple[Any, ...] = (np.float64, np.float32)) -> None:
         in_all(None, _compile, Family.FULL, 1, 5, dtype, (0.5, 1.0))
 
 
-def ready(family: Family, K: int, D: int, dtype: Any, n_rows: int | None) -> None:
+def ready(family: Family, K: int, D: int, dtype: DTypeLike, n_rows: int | None) -> None:
     """Compile, or load, what passes over at most `n_rows` rows may need; nothing where they are `small`."""
     if family == Family.FACTOR:
         return  # NumPy alone
@@ -198,7 +201,7 @@ def _blank(family: Family, K: int, D: int) -> Plan:
     return Plan(family, np.zeros(D), whiten, coef, means, factor, zeros, -np.inf, zeros, zeros)
 
 
-def _compile(family: Family, K: int, D: int, dtype: Any, max_shares: tuple[float, ...]) -> None:
+def _compile(family: Family, K: int, D: int, dtype: DTypeLike, max_shares: tuple[float, ...]) -> None:
     if form(family, D, dtype) == "reference":
         return
     blank, row = _blank(family, K, D), np.zeros((1, D), dtype)
@@ -222,8 +225,7 @@ def run(
     """E-step over `rows` (n, F), F as in `Plan`: raw statistics, and whatever per-row output arrays are given.
 
     `max_share` is the part of all terms up to which a full covariance is screened; None decides by the form in use.
-    Rows on
-    a graphics card are taken there, with outputs that lie there too.
+    Rows on a graphics card are taken there, with outputs that lie there too.
 
     Raises
     ------
@@ -234,65 +236,114 @@ def run(
         from streamgmm.kernels.cuda.form import run as run_on_card
 
         return run_on_card(plan, rows, weight, statistics=statistics, logp=logp, resp=resp, label=label, host=run)
-    n, D = len(rows), len(plan.whiten)
     K, p = plan.coef.shape
-    chosen = "reference" if max_share is None and is_small(n, K, p) else form(plan.family, D, rows.dtype)
+    chosen = "reference" if max_share is None and is_small(len(rows), K, p) else _form_of(plan, rows)
     if chosen == "reference":
         return reference.run(plan, rows, weight, statistics=statistics, logp=logp, resp=resp, label=label)
+    call = _call(plan, rows, weight, statistics, (logp, resp, label))
+    max_share = _max_share(chosen, plan) if max_share is None else max_share
+    screen, dropped = _screened(plan, call, max_share) if max_share > 0 else (None, 0.0)
+    moments = _dense(plan, call, statistics, screened=screen is not None)
+    own = None
+    if not call.done.all():
+        from streamgmm.kernels.simd.products import PANEL
+
+        some = np.flatnonzero(np.repeat(call.done == 0, PANEL)[: len(rows)])
+        own = complete(plan, rows, weight, some, statistics, call.outputs, call.totals)
+    if statistics and screen is not None and dropped > 0:
+        from streamgmm.kernels.simd.screening import negligible
+
+        mass = call.sums[:, -1] + (moments[0] if moments else 0.0) + (own.mass if own else 0.0)
+        if not negligible(mass, screen.never_screened, dropped):
+            return run(plan, rows, weight, statistics=True, logp=logp, resp=resp, label=label, max_share=0.0)
+    return Sums(call.sums, call.quad, (plan.means, *moments) if moments else None, call.totals, own)
+
+
+def _form_of(plan: Plan, rows: NDArray[Any]) -> str:
+    return form(plan.family, len(plan.whiten), rows.dtype)
+
+
+class _Call(NamedTuple):
+    """What the compiled forms share in one run: arrays to read, read-only, and arrays to fill in."""
+
+    rows: NDArray[Any]
+    weight: Array
+    done: NDArray[np.uint8]  # panel by panel: which forms are through with it
+    outputs: tuple[Array, Array, NDArray[np.int64]]  # logp, resp, label; empty where not wanted
+    sums: Array
+    quad: Array
+    totals: Array
+    shift: Array
+    whiten: Array
+    coef: Array
+    narrow: Array
+    radius: Array
+
+
+def _call(
+    plan: Plan,
+    rows: NDArray[Any],
+    weight: Array | None,
+    statistics: bool,
+    outputs: tuple[Array | None, Array | None, NDArray[np.int64] | None],
+) -> _Call:
+    from streamgmm.kernels.simd.products import PANEL
+
+    D = len(plan.whiten)
+    logp, resp, label = outputs
+    fixed = (plan.shift, plan.whiten, plan.coef, plan.narrow, plan.radius)
+    return _Call(
+        _read_only(rows),
+        _read_only(_NONE if weight is None else weight),
+        np.zeros(-(-len(rows) // PANEL), np.uint8),
+        (_NONE if logp is None else logp, _NONE_2D if resp is None else resp, _NONE_INT if label is None else label),
+        np.zeros(plan.coef.shape) if statistics else _NONE_2D,
+        np.zeros(D * (D + 1) // 2) if statistics and plan.family == Family.TIED else _NONE,
+        np.zeros(5),
+        *map(_read_only, fixed),
+    )
+
+
+def _screened(plan: Plan, call: _Call, max_share: float) -> tuple[Screen | None, float]:
+    """The screened form, and what may have been dropped of a mass; no screen where too many components matter."""
+    from streamgmm.kernels.simd.screened import screened
+    from streamgmm.kernels.simd.screening import cutoff_of, screen_of, too_dense
+
+    cutoff = cutoff_of(len(plan.coef))
+    if max_share < 1 and too_dense(call.rows, call.shift, call.whiten, call.coef, plan.base, cutoff, max_share):
+        return None, 0.0
+    screen = screen_of(plan)
+    dropped = screened(
+        call.rows, call.weight, call.shift, call.whiten, call.coef, plan.base, call.narrow, call.radius,
+        _read_only(plan.const), screen.projections, screen.never_screened, cutoff, max_share, call.done, *call.outputs,
+        call.sums, call.totals,
+    )  # fmt: skip
+    return screen, dropped
+
+
+def _dense(plan: Plan, call: _Call, statistics: bool, *, screened: bool) -> tuple[Array, Array, Array] | None:
+    """The dense form for panels that are left, then the centred form for those that it may not take; its moments."""
     from streamgmm.kernels.simd.centred import centred_vector
     from streamgmm.kernels.simd.dense import dense
     from streamgmm.kernels.simd.products import PANEL
 
-    rows = _read_only(rows)
-    w = _read_only(_NONE if weight is None else weight)
-    done = np.zeros(-(-n // PANEL), np.uint8)
-    sums = np.zeros((K, p)) if statistics else _NONE_2D
-    quad = np.zeros(D * (D + 1) // 2) if statistics and plan.family == Family.TIED else _NONE
-    totals = np.zeros(5)
-    logp = _NONE if logp is None else logp
-    resp = _NONE_2D if resp is None else resp
-    label = _NONE_INT if label is None else label
-    arrays = (plan.shift, plan.whiten, plan.coef, plan.narrow, plan.radius, plan.means, plan.factor, plan.const)
-    shift, whiten, coef, narrow, radius, means, factor, const = map(_read_only, arrays)
-    family, base = int(plan.family), plan.base
-    outputs = logp, resp, label
-    max_share = _max_share(chosen, plan) if max_share is None else max_share
-    dropped, left = 0.0, True
-    if max_share > 0:
-        from streamgmm.kernels.simd.screened import CENTRED_ONLY, screened
-        from streamgmm.kernels.simd.screening import cutoff_of, negligible, screen_of, too_dense
-
-        cutoff = cutoff_of(K)
-        if max_share >= 1 or not too_dense(rows, shift, whiten, coef, base, cutoff, max_share):
-            screen = screen_of(plan)
-            dropped = screened(
-                rows, w, shift, whiten, coef, base, narrow, radius, const, screen.projections, screen.never_screened,
-                cutoff, max_share,
-                done, *outputs, sums, totals,
-            )  # fmt: skip
-            left = not done.all()
-    if left:  # the form has scratch of its own to fill
-        dense(family, rows, w, shift, whiten, coef, base, narrow, radius, PANEL, done, *outputs, sums, quad, totals)
-    if max_share > 0:
-        done[done == CENTRED_ONLY] = 0
-    moments = None
-    if not done.all():
-        if factor.ndim == 2:
-            factor = factor[:, :, None]
-        if statistics:
-            shape = factor.shape
-            moments = np.zeros(K), np.zeros((K, D)), np.zeros(shape)
-        mass, first, second = moments or (_NONE, _NONE_2D, _NONE_3D)
-        centred_vector(
-            family, rows, w, shift, whiten, means, factor, const, base, PANEL, done, *outputs, mass, first, second,
-            totals,
+    family = int(plan.family)
+    if not (screened and call.done.all()):  # the form has scratch of its own to fill
+        dense(
+            family, call.rows, call.weight, call.shift, call.whiten, call.coef, plan.base, call.narrow, call.radius,
+            PANEL, call.done, *call.outputs, call.sums, call.quad, call.totals,
         )  # fmt: skip
-    own = None
-    if not done.all():
-        some = np.flatnonzero(np.repeat(done == 0, PANEL)[:n])
-        own = complete(plan, rows, weight, some, statistics, outputs, totals)
-    if statistics and dropped > 0:
-        mass = sums[:, -1] + (moments[0] if moments else 0.0) + (own.mass if own else 0.0)
-        if not negligible(mass, screen.never_screened, dropped):
-            return run(plan, rows, weight, statistics=True, logp=logp, resp=resp, label=label, max_share=0.0)
-    return Sums(sums, quad, (plan.means, *moments) if moments else None, totals, own)
+    if screened:
+        from streamgmm.kernels.simd.screened import CENTRED_ONLY
+
+        call.done[call.done == CENTRED_ONLY] = 0
+    if call.done.all():
+        return None
+    factor = plan.factor[:, :, None] if plan.factor.ndim == 2 else plan.factor
+    moments = (np.zeros(len(plan.coef)), np.zeros(plan.means.shape), np.zeros(factor.shape)) if statistics else None
+    means, factor, const = map(_read_only, (plan.means, factor, plan.const))
+    centred_vector(
+        family, call.rows, call.weight, call.shift, call.whiten, means, factor, const, plan.base, PANEL, call.done,
+        *call.outputs, *(moments or (_NONE, _NONE_2D, _NONE_3D)), call.totals,
+    )  # fmt: skip
+    return moments

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.mixture.missing import Answers, Patterns
-from streamgmm.mixture.stats import Stats
+from streamgmm.mixture.parameters import Parameters
+from streamgmm.mixture.stats import Stats, stats_from_sums
 from streamgmm.utils.affine import Affine
-
-if TYPE_CHECKING:
-    from streamgmm.mixture.mixture import Mixture
 
 __all__ = ["Prepared"]
 
@@ -31,8 +29,8 @@ class Prepared:
 
     Attributes
     ----------
-    model : Mixture
-        A copy that knows nothing of this, or the two were a cycle.
+    model : Parameters
+        A copy of the mixture that knows nothing of this, or the two were a cycle.
     plan : Plan, or FactorPlan
     origin, spread : (D,), and (D, D) lower triangular or (D,)
         The frame: x = origin + spread z.
@@ -40,14 +38,14 @@ class Prepared:
         For rows with missing entries.
     """
 
-    model: Mixture
+    model: Parameters
     plan: Any
     origin: Array
     spread: Array
     patterns: Patterns
 
     @classmethod
-    def of(cls, model: Mixture) -> Prepared:
+    def from_model(cls, model: Parameters) -> Prepared:
         base = -np.inf if model.noise_weight == 0.0 else float(np.log(model.noise_weight)) - model.log_volume
         plan, spread = model.plan(base)
         return cls(model, plan, plan.shift, spread, Patterns(model, plan, spread))
@@ -90,7 +88,9 @@ class Prepared:
             stats, _, _ = self.patterns.run(rows, weight, statistics=True)
             assert stats is not None
         else:
-            stats = model.family.stats(model.family.sums(self.plan, rows, weight, statistics=True), self.plan)
+            stats = stats_from_sums(
+                model.family, model.family.sums(self.plan, rows, weight, statistics=True), self.plan
+            )
         return stats if model.observation is None else replace(stats, observation=model.observation)
 
     def restored(self, stats: Stats) -> Stats:

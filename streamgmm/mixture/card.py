@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.mixture.plane import Parameters, Plane
+from streamgmm.mixture.parameters import Parameters
+from streamgmm.mixture.plane import Plane
 from streamgmm.utils import html
 from streamgmm.utils.numbers import written
 

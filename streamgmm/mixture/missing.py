@@ -8,8 +8,9 @@ handles one pattern after another (`streamgmm.kernels.missing`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,8 @@ from streamgmm.kernels.plain.factor import run_missing
 from streamgmm.kernels.plan import Plan
 from streamgmm.mixture.covariance.base import LOG_2PI
 from streamgmm.mixture.covariance.factor import Factor
-from streamgmm.mixture.stats import Stats
-
-if TYPE_CHECKING:
-    from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.parameters import Parameters
+from streamgmm.mixture.stats import Stats, stats_from_sums
 
 Array = NDArray[np.float64]
 
@@ -85,7 +84,7 @@ def _view(array: NDArray[Any]) -> NDArray[Any]:
 class Patterns:
     """One mixture, asked about rows with NaN. Marginals are made when first wanted and kept."""
 
-    def __init__(self, model: Mixture, plan: Any, spread: Array) -> None:
+    def __init__(self, model: Parameters, plan: Any, spread: Array) -> None:
         self._model = model
         self._plan = plan  # a FactorPlan for factor analysers
         self._spread = spread
@@ -167,7 +166,7 @@ class Patterns:
         stats = None
         if statistics:
             zero = Stats.zeros(model.family, *model.means.shape)
-            stats = zero if not sums.moments else model.family.stats(sums, self._plan)
+            stats = zero if not sums.moments else stats_from_sums(model.family, sums, self._plan)
             stats = replace(stats, dropped=dropped)
         return stats, sums.totals, dropped
 
@@ -226,7 +225,7 @@ class Patterns:
         if not statistics:
             return None, sums.totals
         family = self._model.family
-        stats = family.stats(sums, plan)
+        stats = stats_from_sums(family, sums, plan)
         if marginal is not None:
             own = np.zeros_like(self._plan.means)
             mean, scatter = family.lifted(
@@ -296,7 +295,7 @@ class Patterns:
             return log_weights, float(np.log(model.noise_weight)) if model.box is not None else -np.inf
 
     def _few_in_numpy(
-        self, rows: Array, groups: Any, weight: Array | None, part: Answers, statistics: bool
+        self, rows: Array, groups: Sequence[NDArray[np.int64]], weight: Array | None, part: Answers, statistics: bool
     ) -> tuple[tuple[Array, Array, Array], Array]:
         model = self._model
         log_weights, log_noise = self._log_shares
@@ -307,7 +306,7 @@ class Patterns:
         )  # fmt: skip
 
     def _few_compiled(
-        self, rows: Array, groups: Any, weight: Array | None, part: Answers, statistics: bool
+        self, rows: Array, groups: Sequence[NDArray[np.int64]], weight: Array | None, part: Answers, statistics: bool
     ) -> tuple[tuple[Array, Array, Array], Array]:
         from streamgmm.kernels.missing import missing
 

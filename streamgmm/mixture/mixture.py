@@ -1,4 +1,4 @@
-"""A Gaussian mixture as a frozen value, and statistics of rows under it; `questions` has what else can be asked."""
+"""A Gaussian mixture as a frozen value, and what can be asked of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,11 +18,11 @@ from streamgmm.mixture import card, queries
 from streamgmm.mixture._evaluator import Prepared
 from streamgmm.mixture.covariance import Covariance, check_covariances, family
 from streamgmm.mixture.missing import Answers
+from streamgmm.mixture.parameters import checked_factors, checked_rows, checked_weights
 from streamgmm.mixture.placement import empty_like
 from streamgmm.mixture.stats import Observation, Stats, observed
 from streamgmm.utils import html
 from streamgmm.utils.affine import Affine
-from streamgmm.utils.masked import unmasked
 from streamgmm.utils.sample_weight import check_weight
 
 Array = NDArray[np.float64]
@@ -91,17 +91,7 @@ class Mixture:
         missing: str = "error",
     ) -> None:
         chosen = family(covariance_type)
-        w = np.array(weights, np.float64)
-        mu = np.array(means, np.float64)
-        if mu.ndim != 2 or w.shape != mu.shape[:1] or 0 in mu.shape:
-            raise ValueError(
-                f"weights must have shape (K,) and means (K, D) with K, D >= 1; got {w.shape} and {mu.shape}."
-            )
-        if not np.isfinite(mu).all():
-            raise ValueError("means must be finite; found NaN or infinity.")
-        total = w.sum() + noise_weight
-        if not (np.isfinite(w).all() and (w >= 0).all() and noise_weight >= 0 and abs(total - 1.0) < 1e-6):
-            raise ValueError(f"weights must be >= 0 and sum to 1, with noise_weight; got {w} with sum {total}.")
+        w, mu = checked_weights(weights, means, noise_weight)
         if noise_weight > 0 and box is None:
             raise ValueError("noise_weight > 0 needs the box of the background, shape (2, D); got None.")
         sigma = check_covariances(chosen, covariances, *mu.shape)
@@ -159,19 +149,10 @@ class Mixture:
         array([[1.5, 1. ],
                [1. , 1.5]])
         """
-        columns = np.array(loadings, np.float64)
-        if columns.ndim != 3 or not columns.shape[2]:
-            raise ValueError(f"loadings must have shape (K, D, q) with q >= 1; got {columns.shape}.")
-        try:
-            noise = np.broadcast_to(np.asarray(noise_variance, np.float64), columns.shape[:2])
-        except ValueError:
-            raise ValueError(
-                f"noise_variance must broadcast to (K, D) = {columns.shape[:2]}; got {np.shape(noise_variance)}."
-            ) from None
-        chosen = family(covariance_type, columns.shape[2])
-        w = np.array(weights, np.float64)
-        packed = chosen.constrained(np.concatenate([columns, noise[..., None]], axis=2), w, columns.shape[1])
-        return cls(w, means, packed, chosen, **kwargs)
+        columns = checked_factors(loadings, noise_variance)
+        chosen = family(covariance_type, columns.shape[2] - 1)
+        packed = chosen.constrained(columns, np.array(weights, np.float64), columns.shape[1])
+        return cls(weights, means, packed, chosen, **kwargs)
 
     @classmethod
     def trusted(
@@ -235,26 +216,12 @@ class Mixture:
 
     @property
     def n_components(self) -> int:
-        """K, without the background.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").n_components
-        2
-        """
+        """K, without the background."""
         return int(self.means.shape[0])
 
     @property
     def n_features(self) -> int:
-        """D.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").n_features
-        1
-        """
+        """D."""
         return int(self.means.shape[1])
 
     @property
@@ -272,51 +239,22 @@ class Mixture:
 
     @property
     def box(self) -> Array | None:
-        """(2, D) lower and upper corners of the background, or None.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.Mixture([0.8], [[0.0]], [1.0], "spherical", noise_weight=0.2, box=[[-9.0], [9.0]]).box
-        array([[-9.],
-               [ 9.]])
-        """
+        """(2, D) lower and upper corners of the background, or None."""
         return None if self.observation is None else self.observation.box
 
     @property
     def log_volume(self) -> float:
-        """Log of the volume of the background's box, in nats; infinity where there is no background.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.Mixture([0.8], [[0.0]], [1.0], "spherical", noise_weight=0.2, box=[[-0.5], [0.5]]).log_volume
-        0.0
-        """
+        """Log of the volume of the background's box, in nats; infinity where there is no background."""
         return float("inf") if self.box is None else float(np.log(self.box[1] - self.box[0]).sum())
 
     @property
     def missing(self) -> bool:
-        """Whether NaN is an entry that was not observed (True) or an error.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical", missing="marginalize").missing
-        True
-        """
+        """Whether NaN is an entry that was not observed (True) or an error."""
         return self.observation is not None and self.observation.missing
 
     @property
     def stats_bytes(self) -> int:
-        """Memory of one `Stats` of this mixture.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").stats_bytes  # K + K D + K numbers
-        48
-        """
+        """Memory of one `Stats` of this mixture."""
         K, D = self.means.shape
         return 8 * (K + K * D + math.prod(self.family.scatter_shape(K, D)))
 
@@ -334,14 +272,7 @@ class Mixture:
 
     @property
     def shares(self) -> Array:
-        """(K,) what each component has of the rows: its weight, less what a prior adds to it.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").shares
-        array([0.5, 0.5])
-        """
+        """(K,) what each component has of the rows: its weight, less what a prior adds to it."""
         return self.weights
 
     def with_parameters(
@@ -374,11 +305,11 @@ class Mixture:
         if self._prepared is None:
             with _preparing:
                 if self._prepared is None:
-                    object.__setattr__(self, "_prepared", Prepared.of(copy(self)))
+                    object.__setattr__(self, "_prepared", Prepared.from_model(copy(self)))
         assert self._prepared is not None
         return self._prepared
 
-    def through(self, affine: Affine) -> Mixture | None:
+    def through(self, affine: Affine) -> Self | None:
         """This mixture, to be asked about rows that `affine` has still to move: the map becomes part of its whitening.
 
         Statistics and answers are those of the moved rows. None where the map cannot be taken in: with missing entries,
@@ -440,9 +371,6 @@ class Mixture:
         """
         return self._prepare().totals(rows, weight)
 
-    def _answer(self, rows: NDArray[Any], answers: Answers) -> None:
-        self._prepare().answer(rows, answers)
-
     def restore(self, stats: Stats) -> Stats:
         """The same statistics in the units of the data.
 
@@ -479,16 +407,7 @@ class Mixture:
         return self.restore(self.frame_stats(rows, check_weight(sample_weight, len(rows))))
 
     def _rows(self, X: ArrayLike) -> NDArray[Any]:
-        rows = np.asarray(unmasked(X))
-        if rows.dtype not in (np.float32, np.float64):
-            rows = rows.astype(np.float64)
-        if rows.ndim != 2 or rows.shape[1] != self.n_features:
-            raise ValueError(f"X must have shape (N, {self.n_features}); got {rows.shape}.")
-        return np.ascontiguousarray(rows)
-
-    @property
-    def _itself(self) -> Mixture:
-        return self
+        return checked_rows(X, self.n_features)
 
     def log_prob(self, X: ArrayLike) -> Array:
         """(N,) log p(x) in nats.
@@ -499,7 +418,7 @@ class Mixture:
         >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical").log_prob([[0.0], [2.0]]).round(4)
         array([-0.9189, -2.9189])
         """
-        return self._asked("log_prob", self._rows(X))
+        return answers(self, "log_prob", self._rows(X))
 
     def responsibilities(self, X: ArrayLike) -> Array:
         """(N, K) posterior probabilities of the components; with a background (N, K + 1), its own last.
@@ -510,7 +429,7 @@ class Mixture:
         >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").responsibilities([[2.0]])
         array([[0.5, 0.5]])
         """
-        return self._asked("responsibilities", self._rows(X))
+        return answers(self, "responsibilities", self._rows(X))
 
     def labels(self, X: ArrayLike) -> NDArray[np.int64]:
         """(N,) most responsible component of each row, -1 for the background.
@@ -521,15 +440,7 @@ class Mixture:
         >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").labels([[-1.0], [5.0]])
         array([0, 1])
         """
-        return self._asked("labels", self._rows(X))
-
-    def _asked(self, question: str, rows: Any) -> Any:
-        """Answer to "labels", "log_prob" or "responsibilities" for checked rows, in memory of the same kind."""
-        wide = (self.n_components + (self.box is not None),) if question == "responsibilities" else ()
-        out = empty_like(rows, (len(rows), *wide), np.int64 if question == "labels" else np.float64)
-        name = {"labels": "label", "log_prob": "logp", "responsibilities": "resp"}[question]
-        self._answer(rows, Answers(**{name: out}))
-        return out
+        return answers(self, "labels", self._rows(X))
 
     def impute(self, X: ArrayLike) -> Array:
         """(N, D) float64 rows with every NaN replaced by its conditional mean given what the row shows.
@@ -544,7 +455,7 @@ class Mixture:
         """
         rows = self._rows(X)
         out = np.empty(rows.shape)
-        self._answer(rows, Answers(filled=out))
+        self._prepare().answer(rows, Answers(filled=out))
         return out
 
     def factor_scores(self, X: ArrayLike) -> Array:
@@ -556,7 +467,7 @@ class Mixture:
         >>> sg.Mixture.from_factors([1.0], [[0.0, 0.0]], [[[1.0], [1.0]]], 0.5).factor_scores([[1.0, 1.0]])
         array([[[0.8]]])
         """
-        return queries.factor_scores(self, self._rows(X))
+        return queries.factor_scores(self.family, self._prepare().plan, self._rows(X))
 
     def moments(self) -> tuple[Array, Array]:
         """Overall mean (D,) and covariance (D, D), background included.
@@ -675,6 +586,10 @@ class Mixture:
         return queries.sample(self, n_samples, rng)
 
 
-def answers(model: Mixture, question: str, rows: Any) -> Any:
-    """Answer to "labels", "log_prob" or "responsibilities" for checked rows, in the memory in which these are."""
-    return model._asked(question, rows)
+def answers(model: Mixture, question: str, rows: NDArray[Any]) -> NDArray[Any]:
+    """Answer to "labels", "log_prob" or "responsibilities" for checked rows, in memory of the same kind as theirs."""
+    wide = (model.n_components + (model.box is not None),) if question == "responsibilities" else ()
+    out: NDArray[Any] = empty_like(rows, (len(rows), *wide), np.int64 if question == "labels" else np.float64)
+    name = {"labels": "label", "log_prob": "logp", "responsibilities": "resp"}[question]
+    model._prepare().answer(rows, Answers(**{name: out}))
+    return out

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.mixture.covariance import Covariance
+from streamgmm.mixture.parameters import Parameters
 
-__all__ = ["Parameters", "Plane", "dense", "ellipse", "overall", "telling_features"]
+__all__ = ["Plane", "dense", "ellipse", "overall", "telling_features"]
 
 Array = NDArray[np.float64]
-
-
-class Parameters(Protocol):
-    """What is looked at: a `Mixture`."""
-
-    @property
-    def weights(self) -> Array: ...
-    @property
-    def means(self) -> Array: ...
-    @property
-    def covariances(self) -> Array: ...
-    @property
-    def family(self) -> Covariance: ...
-    @property
-    def n_features(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.kernels.plain.factor import posterior_factors
-from streamgmm.mixture.covariance import TIED, Factor
+from streamgmm.mixture.covariance import TIED, Covariance, Factor
+from streamgmm.mixture.parameters import Parameters, Questions, checked_rows
 from streamgmm.mixture.stats import Observation
-
-if TYPE_CHECKING:
-    from streamgmm.mixture.mixture import Mixture
 
 Array = NDArray[np.float64]
 
 
-def moments(model: Mixture) -> tuple[Array, Array]:
+def moments(model: Parameters) -> tuple[Array, Array]:
     """Overall mean (D,) and covariance (D, D), background included."""
     K, D = model.means.shape
     mean = model.weights @ model.means
@@ -36,14 +34,16 @@ def moments(model: Mixture) -> tuple[Array, Array]:
     return mean, inner + (weights[:, None] * delta).T @ delta
 
 
-def factor_scores(model: Mixture, rows: NDArray[Any]) -> Array:
+def factor_scores(family: Covariance, plan: Any, rows: NDArray[Any]) -> Array:
     """Posterior means of the factors (N, K, q); see `Mixture.factor_scores`."""
-    if not isinstance(model.family, Factor):
-        raise ValueError(f"Expected a mixture of factor analysers; got covariance_type {model.family.name!r}.")
-    return posterior_factors(model._prepare().plan, rows)
+    if not isinstance(family, Factor):
+        raise ValueError(f"Expected a mixture of factor analysers; got covariance_type {family.name!r}.")
+    return posterior_factors(plan, rows)
 
 
-def sample(model: Mixture, n_samples: int, rng: Any) -> tuple[Array, NDArray[np.int64]]:
+def sample(
+    model: Parameters, n_samples: int, rng: np.random.Generator | np.random.RandomState
+) -> tuple[Array, NDArray[np.int64]]:
     """Rows and labels; see `Mixture.sample`."""
     K, D = model.means.shape
     shares = model.weights if model.box is None else np.append(model.weights, model.noise_weight)
@@ -67,14 +67,14 @@ def sample(model: Mixture, n_samples: int, rng: Any) -> tuple[Array, NDArray[np.
     return values, labels
 
 
-def marginal(model: Mixture, features: Any) -> Mixture:
+def marginal[M: Questions](model: M, features: ArrayLike) -> M:
     """The mixture of some features, in the order given; see `Mixture.marginal`."""
     o = _features(features, model.n_features)
     covariances = model.family.marginal(model.covariances, o)
     return _with(model, model.weights, model.noise_weight, model.means[:, o].copy(), covariances, o)
 
 
-def condition(model: Mixture, given: Mapping[int, float]) -> Mixture:
+def condition[M: Questions](model: M, given: Mapping[int, float]) -> M:
     """The mixture of the other features where some have these values; see `Mixture.condition`."""
     o = _features(list(given), model.n_features)
     x = np.array([float(given[i]) for i in given])
@@ -88,12 +88,12 @@ def condition(model: Mixture, given: Mapping[int, float]) -> Mixture:
     return _with(model, shares[: model.n_components].copy(), noise, means, covariances, rest)
 
 
-def regression(model: Mixture, X: ArrayLike, given: Any) -> tuple[Array, Array]:
+def regression(model: Questions, X: ArrayLike, given: ArrayLike) -> tuple[Array, Array]:
     """Means and covariances of the other features, row by row; see `Mixture.regression`."""
     o = _features(given, model.n_features)
     rest = _others(o, model.n_features)
     part = marginal(model, o)
-    rows = part._rows(X).astype(np.float64)
+    rows = checked_rows(X, len(o)).astype(np.float64)
     shares = part.responsibilities(rows)
     K, m = model.n_components, len(rest)
     slopes, covariances = model.family.regression(model.covariances, o, rest)
@@ -111,7 +111,7 @@ def regression(model: Mixture, X: ArrayLike, given: Any) -> tuple[Array, Array]:
     return means, np.tensordot(shares, dense, 1) + spread
 
 
-def merge_components(model: Mixture, groups: Sequence[Sequence[int]]) -> Mixture:
+def merge_components[M: Questions](model: M, groups: Sequence[Sequence[int]]) -> M:
     """Every group of components as one; see `Mixture.merge_components`."""
     K = model.n_components
     named = [int(k) for group in groups for k in group]
@@ -138,7 +138,7 @@ def merge_components(model: Mixture, groups: Sequence[Sequence[int]]) -> Mixture
     return model.trusted(weights, means, pooled, family, factors, model.noise_weight, model.observation)
 
 
-def reduced(model: Mixture, n_components: int) -> Mixture:
+def reduced[M: Questions](model: M, n_components: int) -> M:
     """Merge the cheapest pair until `n_components` are left (Runnalls 2007, a bound on the Kullback-Leibler loss)."""
     if not 1 <= n_components <= model.n_components:
         raise ValueError(
@@ -150,7 +150,7 @@ def reduced(model: Mixture, n_components: int) -> Mixture:
     return model
 
 
-def cheapest_pair(model: Mixture, but: int | None = None) -> tuple[int, int]:
+def cheapest_pair(model: Parameters, but: int | None = None) -> tuple[int, int]:
     """The pair whose moment-preserving merge has the smallest bound ((wi+wj) log|S| - wi log|Si| - wj log|Sj|) / 2.
 
     Component `but` is left alone.
@@ -175,9 +175,9 @@ def cheapest_pair(model: Mixture, but: int | None = None) -> tuple[int, int]:
     return pair
 
 
-def _with(
-    model: Mixture, weights: Array, noise_weight: float, means: Array, covariances: Array, features: NDArray[np.int64]
-) -> Mixture:
+def _with[M: Questions](
+    model: M, weights: Array, noise_weight: float, means: Array, covariances: Array, features: NDArray[np.int64]
+) -> M:
     """A mixture of `features` only."""
     family = model.family.unconstrained  # a part of the features need not have the structure of all
     factors, good = family.factor(covariances)
@@ -192,7 +192,7 @@ def _with(
     return model.trusted(weights, means, covariances, family, factors, noise_weight, seen)
 
 
-def _features(features: Any, D: int) -> NDArray[np.int64]:
+def _features(features: ArrayLike, D: int) -> NDArray[np.int64]:
     chosen = np.atleast_1d(np.asarray(features))
     if chosen.dtype == bool and chosen.shape == (D,):
         chosen = np.flatnonzero(chosen)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.kernels.plain.own_mean import squarable
+from streamgmm.mixture.covariance.base import Covariance
 
 if TYPE_CHECKING:
-    from streamgmm.mixture.covariance import Covariance
     from streamgmm.mixture.mixture import Mixture
 
 Array = NDArray[np.float64]
@@ -187,6 +187,16 @@ class Stats:
         from streamgmm.mixture.m_step import m_step
 
         return m_step(self, reg_covar=reg_covar)
+
+
+def stats_from_sums(family: Covariance, sums: Any, plan: Any) -> Stats:
+    """Centred statistics from the raw sums of one kernel run under `plan`, in its frame; see `Covariance.moments`."""
+    first, *others = family.moments(sums, plan)
+    loglik, entropy, log_max, count, rows = sums.totals.tolist()
+    total = Stats(*first, loglik, entropy, log_max, count, int(rows), family)
+    for part in others:
+        total = total.merge(Stats(*part, 0.0, 0.0, 0.0, 0.0, 0, family))
+    return total
 
 
 def merge(a: Stats, b: Stats) -> Stats:

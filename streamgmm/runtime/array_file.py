@@ -123,7 +123,7 @@ def _read(file: BinaryIO, kind: str, version: int, oldest: int) -> tuple[dict[st
     return arrays, _json(str(meta.get("streamgmm", "{}")).encode(), "metadata")
 
 
-def _named(meta: Any) -> str:
+def _named(meta: object) -> str:
     return repr(str(meta.get("format"))[:40]) if isinstance(meta, dict) else "none"
 
 

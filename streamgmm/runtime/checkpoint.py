@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from streamgmm import __version__
 from streamgmm.errors import CheckpointMismatchError, ModelFileError
 from streamgmm.runtime.array_file import read_arrays, write_arrays
 from streamgmm.runtime.encoding import decode, encode
-from streamgmm.runtime.executors import Executor
+from streamgmm.runtime.executors import Executor, Indexed
 from streamgmm.runtime.fold import Fold
 from streamgmm.utils.atomic import sweep
 from streamgmm.utils.signals import ENDING, terminate
@@ -40,6 +41,9 @@ from streamgmm.utils.signals import ENDING, terminate
 __all__ = ["FileJournal", "Journal", "open_journal", "read_state"]
 
 log = logging.getLogger(__name__)
+
+RandomState = int | np.random.RandomState | np.random.Generator | None
+"""What scikit-learn calls so; of a `Generator` its `check_random_state` says that it takes none."""
 
 FORMAT = "streamgmm-checkpoint"
 VERSION = 2
@@ -77,7 +81,7 @@ class Journal:
             self.put(name, value)
         return value
 
-    def generator(self, random_state: Any) -> np.random.RandomState:
+    def generator(self, random_state: RandomState) -> np.random.RandomState:
         """The generator to draw from: scikit-learn's `check_random_state`, or the one of the fit that is resumed."""
         return check_random_state(random_state)
 
@@ -236,7 +240,7 @@ class FileJournal(Journal):
 
     # Passes ---------------------------------------------------------------------------------------------------
 
-    def generator(self, random_state: Any) -> np.random.RandomState:
+    def generator(self, random_state: RandomState) -> np.random.RandomState:
         if "generator" not in self._entries:
             self._entries["generator"] = check_random_state(random_state).get_state(legacy=False)
         generator = np.random.RandomState()
@@ -246,8 +250,8 @@ class FileJournal(Journal):
     def executor(self, executor: Executor) -> Executor:
         return JournalExecutor(self, executor)
 
-    def run[T](
-        self, executor: Executor, task: Callable[[Any], T], chunks: Iterable[Any], combine: Callable[[T, T], T]
+    def run[C: Indexed, T](
+        self, executor: Executor, task: Callable[[C], T], chunks: Iterable[C], combine: Callable[[T, T], T]
     ) -> T:
         """A pass of which nothing is lost; one that was finished before is not repeated."""
         number, self._run = self._run, self._run + 1
@@ -261,7 +265,7 @@ class FileJournal(Journal):
             tree.add(index, self._nodes[level, index], level)
         top = max((level for level, _ in known), default=-1)
 
-        def missing(chunk: Any) -> bool:
+        def missing(chunk: C) -> bool:
             return not any((level, chunk.index >> level) in known for level in range(top + 1))
 
         # A pass in very many blocks is gone on with from the last of these; the blocks after it are read again.
@@ -283,7 +287,7 @@ class FileJournal(Journal):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        def stop(number: int, frame: Any) -> None:
+        def stop(number: int, frame: FrameType | None) -> None:
             self._stop += 1
             if self._stop > 1:
                 raise KeyboardInterrupt("stopped at once")
@@ -333,10 +337,10 @@ class JournalExecutor(Executor):
     def threads_per_process(self) -> int:
         return self.inner.threads_per_process
 
-    def run[T](
+    def run[C: Indexed, T](
         self,
-        task: Callable[[Any], T],
-        chunks: Iterable[Any],
+        task: Callable[[C], T],
+        chunks: Iterable[C],
         combine: Callable[[T, T], T],
         *,
         tree: Fold[T] | None = None,
@@ -345,6 +349,9 @@ class JournalExecutor(Executor):
         if tree is not None or after is not None:
             raise TypeError("A pass that is in the journal has no other tree or observer.")
         return self.journal.run(self.inner, task, chunks, combine)
+
+    def map[C: Indexed, T](self, task: Callable[[C], T], chunks: Iterable[C]) -> Iterator[T]:
+        return self.inner.map(task, chunks)
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -13,27 +13,33 @@ from __future__ import annotations
 import pickle
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import batched, repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import cloudpickle
 import dask
 import numpy as np
 from dask import delayed
+from numpy.typing import NDArray
 
 from streamgmm.errors import ClusterError
 from streamgmm.runtime import versions
-from streamgmm.runtime.executors import Executor, result_of
+from streamgmm.runtime.executors import Executor, Indexed, result_of
 from streamgmm.runtime.fold import Fold
 from streamgmm.runtime.thread_limits import single_threaded_blas
-from streamgmm.sources.base import Source
+from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.formats.dask import DaskChunk
 from streamgmm.utils.phases import chunk_done
+
+if TYPE_CHECKING:
+    from dask.array import Array as LazyArray
+    from dask.delayed import Delayed
+    from distributed import Client, Future
 
 Nodes = list[tuple[tuple[int, int], Any]]
 
@@ -63,7 +69,9 @@ class Dask(Executor):
         where no worker has anything in work, and twelve times as many where one says it has.
     """
 
-    def __init__(self, client: Any = None, *, scheduler: str | None = None, stall_timeout: float = 300.0) -> None:
+    def __init__(
+        self, client: Client | None = None, *, scheduler: str | None = None, stall_timeout: float = 300.0
+    ) -> None:
         if client is not None and scheduler is not None:
             raise ValueError("Expected a client or a local scheduler; got both.")
         self.client = client
@@ -71,10 +79,10 @@ class Dask(Executor):
         self.stall_timeout = stall_timeout
         self._chunk_seconds = 0.02
 
-    def run[T](
+    def run[C: Indexed, T](
         self,
-        task: Callable[[Any], T],
-        chunks: Iterable[Any],
+        task: Callable[[C], T],
+        chunks: Iterable[C],
         combine: Callable[[T, T], T],
         *,
         tree: Fold[T] | None = None,
@@ -117,7 +125,7 @@ class Dask(Executor):
         with _reaching(client):
             return max(client.nthreads().values(), default=1)
 
-    def _used(self) -> Any:
+    def _used(self) -> Client | None:
         """The client that is used, or None on a local scheduler."""
         return None if self.scheduler is not None else self.client or active_client()
 
@@ -126,13 +134,13 @@ class Dask(Executor):
         wanted = min(TASK_SECONDS / self._chunk_seconds, n_chunks / (TASKS_PER_THREAD * threads))
         return 1 << max(0, int(wanted).bit_length() - 1)
 
-    def _local(self, groups: list[Any], threads: int) -> Iterator[Any]:
+    def _local(self, groups: list[Delayed], threads: int) -> Iterator[_Part]:
         options = {} if self.scheduler is None else {"scheduler": self.scheduler}
         for some in batched(groups, 2 * threads):
             yield from dask.compute(*some, optimize_graph=False, **options)
 
-    def _distributed(self, client: Any, groups: list[Any]) -> Iterator[Any]:
-        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    def _distributed(self, client: Client, groups: list[Delayed]) -> Iterator[_Part]:
+        done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
         with _reaching(client):
             waiting = {future.key: future for future in client.compute(groups, optimize_graph=False)}
         for future in waiting.values():
@@ -146,13 +154,14 @@ class Dask(Executor):
                 # has done in this pass.
                 del waiting[future.key]
                 future.release()
+                assert result is not None
                 yield result
         finally:
             if waiting and client.status == "running":
                 with suppress(ClusterError), _reaching(client):
                     client.cancel(list(waiting.values()), force=True)
 
-    def _next(self, done: queue.SimpleQueue[Any], client: Any, waiting: int) -> Any:
+    def _next(self, done: queue.SimpleQueue[_Done], client: Client, waiting: int) -> _Done:
         began = time.monotonic()
         patience = self.stall_timeout
         while (left := began + patience - time.monotonic()) > 0:
@@ -183,14 +192,14 @@ class _Head:
 
     __slots__ = ("value", "versions")
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    def __init__(self, value: object) -> None:
+        self.value: Any = value
         self.versions = versions.here()
 
-    def __getstate__(self) -> Any:
+    def __getstate__(self) -> tuple[dict[str, str], object]:
         return self.versions, self.value
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: tuple[dict[str, str], object]) -> None:
         self.versions, self.value = state
         versions.check(self.versions)
 
@@ -209,6 +218,10 @@ class _Part:
     nodes: Nodes
     read: list[int]
     seconds: float
+
+
+_Done = tuple[Any, _Part | None, BaseException | None]
+"""A future, and its result or what went wrong."""
 
 
 class _Run:
@@ -253,7 +266,7 @@ def _runs(chunks: list[Any], length: int) -> list[list[Any]]:
     return runs
 
 
-def _leaf(head: Any, run: list[Any], token: str) -> Any:
+def _leaf(head: Delayed, run: list[Any], token: str) -> Delayed:
     parts: tuple[Any, ...] = ()
     if len(run) == 1:
         bare, parts = _split(run[0])
@@ -262,7 +275,7 @@ def _leaf(head: Any, run: list[Any], token: str) -> Any:
     return delayed(_fold_chunks, pure=False)(head, _Run(run), *parts, dask_key_name=name)
 
 
-def _groups(leaves: list[Any], runs: list[list[Any]], head: Any, token: str) -> list[Any]:
+def _groups(leaves: list[Delayed], runs: list[list[Any]], head: Delayed, token: str) -> list[Delayed]:
     """Nodes combined on the workers, `FAN_IN` at a time, until the driver has few to fetch."""
     spans = [(run[0].index, run[-1].index) for run in runs]
     level = 0
@@ -304,7 +317,7 @@ def _join(chunk: Any, values: tuple[Any, ...]) -> Any:
 # Predictions ----------------------------------------------------------------------------------------------------------
 
 
-def lazily(source: Source, model: Any, question: str, answer: Callable[[Any, str, Any], Any]) -> Any:
+def lazily(source: Source, model: object, question: str, answer: Callable[[Any, str, Chunk], Any]) -> LazyArray:
     """A lazy dask array of ``answer(model, question, chunk)``, one block for each partition of a collection."""
     import dask.array as da  # with all that it imports a second, which a worker that replaces a dead one need not wait
 
@@ -318,7 +331,9 @@ def lazily(source: Source, model: Any, question: str, answer: Callable[[Any, str
     return da.concatenate(blocks, allow_unknown_chunksizes=True)
 
 
-def _answer(answer: Any, head: _Head, question: str, run: _Run, *values: Any) -> Any:
+def _answer(
+    answer: Callable[[Any, str, Chunk], NDArray[Any]], head: _Head, question: str, run: _Run, *values: Any
+) -> NDArray[Any]:
     return answer(head.value, question, _join(run.chunks[0], values))
 
 
@@ -347,7 +362,7 @@ def connected(address: str, *, timeout: float = 15.0) -> Iterator[Dask]:
         yield Dask(client)
 
 
-def active_client() -> Any:
+def active_client() -> Client | None:
     """The current `distributed.Client`, or None."""
     import sys
 
@@ -362,7 +377,7 @@ def active_client() -> Any:
 
 
 @contextmanager
-def _reaching(client: Any) -> Iterator[None]:
+def _reaching(client: Client) -> Iterator[None]:
     """Around questions to the scheduler.
 
     Raises
@@ -378,7 +393,7 @@ def _reaching(client: Any) -> Iterator[None]:
         raise _unreachable(client, str(error) or type(error).__name__) from error
 
 
-def _unreachable(client: Any, why: str) -> ClusterError:
+def _unreachable(client: Client, why: str) -> ClusterError:
     address = getattr(getattr(client, "scheduler", None), "address", None) or "The Dask cluster"
     return ClusterError(
         f"{address}: the scheduler cannot be reached ({why}). Start scheduler and workers again, connect a new client "
@@ -386,7 +401,7 @@ def _unreachable(client: Any, why: str) -> ClusterError:
     )
 
 
-def _threads(client: Any) -> int:
+def _threads(client: Client | None) -> int:
     if client is None:
         from streamgmm.runtime.thread_limits import available_cores
 
@@ -395,8 +410,8 @@ def _threads(client: Any) -> int:
         return max(1, sum(client.nthreads().values()))
 
 
-def _check_shipped(chunks: list[Any]) -> None:
-    total = sum(chunk.shipped_bytes for chunk in chunks)
+def _check_shipped(chunks: Sequence[Indexed]) -> None:
+    total = sum(chunk.shipped_bytes for chunk in chunks if isinstance(chunk, Chunk))
     if total > SHIP_LIMIT:
         raise ValueError(
             f"The rows are in this process: {total / 1e6:.0f} MB would travel to the workers in every pass. Write "
@@ -405,7 +420,7 @@ def _check_shipped(chunks: list[Any]) -> None:
         )
 
 
-async def _fetch(client: Any, future: Any, done: queue.SimpleQueue[Any]) -> None:
+async def _fetch(client: Client, future: Future, done: queue.SimpleQueue[_Done]) -> None:
     """Put the future with its result or error into `done`, from the client's event loop.
 
     Where a worker dies between the end of a task and this, the client has the task made again, and goes on waiting.
@@ -418,7 +433,7 @@ async def _fetch(client: Any, future: Any, done: queue.SimpleQueue[Any]) -> None
         done.put((future, result, None))
 
 
-def _explained(client: Any, future: Any, error: BaseException) -> BaseException:
+def _explained(client: Client, future: Future, error: BaseException) -> BaseException:
     """The exception of a failed task; for a task that took its workers with it, which partition that was."""
     from distributed.scheduler import KilledWorker
 
@@ -436,7 +451,7 @@ def _explained(client: Any, future: Any, error: BaseException) -> BaseException:
     return error
 
 
-def _of_other_version(client: Any, error: BaseException) -> ClusterError | None:
+def _of_other_version(client: Client, error: BaseException) -> ClusterError | None:
     """What makes a process fail that cannot even take a task of this version; None where all have the same."""
     names = [name for name in versions.here() if name != "code"]
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from streamgmm.errors import ChunkReadError
+from streamgmm.kernels.cuda.base import Backend, DeviceArray
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.formats.device import DeviceArraySource
 from streamgmm.sources.living import LivingSource
@@ -43,7 +44,7 @@ PIECE_BYTES = 8 * 2**20
 THREADS = 8
 """Threads that copy at a time: one fills pinned memory at 10 GB/s, eight at 30."""
 
-Held = tuple[Any, Any]
+Held = tuple[DeviceArray, DeviceArray | None]
 """Rows (n, F) and weights (n,), or None, in device memory."""
 
 
@@ -82,13 +83,13 @@ class _Lane:
 
 class _Streams(threading.local):
     def __init__(self) -> None:
-        self.held: dict[int, tuple[Any, Any]] = {}
+        self.held: dict[int, tuple[Backend, AbstractContextManager[Any]]] = {}
 
 
 _streams = _Streams()
 
 
-def own_stream(backend: Any) -> Any:
+def own_stream(backend: Backend) -> AbstractContextManager[Any]:
     """The stream of this thread on a card: one for all fits, as memory is kept for each stream by itself."""
     found = _streams.held.get(backend.index)
     if found is None or found[0] is not backend:
@@ -100,11 +101,11 @@ def own_stream(backend: Any) -> Any:
 class _Buffer:
     """Device memory for the block at hand; it grows when that is larger than the ones before."""
 
-    backend: Any
-    rows: Any = None
-    weight: Any = None
+    backend: Backend
+    rows: DeviceArray | None = None
+    weight: DeviceArray | None = None
 
-    def take(self, n: int, width: int, dtype: Any, weighted: bool) -> Held:
+    def take(self, n: int, width: int, dtype: DTypeLike, weighted: bool) -> Held:
         """Rows (n, width) and weights (n,) or None, of any content."""
         if self.rows is None or len(self.rows) < n or self.rows.shape[1] != width:
             self.rows = None  # given back before more is asked for
@@ -112,7 +113,7 @@ class _Buffer:
         if weighted and (self.weight is None or len(self.weight) < n):
             self.weight = None
             self.weight = self.backend.empty((n,), np.float64)
-        return self.rows[:n], self.weight[:n] if weighted else None
+        return self.rows[:n], self.weight[:n] if weighted and self.weight is not None else None
 
 
 @dataclass(slots=True)
@@ -122,7 +123,7 @@ class Tally:
     copy: float = 0.0
     compute: float = 0.0
     moved: int = 0
-    _lock: Any = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, copy: float, compute: float, moved: int) -> None:
         with self._lock:
@@ -144,7 +145,7 @@ class Card:
     piece_bytes, threads : pinned memory of a copy, and copies at a time
     """
 
-    def __init__(self, backend: Any, source: Source, room: int, *, piece_bytes: int, threads: int) -> None:
+    def __init__(self, backend: Backend, source: Source, room: int, *, piece_bytes: int, threads: int) -> None:
         self.backend = backend
         self.source = source
         self.threads = threads
@@ -170,16 +171,16 @@ class Card:
                 self._room -= self.bytes_of(n)
             return stays
 
-    def fresh(self, n: int, width: int, dtype: Any, weighted: bool) -> Held:
+    def fresh(self, n: int, width: int, dtype: DTypeLike, weighted: bool) -> Held:
         """New memory for rows (n, width), and weights."""
         return self.backend.empty((n, width), dtype), self.backend.empty((n,), np.float64) if weighted else None
 
     def copy_both(self, host: tuple[Rows, Weights], out: Held) -> int:
         """Copy rows and, where there are any, weights; the bytes."""
         rows, weight = host
-        return self.copy_in(rows, out[0]) + (0 if weight is None else self.copy_in(weight, out[1]))
+        return self.copy_in(rows, out[0]) + (0 if weight is None or out[1] is None else self.copy_in(weight, out[1]))
 
-    def copy_in(self, host: NDArray[Any], out: Any) -> int:
+    def copy_in(self, host: NDArray[Any], out: DeviceArray) -> int:
         """Copy an array (n, ...) to device memory of the same shape, and wait for it; the bytes."""
         n = len(host)
         if n == 0:
@@ -482,7 +483,7 @@ class PlacedSource(Source):
 
 def placed(
     source: Source,
-    backend: Any,
+    backend: Backend,
     *,
     cuts: int = 1,
     keep: bool = True,

@@ -20,6 +20,9 @@ from streamgmm.mixture.covariance import Covariance, family
 
 __all__ = ["decode", "encode"]
 
+Node = None | bool | int | float | str | list["Node"] | dict[str, "Node"]
+"""Part of a JSON tree."""
+
 _KIND = "$"
 _STORED = {"<f8", "<f4", "<i8", "<u8", "|u1", "|b1"}
 
@@ -86,7 +89,7 @@ _SPELLINGS = {
 _NAMES = {spelling: name for name, spelling in _SPELLINGS.items()}
 
 
-def encode(value: Any, *, first: bool = False) -> tuple[Any, dict[str, NDArray[Any]]]:
+def encode(value: object, *, first: bool = False) -> tuple[Node, dict[str, NDArray[Any]]]:
     """`value` as a JSON tree, and the arrays it names. What occurs twice is stored once.
 
     `first`: classes are spelled as in the first files, for hashes that must stay what they were.
@@ -120,7 +123,7 @@ class _Encoder:
         self._first = first
         self._seen: dict[int, tuple[Any, int]] = {}  # holds the value too, so that its id stays its own
 
-    def node(self, value: Any, place: str) -> Any:
+    def node(self, value: Any, place: str) -> Node:
         if value is None or type(value) in (bool, int, str):
             return value
         if type(value) is float:
@@ -132,7 +135,7 @@ class _Encoder:
         if type(value) is tuple:
             return {_KIND: "tuple", "items": [self.node(item, f"{place}[{i}]") for i, item in enumerate(value)]}
         if type(value) is dict:
-            items = [[self.node(k, place), self.node(v, f"{place}[{k!r}]")] for k, v in value.items()]
+            items: list[Node] = [[self.node(k, place), self.node(v, f"{place}[{k!r}]")] for k, v in value.items()]
             return {_KIND: "dict", "items": items}
         if isinstance(value, Covariance):
             return {_KIND: "family", "name": value.name}
@@ -261,7 +264,7 @@ class _Decoder:
         return made
 
 
-def _default(field: Field[Any]) -> Any:
+def _default(field: Field[Any]) -> object:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
@@ -270,7 +273,7 @@ def _names() -> dict[str, str]:
     return {home: name for name, home in HOMES.items()}
 
 
-def _find(name: Any) -> type:
+def _find(name: object) -> type:
     """The class that files call `name`; nothing but the classes in `HOMES` is imported."""
     home = HOMES.get(_NAMES.get(name, name)) if isinstance(name, str) else None
     if home is None:

@@ -5,25 +5,36 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import chain, islice
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from streamgmm.kernels.dispatch import in_all
 from streamgmm.runtime.fold import Fold
 from streamgmm.runtime.thread_limits import quick_switching, resolve_n_jobs, single_threaded_blas
+from streamgmm.sources.base import Source
 from streamgmm.utils.phases import chunk_done
 
 
-def within[T](source: Any, task: Callable[..., T]) -> Callable[..., T]:
+class Indexed(Protocol):
+    """What a task is given: a `streamgmm.sources.base.Chunk`, or anything else with its place in the fold."""
+
+    @property
+    def index(self) -> int:
+        """Position, from 0."""
+
+
+def within[T](source: Source, task: Callable[..., T]) -> Callable[..., T]:
     """`task`, for chunks of this source: the size of the whole pass decides how each is computed, not that of a chunk.
 
     Parameters
     ----------
-    source : anything with `most_rows`, as a `Source` has it
+    source : Source
+        Of which `most_rows` is asked.
     """
     return partial(in_all, source.most_rows, task)
 
@@ -31,7 +42,7 @@ def within[T](source: Any, task: Callable[..., T]) -> Callable[..., T]:
 class Executor(ABC):
     """Runs a pure task over chunks and folds what comes back."""
 
-    on_chunk: Callable[[Any], None] | None = None
+    on_chunk: Callable[[Indexed], None] | None = None
     """Called in the driver with each finished chunk; for progress only."""
 
     @property
@@ -40,10 +51,10 @@ class Executor(ABC):
         """Chunks in work at a time in each process that reads."""
 
     @abstractmethod
-    def run[T](
+    def run[C: Indexed, T](
         self,
-        task: Callable[[Any], T],
-        chunks: Iterable[Any],
+        task: Callable[[C], T],
+        chunks: Iterable[C],
         combine: Callable[[T, T], T],
         *,
         tree: Fold[T] | None = None,
@@ -65,11 +76,18 @@ class Executor(ABC):
             Where there is no chunk at all.
         """
 
+    def map[C: Indexed, T](self, task: Callable[[C], T], chunks: Iterable[C]) -> Iterator[T]:
+        """``task(chunk)`` for every chunk, in order: for what is asked of every row.
 
-class _Shared[T]:
+        Chunks are taken as answers are, so that few are in memory at a time: here one after the other.
+        """
+        yield from map(task, chunks)
+
+
+class _Shared[C: Indexed, T]:
     """A task, the chunks that several threads take in turn, and the tree that all of them add to."""
 
-    def __init__(self, task: Callable[[Any], T], chunks: Iterator[Any], tree: Fold[T]) -> None:
+    def __init__(self, task: Callable[[C], T], chunks: Iterator[C], tree: Fold[T]) -> None:
         self._task = task
         self._chunks = chunks
         self._tree = tree
@@ -77,10 +95,10 @@ class _Shared[T]:
         self._stopped = False
         self.adding = threading.Lock()
         """Held while something is added to the tree; who holds it sees a complete one."""
-        self.done: SimpleQueue[Any] = SimpleQueue()
+        self.done: SimpleQueue[C | BaseException | None] = SimpleQueue()
         """Chunks whose values the tree has; the last word of a helper is what went wrong, or None."""
 
-    def take(self) -> Any:
+    def take(self) -> C | None:
         """The next chunk, or None where there is none, or nobody is to begin another one."""
         with self._taking:
             return None if self._stopped else next(self._chunks, None)
@@ -97,7 +115,7 @@ class _Shared[T]:
 
     def help(self) -> None:
         """Work as long as there are chunks."""
-        error = None
+        error: BaseException | None = None
         try:
             while self.one():
                 pass
@@ -135,10 +153,10 @@ class Threads(Executor):
     def threads_per_process(self) -> int:
         return self.n_jobs
 
-    def run[T](
+    def run[C: Indexed, T](
         self,
-        task: Callable[[Any], T],
-        chunks: Iterable[Any],
+        task: Callable[[C], T],
+        chunks: Iterable[C],
         combine: Callable[[T, T], T],
         *,
         tree: Fold[T] | None = None,
@@ -156,8 +174,32 @@ class Threads(Executor):
                 self._run_threads(task, chain(head, iterator), tree, after)
         return result_of(tree)
 
-    def _run_threads[T](
-        self, task: Callable[[Any], T], chunks: Iterator[Any], tree: Fold[T], after: Callable[[], None] | None
+    def map[C: Indexed, T](self, task: Callable[[C], T], chunks: Iterable[C]) -> Iterator[T]:
+        """As `Executor.map`; `n_jobs` chunks ahead of the answer that is taken are in work."""
+        iterator = iter(chunks)
+        head = list(islice(iterator, 2))
+        if len(head) < 2 or self.n_jobs == 1:
+            yield from map(task, chain(head, iterator))
+            return
+        ahead: deque[tuple[C, Future[T]]] = deque()
+        try:
+            for chunk in chain(head, iterator):
+                ahead.append((chunk, self._begun(task, chunk)))
+                if len(ahead) > self.n_jobs:
+                    yield _first_of(ahead, task)
+            while ahead:
+                yield _first_of(ahead, task)
+        finally:
+            wait([future for _, future in ahead if not future.cancel()])  # what has begun may still read the data
+
+    def _begun[C: Indexed, T](self, task: Callable[[C], T], chunk: C) -> Future[T]:
+        try:
+            return self._pool().submit(task, chunk)
+        except RuntimeError:  # Python is exiting and starts no more threads: the caller's will do
+            return Future()
+
+    def _run_threads[C: Indexed, T](
+        self, task: Callable[[C], T], chunks: Iterator[C], tree: Fold[T], after: Callable[[], None] | None
     ) -> None:
         shared = _Shared(task, chunks, tree)
         pool = self._pool()
@@ -187,12 +229,27 @@ class Threads(Executor):
                     helper.cancel()
                 wait(helpers)  # what has begun may still read the data
 
-    def _report(self, chunk: Any, after: Callable[[], None] | None) -> None:
+    def _report(self, chunk: Indexed, after: Callable[[], None] | None) -> None:
         chunk_done(chunk)
         if self.on_chunk is not None:
             self.on_chunk(chunk)
         if after is not None:
             after()
+
+
+def _first_of[C: Indexed, T](ahead: deque[tuple[C, Future[T]]], task: Callable[[C], T]) -> T:
+    """The first answer, taken out; until it is there this thread makes what nobody has begun."""
+    while not ahead[0][1].done():
+        mine = next((i for i, (_, future) in enumerate(ahead) if future.cancel()), None)
+        if mine is None:
+            break
+        chunk, made = ahead[mine][0], Future[T]()
+        ahead[mine] = chunk, made
+        try:
+            made.set_result(task(chunk))
+        except Exception as error:
+            made.set_exception(error)
+    return ahead.popleft()[1].result()
 
 
 def result_of[T](tree: Fold[T]) -> T:

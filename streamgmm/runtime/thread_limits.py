@@ -8,7 +8,10 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 
 def available_cores() -> int:
@@ -26,7 +29,7 @@ def resolve_n_jobs(n_jobs: int | None) -> int:
 
 
 @cache
-def _thread_pools() -> Any:
+def _thread_pools() -> ThreadpoolController:
     import scipy.linalg.blas  # the BLAS that compiled code calls must be loaded before it can be found
     from threadpoolctl import ThreadpoolController
 
@@ -35,7 +38,7 @@ def _thread_pools() -> Any:
 
 
 @cache
-def _all_pools() -> Any:
+def _all_pools() -> ThreadpoolController:
     import sklearn.cluster  # its OpenMP must be loaded before it can be found
     from threadpoolctl import ThreadpoolController
 
@@ -43,7 +46,7 @@ def _all_pools() -> Any:
     return ThreadpoolController()
 
 
-def one_thread() -> Any:
+def one_thread() -> AbstractContextManager[Any]:
     """A context in which scikit-learn's k-means has one thread, and so the same bits everywhere.
 
     The libraries are looked up once: a search costs as much as a small fit.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 from streamgmm.errors import StreamGMMError
@@ -56,7 +57,7 @@ def isolated[T](work: Callable[..., T], *arguments: Any, progress: Callable[...,
         process.join()
 
 
-def _answer(out: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _answer(out: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
         out.send(("result", work(*arguments, lambda *value: out.send(("progress", value)))))
     except Exception as error:

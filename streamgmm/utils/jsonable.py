@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-__all__ = ["jsonable"]
+__all__ = ["Json", "jsonable"]
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
-def jsonable(value: Any) -> Any:
+def jsonable(value: object) -> Json:
     """`value` with NumPy scalars, arrays, tuples, sets and paths as plain JSON values; a non-finite number as None.
 
     Examples

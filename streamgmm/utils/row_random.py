@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,16 @@ from numpy.typing import NDArray
 __all__ = []
 
 Array = NDArray[np.float64]
+
+
+class Numbered(Protocol):
+    """A chunk, as far as its rows are numbered."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def start(self) -> int | None: ...
 
 
 def uniform(seed: int, row: NDArray[np.uint64]) -> Array:
@@ -22,7 +32,7 @@ def uniform(seed: int, row: NDArray[np.uint64]) -> Array:
     return ((x >> np.uint64(11)).astype(np.float64) + 1.0) * 2.0**-53
 
 
-def row_keys(chunk: Any, n_rows: int, seed: int) -> tuple[NDArray[np.uint64], Array]:
+def row_keys(chunk: Numbered, n_rows: int, seed: int) -> tuple[NDArray[np.uint64], Array]:
     """(n,) numbers of the rows of a chunk, and log u, which depends on seed and number only."""
     numbers = np.arange(n_rows, dtype=np.uint64)
     numbers += np.uint64(chunk.start) if chunk.start is not None else np.uint64(chunk.index) << np.uint64(40)

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 __all__ = ["ENDING", "ending_cleanly", "terminate"]
@@ -13,7 +14,7 @@ __all__ = ["ENDING", "ending_cleanly", "terminate"]
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-def terminate(number: int, frame: Any) -> NoReturn:
+def terminate(number: int, frame: FrameType | None) -> NoReturn:
     """A handler: as Ctrl-C."""
     raise KeyboardInterrupt(f"ended by {signal.Signals(number).name}")
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
-from streamgmm.em.initialization import multistart
+from streamgmm.em.initialization import followed_starts
+from streamgmm.em.initialization.search_settings import SEARCH
 from tests.helpers.mixtures import random_mixture
 
 
@@ -18,9 +19,9 @@ def groups(K, apart, n=900, D=3, seed=0):
 def walked(monkeypatch):
     """Steps of each start of the fits that follow."""
     seen = []
-    real = multistart.SampleEM.start
+    real = followed_starts.SampleEM.start
     monkeypatch.setattr(
-        multistart.SampleEM,
+        followed_starts.SampleEM,
         "start",
         lambda self, i, init: seen.append([self.steps(j) for j in range(len(self.kept))]) or real(self, i, init),
     )
@@ -30,7 +31,7 @@ def walked(monkeypatch):
 def test_a_start_in_no_doubt_has_one_rival(monkeypatch):
     seen = walked(monkeypatch)
     gm = sg.GaussianMixture(3, random_state=0).fit(groups(3, 20.0))
-    assert len(seen[0]) == 2 and seen[0][1] <= multistart.SHORT
+    assert len(seen[0]) == 2 and seen[0][1] <= SEARCH.rival_steps
     assert gm.converged_ and gm.n_passes_ == 2 and sorted(gm.weights_.round(6)) == [0.333333] * 3
 
 
@@ -43,7 +44,7 @@ def test_rivals_take_no_more_steps_than_the_first_but_for_those_that_pass_it(mon
     squarem = sg.GaussianMixture(6, random_state=0, max_iter=500, solver="squarem").fit(X)
     assert auto.lower_bound_ >= squarem.lower_bound_ - 1e-5
     if auto.lower_bound_ < squarem.lower_bound_ + 1e-5:
-        assert sum(others) <= max(2 * multistart.SHORT, multistart.RIVALS * first) + multistart.SHORT
+        assert sum(others) <= max(2 * SEARCH.rival_steps, SEARCH.rival_share * first) + SEARCH.rival_steps
 
 
 def test_where_one_frame_serves_all_kinds_the_second_start_is_of_rows(monkeypatch):
@@ -58,11 +59,11 @@ def test_alike_is_about_components_in_any_order():
     model = random_mixture("full", 4, 3, seed=1)
     order = [2, 0, 3, 1]
     turned = sg.Mixture(model.weights[order], model.means[order], model.covariances[order], covariance_type="full")
-    assert multistart.alike(model, turned)
+    assert followed_starts.alike(model, turned)
     moved = sg.Mixture(model.weights, model.means + 3.0, model.covariances, covariance_type="full")
-    assert not multistart.alike(model, moved)
+    assert not followed_starts.alike(model, moved)
     wider = sg.Mixture(model.weights, model.means, 3.0 * model.covariances, covariance_type="full")
-    assert not multistart.alike(model, wider)
+    assert not followed_starts.alike(model, wider)
 
 
 def test_steps_on_a_sample_that_is_all_of_the_data_count_for_convergence():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
@@ -10,7 +12,7 @@ import streamgmm as sg
 from streamgmm.em.candidates import new_candidates
 from streamgmm.em.componentwise import Local, moves, some
 from streamgmm.em.convergence import aitken
-from streamgmm.em.initialization import multistart
+from streamgmm.em.initialization import followed_starts, search_settings
 from streamgmm.em.passes import Stage, passes
 from streamgmm.em.sample_em import in_memory
 from streamgmm.em.solvers import FRUITLESS
@@ -96,11 +98,9 @@ def test_it_stands_back_where_components_hang_together():
 def test_a_dear_fit_ends_where_plain_em_stays(monkeypatch):
     """Rows that are all in the sample, on which steps count: few passes, and a fixed point of EM on all of them."""
     X, _ = slow()
-    for module in ("streamgmm.em.sample_em.CHEAP", "streamgmm.em.initialization.multistart.CHEAP"):
-        monkeypatch.setattr(module, 1e3)
-    monkeypatch.setattr(
-        multistart, "SAMPLE_STAGES", ((1, 3, 3), (5, 3, 1))
-    )  # so few rows are done before anything else
+    monkeypatch.setattr("streamgmm.em.sample_em.CHEAP", 1e3)
+    quick = replace(search_settings.SEARCH, sample_stages=((1, 3, 3), (5, 3, 1)))
+    monkeypatch.setattr(search_settings, "SEARCH", quick)  # so few rows are done before anything else
     seen = []
     real = Local.propose
     monkeypatch.setattr(Local, "propose", lambda *a: seen.append(real(*a)) or seen[-1])
@@ -117,8 +117,7 @@ def test_a_dear_fit_ends_where_plain_em_stays(monkeypatch):
 
 def test_a_dear_fit_gives_up_where_readings_raise_nothing_and_says_what_to_do(monkeypatch):
     X, _ = slow()
-    for module in ("streamgmm.em.sample_em.CHEAP", "streamgmm.em.initialization.multistart.CHEAP"):
-        monkeypatch.setattr(module, 1e3)
+    monkeypatch.setattr("streamgmm.em.sample_em.CHEAP", 1e3)
     gm = sg.GaussianMixture(K, n_init=2, tol=0.0, reg_covar=0.1, random_state=0)
     with pytest.warns(ConvergenceWarning, match="gained nothing: accept it, go on with solver='exact'"):
         gm.fit(X)
@@ -131,13 +130,15 @@ def test_a_dear_fit_gives_up_where_readings_raise_nothing_and_says_what_to_do(mo
 def test_a_dear_start_ends_where_its_rows_show_no_gain(monkeypatch):
     """With regularisation the likelihood may fall for as long as anybody looks; cheap starts are seen through."""
     X, model = slow()
-    split = multistart.SampleSplit(X, np.ones(len(X)), X, np.ones(len(X)), True)
-    monkeypatch.setattr(multistart, "TOLERANCE", 0.0)
-    monkeypatch.setattr(multistart, "mean_log_likelihoods", lambda models, *_: np.zeros(len(models)))
-    walks = [multistart.SampleEM((model,), split, Maximize(0.1), Threads(1), local=local) for local in (False, True)]
+    split = followed_starts.SampleSplit(X, np.ones(len(X)), X, np.ones(len(X)), True)
+    settings = replace(search_settings.SEARCH, tol=0.0)
+    monkeypatch.setattr(search_settings, "SEARCH", settings)
+    monkeypatch.setattr(followed_starts, "mean_log_likelihoods", lambda models, *_: np.zeros(len(models)))
+    context = followed_starts.SearchContext(Maximize(0.1), Threads(1))
+    walks = [followed_starts.SampleEM((model,), split, context, local=local) for local in (False, True)]
     for walk in walks:
-        walk.go(6 * multistart.STEPS_PER_CHECK)
+        walk.go(6 * settings.steps_per_check)
     assert [walk.taken[0] for walk in walks] == [
-        6 * multistart.STEPS_PER_CHECK,
-        (1 + multistart.PATIENCE) * multistart.STEPS_PER_CHECK,
+        6 * settings.steps_per_check,
+        (1 + settings.patience) * settings.steps_per_check,
     ]

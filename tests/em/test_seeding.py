@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import streamgmm as sg
+from streamgmm.em.initialization.methods import Wanted
 from streamgmm.em.initialization.multistart import draw
 from streamgmm.em.initialization.sample import survey
 from streamgmm.mixture.covariance import DIAG, FULL
@@ -97,7 +98,7 @@ def test_first_models_do_not_depend_on_the_number_of_threads(init):
     x = rng.normal(size=(3000, 4)) + 6.0 * rng.integers(0, 3, (3000, 1))
     sample = survey(open_source(x, chunk_rows=1000), Threads(1), size=2000, seed=3)
     made = [
-        draw(sample, 5, FULL, init=init, n_init=6, rng=np.random.RandomState(1), reg_covar=1e-6, threads=threads)
+        draw(sample, Wanted(5, FULL, init, 6), np.random.RandomState(1), reg_covar=1e-6, threads=threads)
         for threads in (1, 2, 4)
     ]
     for other in made[1:]:
@@ -113,7 +114,7 @@ def test_few_distinct_rows_are_no_warning_from_threads():
     x = np.repeat([[0.0, 0.0], [1.0, 1.0]], 500, axis=0)
     sample = survey(open_source(x), Threads(1), size=2000, seed=3)
     rng = np.random.RandomState(1)
-    assert len(draw(sample, 3, DIAG, init="kmeans", n_init=4, rng=rng, reg_covar=1e-6, threads=2)) == 8
+    assert len(draw(sample, Wanted(3, DIAG, "kmeans", 4), rng, reg_covar=1e-6, threads=2)) == 8
     with pytest.warns(UserWarning, match="said"):  # what tests make of warnings is as it was
         warnings.warn("said", UserWarning, stacklevel=1)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import streamgmm as sg
-from streamgmm.em.initialization import multistart
+from streamgmm.em.initialization import search_settings
 from streamgmm.runtime.checkpoint import FileJournal, read_state
 from tests.helpers.interruption import Breaking, BrokenError, eager, same  # noqa: F401
 from tests.helpers.slow_data import K, slow
@@ -15,10 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 @pytest.fixture(autouse=True)
 def expensive(monkeypatch):
-    for module in ("streamgmm.em.sample_em.CHEAP", "streamgmm.em.initialization.multistart.CHEAP"):
-        monkeypatch.setattr(module, 1e3)
-    monkeypatch.setattr(multistart, "SAMPLE_STAGES", ((1, 3, 3), (5, 3, 1)))
-    monkeypatch.setattr(multistart, "STEPS_PER_CHECK", 2)
+    monkeypatch.setattr("streamgmm.em.sample_em.CHEAP", 1e3)
+    quick = replace(search_settings.SEARCH, sample_stages=((1, 3, 3), (5, 3, 1)), steps_per_check=2)
+    monkeypatch.setattr(search_settings, "SEARCH", quick)
 
 
 def fit(X, **kwargs):

@@ -13,6 +13,7 @@ import pytest
 
 from streamgmm.mixture._evaluator import Prepared
 from streamgmm.mixture.mixture import Mixture
+from streamgmm.runtime.checkpoint import FileJournal
 from streamgmm.runtime.executors import Threads
 from streamgmm.runtime.fold import Fold
 
@@ -83,7 +84,7 @@ def test_an_error_is_not_raised_while_another_task_still_reads():
 def test_threads_that_begin_at_once_share_what_is_made_of_a_model(monkeypatch):
     model = Mixture([1.0], [[0.0]], [1.0], "spherical")
     made, both, makers = [], threading.Barrier(2), threading.Barrier(2)
-    real = Prepared.of
+    real = Prepared.from_model
 
     def together(copy):
         made.append(copy)
@@ -91,7 +92,7 @@ def test_threads_that_begin_at_once_share_what_is_made_of_a_model(monkeypatch):
             makers.wait(0.5)  # until the other one makes its own, which it is not to do
         return real(copy)
 
-    monkeypatch.setattr(Prepared, "of", together)
+    monkeypatch.setattr(Prepared, "from_model", together)
 
     def ask():
         both.wait(10)
@@ -151,3 +152,60 @@ def test_a_fit_while_python_exits_works_alone_or_says_why_not(tmp_path):
     assert of_npy == usual
     assert "x.zarr: Zarr reads nothing while Python is exiting" in of_zarr
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2, 3])
+def test_map_gives_answers_in_the_order_of_the_chunks(n_jobs):
+    assert list(Threads(n_jobs).map(lambda c: c.index**2, CHUNKS)) == [i * i for i in range(8)]
+    assert list(Threads(n_jobs).map(lambda c: c.index, [])) == []
+
+
+def test_map_lets_the_callers_thread_work_and_keeps_the_others():
+    executor = Threads(2)
+    both = threading.Barrier(2)
+
+    def task(chunk):
+        if chunk.index < 2:
+            both.wait(10)
+        return threading.get_ident()
+
+    found = list(executor.map(task, CHUNKS))
+    assert len(set(found)) == 2 and threading.get_ident() in found
+    assert set(found) - {threading.get_ident()} == helpers(executor)
+
+
+def test_map_takes_few_chunks_ahead():
+    taken = []
+
+    def chunks():
+        for chunk in CHUNKS:
+            taken.append(chunk.index)
+            yield chunk
+
+    answers = Threads(2).map(lambda c: c.index, chunks())
+    assert taken == []
+    assert next(answers) == 0 and len(taken) == 3
+    answers.close()
+    assert len(taken) == 3
+
+
+def test_map_raises_an_error_in_its_place_and_waits_for_what_has_begun():
+    finished = []
+
+    def task(chunk):
+        if chunk.index == 3:
+            raise ValueError("chunk 3")
+        finished.append(chunk.index)
+        return chunk.index
+
+    answers = Threads(3).map(task, CHUNKS)
+    assert [next(answers) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="chunk 3"):
+        next(answers)
+    done = len(finished)
+    assert list(answers) == [] and len(finished) == done
+
+
+def test_an_executor_in_a_journal_maps_as_the_one_inside(tmp_path):
+    journal = FileJournal(tmp_path, {})
+    assert list(journal.executor(Threads(2)).map(lambda c: -c.index, CHUNKS)) == [-i for i in range(8)]

@@ -47,7 +47,7 @@ from streamgmm.cli.terminal import (
 from streamgmm.runtime.peak_memory import Peak
 
 if TYPE_CHECKING:
-    from streamgmm.em.loop import Step
+    from streamgmm.em.passes import Step
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
     from streamgmm.estimators.select import Selection
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from streamgmm.em.candidates import Candidate, Initialization, Totals
 from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot, FitObserver
-from streamgmm.em.initialization.methods import made, prepared
+from streamgmm.em.initialization.followed_starts import SearchContext
+from streamgmm.em.initialization.methods import Wanted, made, prepared
 from streamgmm.em.initialization.multistart import search
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.kmeans.parallel_init import SPREAD, spread_out
@@ -166,17 +167,13 @@ def begin(
         return begun((observe(whole),))
     if K > 1 and all(part is None for part in given):
         if wanted.init == SPREAD:
-            found, more = spread_out(
-                source, reader, sample, K, family, n_init=wanted.n_init, rng=rng, reg_covar=wanted.reg_covar,
-                missing=gaps,
-            )  # fmt: skip
+            starts = Wanted(K, family, wanted.init, wanted.n_init)
+            found, more = spread_out(source, reader, sample, starts, rng, reg_covar=wanted.reg_covar, missing=gaps)
             return begun(tuple(observe(model) for model in found), passes=1 + more)
         if wanted.searches:
-            explored = search(
-                sample, K, family, init=wanted.init, n_init=wanted.n_init, rng=rng, observe=observe,
-                maximize=Maximize(wanted.reg_covar, wanted.repair, prior), executor=executor, watcher=watcher,
-                threads=wanted.threads, moves=wanted.moves, keeper=keeper,
-            )  # fmt: skip
+            maximize = Maximize(wanted.reg_covar, wanted.repair, prior)
+            context = SearchContext(maximize, executor, observe, wanted.threads, watcher, keeper)
+            explored = search(sample, Wanted(K, family, wanted.init, wanted.n_init), context, rng, moves=wanted.moves)
             if gaps:  # the sample was filled in: its steps are not those of the data
                 explored = [replace(one, known=()) for one in explored]
             return begun(tuple(one.model for one in explored), explored=tuple(explored))

@@ -196,6 +196,21 @@ def prepared(
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is looked for: mixtures of K components of one family, from `n_init` starts of the kind `init`."""
+
+    K: int
+    family: Covariance
+    init: str
+    n_init: int
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Ways of starting, which alternate."""
+        return DIVERSE.get(self.init, (self.init,))
+
+
+@dataclass(frozen=True, slots=True)
 class _Place:
     """One of several starts, as an executor takes them."""
 
@@ -212,4 +227,4 @@ def made(starts: Iterable[Callable[[], Mixture]], *, threads: int = 1) -> list[M
         return Threads(threads).run(lambda place: [place.make()], places, add)
 
 
-__all__ = ["INIT", "made", "prepared"]
+__all__ = ["INIT", "Wanted", "made", "prepared"]

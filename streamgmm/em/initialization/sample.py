@@ -13,6 +13,8 @@ from streamgmm.mixture.covariance import FULL
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.mixture.stats import Observation
+from streamgmm.runtime.executors import Executor
+from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.sample import SampleSummary, merge_parts, survey_chunk
 from streamgmm.utils.phases import reading
 from streamgmm.utils.sample_weight import no_rows
@@ -74,7 +76,7 @@ def complete(rows: NDArray[Any], weight: Array, seed: int) -> Completed:
 
 
 def survey(
-    source: Any, executor: Any, *, size: int, seed: int, missing: bool = False, diagonal: bool = False
+    source: Source, executor: Executor, *, size: int, seed: int, missing: bool = False, diagonal: bool = False
 ) -> SampleSummary:
     """One pass: a sample of `size` rows, and the overall mean and covariance.
 

@@ -25,7 +25,7 @@ from streamgmm.em.loop import Models
 from streamgmm.em.passes import Stage, passes
 from streamgmm.em.sample_em import in_memory
 from streamgmm.em.update import Maximize, Update
-from streamgmm.em.variants import Exact, LoadedChunk
+from streamgmm.em.variants import Exact
 from streamgmm.errors import CollapsedError
 from streamgmm.mixture.covariance import TIED, Covariance, spread_of
 from streamgmm.mixture.labelled_stats import stats_from_responsibilities
@@ -73,6 +73,16 @@ class Split:
     share: Array
     means: Array
     covariances: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComponentRows:
+    """The rows of one component, with their weights, as an executor takes them."""
+
+    index: int
+    component: int
+    rows: NDArray[Any]
+    weight: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,11 +166,11 @@ def best_splits(model: Mixture, split_context: SplitContext, known: Mapping[int,
     order = np.argsort(labels, kind="stable")
     edges = np.searchsorted(labels[order], np.arange(model.n_components + 1))
     fewest = 4 * model.family.least_rows(model.n_features)
-    chunks: list[LoadedChunk] = []
+    chunks: list[ComponentRows] = []
     for k, (low, high) in enumerate(pairwise(edges)):
         if high - low >= fewest and k not in kept:
             part = order[low:high]  # ascending: the sort is stable
-            chunks.append(LoadedChunk(len(chunks), k, split_context.rows[part], split_context.weight[part]))
+            chunks.append(ComponentRows(len(chunks), k, split_context.rows[part], split_context.weight[part]))
     if not chunks:
         return kept
     diagonal = model.family.n_factors > 0
@@ -178,11 +188,10 @@ def _join(a: tuple[Split, ...], b: tuple[Split, ...]) -> tuple[Split, ...]:
     return a + b
 
 
-def _best_split(model: Mixture, spread: Array, reg_covar: float, seed: int, chunk: LoadedChunk) -> tuple[Split, ...]:
-    """The best split of component ``chunk.start`` on the rows of the chunk, or nothing."""
-    rows, weight = chunk.load()
-    assert weight is not None and chunk.start is not None
-    family, k = model.family, chunk.start
+def _best_split(model: Mixture, spread: Array, reg_covar: float, seed: int, part: ComponentRows) -> tuple[Split, ...]:
+    """The best split of a component on its rows, or nothing."""
+    rows, weight, k = part.rows, part.weight, part.component
+    family = model.family
     rng = np.random.RandomState((seed, k))
     maximum = partial(m_step, reg_covar=reg_covar)
     try:

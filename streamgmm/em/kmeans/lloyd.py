@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.em.kmeans.centres import Centres, LloydStats
 from streamgmm.runtime.executors import Executor, within
-from streamgmm.sources.base import Source
+from streamgmm.sources.base import Chunk, Source
 from streamgmm.utils.sample_weight import no_rows
 
 Array = NDArray[np.float64]
@@ -56,7 +55,9 @@ class LloydUpdate:
     max_iter: int
     relocate: Relocate
 
-    def __call__(self, models: Any, totals: tuple[Any, ...], candidates: Runs) -> tuple[tuple[Centres, ...], Runs]:
+    def __call__(
+        self, models: tuple[Centres, ...], totals: tuple[LloydStats, ...], candidates: Runs
+    ) -> tuple[tuple[Centres, ...], Runs]:
         stats = iter(totals)
         after = tuple(self._advance(run, next(stats)) if run.status == "running" else run for run in candidates)
         return tuple(run.centres for run in after if run.status == "running"), after
@@ -93,7 +94,7 @@ class LloydUpdate:
 Far = list[tuple[float, int, int, int, float, Array]]  # -distance^2, chunk, row, label, weight, coordinates
 
 
-def _farthest(centres: Centres, size: int, chunk: Any) -> Far:
+def _farthest(centres: Centres, size: int, chunk: Chunk) -> Far:
     rows, weight = chunk.load()
     label, distance = centres.assign(rows)
     if weight is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from streamgmm.em.initialization.methods import Wanted
 from streamgmm.em.kmeans.centres import Centres, nearest
 from streamgmm.em.loop import e_step, merge_all
 from streamgmm.errors import NonFiniteRowError, non_finite
@@ -18,8 +18,9 @@ from streamgmm.mixture.labelled_stats import stats_from_responsibilities
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.mixture.stats import Stats
-from streamgmm.runtime.executors import within
+from streamgmm.runtime.executors import Executor, within
 from streamgmm.runtime.thread_limits import one_thread
+from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.summaries.reservoir import Draw, largest, merge_draws
 from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.sources.transformed import TransformedSource
@@ -37,7 +38,7 @@ ROUNDS = 5
 Drawn = tuple[Draw, ...]
 
 
-def _draw_chunk(centres: tuple[Centres, ...], size: int, seeds: tuple[int, ...], chunk: Any) -> Drawn:
+def _draw_chunk(centres: tuple[Centres, ...], size: int, seeds: tuple[int, ...], chunk: Chunk) -> Drawn:
     rows, weight = chunk.load()
     drawn = []
     for one, seed in zip(centres, seeds, strict=True):
@@ -58,7 +59,13 @@ def _merge(size: int, a: Drawn, b: Drawn) -> Drawn:
 
 
 def kmeans_parallel(
-    source: Any, executor: Any, first: Array, K: int, rng: np.random.RandomState, *, rounds: int = ROUNDS
+    source: Source,
+    executor: Executor,
+    first: Array,
+    K: int,
+    rng: np.random.RandomState,
+    *,
+    rounds: int = ROUNDS,
 ) -> tuple[list[Array], int]:
     """Starting centres by k-means‖ (Bahmani et al. 2012): (K, D) for each start, and the passes this took.
 
@@ -84,7 +91,7 @@ def kmeans_parallel(
         candidates = [np.concatenate([points, draw.rows]) for points, draw in zip(candidates, drawn, strict=True)]
     centres = tuple(Centres(points, row) for points, row in zip(candidates, first, strict=True))
     with reading(source, "weighing centres"):
-        counts = executor.run(within(source, partial(e_step, cast(Any, centres))), source.chunks(), merge_all)
+        counts = executor.run(within(source, partial(e_step, centres)), source.chunks(), merge_all)
     chosen = [_reclustered(points, stats.mass, K, rng) for points, stats in zip(candidates, counts, strict=True)]
     return chosen, rounds + 1
 
@@ -104,18 +111,16 @@ def _reclustered(candidates: Array, mass: Array, K: int, rng: np.random.RandomSt
 
 
 def spread_out(
-    source: Any,
-    executor: Any,
+    source: Source,
+    executor: Executor,
     sample: SampleSummary,
-    K: int,
-    family: Covariance,
-    *,
-    n_init: int,
+    wanted: Wanted,
     rng: np.random.RandomState,
+    *,
     reg_covar: float,
     missing: bool = False,
 ) -> tuple[list[Mixture], int]:
-    """First models of `n_init` starts, each with centres by k-means‖ on whitened rows; and the passes this took.
+    """First models of the starts that are wanted, with centres by k-means‖ on whitened rows; and the passes this took.
 
     Every row belongs to the nearest centre, and the models are made of all rows: groups that the sample does not know
     have their components. All starts share the passes.
@@ -130,10 +135,11 @@ def spread_out(
             f"init_params={SPREAD!r} measures distances between rows, and missing='marginalize' expects some without "
             "all of their entries. Use init_params='kmeans', which starts on a sample that is completed."
         )
+    K, family = wanted.K, wanted.family
     whiten = family.whitener(sample.mean, sample.covariance)
     affine = Affine(sample.mean, whiten(sample.mean + np.eye(len(sample.mean))))
     chance = sample.weight / sample.weight.sum()
-    first = affine.apply(sample.rows[rng.choice(len(sample.rows), n_init, p=chance)])
+    first = affine.apply(sample.rows[rng.choice(len(sample.rows), wanted.n_init, p=chance)])
     centres, passes = kmeans_parallel(TransformedSource(source, affine), executor, first, K, rng)
     task = partial(_labelled_stats, affine, tuple(centres), family, sample.mean if sample.wild else None)
     with reading(source, "initial models"):
@@ -143,7 +149,7 @@ def spread_out(
 
 
 def _labelled_stats(
-    affine: Affine, centres: tuple[Array, ...], family: Covariance, origin: Array | None, chunk: Any
+    affine: Affine, centres: tuple[Array, ...], family: Covariance, origin: Array | None, chunk: Chunk
 ) -> tuple[Stats, ...]:
     """Statistics of the rows of a chunk, each in the component of the nearest centre, for every set of centres."""
     rows, weight = chunk.load()

@@ -14,22 +14,16 @@ from numpy.typing import NDArray
 from streamgmm.em.candidates import Candidate, Candidates, Start, Traces, new_candidates, prune_dominated, running
 from streamgmm.em.convergence import Stopping
 from streamgmm.em.hooks import FitObserver
+from streamgmm.em.initialization import search_settings
+from streamgmm.em.initialization.followed_starts import SampleEM, SampleSplit, SearchContext
 from streamgmm.em.initialization.initialize import solved
-from streamgmm.em.initialization.methods import DIVERSE
-from streamgmm.em.initialization.multistart import (
-    GROWN_SHARE,
-    SampleEM,
-    SampleSplit,
-    chains,
-    draw,
-    explore,
-    few_rows,
-    sample_rows,
-)
+from streamgmm.em.initialization.methods import DIVERSE, Wanted
+from streamgmm.em.initialization.multistart import chains, draw, explore
 from streamgmm.em.initialization.sample import survey
-from streamgmm.em.loop import Models, Step
+from streamgmm.em.initialization.search_settings import few_rows, sample_rows
+from streamgmm.em.loop import Models
 from streamgmm.em.model_selection.cross_validation import held_out, task_of
-from streamgmm.em.passes import PassCursor, passes
+from streamgmm.em.passes import PassCursor, Step, passes
 from streamgmm.em.solvers import SOLVERS, Settings
 from streamgmm.em.update import Maximize
 from streamgmm.em.variants import Block
@@ -248,13 +242,14 @@ def _first(
 
     Growing is shared: from each number of components to the next.
     """
-    D, ground = sample.rows.shape[1], SampleSplit.of(sample)
+    D, ground = sample.rows.shape[1], SampleSplit.from_survey(sample)
     part = ground.part(few_rows(plan.largest, D))
     small = replace(sample, rows=part.rows, weight=part.weight)
-    n_grown = max(1, plan.n_init // GROWN_SHARE) if plan.n_init > 1 and plan.init_params in DIVERSE else 0
+    context = SearchContext(maximize, runner, threads=getattr(runner, "n_jobs", 1))
+    one_of = search_settings.SEARCH.grown_share
+    n_grown = max(1, plan.n_init // one_of) if plan.n_init > 1 and plan.init_params in DIVERSE else 0
     grown = {
-        kind: chains(ground, [K for f, K in plan.kinds if f is kind], kind, n=n_grown, rng=rng, maximize=maximize,
-                     executor=runner)
+        kind: chains(ground, [K for f, K in plan.kinds if f is kind], kind, context, n=n_grown, rng=rng)
         for kind in dict.fromkeys(f for f, _ in plan.kinds)
     }  # fmt: skip
     found = []
@@ -265,15 +260,13 @@ def _first(
             advanced("candidates")
             continue
         n_init = 1 if K == 1 else plan.n_init
-        first = draw(
-            small, K, kind, init=plan.init_params, n_init=n_init, rng=rng, reg_covar=plan.reg_covar, oversampling=1,
-            threads=getattr(runner, "n_jobs", 1),
-        )  # fmt: skip
+        wanted = Wanted(K, kind, plan.init_params, n_init)
+        first = draw(small, wanted, rng, reg_covar=plan.reg_covar, oversampling=1, threads=context.threads)
         if K > 1:
             first = [("grown", models[K]) for models in grown[kind] if K in models] + first
         first = [(name, observe(model)) for name, model in first]
         survivors = min(n_init, SURVIVORS)
-        found.append(explore(first, part, maximize=maximize, executor=runner, survivors=survivors, rounds=ROUNDS))
+        found.append(explore(first, part, context, survivors=survivors, rounds=ROUNDS))
         advanced("candidates")
     return found
 
@@ -295,7 +288,9 @@ def _walked(
     models = tuple(one.model for found in first for one in found)
     alone, criterion = (-1,) * len(models), plan.criterion if sample.complete else None
     retire = Pruner(kind_of, alone, criterion, sample.n_rows, plan.reg_covar)
-    walk = SampleEM(models, SampleSplit.of(sample), maximize, runner, watcher, retire=retire)
+    walk = SampleEM(
+        models, SampleSplit.from_survey(sample), SearchContext(maximize, runner, watcher=watcher), retire=retire
+    )
     phase("EM on the sample", WALK, "steps")
     walk.go(WALK, [i for i, g in enumerate(kind_of) if g not in done])
     if watcher is not None:

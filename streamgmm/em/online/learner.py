@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.em.initialization.methods import Wanted
 from streamgmm.em.online.buffer import Waiting
 from streamgmm.em.online.challenger import Trial, wait_for_challenge
 from streamgmm.em.online.start import begin, e_step, steady_m_step
-from streamgmm.em.online.state import merge_into, restore_to, state_of
+from streamgmm.em.online.state import LearnerState, read, written
 from streamgmm.em.online.step_sizes import RowDecay, Sizes, hold_rows
 from streamgmm.em.step_sizes import HalfLife
 from streamgmm.em.variants import Block, Online, Stepwise
@@ -69,6 +70,16 @@ class StepReport:
     events: tuple[dict[str, Any], ...] = ()
 
 
+class Detector(Protocol):
+    """What watches the predictive log-likelihood of a stream."""
+
+    def update(self, mean: float, rows: int) -> bool:
+        """Take in the mean over the rows of a step; whether they are no longer what they were."""
+
+    def clear(self) -> None:
+        """Begin anew."""
+
+
 class Learner:
     """Stepwise EM on rows that keep coming.
 
@@ -115,7 +126,7 @@ class Learner:
         given: Given = NOTHING,
         frozen: bool = False,
         restructure: bool = False,
-        detector: Any = None,
+        detector: Detector | None = None,
         on_drift: str = "report",
     ) -> None:
         K, D = n_components, n_features
@@ -124,7 +135,7 @@ class Learner:
         self.given, self.frozen, self.restructure = given, frozen, restructure
         self.detector, self.on_drift = detector, on_drift
         self.hold_rows = hold_rows(K, D)
-        self.sizes = Sizes.of(K, D, half_life, step_rows)
+        self.sizes = Sizes.from_shape(K, D, half_life, step_rows)
         self.unit = self.sizes.unit
         self.rule = Stepwise(RowDecay(self.unit) if half_life is None else HalfLife(half_life))
         self.online = Online()
@@ -145,6 +156,11 @@ class Learner:
             self.running = Mixture(weights, means, covariances, family)
 
     # Asking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, int, Covariance]:
+        """Numbers of components and features, and the family: what learners must share to be merged."""
+        return self.n_components, self.n_features, self.family
 
     @property
     def rows_seen(self) -> int:
@@ -367,9 +383,10 @@ class Learner:
         rng = np.random.RandomState([self.seed, self.starts])
         self.starts += 1
         first = self.online.mean is None and not self.steps
+        wanted = Wanted(self.n_components, self.family, self.init, n_init)
         return begin(
-            rows, weight, self.n_components, self.family, init=self.init, n_init=n_init, polish=polish,
-            reg_covar=self.reg_covar, rng=rng, given=self.given if first else NOTHING, fallback=self.running,
+            rows, weight, wanted, polish=polish, reg_covar=self.reg_covar, rng=rng,
+            given=self.given if first else NOTHING, fallback=self.running,
         )  # fmt: skip
 
     def _reseed_dead(self, rows: Array, weight: Array | None) -> list[dict[str, Any]]:
@@ -415,17 +432,64 @@ class Learner:
         With a half-life a learner's weight is what its rows still weigh, so learning A then B under one model, and
         merging A aged by B's rows with B, give the same statistics. Without one it is the effective sample size.
         """
-        merge_into(self, other, ages)
+        mine, theirs = self.online, other.online
+        if (*other.shape, other.half_life) != (*self.shape, self.half_life):
+            raise ValueError(
+                "Only learners of equal n_components, features, covariance_type and half_life can be merged."
+            )
+        if theirs.mean is not None:
+            if mine.mean is None:
+                self.online, self.running, self.average = theirs, other.running, other.average
+            else:
+                m, o = (one._mass() * one._aged(age) for one, age in ((self, ages[0]), (other, ages[1])))
+                share = o / (m + o)
+                both = self.average is not None and other.average is not None
+                self.average = self.average.blend(other.average, share) if both else None  # type: ignore[union-attr, arg-type]
+                self.online = replace(
+                    mine,
+                    seen=mine.seen + theirs.seen,
+                    inverse_size=(1 - share) ** 2 * mine.inverse_size + share**2 * theirs.inverse_size,
+                    mean=(mine.mean[0].blend(theirs.mean[0], share),),
+                )
+                if not self.frozen:
+                    self.settle()
+            self.changed()
+        self.rows += other.rows
+        self.steps += other.steps
+        self.push(*other.waiting.view())
+
+    def _mass(self) -> float:
+        """What the rows so far still weigh."""
+        if self.half_life is None:
+            return self.effective_sample_size
+        return -math.expm1(-self.online.seen / self.half_life * math.log(2)) * self.half_life
+
+    def _aged(self, age: float) -> float:
+        return 1.0 if self.half_life is None else 2.0 ** (-age / self.half_life)
 
     # Keeping ----------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Everything that was learnt, as named arrays and JSON-able numbers; `restore` takes it back to the bit."""
-        return state_of(self)
+        return written(
+            LearnerState(
+                *self.shape, self.rows, self.steps, self.starts, self.seed, self.set_aside, self.challenged, self.trial,
+                self.online, self.average, self.running, self.challenger, self.waiting.view(),
+            )
+        )  # fmt: skip
 
     def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
         """The inverse of `state`; ValueError where the state is of a learner of another shape."""
-        restore_to(self, arrays, numbers)
+        state = read(arrays, numbers, *self.shape)
+        self.online, self.average = state.online, state.average
+        self.rows, self.steps, self.starts, self.seed = state.rows, state.steps, state.starts, state.seed
+        self.challenged, self.set_aside, self.trial = state.challenged, state.set_aside, state.trial
+        self.running, self.challenger = state.model, state.challenger
+        self.changed()
+        self.waiting.clear()
+        rows, weight = state.waiting
+        if len(rows):
+            self.waiting.add(rows, weight, len(rows))
 
 
 def _unless_all_one(weight: Array | None) -> Array | None:

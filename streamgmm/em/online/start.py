@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.em.initialization.methods import made, prepared, sound
+from streamgmm.em.initialization.methods import Wanted, made, prepared, sound
 from streamgmm.errors import CollapsedError
-from streamgmm.mixture.covariance import Covariance, spread_of
+from streamgmm.mixture.covariance import spread_of
 from streamgmm.mixture.init_parameters import NOTHING, Given
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import MAX_RESEEDS, overall_covariance, repairing_m_step
@@ -55,27 +55,24 @@ def steady_m_step(totals: Stats, reg_covar: float, fallback: Mixture | None) -> 
 def begin(
     rows: Array,
     weight: Array | None,
-    K: int,
-    family: Covariance,
+    wanted: Wanted,
     *,
-    init: str,
-    n_init: int,
     polish: int,
     reg_covar: float,
     rng: np.random.RandomState,
     given: Given = NOTHING,
     fallback: Mixture | None = None,
 ) -> Mixture:
-    """The best of `n_init` starts on these rows, each followed by `polish` EM steps on them.
+    """The best of the starts that are wanted on these rows, each followed by `polish` EM steps on them.
 
     Parameters
     ----------
     rows : (n, D)
     weight : (n,) or None
-    init : as `init_params` of the estimator
     given : what the user gave takes the place of what was found
     fallback : see `steady_m_step`
     """
+    K, family, n_init = wanted.K, wanted.family, wanted.n_init
     if K == 1:  # the first model is the whole answer
         n_init = polish = 1
     w = np.ones(len(rows)) if weight is None else weight
@@ -89,7 +86,7 @@ def begin(
     found: list[tuple[float, Mixture]] = []
     for attempt in range(n_init):
         # k-means makes the same mistake twice; every other start comes from rows drawn at random.
-        way = "random_from_data" if attempt % 2 else init
+        way = "random_from_data" if attempt % 2 else wanted.init
         (model,) = made([prepared(survey, K, family, init=way, rng=rng, reg_covar=reg_covar, centres=means)])
         if weights is not None or means is not None or covariances is not None:
             model = Mixture(

@@ -1,104 +1,126 @@
-"""What a learner knows, as named arrays and numbers; and two learners made one."""
+"""What a learner knows, as a value; and that as named arrays and numbers, as files hold it."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.em.online.challenger import Trial
 from streamgmm.em.variants import Online
+from streamgmm.mixture.covariance import Covariance
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.stats import Stats
 
-if TYPE_CHECKING:
-    from streamgmm.em.online.learner import Learner
+__all__ = ["LearnerState", "read", "written"]
 
-__all__ = ["merge_into", "restore_to", "state_of"]
-
+Array = NDArray[np.float64]
 Arrays = dict[str, NDArray[Any]]
 
 _MODEL = ("weights", "means", "covariances", "factors")
 _STATS = ("weight", "mean", "scatter")
 
 
-def _shape(learner: Learner) -> list[Any]:
-    return [learner.n_components, learner.n_features, learner.family.name]
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnerState:
+    """Everything that a learner has learnt.
+
+    Attributes
+    ----------
+    n_components, n_features, family : its shape
+    rows, steps, starts, seed, set_aside, challenged : int, see `Learner`
+    trial : Trial
+    online : Online
+    average : Stats or None
+    model, challenger : Mixture or None
+    waiting : (n, D) rows that wait for their step, and their weights (n,) or None
+    """
+
+    n_components: int
+    n_features: int
+    family: Covariance
+    rows: int
+    steps: int
+    starts: int
+    seed: int
+    set_aside: int
+    challenged: int
+    trial: Trial
+    online: Online
+    average: Stats | None
+    model: Mixture | None
+    challenger: Mixture | None
+    waiting: tuple[Array, Array | None]
 
 
-def state_of(learner: Learner) -> tuple[Arrays, dict[str, Any]]:
-    """Everything that was learnt, as named arrays and JSON-able numbers."""
+def _shape(n_components: int, n_features: int, family: Covariance) -> list[Any]:
+    return [n_components, n_features, family.name]
+
+
+def written(state: LearnerState) -> tuple[Arrays, dict[str, Any]]:
+    """A state as named arrays and JSON-able numbers."""
     arrays: Arrays = {}
-    online = learner.online
+    online = state.online
     numbers: dict[str, Any] = {
-        "shape": _shape(learner),
-        "rows": learner.rows,
-        "steps": learner.steps,
-        "starts": learner.starts,
-        "seed": learner.seed,
-        "set_aside": learner.set_aside,
-        "challenged": learner.challenged,
-        "trial": list(learner.trial),
+        "shape": _shape(state.n_components, state.n_features, state.family),
+        "rows": state.rows,
+        "steps": state.steps,
+        "starts": state.starts,
+        "seed": state.seed,
+        "set_aside": state.set_aside,
+        "challenged": state.challenged,
+        "trial": list(state.trial),
         "online": [online.step, online.seen, online.inverse_size],
     }
-    for role, model in (("model", learner.running), ("challenger", learner.challenger)):
+    for role, model in (("model", state.model), ("challenger", state.challenger)):
         if model is not None:
             arrays |= {f"{role}.{part}": getattr(model, part) for part in _MODEL}
-    for name, stats in (("mean", online.mean[0] if online.mean else None), ("average", learner.average)):
+    for name, stats in (("mean", online.mean[0] if online.mean else None), ("average", state.average)):
         if stats is not None:
             arrays |= {f"{name}.{part}": getattr(stats, part) for part in _STATS}
             numbers[name] = [stats.loglik, stats.entropy, stats.log_max, stats.count, stats.rows]
-    if learner.pending_rows:
-        rows, weight = learner.waiting.view()
+    rows, weight = state.waiting
+    if len(rows):
         arrays["pending.rows"] = rows.copy()
         arrays["pending.weight"] = np.ones(len(rows)) if weight is None else weight.copy()
     return arrays, numbers
 
 
-def restore_to(learner: Learner, arrays: Arrays, numbers: dict[str, Any]) -> None:
-    """The inverse of `state_of`.
+def read(
+    arrays: Arrays, numbers: dict[str, Any], n_components: int, n_features: int, family: Covariance
+) -> LearnerState:
+    """The inverse of `written`, for a learner of this shape.
 
     Raises
     ------
     ValueError
         Where the state is of a learner of another shape.
     """
-    if numbers["shape"] != _shape(learner):
+    shape = _shape(n_components, n_features, family)
+    if numbers["shape"] != shape:
         raise ValueError(
             f"The state is of a stream with (n_components, features, covariance_type) = {numbers['shape']}; "
-            f"this one has {_shape(learner)}. Use the settings it was written with, or begin a new snapshot."
+            f"this one has {shape}. Use the settings it was written with, or begin a new snapshot."
         )
-    _check_arrays(learner, arrays)
-    stats: dict[str, Stats] = {}
-    for name in ("mean", "average"):
-        if name in numbers:
-            weight, centre, scatter = (np.array(arrays[f"{name}.{part}"]) for part in _STATS)
-            loglik, entropy, log_max, count, rows = numbers[name]
-            stats[name] = Stats(weight, centre, scatter, loglik, entropy, log_max, count, rows, learner.family)
+    _check_arrays(arrays, n_components, n_features)
+    mean = _stats("mean", arrays, numbers, family)
     step, seen, inverse_size = numbers["online"]
-    mean = (stats["mean"],) if "mean" in stats else None
-    learner.online = Online(step=step, seen=seen, inverse_size=inverse_size, mean=mean)
-    learner.average = stats.get("average")
-    learner.rows, learner.steps = numbers["rows"], numbers["steps"]
-    learner.starts, learner.seed = numbers["starts"], numbers["seed"]
-    learner.challenged = numbers["challenged"]
-    learner.set_aside = numbers.get("set_aside", 0)
     n, total, squares = numbers["trial"]
-    learner.trial = Trial(n, total, squares)
-    learner.running, learner.challenger = _model("model", learner, arrays), _model("challenger", learner, arrays)
-    learner.changed()
-    learner.waiting.clear()
-    if "pending.rows" in arrays:
-        waiting = arrays["pending.rows"]
-        learner.waiting.add(waiting, arrays["pending.weight"], len(waiting))
+    waiting = np.empty((0, n_features)), None
+    return LearnerState(
+        n_components, n_features, family, numbers["rows"], numbers["steps"], numbers["starts"], numbers["seed"],
+        numbers.get("set_aside", 0), numbers["challenged"], Trial(n, total, squares),
+        Online(step=step, seen=seen, inverse_size=inverse_size, mean=None if mean is None else (mean,)),
+        _stats("average", arrays, numbers, family), _model("model", arrays, family),
+        _model("challenger", arrays, family),
+        (arrays["pending.rows"], arrays["pending.weight"]) if "pending.rows" in arrays else waiting,
+    )  # fmt: skip
 
 
-def _check_arrays(learner: Learner, arrays: Arrays) -> None:
-    """Refuse arrays that cannot be those of this learner: a file may come from anywhere."""
-    K, D = learner.n_components, learner.n_features
+def _check_arrays(arrays: Arrays, K: int, D: int) -> None:
+    """Refuse arrays that cannot be those of such a learner: a file may come from anywhere."""
     shapes = {"weights": (K,), "means": (K, D), "weight": (K,), "mean": (K, D)}
     waiting = len(arrays["pending.rows"]) if "pending.rows" in arrays else 0
     shapes |= {"pending.rows": (waiting, D), "pending.weight": (waiting,)}
@@ -111,45 +133,16 @@ def _check_arrays(learner: Learner, arrays: Arrays) -> None:
             )
 
 
-def _model(role: str, learner: Learner, arrays: Arrays) -> Mixture | None:
+def _stats(name: str, arrays: Arrays, numbers: dict[str, Any], family: Covariance) -> Stats | None:
+    if name not in numbers:
+        return None
+    weight, centre, scatter = (np.array(arrays[f"{name}.{part}"]) for part in _STATS)
+    loglik, entropy, log_max, count, rows = numbers[name]
+    return Stats(weight, centre, scatter, loglik, entropy, log_max, count, rows, family)
+
+
+def _model(role: str, arrays: Arrays, family: Covariance) -> Mixture | None:
     if f"{role}.weights" not in arrays:
         return None
     w, mu, sigma, factors = (np.array(arrays[f"{role}.{part}"]) for part in _MODEL)
-    return Mixture.trusted(w, mu, sigma, learner.family, factors)
-
-
-def merge_into(learner: Learner, other: Learner, ages: tuple[float, float]) -> None:
-    """Take in what `other` learnt; see `Learner.merge`."""
-    mine, theirs = learner.online, other.online
-    if (_shape(other), other.half_life) != (_shape(learner), learner.half_life):
-        raise ValueError("Only learners of equal n_components, features, covariance_type and half_life can be merged.")
-    if theirs.mean is not None:
-        if mine.mean is None:
-            learner.online, learner.running, learner.average = theirs, other.running, other.average
-        else:
-            m, o = (_mass(one) * _aged(one, age) for one, age in ((learner, ages[0]), (other, ages[1])))
-            share = o / (m + o)
-            both = learner.average is not None and other.average is not None
-            learner.average = learner.average.blend(other.average, share) if both else None  # type: ignore[union-attr, arg-type]
-            learner.online = replace(
-                mine,
-                seen=mine.seen + theirs.seen,
-                inverse_size=(1 - share) ** 2 * mine.inverse_size + share**2 * theirs.inverse_size,
-                mean=(mine.mean[0].blend(theirs.mean[0], share),),
-            )
-            if not learner.frozen:
-                learner.settle()
-        learner.changed()
-    learner.rows += other.rows
-    learner.steps += other.steps
-    learner.push(*other.waiting.view())
-
-
-def _mass(learner: Learner) -> float:
-    if learner.half_life is None:
-        return learner.effective_sample_size
-    return -math.expm1(-learner.online.seen / learner.half_life * math.log(2)) * learner.half_life
-
-
-def _aged(learner: Learner, age: float) -> float:
-    return 1.0 if learner.half_life is None else 2.0 ** (-age / learner.half_life)
+    return Mixture.trusted(w, mu, sigma, family, factors)

@@ -48,7 +48,7 @@ class Sizes:
     half_life: float | None
 
     @classmethod
-    def of(cls, K: int, D: int, half_life: float | None, fixed: int | None) -> Sizes:
+    def from_shape(cls, K: int, D: int, half_life: float | None, fixed: int | None) -> Sizes:
         """Usual steps have 10 K D rows; at least 4 K D where the half-life is short."""
         hold = hold_rows(K, D)
         if fixed is not None:

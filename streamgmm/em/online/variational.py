@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from streamgmm.em.online.learner import LATE_STEPS, Learner
 from streamgmm.em.variational import as_posterior
 from streamgmm.mixture.components import join
+from streamgmm.mixture.covariance import Covariance
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.stats import Stats
 from streamgmm.mixture.variational import GaussWishart, VariationalMixture, rows_behind, variational_m_step
@@ -35,8 +36,10 @@ class VariationalLearner(Learner):
         Called once, with the moments of the rows of the first step.
     """
 
-    def __init__(self, *shape: Any, prior_of: PriorOf, **options: Any) -> None:
-        super().__init__(*shape, **options)
+    def __init__(
+        self, n_components: int, n_features: int, family: Covariance, *, prior_of: PriorOf, **options: Any
+    ) -> None:
+        super().__init__(n_components, n_features, family, **options)
         self.prior_of = prior_of
         self.prior: GaussWishart | None = None
 

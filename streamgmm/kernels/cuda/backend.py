@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import re
 import threading
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from streamgmm.kernels.cuda.base import INSTALL, Backend
 __all__ = ["Backend", "get", "is_device_array", "of"]
 
 
-def is_device_array(x: Any) -> bool:
+def is_device_array(x: object) -> bool:
     """Whether `x` lies in the memory of a card."""
     return not isinstance(x, np.ndarray) and hasattr(type(x), "__cuda_array_interface__")
 
@@ -47,7 +46,7 @@ def get(device: str) -> Backend:
         return _opened[index]
 
 
-def of(array: Any) -> Backend:
+def of(array: object) -> Backend:
     """The card that an array lies on."""
     index = getattr(getattr(array, "device", None), "id", None)
     if index is None:

@@ -4,18 +4,44 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["INSTALL", "Backend", "source"]
+__all__ = ["INSTALL", "Backend", "DeviceArray", "Kernel", "source"]
 
 INSTALL = "install CuPy: pip install 'streamgmm[cuda13]', or 'streamgmm[cuda12]' for an older driver (see nvidia-smi)"
+
+
+class DeviceArray(Protocol):
+    """An array in the memory of a card, as far as it is used here: CuPy's, and those of emulated cards."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    @property
+    def ndim(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: Any, /) -> DeviceArray: ...
+
+    def reshape(self, *shape: int) -> DeviceArray: ...
+
+
+Kernel = Callable[..., None]
+"""A compiled function of a card; see `Backend.launch`."""
 
 
 class Backend(ABC):
@@ -37,7 +63,7 @@ class Backend(ABC):
     weak_float64: bool
 
     def __init__(self) -> None:
-        self._kernels: dict[tuple[Any, ...], Any] = {}
+        self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
 
@@ -50,27 +76,27 @@ class Backend(ABC):
         """The most memory that was held here at a time."""
 
     @abstractmethod
-    def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float64) -> Any:
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> DeviceArray:
         """An array of the card, C-contiguous, with undefined content."""
 
     @abstractmethod
-    def zero(self, array: Any) -> None:
+    def zero(self, array: DeviceArray) -> None:
         """Fill with zero bytes."""
 
     @abstractmethod
-    def wrap(self, x: Any) -> Any:
+    def wrap(self, x: object) -> DeviceArray:
         """An array of this or another library on the card, as an array of this backend; no copy."""
 
     @abstractmethod
-    def contiguous(self, array: Any) -> Any:
+    def contiguous(self, array: DeviceArray) -> DeviceArray:
         """The array in C order: itself, or a copy on the card."""
 
     @abstractmethod
-    def upload(self, host: NDArray[Any], out: Any = None, stream: Any = None) -> Any:
+    def upload(self, host: NDArray[Any], out: DeviceArray | None = None) -> DeviceArray:
         """Copy to the card, into `out` if given; from pinned memory the copy is only queued."""
 
     @abstractmethod
-    def download(self, array: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def download(self, array: DeviceArray, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Copy to the host, as much as `out` takes where that is given, and wait for it."""
 
     @abstractmethod
@@ -90,19 +116,19 @@ class Backend(ABC):
         """Wait until the current stream is done."""
 
     @abstractmethod
-    def build(self, code: str, defines: Mapping[str, str], name: str, shared: int) -> Any:
+    def build(self, code: str, defines: Mapping[str, str], name: str, shared: int) -> Kernel:
         """The compiled function `name`, which may use `shared` bytes of dynamic shared memory."""
 
     @abstractmethod
     def launch(
-        self, kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0
+        self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0
     ) -> None:
         """Queue a kernel. Arguments: arrays of the card, int (64 bits; 0 is also the null pointer), float, and NumPy
         arrays of size one, which are passed by value.
         """
 
     @abstractmethod
-    def product(self, a: Any, b: Any, out: Any, *, turned: bool, add: bool) -> None:
+    def product(self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *, turned: bool, add: bool) -> None:
         """Products of stacks of matrices: out = a b^T, or a^T b if `turned`; added to `out` if `add`.
 
         a (s, m, k), b (s, n, k), out (s, m, n); turned: a (s, k, m), b (s, k, n). All C-contiguous float64.
@@ -110,7 +136,7 @@ class Backend(ABC):
 
     # What is the same for all ----------------------------------------------------------------------------------------
 
-    def kernel(self, file: str, defines: Mapping[str, str], name: str, shared: int = 0) -> Any:
+    def kernel(self, file: str, defines: Mapping[str, str], name: str, shared: int = 0) -> Kernel:
         """`build` of a source of this package, once for each set of `defines`."""
         key = (file, name, *defines.items())
         found = self._kernels.get(key)
@@ -129,9 +155,9 @@ class Backend(ABC):
             found = held[use, count] = self.pinned(8 * count).view(np.float64)
         return found
 
-    def scratch(self, use: str, count: int, dtype: Any = np.float64) -> Any:
+    def scratch(self, use: str, count: int, dtype: DTypeLike = np.float64) -> DeviceArray:
         """(count,) or more numbers of the card, for this thread's next call alone; they are not given back."""
-        held: dict[str, Any] = self._local.__dict__.setdefault("scratch", {})
+        held: dict[str, DeviceArray] = self._local.__dict__.setdefault("scratch", {})
         found = held.get(use)
         if found is None or found.size < count or found.size > 4 * count + 65536:
             found = held[use] = self.empty(count, dtype)

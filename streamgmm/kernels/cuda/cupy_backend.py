@@ -9,10 +9,10 @@ from typing import Any
 import cupy
 import numpy as np
 from cupy.cuda import runtime
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from streamgmm.errors import DeviceError
-from streamgmm.kernels.cuda.base import INSTALL, Backend
+from streamgmm.kernels.cuda.base import INSTALL, Backend, Kernel
 
 _ONE, _ZERO = np.ones(1), np.zeros(1)
 _PINNED = 1
@@ -69,31 +69,31 @@ class CuPyBackend(Backend):
         with self._here:
             return int(cupy.get_default_memory_pool().total_bytes())
 
-    def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float64) -> Any:
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> cupy.ndarray:
         with self._here:
             return cupy.empty(shape, dtype)
 
-    def zero(self, array: Any) -> None:
+    def zero(self, array: cupy.ndarray) -> None:
         array.data.memset_async(0, array.nbytes)
 
-    def wrap(self, x: Any) -> Any:
+    def wrap(self, x: object) -> cupy.ndarray:
         return x if isinstance(x, cupy.ndarray) else cupy.asarray(x)
 
-    def contiguous(self, array: Any) -> Any:
+    def contiguous(self, array: cupy.ndarray) -> cupy.ndarray:
         with self._here:
             return cupy.ascontiguousarray(array)
 
-    def upload(self, host: NDArray[Any], out: Any = None, stream: Any = None) -> Any:
+    def upload(self, host: NDArray[Any], out: cupy.ndarray | None = None) -> cupy.ndarray:
         with self._here:
             if out is None:
                 out = cupy.empty(host.shape, host.dtype)
             if not host.flags.c_contiguous:
                 host = np.ascontiguousarray(host)
-            s = cupy.cuda.get_current_stream() if stream is None else stream
+            s = cupy.cuda.get_current_stream()
             runtime.memcpyAsync(out.data.ptr, host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice, s.ptr)
             return out
 
-    def download(self, array: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def download(self, array: cupy.ndarray, out: NDArray[Any] | None = None) -> NDArray[Any]:
         with self._here:
             if out is None:
                 out = np.empty(array.shape, array.dtype)
@@ -118,7 +118,7 @@ class CuPyBackend(Backend):
     def synchronize(self) -> None:
         cupy.cuda.get_current_stream().synchronize()
 
-    def build(self, code: str, defines: Mapping[str, str], name: str, shared: int) -> Any:
+    def build(self, code: str, defines: Mapping[str, str], name: str, shared: int) -> Kernel:
         with self._here:
             key = code, *defines.items()
             if key not in self._modules:
@@ -130,12 +130,12 @@ class CuPyBackend(Backend):
             return kernel.kernel
 
     def launch(
-        self, kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0
+        self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0
     ) -> None:
         with self._here:
             kernel(grid, block, tuple(arguments), shared_mem=shared)
 
-    def product(self, a: Any, b: Any, out: Any, *, turned: bool, add: bool) -> None:
+    def product(self, a: cupy.ndarray, b: cupy.ndarray, out: cupy.ndarray, *, turned: bool, add: bool) -> None:
         from cupy.cuda import cublas
 
         count, m, n = out.shape

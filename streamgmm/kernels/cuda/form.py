@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels.cuda import layout
 from streamgmm.kernels.cuda.backend import Backend, of
+from streamgmm.kernels.cuda.base import DeviceArray
 from streamgmm.kernels.cuda.layout import TOTALS, Shape
 from streamgmm.kernels.plain.reference import NEGLIGIBLE
 from streamgmm.kernels.plan import TOLERANCE, Array, Family, Plan, Sums
@@ -34,12 +35,16 @@ _SOFTMAX_BLOCKS = 1056
 _THREADS = 256
 
 
+Given = tuple[DeviceArray, DeviceArray | None]
+"""Rows (n, F) and their weights (n,)."""
+
+
 class Answers(NamedTuple):
     """Arrays of the card to fill in, or None."""
 
-    logp: Any
-    resp: Any
-    label: Any
+    logp: DeviceArray | None
+    resp: DeviceArray | None
+    label: DeviceArray | None
 
 
 class Raw(NamedTuple):
@@ -54,13 +59,13 @@ class Raw(NamedTuple):
 
 def run(
     plan: Plan,
-    rows: Any,
-    weight: Any,
+    rows: DeviceArray | NDArray[Any],
+    weight: DeviceArray | Array | None,
     *,
     statistics: bool,
-    logp: Any = None,
-    resp: Any = None,
-    label: Any = None,
+    logp: DeviceArray | Array | None = None,
+    resp: DeviceArray | Array | None = None,
+    label: DeviceArray | NDArray[np.int64] | None = None,
     host: Host,
 ) -> Sums:
     """E-step over `rows` (n, F), float64 or float32, which lie on a card as the per-row outputs do.
@@ -82,20 +87,21 @@ def run(
             f"rows on a card must be float64 or float32 of shape (n, {len(plan.shift)}); got {rows.dtype} of shape "
             f"{tuple(rows.shape)}."
         )
+    weights: DeviceArray | None = None
     if weight is not None:
         on_host = isinstance(weight, np.ndarray)
-        weight = backend.upload(np.asarray(weight, np.float64)) if on_host else backend.wrap(weight)
+        weights = backend.upload(np.asarray(weight, np.float64)) if on_host else backend.wrap(weight)
     answers = Answers(*(None if a is None else backend.wrap(a) for a in (logp, resp, label)))
     if len(rows) == 0:
         K, p = plan.coef.shape
         return _sums(plan, np.zeros((K, p)), _no_quad(plan), np.zeros(5), statistics)
     form = None if any(a is not None for a in answers) else fused_shape(backend, plan)
     if form is None:
-        raw = _products(backend, plan, rows, weight, statistics, answers)
+        raw = _products(backend, plan, rows, weights, statistics, answers)
     else:
-        raw = _fused(backend, plan, form, rows, weight)
+        raw = _fused(backend, plan, form, rows, weights)
     sums = _sums(plan, raw.feature, raw.quad, raw.totals, statistics)
-    return sums if raw.left == 0 else _with_host(backend, plan, rows, weight, statistics, answers, sums, raw, host)
+    return sums if raw.left == 0 else _with_host(backend, plan, (rows, weights), statistics, answers, sums, raw, host)
 
 
 def _no_quad(plan: Plan) -> Array:
@@ -139,7 +145,7 @@ def _by_value(nbytes: int) -> np.dtype[Any]:
     return np.dtype((np.void, nbytes))
 
 
-def _fused(backend: Backend, plan: Plan, form: Shape, rows: Any, weight: Any) -> Raw:
+def _fused(backend: Backend, plan: Plan, form: Shape, rows: DeviceArray, weight: DeviceArray | None) -> Raw:
     n = len(rows)
     given = backend.staging("coefficients", form.given)
     frame = layout.pack(plan, form, given)
@@ -218,7 +224,9 @@ def _products_defines(
     return {"XT": _TYPES[dtype], **{name: str(value) for name, value in sizes.items()}, **_BOUNDS}
 
 
-def _products(backend: Backend, plan: Plan, rows: Any, weight: Any, statistics: bool, answers: Answers) -> Raw:
+def _products(
+    backend: Backend, plan: Plan, rows: DeviceArray, weight: DeviceArray | None, statistics: bool, answers: Answers
+) -> Raw:
     n, F = rows.shape
     D, (K, p) = len(plan.whiten), plan.coef.shape
     tied = plan.family == Family.TIED
@@ -268,11 +276,11 @@ def _products(backend: Backend, plan: Plan, rows: Any, weight: Any, statistics: 
         backend.launch(softmax, (min(_SOFTMAX_BLOCKS, -(-m * lanes // _THREADS)),), (_THREADS,), arguments)
         if sums is not None:
             _add_products(backend, phi, logits, sums, m)
-        if square is not None:
+        if square is not None and scaled is not None:
             backend.launch(scale, (min(_SOFTMAX_BLOCKS, -(-m * P // _THREADS)),), (_THREADS,), (phi, taken, m, scaled))
             _add_products(backend, phi, scaled, square, m)
 
-    def folded(array: Any) -> Array:
+    def folded(array: DeviceArray) -> Array:
         count, size = array.shape[0], array.size // array.shape[0]
         out = backend.empty(size)
         backend.launch(fold, (-(-size // 32),), (32, 32), (array, count, size, out))
@@ -287,7 +295,7 @@ def _products(backend: Backend, plan: Plan, rows: Any, weight: Any, statistics: 
     return Raw(feature, quad, layout.totals(found), int(found[5]), lambda: backend.download(declined).view(np.bool_))
 
 
-def _add_products(backend: Backend, a: Any, b: Any, out: Any, m: int) -> None:
+def _add_products(backend: Backend, a: DeviceArray, b: DeviceArray, out: DeviceArray, m: int) -> None:
     """out (s, P, q) += a^T b of the first m rows of a (batch, P) and b (batch, q), in s stretches of rows."""
     length = a.shape[0] // out.shape[0]
     whole, rest = divmod(m, length)
@@ -305,8 +313,7 @@ def _add_products(backend: Backend, a: Any, b: Any, out: Any, m: int) -> None:
 def _with_host(
     backend: Backend,
     plan: Plan,
-    rows: Any,
-    weight: Any,
+    given: Given,
     statistics: bool,
     answers: Answers,
     sums: Sums,
@@ -314,6 +321,7 @@ def _with_host(
     host: Host,
 ) -> Sums:
     """Add what the host makes of the rows that were left, in their order."""
+    rows, weight = given
     index = np.flatnonzero(raw.declined())
     F = rows.shape[1]
     defines = {"XT": _TYPES[np.dtype(rows.dtype)]}

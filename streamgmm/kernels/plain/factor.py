@@ -344,7 +344,7 @@ def run_missing(
         x = np.where(seen, x, 0.0)
         check_finite(x, first + np.arange(len(x)))
         w = None if weight is None else weight[block]
-        given = [_Given.of(plan, k, x, seen) for k in range(K)]
+        given = [_Given.from_rows(plan, k, x, seen) for k in range(K)]
         logits = np.stack([log_weights[k] + one.log_density for k, one in enumerate(given)])
         shares = softmax(np.maximum(logits, _LOWEST), base[block], best=label is not None)
         _add_totals(totals, shares, w)
@@ -374,7 +374,7 @@ def posterior_factors(plan: FactorPlan, rows: NDArray[Any]) -> Array:
         x = np.asarray(rows[block], np.float64)
         seen = ~np.isnan(x)
         for k in range(K):
-            found[block, k] = _Given.of(plan, k, np.where(seen, x, 0.0), seen).factors
+            found[block, k] = _Given.from_rows(plan, k, np.where(seen, x, 0.0), seen).factors
     return found
 
 
@@ -388,7 +388,7 @@ class _Given(NamedTuple):
     spread: Array  # (B, q, q) V
 
     @classmethod
-    def of(cls, plan: FactorPlan, k: int, x: Array, seen: NDArray[np.bool_]) -> _Given:
+    def from_rows(cls, plan: FactorPlan, k: int, x: Array, seen: NDArray[np.bool_]) -> _Given:
         own, loadings = plan.own, plan.loadings[k]
         D, q = loadings.shape
         with np.errstate(over="ignore", under="ignore"):

@@ -13,7 +13,7 @@ from streamgmm.kernels.plan import Array
 
 
 def lloyd(
-    rows: NDArray[Any], weight: Array | None, shift: Array, centres: Array, label: Any, distance: Array
+    rows: NDArray[Any], weight: Array | None, shift: Array, centres: Array, label: NDArray[np.int32], distance: Array
 ) -> tuple[Array, Array, Array]:
     """One pass over `rows` (n, D).
 

@@ -102,7 +102,7 @@ def missing(
         w = np.ones(len(x)) if weight is None else weight[block]
         shown = ~np.isnan(x)
         kinds = _patterns(shown)
-        base: Any = -np.inf
+        base: Array | float = -np.inf
         ranges = np.zeros(D) if box is None else np.log(box[1] - box[0])
         if log_noise > -np.inf:
             base = log_noise - shown @ ranges

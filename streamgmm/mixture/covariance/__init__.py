@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
-from streamgmm.mixture.covariance.base import Array, Covariance
+from streamgmm.mixture.covariance.base import INSTANCES, Array, Covariance
 from streamgmm.mixture.covariance.cholesky import spread_of
 from streamgmm.mixture.covariance.diag_spherical import DIAG, SPHERICAL
 from streamgmm.mixture.covariance.factor import KINDS, Factor, factor_family
@@ -37,6 +36,8 @@ MCLUST: dict[str, Covariance] = {
 }  # fmt: skip
 """The fourteen structures of mclust, by its identifiers."""
 
+INSTANCES.update({f.name: f for f in (*FAMILIES.values(), *MCLUST.values())})
+
 
 FACTORS = tuple(KINDS)
 """Names of the families of factor analysers, which need a number of factors."""
@@ -66,7 +67,7 @@ def family(name: str | Covariance, n_factors: int | None = None) -> Covariance:
     return found
 
 
-def check_covariances(chosen: Covariance, covariances: Any, K: int, D: int) -> Array:
+def check_covariances(chosen: Covariance, covariances: ArrayLike, K: int, D: int) -> Array:
     """The covariances as a float64 array of the family's shape.
 
     Raises

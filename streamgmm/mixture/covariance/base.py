@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,6 @@ from numpy.typing import NDArray
 from streamgmm.kernels import dispatch
 from streamgmm.kernels.plain.own_mean import Own
 from streamgmm.kernels.plan import Family, Plan, Sums
-from streamgmm.mixture.stats import Stats
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Array = NDArray[np.float64]
 
@@ -128,6 +125,27 @@ def bulk(share: Array, means: Array, variances: Array, limit: float, *, exact: b
     return best
 
 
+class WeightedMoments(Protocol):
+    """What a covariance is estimated from: `streamgmm.mixture.stats.Stats` has it, and `ComponentMoments`."""
+
+    @property
+    def weight(self) -> Array: ...
+
+    @property
+    def mean(self) -> Array: ...
+
+    @property
+    def scatter(self) -> Array: ...
+
+
+class ComponentMoments(NamedTuple):
+    """Weight (K,), mean (K, D) and scatter of rows about it, component by component; see `Stats`."""
+
+    weight: Array
+    mean: Array
+    scatter: Array
+
+
 class Framed(NamedTuple):
     """A mixture in its frame.
 
@@ -170,10 +188,8 @@ class Covariance(ABC):
     def __repr__(self) -> str:
         return f"<{self.name} covariance>"
 
-    def __reduce__(self) -> tuple[Callable[[str], Covariance], tuple[str]]:
-        from streamgmm.mixture.covariance import family
-
-        return family, (self.name,)
+    def __reduce__(self) -> tuple[Callable[..., Covariance], tuple[Any, ...]]:
+        return by_name, (self.name,)
 
     # Shapes and counts ------------------------------------------------------------------------------------------
 
@@ -199,7 +215,7 @@ class Covariance(ABC):
 
     # Statistics -------------------------------------------------------------------------------------------------
 
-    def merged_scatter(self, a: Stats, b: Stats, moved: Array, delta: Array) -> Array:
+    def merged_scatter(self, a: WeightedMoments, b: WeightedMoments, moved: Array, delta: Array) -> Array:
         """Scatter of the rows of `a` and `b` together, whose means are delta (K, D) apart; see `Stats.merge`."""
         scatter = a.scatter + b.scatter
         scatter += self.between(moved, delta)
@@ -225,28 +241,27 @@ class Covariance(ABC):
         """E-step over `rows` under what `plan` made: what `stats` takes; see `kernels.dispatch.run`."""
         return dispatch.run(plan, rows, weight, **wanted)
 
-    def stats(self, sums: Any, plan: Any) -> Stats:
-        """Centred statistics from the raw sums of one kernel run under `plan`, in its frame.
+    def moments(self, sums: Any, plan: Any) -> list[ComponentMoments]:
+        """Centred moments from the raw sums of one kernel run under `plan`, in its frame; of each form that took rows.
 
         Means are less the components' own: a mean far away would round what the scatter is about.
         """
         D = self._n_features(sums)
-        loglik, entropy, log_max, count, rows = sums.totals.tolist()
         weight = sums.feature[:, -1].copy()
         mean = means_of(sums.feature[:, -1 - D : -1], weight)
         scatter = self.scatter_from_features(sums, weight, mean)
         mean = np.where(weight[:, None] > 0, mean - plan.means, 0.0)
-        total = Stats(weight, mean, scatter, loglik, entropy, log_max, count, int(rows), self)
+        found = [ComponentMoments(weight, mean, scatter)]
         if sums.centred is not None:
             _, mass, first, second = sums.centred
             shift = means_of(first, mass)
             scatter = self.scatter_from_moments(second, mass, shift)
-            total = total.merge(Stats(mass, shift, scatter, 0.0, 0.0, 0.0, 0.0, 0, self))
+            found.append(ComponentMoments(mass, shift, scatter))
         if sums.own is not None:
             mass, shift, second = sums.own
             scatter = self.scatter_from_moments(second, mass, np.zeros_like(shift))
-            total = total.merge(Stats(mass, shift, scatter, 0.0, 0.0, 0.0, 0.0, 0, self))
-        return total
+            found.append(ComponentMoments(mass, shift, scatter))
+        return found
 
     @abstractmethod
     def _n_features(self, sums: Sums) -> int: ...
@@ -262,7 +277,7 @@ class Covariance(ABC):
         """The covariances of this family nearest to given ones: the M-step of rows that have these."""
         return covariances
 
-    def estimate(self, stats: Stats, reg_covar: float, previous: Array | None = None) -> Array:
+    def estimate(self, stats: WeightedMoments, reg_covar: float, previous: Array | None = None) -> Array:
         """Maximum likelihood covariances, plus `reg_covar` on the diagonal. Components without weight get NaN.
 
         Where the maximum has no closed form, `previous` covariances are improved.
@@ -506,3 +521,12 @@ class Covariance(ABC):
         share : (K,) weights that sum to 1
         delta : (K, D) means less the overall mean
         """
+
+
+INSTANCES: dict[str, Covariance] = {}
+"""The families that have one name each, as `streamgmm.mixture.covariance` lists them."""
+
+
+def by_name(name: str) -> Covariance:
+    """The one object of that name: copies and pickles of a family are itself."""
+    return INSTANCES[name]

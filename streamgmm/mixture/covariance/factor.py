@@ -28,10 +28,18 @@ from numpy.typing import NDArray
 
 from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.kernels.plain.factor import FactorMoments, FactorPlan, FactorSums, Origin, run
-from streamgmm.kernels.plan import Family
-from streamgmm.mixture.covariance.base import LOG_2PI, Array, Covariance, log_weights, shares
+from streamgmm.kernels.plan import Family, Sums
+from streamgmm.mixture.covariance.base import (
+    LOG_2PI,
+    Array,
+    ComponentMoments,
+    Covariance,
+    Framed,
+    WeightedMoments,
+    log_weights,
+    shares,
+)
 from streamgmm.mixture.covariance.cholesky import inverse_lower
-from streamgmm.mixture.stats import Stats
 
 __all__ = ["KINDS", "Factor", "factor_family"]
 
@@ -60,6 +68,9 @@ class Factor(Covariance):
         self.n_factors = n_factors
         self.name = f"{kind}:{n_factors}"
         self.shared = self.noise == "shared"
+
+    def __reduce__(self) -> tuple[Callable[..., Factor], tuple[str, int]]:
+        return factor_family, (self.kind, self.n_factors)
 
     @property
     def covariance_type(self) -> str:
@@ -112,19 +123,11 @@ class Factor(Covariance):
             raise ValueError(f"covariance_type {self.kind!r} runs on the CPU only. Expected device=None or 'cpu'.")
         return run(plan, rows, weight, **wanted)
 
-    def stats(self, sums: Any, plan: Any) -> Stats:
+    def moments(self, sums: Any, plan: Any) -> list[ComponentMoments]:
         assert isinstance(sums, FactorSums)
-        loglik, entropy, log_max, count, rows = sums.totals.tolist()
-        total: Stats | None = None
-        for part in sums.moments:
-            one = Stats(part.mass, part.mean, self._pack(part), 0.0, 0.0, 0.0, 0.0, 0, self)
-            total = one if total is None else total.merge(one)
-        assert total is not None
-        return Stats(
-            total.weight, total.mean, total.scatter, loglik, entropy, log_max, count, int(rows), self
-        )  # fmt: skip
+        return [ComponentMoments(part.mass, part.mean, self._pack(part)) for part in sums.moments]
 
-    def merged_scatter(self, a: Stats, b: Stats, moved: Array, delta: Array) -> Array:
+    def merged_scatter(self, a: WeightedMoments, b: WeightedMoments, moved: Array, delta: Array) -> Array:
         q = self.n_factors
         D = delta.shape[1]
         scatter = a.scatter + b.scatter
@@ -149,10 +152,10 @@ class Factor(Covariance):
         scatter[:, :D, q] *= spread**2
         return scatter
 
-    def scatter_from_features(self, sums: Any, weight: Array, mean: Array) -> Array:
+    def scatter_from_features(self, sums: Sums, weight: Array, mean: Array) -> Array:
         raise AssertionError("statistics of factor analysers are made of moments")
 
-    def _n_features(self, sums: Any) -> int:
+    def _n_features(self, sums: Sums) -> int:
         raise AssertionError("statistics of factor analysers are made of moments")
 
     def scatter_of(self, x: Array, resp: Array, mean: Array) -> Array:
@@ -193,7 +196,7 @@ class Factor(Covariance):
 
     # Parameters -------------------------------------------------------------------------------------------------
 
-    def estimate(self, stats: Stats, reg_covar: float, previous: Array | None = None) -> Array:
+    def estimate(self, stats: WeightedMoments, reg_covar: float, previous: Array | None = None) -> Array:
         q, (K, D) = self.n_factors, stats.mean.shape
         cross, latent, square = stats.scatter[:, :D, :q], stats.scatter[:, D:, :q], stats.scatter[:, :D, q]
         covariances = np.full(self.shape(K, D), np.nan)
@@ -417,16 +420,16 @@ class Factor(Covariance):
         parts = (shift, whiten, mu, loadings, precision, basis, turn, const, base, own)
         return FactorPlan(self.kernel, *parts), spread
 
-    def _seen(self, at: Any) -> Array:
+    def _seen(self, at: Framed) -> Array:
         raise AssertionError("a frame of factor analysers has no whitened means")
 
-    def _remote(self, at: Any, delta: Array, near: NDArray[np.bool_]) -> Any:
+    def _remote(self, at: Framed, delta: Array, near: NDArray[np.bool_]) -> Framed:
         raise AssertionError("a frame of factor analysers has no whitened means")
 
     def _roots(self, factors: Array, K: int, D: int) -> Array:
         raise AssertionError("a frame of factor analysers has no roots")
 
-    def _framed(self, share: Array, delta: Array, covariances: Array, factors: Array) -> Any:
+    def _framed(self, share: Array, delta: Array, covariances: Array, factors: Array) -> Framed:
         raise AssertionError("a frame of factor analysers has no roots")
 
 

@@ -16,10 +16,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.mixture.covariance.base import Array, Covariance
+from streamgmm.mixture.covariance.base import Array, Covariance, WeightedMoments
 from streamgmm.mixture.covariance.diag_spherical import DIAG, SPHERICAL, Diag, Spherical
 from streamgmm.mixture.covariance.full_tied import FULL, Full
-from streamgmm.mixture.stats import Stats
 
 TOLERANCE = 1e-14
 """Relative change of the volumes at which an alternating M-step ends."""
@@ -177,7 +176,7 @@ class Structured(Covariance):
         volume, shape, orientation = ({"E": 1, "V": K, "I": 0}[letter] for letter in self.name)
         return volume + (D - 1) * shape + D * (D - 1) // 2 * orientation
 
-    def estimate(self, stats: Stats, reg_covar: float, previous: Array | None = None) -> Array:
+    def estimate(self, stats: WeightedMoments, reg_covar: float, previous: Array | None = None) -> Array:
         D = stats.mean.shape[1]
         return self._mode(stats.scatter, self.divisor(stats.weight, D), reg_covar, D, previous)
 
