@@ -25,7 +25,10 @@ PAGES = {
 """Documents at the root, and what they are called in the site."""
 
 PLAIN = {"LICENSE": "LICENSE.txt", "CITATION.cff": "CITATION.cff"}
-"""Files at the root that are copied as they are."""
+"""Files at the root that are copied as they are, with their names in the site."""
+
+FOLDERS = ("configs", "examples")
+"""Folders whose files are copied too."""
 
 GROUPS = {
     "estimators": "Estimators and model selection",
@@ -50,7 +53,7 @@ def on_files(files: Any, config: Any) -> Any:
     made |= api_pages() | {"reference/commands.md": commands(), "reference/config.md": config_keys()}
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
-    for path in [*sorted((ROOT / "configs").glob("*.toml")), *(ROOT / name for name in PLAIN)]:
+    for path in [*sorted(one for folder in FOLDERS for one in (ROOT / folder).glob("*.*")), *map(ROOT.joinpath, PLAIN)]:
         place = posixpath.join("files", PLAIN.get(path.name, path.name))
         files.append(File.generated(config, place, abs_src_path=str(path)))
     return files
@@ -66,7 +69,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         path = posixpath.normpath(link if at_root else posixpath.join("docs", posixpath.dirname(where), link))
         if path in PAGES:
             found = PAGES[path]
-        elif path.startswith("configs/") or path in PLAIN:
+        elif posixpath.dirname(path) in FOLDERS or path in PLAIN:
             found = posixpath.join("files", PLAIN.get(path, posixpath.basename(path)))
         elif at_root and path.startswith("docs/"):
             found = path.removeprefix("docs/")
