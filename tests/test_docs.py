@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from streamgmm.cli.app import run
+from tests.helpers.documents import run_blocks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -17,29 +15,12 @@ NOT_RUN = "<!-- not run by the tests of the documents"
 RUN = [page for page in PAGES if "```" in page.read_text("utf-8") and NOT_RUN not in page.read_text("utf-8")]
 
 
-def blocks(page: Path):
-    text = page.read_text(encoding="utf-8")
-    for match in re.finditer(r"(?ms)^```(\w+)\n(.*?)^```", text):
-        yield text[: match.start()].count("\n") + 2, match[1], match[2]
-
-
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_what_is_written_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("matplotlib").use("agg")
-    space: dict[str, object] = {"__name__": "__main__"}
-    for line, language, text in blocks(page):
-        if language == "python":
-            exec(compile("\n" * (line - 1) + text, str(page), "exec"), space)
-            if "X" in space and not Path("X.npy").exists():
-                np.save("X.npy", space["X"])
-        elif language == "sh":
-            for command in text.replace("\\\n", " ").splitlines():
-                if command.startswith("streamgmm "):
-                    words = shlex.split(command.split("  #")[0])[1:]
-                    code = run(words)
-                    assert code == 0, f"{page.name}: {command}: {capsys.readouterr().err}"
+    run_blocks(page, capsys)
 
 
 def anchors(page: Path) -> set[str]:
