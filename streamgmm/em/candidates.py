@@ -14,6 +14,7 @@ from streamgmm.em.loop import Models
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import Conjugate
 from streamgmm.mixture.stats import Stats
+from streamgmm.sources.gathered import Gathering
 from streamgmm.sources.summaries.sample import SampleSummary
 
 OPTIMISM = 10.0
@@ -146,6 +147,8 @@ class Initialization:
         The starts that were followed on the sample, the best first.
     solved : Memory
         Candidates that the first pass has finished already; see `em.initialization.initialize.solved`.
+    gathering : Gathering or None
+        What is done to rows far away, in every pass; see `em.initialization.methods.gathering_of`.
     """
 
     models: Models
@@ -156,6 +159,7 @@ class Initialization:
     sample: SampleSummary | None = None
     explored: tuple[Start, ...] = ()
     solved: tuple[Candidate, ...] = ()
+    gathering: Gathering | None = None
 
 
 Candidates = tuple[Candidate, ...]

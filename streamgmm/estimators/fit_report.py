@@ -111,6 +111,8 @@ def report_of(candidates: Candidates, begin: Initialization, *, solver: str, n_p
         "repairs": list(winner.repairs),
         "seconds": clock.seconds(),
     })  # fmt: skip
+    if begin.gathering is not None:
+        report["far_rows"] = begin.gathering.words
     if winner.last is not None:
         last, df = winner.last, winner.model.n_parameters
         report |= {"rows": last.rows, "weight": last.count, "dropped": last.dropped, "n_parameters": df}
@@ -173,7 +175,10 @@ def overall_of(model: Mixture, reg_covar: float) -> tuple[Array, Array]:
     mean = share @ model.means
     variances = model.family.variances(model.covariances, *model.means.shape)
     with np.errstate(over="ignore"):
-        return mean, share @ variances + share @ (model.means - mean) ** 2 - reg_covar
+        variance = share @ variances + share @ (model.means - mean) ** 2 - reg_covar
+    if model.family is not model.family.unconstrained:  # put together from axes, and rounded like the largest
+        variance = np.where(variance > 16 * np.finfo(float).eps * variance.max(), variance, 0.0)
+    return mean, variance
 
 
 def warn_if_drowned(model: Mixture, reg_covar: float, names: Sequence[Any] | None, stacklevel: int) -> None:

@@ -43,6 +43,7 @@ from streamgmm.runtime.peak_memory import Peak
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
 from streamgmm.sources import again_without_text, is_array_like, leaving_out_text, refuse_unreadable
 from streamgmm.sources.base import Chunk, Readable, Source
+from streamgmm.sources.gathered import gathered
 from streamgmm.sources.living import living_rows
 from streamgmm.utils.by_component import component_threads
 from streamgmm.utils.sample_weight import check_weight
@@ -283,7 +284,8 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
                 yield Step((), position, candidates, Block(0, 0, ()), ())
             stages = self._stages(begun, source, executor)
             if self.max_iter > 0 and running(candidates):
-                for step in passes(source, candidates, stages, reader, position=position):
+                data = gathered(source, begun.gathering)
+                for step in passes(data, candidates, stages, reader, position=position):
                     candidates, position = place = step.candidates, step.state
                     rows = rows.after(step, source)
                     journal.put("rows", rows)

@@ -173,10 +173,7 @@ def repairing_m_step(
         events.append({"action": "floored", "reason": "no Cholesky factor", "floor": FLOOR})
     covariances, factors = _factored(family, covariances, factors, good, spread)
     if structure is not family:
-        covariances = structure.constrained(covariances, new_share, means.shape[1])
-        factors, good = structure.factor(covariances)
-        if not good.all():
-            raise CollapsedError(~good)
+        covariances, factors = _structured(structure, covariances, new_share, spread)
     noise = proportions(stats)[1]
     weights = new_share * ((1.0 - noise) / new_share.sum())
     model = Mixture.trusted(weights, means, covariances, structure, factors, noise, stats.observation)
@@ -201,6 +198,23 @@ def _factored(
     if not good.all():
         raise CollapsedError(~good, repairing=True)
     return covariances, factors
+
+
+def _structured(structure: Covariance, covariances: Array, share: Array, spread: Array) -> tuple[Array, Array]:
+    """Covariances in their structure again, and their factors: floored as little as it takes, at last scales alone."""
+    family, everyone = structure.unconstrained, np.ones(len(share), bool)
+    for floor in (0.0, 1e-10, 1e-8, 1e-6, np.inf):
+        raised = covariances
+        if floor == np.inf:
+            whole = family.from_overall(np.diag(np.einsum("ij,ij->i", spread, spread)))
+            raised = family.replace_component(covariances, _numbers(everyone), whole)
+        elif floor > 0.0:
+            raised = family.floor(covariances, spread, floor, everyone)
+        found = structure.constrained(raised, share, len(spread))
+        factors, good = structure.factor(found)
+        if good.all():
+            return found, factors
+    raise CollapsedError(~good, repairing=True)
 
 
 def _representable(family: Covariance, covariances: Array, overall: Array, present: NDArray[np.bool_]) -> Array:

@@ -34,6 +34,7 @@ HOMES = {
     "Completed": "streamgmm.em.initialization.sample:Completed",
     "Conjugate": "streamgmm.mixture.prior:Conjugate",
     "Draw": "streamgmm.sources.summaries.reservoir:Draw",
+    "Gathering": "streamgmm.sources.gathered:Gathering",
     "Leaves": "streamgmm.em.variants:FoldTree",
     "GaussWishart": "streamgmm.mixture.variational:GaussWishart",
     "LloydStats": "streamgmm.em.kmeans.centres:LloydStats",

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
 import streamgmm as sg
-from streamgmm.em.initialization.methods import Wanted
+from streamgmm.em.initialization.methods import Wanted, without_splinters
 from streamgmm.em.initialization.multistart import draw
 from streamgmm.em.initialization.sample import survey
 from streamgmm.mixture.covariance import DIAG, FULL
@@ -167,3 +168,31 @@ def test_what_a_single_start_comes_to_takes_part_in_the_race_of_many():
     one, four = (sg.GaussianMixture(4, random_state=0, n_init=n).fit(X) for n in (1, 4))
     assert four.lower_bound_ >= one.lower_bound_ - 1e-4
     assert len(four.report_["explored"]) in (2, 3)
+
+
+def test_starts_keep_no_splinters():
+    """k-means on heavy tails leaves clusters of a few rows; what lies far from everything keeps its own."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(3000, 10)) / rng.chisquare(2, (3000, 1)) ** 0.5
+    labels = np.concatenate([rng.integers(0, 3, 2990), [3] * 6, [4] * 4])
+    mended = without_splinters(z, labels, 5, 11)
+    counts = np.bincount(mended, minlength=5)
+    assert counts.sum() == 3000 and counts.min() > 300
+    kept = mended[:2990] == labels[:2990]
+    assert kept.mean() > 0.4, "only halves of the largest clusters move"
+    far = np.concatenate([z, np.full((3, 10), 1e4)])
+    alone = without_splinters(far, np.concatenate([np.where(labels > 2, 0, labels), [3, 3, 3]]), 4, 11)
+    assert np.bincount(alone)[3] == 3
+    few = np.arange(12) % 4
+    assert without_splinters(z[:12], few, 4, 11) is few, "where no component can have enough rows"
+
+
+@pytest.mark.parametrize("solver", ["auto", "squarem", "exact", "incremental", "stepwise"])
+def test_no_fit_begins_on_a_handful_of_rows(solver):
+    rng = np.random.default_rng(3)
+    X = rng.standard_t(2.5, (4000, 12)) @ rng.normal(size=(12, 12))
+    gm = sg.GaussianMixture(6, solver=solver, random_state=0, max_iter=3, tol=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        gm.fit(X)
+    assert gm.weights_.min() * len(X) >= 13

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
 import streamgmm as sg
+from streamgmm.em.initialization.sample import complete
 from streamgmm.mixture import missing
 from streamgmm.mixture.m_step import bound
 from streamgmm.mixture.stats import Observation
@@ -285,3 +286,51 @@ def test_the_interval_of_switching_is_given_back():
     rows = np.zeros((4096, 2))
     Threads(2).run(task, array_source(rows, chunk_rows=512).chunks(), lambda a, b: a + b)
     assert max(inside) < before == sys.getswitchinterval()
+
+
+def wide_with_holes(n, D, seed=0):
+    """Measures in units from 0.1 to 1e5, sums and copies of them, categories as columns of 0 and 1, and holes."""
+    rng = np.random.default_rng(seed)
+    group, m = rng.integers(0, 3, n), D // 3
+    units = 10.0 ** rng.uniform(-1, 5, m)
+    measures = (rng.normal(size=(n, 4)) + 2 * group[:, None] * [1, 0, 0, 1]) @ rng.normal(size=(4, m))
+    measures = (measures + 0.3 * rng.normal(size=(n, m)) + rng.uniform(0, 100, m)) * units
+    measures[:, 3], measures[:, 5] = measures[:, 1] + measures[:, 2], measures[:, 4]
+    columns = [measures]
+    while sum(part.shape[1] for part in columns) < D:
+        k = int(rng.integers(2, 8))
+        columns.append(np.eye(k)[rng.choice(k, n, p=rng.dirichlet(np.full(k, 0.3)))])
+    X = np.hstack(columns)[:, :D]
+    for j in (0, 2, 5, 7):
+        X[rng.random(n) < rng.uniform(0.05, 0.3), j] = np.nan
+    X[np.ix_(rng.random(n) < 0.06, range(8, 11))] = np.nan
+    return X
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gaps_of_a_wide_table_are_filled_with_values_like_the_others(seed):
+    X = wide_with_holes(200, 60, seed)
+    filled, mean, covariance = complete(X, np.ones(200), 0)
+    gaps = np.isnan(X)
+    np.testing.assert_array_equal(filled[~gaps], X[~gaps])
+    z = (filled - np.nanmean(X, axis=0)) / np.where(np.nanstd(X, axis=0) > 0, np.nanstd(X, axis=0), 1.0)
+    assert np.abs(z[gaps]).max() < 8.0
+    assert (
+        np.isfinite(mean).all()
+        and np.linalg.eigvalsh(covariance / np.sqrt(np.outer(*[np.diag(covariance)] * 2)))[0] > 0
+    )
+    X[7, 0] = X[9, 12] = 1e200  # two wild values decide nothing
+    again = complete(X, np.ones(200), 0)
+    assert np.abs(again.mean - mean).max() < 1e9
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "VEV", "factor"])
+def test_a_wide_table_with_holes(name):
+    X = wide_with_holes(120, 30)
+    settings = {"covariance_type": name, "n_factors": 2 if name == "factor" else None, "random_state": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "reg_covar=", UserWarning)  # a constant feature with holes, on its way to 0
+        for more in ({}, {"solver": "squarem", "reg_covar": 0.0}):
+            gm = sg.GaussianMixture(2, missing="marginalize", max_iter=2, **settings, **more).fit(X)
+            assert np.isfinite(gm.score_samples(X)).all() and np.isfinite(gm.impute(X)).all()

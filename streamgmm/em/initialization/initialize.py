@@ -11,7 +11,7 @@ import numpy as np
 from streamgmm.em.candidates import Candidate, Initialization, Totals
 from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot, FitObserver
 from streamgmm.em.initialization.followed_starts import SearchContext
-from streamgmm.em.initialization.methods import Wanted, made, prepared
+from streamgmm.em.initialization.methods import Wanted, gathering_of, made, prepared
 from streamgmm.em.initialization.multistart import search
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.kmeans.parallel_init import SPREAD, spread_out
@@ -26,6 +26,7 @@ from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
 from streamgmm.mixture.stats import Stats, observed
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
+from streamgmm.sources.gathered import gathered
 from streamgmm.sources.summaries.sample import SampleSummary
 
 __all__ = ["InitSettings", "begin", "begin_again", "solved"]
@@ -92,8 +93,10 @@ def begin_again(
 def solved(sample: SampleSummary, family: Covariance, maximize: Maximize) -> Candidate | None:
     """The fit of one component to complete rows, which the moments of the first pass give in closed form.
 
-    None where the moments overflow.
+    None where the moments overflow, or are those of the bulk alone.
     """
+    if sample.wild:
+        return None
     D, count = len(sample.mean), sample.count
     scatter = sample.covariance * count
     if not np.isfinite(scatter).all():
@@ -155,13 +158,18 @@ def begin(
             "of positive weight. Lower n_components."
         )
     prior = _resolved(wanted, sample)
+    gathering = None if K == 1 or wanted.given[1] is not None else gathering_of(sample, (family,))
+    if gathering is not None:
+        source = gathered(source, gathering)
+        sample = replace(sample, rows=gathering(sample.rows), place=gathering.place)
     if closed:
         one = solved(sample, family, Maximize(wanted.reg_covar, wanted.repair, prior))
         if one is not None:
             return Initialization((one.model,), prior, sample.n_rows, 1, solved=(one,))
     observe = _observing(wanted, sample)
     begun = partial(
-        Initialization, prior=prior, rows=sample.n_rows, passes=1, sample=sample if wanted.searches else None
+        Initialization, prior=prior, rows=sample.n_rows, passes=1, sample=sample if wanted.searches else None,
+        gathering=gathering,
     )  # fmt: skip
     if whole is not None:
         return begun((observe(whole),))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from operator import add
 from typing import Any, NamedTuple
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from streamgmm.em.kmeans.centres import nearest
-from streamgmm.mixture.covariance import DIAG, Covariance
+from streamgmm.mixture.covariance import DIAG, SPHERICAL, Covariance
 from streamgmm.mixture.covariance.full_tied import Triangular
 from streamgmm.mixture.labelled_stats import stats_from_responsibilities
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.runtime.executors import Threads
 from streamgmm.runtime.thread_limits import one_thread
+from streamgmm.sources.gathered import Gathering
 from streamgmm.sources.summaries.moments import weighted_moments
 from streamgmm.sources.summaries.sample import SampleSummary
 
@@ -67,6 +68,33 @@ def _near_the_median(rows: Array) -> NDArray[np.bool_]:
 
 _FEW = 0.05
 """Share of the weight up to which rows far away are taken for one group, whatever they hold."""
+LARGEST = 1e100
+"""Size of a number beyond which a fit takes it for this: sums of squares of others beside it could not be kept."""
+
+
+def gathering_of(survey: SampleSummary, families: Collection[Covariance]) -> Gathering | None:
+    """What a fit of several components does to rows far away; None, as for nearly all data, where they stay.
+
+    A few rows far away have a component of their own. Where they are far from each other too they would make a
+    covariance that all components share, and one with cross products cannot hold sizes that differ by more than
+    `FARTHEST`: then these rows are put to one place beside the others.
+    """
+    if survey.wild and not set(families) <= {DIAG, SPHERICAL}:
+        diagonal = survey.covariance if survey.covariance.ndim == 1 else np.diag(survey.covariance)
+        scale = np.where(diagonal > 0, np.sqrt(diagonal), np.maximum(np.abs(survey.mean), 1.0))
+        gathering = Gathering(survey.mean, FARTHEST * scale)
+        far = gathering.far(survey.rows)
+        share = float(survey.weight[far].sum() / survey.weight.sum())
+        if 0.0 < share <= _FEW:
+            rows = np.asarray(survey.rows[far], np.float64)
+            with np.errstate(over="ignore"):
+                size = np.abs((rows - survey.mean) / scale).max(axis=1)
+                apart = (np.ptp(rows, axis=0) > gathering.reach).any()
+            if (apart and any(one.shared for one in families)) or size.max() > FARTHEST * size.min():
+                return replace(gathering, place=survey.mean + 10.0 * scale / np.sqrt(max(share, 1e-4)))
+    if np.nanmax(np.abs(survey.box)) > LARGEST:
+        return Gathering(np.zeros(survey.rows.shape[1]), np.full(survey.rows.shape[1], LARGEST))
+    return None
 
 
 def drawn_in(z: Array, weight: Array) -> Callable[[Array], Array]:
@@ -86,6 +114,42 @@ def drawn_in(z: Array, weight: Array) -> Callable[[Array], Array]:
         return np.where(size <= 1.0, z, np.sign(z) * FARTHEST * (1.0 + np.log(np.maximum(size, 1.0))))
 
     return nearer
+
+
+ISOLATED = 30.0
+"""Distance of a few rows from the nearest cluster, in its radii, from which they keep a component of their own."""
+PLENTY = 4
+"""Rows for each component, in units of those that span a covariance, from which every component can have enough."""
+
+
+def without_splinters(z: Array, labels: NDArray[Any], K: int, fewest: int) -> NDArray[Any]:
+    """Labels (m,) of rows z (m, D) without clusters of fewer than `fewest` rows, where there are rows for all.
+
+    k-means spends centres on the tails of a distribution, and a component that starts on so few rows has no volume: EM
+    cannot take it away from them. Its rows go to the nearest cluster, and the largest one is halved across its widest
+    direction. What lies far from everything keeps its cluster.
+    """
+    counts = np.bincount(labels, minlength=K)
+    small = (counts > 0) & (counts < fewest)
+    large = np.flatnonzero(counts >= fewest)
+    if not small.any() or not len(large) or len(z) < PLENTY * K * fewest:
+        return labels
+    labels = labels.copy()
+    centres = np.stack([z[labels == k].mean(axis=0) for k in large])
+    radii = np.array([z[labels == k].var(axis=0).sum() for k in large])  # squared
+    freed = []
+    for k in np.flatnonzero(small):
+        rows = z[labels == k]
+        squared = ((rows.mean(axis=0) - centres) ** 2).sum(axis=1)
+        if (squared <= ISOLATED**2 * radii).any():
+            labels[labels == k] = large[nearest(rows, centres)]
+            freed.append(k)
+    for k in freed:
+        widest = np.flatnonzero(labels == np.bincount(labels, minlength=K).argmax())
+        rows = z[widest] - z[widest].mean(axis=0)
+        along = rows @ np.linalg.eigh(rows.T @ rows)[1][:, -1]
+        labels[widest[np.argsort(along, kind="stable")[len(widest) // 2 :]]] = k
+    return labels
 
 
 # Starts ---------------------------------------------------------------------------------------------------------------
@@ -158,6 +222,23 @@ SCALED = "kmeans scaled"
 _INTERNAL: dict[str, InitMethod] = {SCALED: INIT["kmeans"], "rows": INIT["random_from_data"]}
 
 
+def _few_apart(survey: SampleSummary, z: Array) -> NDArray[np.bool_] | None:
+    """(m,) mask of a few rows far from all others, which begin as one component; None where there are none."""
+    if not survey.wild:
+        return None
+    if survey.place is not None:
+        apart = (survey.rows == survey.place.astype(survey.rows.dtype)).all(axis=1)
+    else:
+        apart = (np.abs(z) > FARTHEST).any(axis=1)
+    return apart if 0.0 < survey.weight[apart].sum() <= _FEW * survey.weight.sum() else None
+
+
+def _assigned(way: InitMethod, z: Array, weight: Array, K: int, drawn: Any, family: Covariance) -> NDArray[Any]:
+    """Labels (m,) without splinters, or responsibilities (m, K)."""
+    resp = way.assign(z, weight, K, drawn)
+    return without_splinters(z, resp, K, family.least_rows(z.shape[1])) if resp.ndim == 1 else resp
+
+
 def prepared(
     survey: SampleSummary,
     K: int,
@@ -183,11 +264,17 @@ def prepared(
         frame = DIAG if init == SCALED and isinstance(family, Triangular) else family
         to_frame = frame.whitener(survey.mean, survey.covariance)
         z = to_frame(survey.rows)
-        at = None if centres is None else to_frame(centres)
-        if survey.wild:
-            nearer = drawn_in(z, survey.weight)
-            z, at = nearer(z), None if at is None else nearer(at)
-        resp = way.assign(z, survey.weight, K, drawn) if at is None else nearest(z, at)
+        apart = _few_apart(survey, z)
+        if centres is not None:
+            at = to_frame(centres)
+            nearer = drawn_in(z, survey.weight) if survey.wild else None
+            resp = nearest(z, at) if nearer is None else nearest(nearer(z), nearer(at))
+        elif apart is not None and K > 1 and way.assign in (_kmeans, _kmeans_plusplus):
+            resp = np.full(len(z), K - 1)
+            resp[~apart] = _assigned(way, z[~apart], survey.weight[~apart], K - 1, drawn, family)
+        else:
+            z = drawn_in(z, survey.weight)(z) if survey.wild else z
+            resp = _assigned(way, z, survey.weight, K, drawn, family)
         origin = survey.mean if survey.wild else None
         stats = stats_from_responsibilities(survey.rows, survey.weight, resp, K, family, origin)
         return repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model

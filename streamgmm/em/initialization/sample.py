@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.em.initialization.methods import sound
+from streamgmm.em.initialization.methods import FARTHEST, sound
 from streamgmm.mixture.covariance import FULL
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.mixture.stats import Observation
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
+from streamgmm.sources.gathered import Gathering
 from streamgmm.sources.summaries.sample import SampleSummary, merge_parts, survey_chunk
 from streamgmm.utils.phases import reading
 from streamgmm.utils.sample_weight import no_rows
@@ -23,6 +24,10 @@ Array = NDArray[np.float64]
 
 _STEPS = 30
 _TOLERANCE = 1e-5
+_RIDGE = 1e-6
+"""Added to the variances of features scaled to deviation 1: in a wide table with holes some directions have none."""
+_INFLATED = 100.0
+"""Deviation, in median distances from the median, up to which rows far away have not decided it."""
 
 
 class Completed(NamedTuple):
@@ -56,14 +61,17 @@ def complete(rows: NDArray[Any], weight: Array, seed: int) -> Completed:
             "nothing to learn them from. Drop these columns."
         )
     D = rows.shape[1]
-    variances = np.nanvar(rows, axis=0, dtype=np.float64)
-    first = np.nanmean(rows, axis=0, dtype=np.float64)[None]
-    sigma = np.diag(np.where(variances > 0, variances, 1.0))[None]
-    model = Mixture(np.ones(1), first, sigma, FULL).observing(Observation(None, True))
+    centre, scale = _centre_and_scale(rows)
+    with np.errstate(over="ignore"):
+        z = (rows - centre) / scale  # a ridge is to be small for every feature, whatever its unit
+    # Rows far away have no say in what the others hold.
+    weight = np.where((np.abs(z) > FARTHEST).any(axis=1), 0.0, weight)
+    z = np.clip(z, -FARTHEST, FARTHEST)
+    model = Mixture(np.ones(1), np.zeros((1, D)), np.eye(D)[None], FULL).observing(Observation(None, True))
     before = -np.inf
     for _ in range(_STEPS):
-        stats = model.accumulate(rows, weight)
-        model = repairing_m_step(stats, reg_covar=0.0, reseeds=(0,)).model
+        stats = model.accumulate(z, weight)
+        model = repairing_m_step(stats, reg_covar=_RIDGE, reseeds=(0,)).model
         now = stats.loglik / stats.count
         if now - before < _TOLERANCE:
             break
@@ -71,8 +79,20 @@ def complete(rows: NDArray[Any], weight: Array, seed: int) -> Completed:
     gaps = np.isnan(rows)
     draws, _ = model.sample(len(rows), np.random.default_rng(seed))
     residual = draws - model.impute(np.where(gaps, np.nan, draws))
-    filled = model.impute(rows) + np.where(gaps, residual, 0.0)
-    return Completed(filled, model.means[0].copy(), model.covariances[0].copy().reshape(D, D))
+    filled = np.where(gaps, (model.impute(z) + residual) * scale + centre, rows)
+    return Completed(filled, centre + scale * model.means[0], model.covariances[0] * np.outer(scale, scale))
+
+
+def _centre_and_scale(rows: NDArray[Any]) -> tuple[Array, Array]:
+    """(D,) mean and deviation of what was observed; median and median distance where a few rows decide those."""
+    rows = np.asarray(rows, np.float64)
+    middle = np.nanmedian(rows, axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre, deviation = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)
+        typical = np.nanmedian(np.abs(rows - middle), axis=0)
+        usual = np.isfinite(deviation) & ((typical == 0) | (deviation <= _INFLATED * typical))
+    scale = np.where(usual, deviation, typical)
+    return np.where(usual, centre, middle), np.where(scale > 0, scale, 1.0)
 
 
 def survey(
@@ -108,10 +128,13 @@ def survey(
     whole = part.n_rows <= size
     order = np.argsort(part.numbers)
     rows, weight = part.rows[order], part.weight[order] if whole else np.ones(len(order))
-    mean, covariance = part.mean, part.scatter / part.count
+    mean, covariance, wild = part.mean, part.scatter / part.count, False
     if missing and np.isnan(rows).any():
         rows, mean, covariance = complete(rows, weight, seed)
+        wild = bool(Gathering(mean, FARTHEST * np.sqrt(np.diag(covariance))).far(rows).any())
         covariance = np.diag(covariance).copy() if diagonal else covariance
     return sound(
-        SampleSummary(rows, weight, mean, covariance, part.n_rows, part.count, part.box, keys=part.keys[order])
+        SampleSummary(
+            rows, weight, mean, covariance, part.n_rows, part.count, part.box, wild=wild, keys=part.keys[order]
+        )
     )

@@ -31,6 +31,7 @@ class SampleSummary:
     box : (2, D) smallest and largest value of each feature among the rows of positive weight
     wild : whether the moments are those of the bulk of the sample, as a few rows far away would decide them otherwise
     keys : (m,) what the rows were chosen by, the largest first, or None
+    place : (D,) where a fit puts rows far away, or None; see `streamgmm.sources.gathered`
     """
 
     rows: NDArray[Any]
@@ -42,6 +43,7 @@ class SampleSummary:
     box: Array
     wild: bool = False
     keys: Array | None = None
+    place: Array | None = None
 
     def among(self, size: int) -> SampleSummary:
         """The sample of `size` rows that the same pass would have taken."""

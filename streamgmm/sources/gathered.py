@@ -1,0 +1,92 @@
+"""Rows that no Gaussian could hold together with the others, as a fit takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.sources.wrapped import WrappedChunk, WrappedSource
+
+__all__ = ["Gathering", "gathered"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathering:
+    """What is done to the numbers of rows far away, before a fit sees them.
+
+    Attributes
+    ----------
+    centre, reach : (D,)
+        A number is far where it lies more than `reach` from `centre`.
+    place : (D,) or None
+        Where a row with such a number is put, so that all of them are one point; None: the number is cut to `reach`.
+    """
+
+    centre: Array
+    reach: Array
+    place: Array | None = None
+
+    def far(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """(n,) mask of the rows (n, D) with a number that is far; NaN is not."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray((np.abs(rows - self.centre) > self.reach).any(axis=1))
+
+    def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """The rows (n, D) as a fit takes them: the same array where none is far."""
+        far = self.far(rows)
+        if not far.any():
+            return rows
+        rows = np.array(rows)
+        if self.place is None:
+            rows[far] = np.clip(rows[far], self.centre - self.reach, self.centre + self.reach)
+        else:
+            rows[far] = self.place
+        return rows
+
+    @property
+    def words(self) -> str:
+        """What was done, for the report of a fit."""
+        if self.place is None:
+            return f"Numbers beyond {self.reach.max():g} counted as that."
+        return (
+            "Rows far from all others and from each other counted as one point: no covariance holds sizes so different."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredChunk(WrappedChunk):
+    """A chunk whose rows pass through `gathering`."""
+
+    gathering: Gathering
+
+    def load(self) -> tuple[Rows, Weights]:
+        rows, weight = self.chunk.load()
+        return self.gathering(rows), weight
+
+
+class GatheredSource(WrappedSource):
+    """`source` with its rows as `gathering` leaves them."""
+
+    def __init__(self, source: Source, gathering: Gathering) -> None:
+        super().__init__(source)
+        self.gathering = gathering
+
+    def over(self, source: Source) -> Source:
+        return GatheredSource(source, self.gathering)
+
+    def wrapped(self, chunk: Chunk) -> Chunk:
+        return GatheredChunk(chunk, self.gathering)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return self.source.fingerprint()
+
+
+def gathered(source: Source, gathering: Gathering | None) -> Source:
+    """`source` as a fit takes its rows: itself where nothing is far."""
+    return source if gathering is None else GatheredSource(source, gathering)

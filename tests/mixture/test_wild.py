@@ -1,0 +1,141 @@
+"""Rows that are finite and absurd, one or many, of one size or of many: fits end, and find the others' clusters."""
+
+from __future__ import annotations
+
+import mpmath as mp
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+import streamgmm as sg
+from streamgmm.sources import array_source
+from tests.helpers import exact
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+FAMILIES = ["full", "tied", "diag", "spherical"]
+SIZES = np.array([1e6, 1e8, 1e10, 1e15, 1e20, 9.97e36, 1e80, 1e120, 1e200, 1e300])
+
+
+def clusters(K=2, n=600, seed=0):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, K, n)
+    return rng.normal(size=(n, 3)) + np.array([[0.0, 0, 0], [6, 6, 6], [-7, 7, 0]])[label], label
+
+
+def wild(kind, good, sizes=SIZES, seed=1):
+    """A row for each size: the same number in each cell, in one cell, or of any sign and direction."""
+    rng = np.random.default_rng(seed)
+    if kind == "rows":
+        return np.repeat(sizes[:, None], 3, axis=1)
+    if kind == "cells":
+        rows = good[: len(sizes)].copy()
+        rows[np.arange(len(sizes)), np.arange(len(sizes)) % 3] = sizes
+        return rows
+    return sizes[:, None] * rng.uniform(0.1, 1.0, (len(sizes), 3)) * np.sign(rng.normal(size=(len(sizes), 3)))
+
+
+def fitted(X, good, label, K, family, **settings):
+    gm = sg.GaussianMixture(K, covariance_type=family, random_state=0, **settings).fit(X)
+    scores = gm.score_samples(X)
+    assert not np.isnan(scores).any()
+    assert adjusted_rand_score(label, gm.predict(good)) >= 0.95
+    mixture = sg.Mixture(gm.weights_, gm.means_, gm.covariances_, family)
+    some = [0, 1, len(X) // 2, len(X) // 2 + 3, len(X) - 1]
+    for found, right in zip(scores[some], exact.log_prob(mixture, np.asarray(X[some], float)), strict=True):
+        if right < -mp.mpf("1.7e308"):
+            assert found == -np.inf
+        else:
+            assert abs(float(found - right)) <= 1e-9 * max(1.0, float(abs(right)))
+    return gm
+
+
+@pytest.mark.parametrize("kind", ["rows", "cells", "directions"])
+@pytest.mark.parametrize("family", [*FAMILIES, "EEI", "VEV"])
+def test_ten_rows_of_ten_sizes_at_once(family, kind):
+    good, label = clusters()
+    X = np.concatenate([good[:300], wild(kind, good), good[300:]])
+    if family in FAMILIES:
+        fitted(X, good, label, 3, family)
+        fitted(X, good, label, 3, family, solver="squarem")
+    else:
+        gm = sg.GaussianMixture(3, covariance_type=family, random_state=0).fit(X)
+        assert adjusted_rand_score(label, gm.predict(good)) >= 0.95
+    gm = sg.GaussianMixture(2, covariance_type=family, random_state=0).fit(X)  # ends without a component for them
+    assert np.isfinite(gm.means_).all() and not np.isnan(gm.score_samples(X)).any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_three_clusters_in_single_precision(family):
+    good, label = clusters(3)
+    good = good.astype(np.float32)
+    for kind in ("rows", "directions"):
+        X = np.concatenate([good[:300], wild(kind, good, SIZES[:6]).astype(np.float32), good[300:]])
+        fitted(X, good, label, 4, family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ten_rows_of_one_size_keep_their_place(family):
+    good, label = clusters()
+    for size in (1e6, 9.97e36):
+        X = np.concatenate([good[:300], np.full((10, 3), size), good[300:]])
+        gm = fitted(X, good, label, 3, family)
+        np.testing.assert_allclose(gm.means_.max(axis=0), size, rtol=1e-12)
+        assert "far_rows" not in gm.report_
+
+
+def test_the_report_says_what_was_done():
+    good, _ = clusters()
+    X = np.concatenate([good, wild("rows", good)])
+    tied = sg.GaussianMixture(3, covariance_type="tied", random_state=0).fit(X)
+    assert "one point" in tied.report_["far_rows"]
+    full = sg.GaussianMixture(3, random_state=0).fit(X)
+    assert full.report_["far_rows"] == tied.report_["far_rows"]
+    diag = sg.GaussianMixture(3, covariance_type="diag", random_state=0).fit(X)
+    assert "1e+100" in diag.report_["far_rows"]
+    assert "far_rows" not in sg.GaussianMixture(2, covariance_type="tied", random_state=0).fit(good).report_
+
+
+def test_clean_rows_are_handed_on_as_they_are():
+    good, _ = clusters()
+    gathering = sg.GaussianMixture(3, covariance_type="tied", random_state=0)
+    gathering.fit(np.concatenate([good, wild("rows", good)]))
+    from streamgmm.sources.gathered import Gathering, gathered
+
+    source = array_source(good)
+    assert gathered(source, None) is source
+    assert Gathering(np.zeros(3), np.full(3, 100.0))(good) is good
+    cut = Gathering(np.ones(3), np.full(3, 2.0))(np.array([[0.0, 5.0, -9.0], [np.nan, 1.0, 1.0]]))
+    np.testing.assert_array_equal(cut, [[0.0, 3.0, -1.0], [np.nan, 1.0, 1.0]])
+
+
+@pytest.mark.parametrize("family", ["full", "tied", "diag"])
+def test_one_component_has_the_moments_of_all_rows(family):
+    good, _ = clusters()
+    X = np.concatenate([good, [[1e6, -1e6, 3.0]]])
+    gm = sg.GaussianMixture(1, covariance_type=family, reg_covar=0.0).fit(X)
+    np.testing.assert_allclose((gm.means_[0] - X.mean(axis=0)) / X.std(axis=0), 0.0, atol=1e-10)
+    right = np.cov(X.T, bias=True)
+    found = gm.mixture_.family.dense(gm.covariances_, 1, 3)[0]
+    np.testing.assert_allclose(np.diag(found), np.diag(right), rtol=1e-9)
+    assert gm.lower_bound_ == pytest.approx(gm.score(X), rel=1e-9)
+
+
+def test_select_finds_the_clusters_beside_wild_rows():
+    good, label = clusters()
+    X = np.concatenate([good, wild("directions", good)])
+    for kind in ("tied", "full"):
+        best = sg.select(X, [3], covariance_types=(kind,), n_init=2, random_state=0).best
+        assert adjusted_rand_score(label, best.predict(good)) >= 0.95
+
+
+@pytest.mark.filterwarnings("ignore:.*set aside:UserWarning")
+def test_a_stream_goes_on():
+    good, _ = clusters(n=3000)
+    X = good.copy()
+    X[np.arange(100, 3000, 300)] = wild("rows", good)
+    for family in FAMILIES:
+        gm = sg.GaussianMixture(3, covariance_type=family, random_state=0, half_life=500)
+        for first in range(0, 3000, 500):
+            gm.partial_fit(X[first : first + 500])
+        assert gm.report_["rows_set_aside"] >= 7 and not np.isnan(gm.score_samples(good)).any()
