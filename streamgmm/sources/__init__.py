@@ -8,7 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from streamgmm.sources.base import Chunk, Slab, Source
+from streamgmm.sources.columns import WeightChoice
 from streamgmm.sources.features import again_without_text, leaving_out_text, open_features, tell_features
 from streamgmm.sources.files import are_paths
 from streamgmm.sources.formats.array import ArraySource
@@ -37,7 +40,7 @@ __all__ = [
 _READ_IN_CHUNKS = {"zarr", "dask", "h5py", "xarray", "dask_expr"}
 
 
-def is_array_like(obj: Any) -> bool:
+def is_array_like(obj: object) -> bool:
     """True for what scikit-learn would take as rows in the memory of this process: arrays, nested lists, tables."""
     module = type(obj).__module__.partition(".")[0]
     if isinstance(obj, (str, Path, Source)) or are_paths(obj) or module in _READ_IN_CHUNKS:
@@ -45,6 +48,6 @@ def is_array_like(obj: Any) -> bool:
     return not lies_on_card(obj)
 
 
-def array_source(X: Any, weight: Any = None, *, chunk_rows: int | None = None) -> Source:
+def array_source(X: NDArray[Any], weight: WeightChoice = None, *, chunk_rows: int | None = None) -> Source:
     """A source over a checked two-dimensional array, without a copy."""
     return ArraySource(X, weight, chunk_rows=chunk_rows)

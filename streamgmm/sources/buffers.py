@@ -6,6 +6,7 @@ where large blocks go back to the system when they are freed.
 
 from __future__ import annotations
 
+import io
 import math
 import threading
 import weakref
@@ -51,7 +52,7 @@ def scratch_array(use: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return scratch(use, math.prod(shape) * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
 
 
-def read_into(file: Any, into: NDArray[Any]) -> int:
+def read_into(file: io.RawIOBase | io.BufferedIOBase, into: NDArray[Any]) -> int:
     """Fill a contiguous array from an unbuffered file, from where it stands; the bytes that were not there."""
     view = memoryview(into).cast("B") if into.size else memoryview(b"")
     while view:

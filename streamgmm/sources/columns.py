@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from streamgmm.sources.base import Rows, Weights
 from streamgmm.utils.masked import unmasked
@@ -18,7 +18,7 @@ MAX_COLUMNS = 2**24
 """Columns that metadata may claim: no mixture has so many features."""
 
 
-def row_dtype(dtype: Any) -> np.dtype[Any]:
+def row_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """float32 for float32, float64 for every other real type.
 
     Raises
@@ -38,12 +38,12 @@ def row_dtype(dtype: Any) -> np.dtype[Any]:
     )
 
 
-def as_rows(values: Any, dtype: np.dtype[Any]) -> Rows:
+def as_rows(values: ArrayLike, dtype: np.dtype[Any]) -> Rows:
     """`values` as C-contiguous native `dtype`; a view where nothing has to change."""
     return np.ascontiguousarray(values, dtype)
 
 
-def check_weights(weights: Any, name: str, start: int | None, index: int) -> NDArray[np.float64]:
+def check_weights(weights: object, name: str, start: int | None, index: int) -> NDArray[np.float64]:
     """`weights` of one chunk as float64.
 
     Raises
@@ -68,10 +68,18 @@ class Exclude:
     columns: tuple[Any, ...]
 
     @classmethod
-    def of(cls, columns: Any) -> Exclude | None:
+    def of(cls, columns: str | int | Sequence[str | int]) -> Exclude | None:
         """What `exclude=` means: a name, a position, or several."""
         columns = (columns,) if isinstance(columns, (str, int, np.integer)) else tuple(columns)
         return cls(columns) if columns else None
+
+
+Chosen = Sequence[str | int] | Exclude | None
+"""Columns by name or position; None is all of them."""
+ColumnChoice = str | int | Chosen
+"""The same as users say it: one column need not be in a list."""
+WeightChoice = object
+"""A column of weights by name or position, or the weights of all rows: an array, a series, a collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,9 @@ class Pick:
     weight: int | None
 
     @classmethod
-    def of(cls, name: str, n_stored: int, columns: Any, weight: Any, names: Sequence[str] | None = None) -> Pick:
+    def of(
+        cls, name: str, n_stored: int, columns: ColumnChoice, weight: WeightChoice, names: Sequence[str] | None = None
+    ) -> Pick:
         """Resolve positions and, where there are `names`, names.
 
         Raises
@@ -96,7 +106,7 @@ class Pick:
                 "shape, or bring rows to the first axis."
             )
 
-        def position(column: Any) -> int:
+        def position(column: object) -> int:
             if isinstance(column, str) and names is not None and column in names:
                 return list(names).index(column)
             if isinstance(column, str) and names is None and column.isdecimal():
@@ -136,7 +146,7 @@ class Pick:
         return as_rows(values if self.columns is None else values[:, self.columns], dtype), weights
 
 
-def weight_array(weight: Any, name: str, n_rows: int) -> Weights:
+def weight_array(weight: WeightChoice, name: str, n_rows: int) -> Weights:
     """A `weight=` argument that is not a column: one number for each of `n_rows` rows, or None."""
     if weight is None or isinstance(weight, (str, int, np.integer)):
         return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from streamgmm.errors import ChunkReadError, LateTextError
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
@@ -255,7 +255,7 @@ def convert(
     out: str | os.PathLike[str],
     *,
     chunk_rows: int | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     n_jobs: int = 2,

@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -23,7 +23,7 @@ __all__ = ["FilesSource", "are_paths", "files_in", "files_like", "open_files"]
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".zip"}
 
 
-def are_paths(obj: Any) -> bool:
+def are_paths(obj: object) -> TypeGuard[Sequence[str | os.PathLike[str]]]:
     """Whether this is a list of paths."""
     return isinstance(obj, (list, tuple)) and bool(obj) and all(isinstance(item, (str, os.PathLike)) for item in obj)
 

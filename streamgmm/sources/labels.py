@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from streamgmm.sources.base import Source
 
 __all__ = [
     "are_labels",
@@ -54,7 +57,7 @@ def row_labels(
     return tuple(labels)
 
 
-def pandas_index(metadata: Any) -> tuple[str, ...]:
+def pandas_index(metadata: Mapping[bytes, bytes] | None) -> tuple[str, ...]:
     """The index columns that the schema metadata of pandas name, {b"pandas": JSON}; none where there are none."""
     try:
         index = json.loads((metadata or {})[b"pandas"])["index_columns"]
@@ -87,7 +90,7 @@ def are_labels(values: Sequence[str]) -> bool:
     return one_way or all(number.is_integer() for number in numbers)
 
 
-def numbers_rows(values: Any) -> bool:
+def numbers_rows(values: ArrayLike) -> bool:
     """True for whole numbers that go up by one from row to row, two of them at least: a row number."""
     values = np.asarray(values)
     whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool((values == np.floor(values)).all()))
@@ -101,7 +104,7 @@ def told_apart(names: Sequence[str]) -> list[str]:
     return [name or f"Unnamed: {i}" for i, name in enumerate(names)]
 
 
-def tell_of(source: Any) -> None:
+def tell_of(source: Source) -> None:
     """Say once what a person should know of how the data of a source were understood."""
     tell_left_out(source.name, source.left_out)
     if source.notice:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import numpy as np
 
 from streamgmm.errors import ChunkReadError
-from streamgmm.sources.base import Source
-from streamgmm.sources.columns import Exclude
+from streamgmm.sources.base import Readable, Source
+from streamgmm.sources.columns import ColumnChoice, Exclude, WeightChoice
 from streamgmm.sources.files import MAGIC, are_paths, files_in, files_like, open_files
 from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.formats.device import DeviceArraySource, lies_on_card
@@ -48,13 +48,13 @@ _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, b
 
 
 def open_source(
-    obj: Any,
+    obj: Readable,
     *,
-    columns: Any = None,
-    weight: Any = None,
+    columns: ColumnChoice = None,
+    weight: WeightChoice = None,
     chunk_rows: int | None = None,
     missing_chunks: str = "error",
-    exclude: Any = None,
+    exclude: ColumnChoice = None,
     header: bool | None = None,
 ) -> Source:
     """Open rows of numbers, wherever they are, as a `Source`.
@@ -110,11 +110,11 @@ def open_source(
 
 
 def open_quietly(
-    obj: Any,
+    obj: Readable,
     *,
-    columns: Any = None,
-    exclude: Any = None,
-    weight: Any = None,
+    columns: ColumnChoice = None,
+    exclude: ColumnChoice = None,
+    weight: WeightChoice = None,
     chunk_rows: int | None = None,
     missing_chunks: str = "error",
     header: bool | None = None,
@@ -125,7 +125,7 @@ def open_quietly(
     if header not in (None, True, False):
         raise ValueError(f"header must be True, False or None (the first line is looked at); got {header!r}.")
     if isinstance(obj, Source):
-        given = {
+        given: dict[str, object] = {
             "columns": columns, "exclude": exclude, "weight": weight, "chunk_rows": chunk_rows, "header": header
         }  # fmt: skip
         extra = [key for key, value in given.items() if value is not None]
@@ -135,8 +135,10 @@ def open_quietly(
     if exclude is not None:
         if columns is not None:
             raise ValueError("columns= says what is read, exclude= what is not: give one of the two.")
-        columns = Exclude.of(exclude)
-    choices = {"columns": columns, "weight": weight, "chunk_rows": chunk_rows}
+        columns = exclude if isinstance(exclude, Exclude) else Exclude.of(exclude)
+    elif isinstance(columns, (str, int, np.integer)):
+        columns = [columns]
+    choices: dict[str, Any] = {"columns": columns, "weight": weight, "chunk_rows": chunk_rows}
     how = _How(missing_chunks, header)
     if are_paths(obj):
         paths = [os.fspath(path) for path in obj]
@@ -285,7 +287,7 @@ def _kind_of(file: str, remote: bool) -> str:
     return kind
 
 
-def _is_behind_a_block(stream: Any) -> bool:
+def _is_behind_a_block(stream: BinaryIO) -> bool:
     """True for HDF5 content behind a block of the user's, at byte 512 or twice as far and so on."""
     at, size = 512, os.fstat(stream.fileno()).st_size
     while at < min(size, 2**16):
@@ -326,7 +328,7 @@ def near(file: str) -> str:
     return f"; did you mean {os.path.join(os.path.dirname(file), close[0])}?" if close else "."
 
 
-def _open_object(obj: Any, choices: dict[str, Any], missing: str) -> Source:
+def _open_object(obj: object, choices: dict[str, Any], missing: str) -> Source:
     if lies_on_card(obj):
         return DeviceArraySource(
             obj, choices["weight"], columns=choices["columns"], chunk_rows=choices["chunk_rows"]

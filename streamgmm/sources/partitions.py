@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
-from streamgmm.sources.columns import Exclude, check_weights
+from streamgmm.sources.columns import Chosen, Exclude, WeightChoice, check_weights
 from streamgmm.sources.formats.tables import NotNumbersError
 from streamgmm.sources.wrapped import WrappedChunk, WrappedSource
 
@@ -130,9 +130,9 @@ class Partitions:
             raise NotNumbersError(str(error), [*error.numeric, *constants], error.other, error.labels) from error
         return self._with(source, constants, wanted, value)
 
-    def _refuse_texts(self, path: str, columns: Any, weight: Any) -> None:
+    def _refuse_texts(self, path: str, columns: Chosen, weight: WeightChoice) -> None:
         named = () if isinstance(columns, Exclude) or columns is None else columns
-        asked = {*([named] if isinstance(named, str) else named), *([weight] if isinstance(weight, str) else ())}
+        asked = {*named, *([weight] if isinstance(weight, str) else ())}
         text = next((key for key in self.texts if key in asked), None)
         if text is not None:
             raise NotNumbersError(

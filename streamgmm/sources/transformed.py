@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.sources.summaries.moments import Moments
 from streamgmm.sources.wrapped import WrappedChunk, WrappedSource
 from streamgmm.utils.affine import Affine
 
@@ -36,7 +37,12 @@ class TransformedSource(WrappedSource):
     """
 
     def __init__(
-        self, source: Source, affine: Affine, *, moments: Any = None, feature_names: tuple[str, ...] | None = None
+        self,
+        source: Source,
+        affine: Affine,
+        *,
+        moments: Moments | None = None,
+        feature_names: tuple[str, ...] | None = None,
     ) -> None:
         joined = source.affine.then(affine) if isinstance(source, TransformedSource) else None
         super().__init__(source.source if isinstance(source, TransformedSource) and joined else source)

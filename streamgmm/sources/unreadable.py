@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 __all__ = ["refuse_unreadable"]
 
 
-def refuse_unreadable(obj: Any) -> None:
+def refuse_unreadable(obj: object) -> None:
     """Nothing for what may hold rows.
 
     Raises
@@ -35,7 +34,7 @@ def refuse_unreadable(obj: Any) -> None:
     elif isinstance(obj, (list, tuple)) and any(_is_delayed(item) for item in obj[:1]):
         module, kind = "list of dask", "Delayed"
         remedy = "Use da.concatenate([da.from_delayed(part, shape=(rows, D), dtype=float) for part in X])."
-    elif kind == "NpzFile":
+    elif kind == "NpzFile" and hasattr(obj, "files"):
         remedy = f"Choose one of its arrays: {', '.join(f'X[{name!r}]' for name in obj.files[:5])}."
     elif type(obj) is dict or getattr(getattr(obj, "dtype", None), "names", None):
         kind = "dict" if type(obj) is dict else "array of records"
@@ -47,13 +46,13 @@ def refuse_unreadable(obj: Any) -> None:
         raise TypeError(f"Expected rows of numbers: an array, a table or a path; got a {came}. {remedy}")
 
 
-def _holds_nothing(obj: Any) -> bool:
+def _holds_nothing(obj: object) -> bool:
     """Whether neither NumPy nor scikit-learn would find anything in it."""
     doors = ("__array__", "__array_interface__", "__dataframe__", "__arrow_c_stream__", "__len__", "shape")
     return not np.isscalar(obj) and not any(hasattr(obj, door) for door in doors)
 
 
-def _is_delayed(obj: Any) -> bool:
+def _is_delayed(obj: object) -> bool:
     return type(obj).__module__.partition(".")[0] == "dask" and type(obj).__name__.startswith("Delayed")
 
 

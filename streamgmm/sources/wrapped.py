@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from streamgmm.sources.base import Chunk, Source
 
@@ -69,7 +68,7 @@ class WrappedSource(Source):
         return self.over(self.source.limited(max_rows))
 
     @property
-    def lengths(self) -> Any:
+    def lengths(self) -> Sequence[int] | None:
         """Rows of each partition of a Dask collection, where they are known."""
         return getattr(self.source, "lengths", None)
 

@@ -74,6 +74,11 @@ def test_no_rows_at_all(kind, tmp_path):
     assert read(source)[0].shape == (0, 4)
 
 
+def test_one_column_need_not_be_in_a_list(kind, tmp_path):
+    source = open_source(FORMATS[kind](tmp_path, X[:40], 16), columns="b" if kind in NAMED else 1)
+    np.testing.assert_array_equal(read(source)[0], X[:40, [1]])
+
+
 def test_columns_and_weight_column(kind, tmp_path):
     table = np.column_stack([X, W])
     labels = kind in NAMED

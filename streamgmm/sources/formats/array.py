@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
 from streamgmm.sources.chunking import check_chunk_rows, default_chunk_rows, even_runs
-from streamgmm.sources.columns import Pick, as_rows, check_weights, row_dtype, weight_array
+from streamgmm.sources.columns import Chosen, Pick, WeightChoice, as_rows, check_weights, row_dtype, weight_array
 
 _LARGEST = 131_072
 _MULTIPLE = 128
@@ -60,9 +60,9 @@ class ArraySource(RunSource):
     def __init__(
         self,
         rows: NDArray[Any],
-        weight: Any = None,
+        weight: WeightChoice = None,
         *,
-        columns: Any = None,
+        columns: Chosen = None,
         chunk_rows: int | None = None,
         name: str = "array",
         feature_names: tuple[str, ...] | None = None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 __all__ = ["Run", "is_stream", "runs", "splice"]
 
@@ -47,13 +47,13 @@ class _Message:
     is_delta: bool = False
 
 
-def is_stream(file: Any) -> bool:
+def is_stream(file: BinaryIO) -> bool:
     """True where a file does not begin as an Arrow file does: it can only be a stream."""
     file.seek(0)
     return bytes(file.read(6)) != b"ARROW1"
 
 
-def runs(file: Any, size: int) -> list[Run]:
+def runs(file: BinaryIO, size: int) -> list[Run]:
     """The record batches of a stream.
 
     Raises
@@ -93,7 +93,7 @@ def _joined(segments: Segments) -> Segments:
     return tuple(found)
 
 
-def _messages(file: Any, size: int) -> Iterator[_Message]:
+def _messages(file: BinaryIO, size: int) -> Iterator[_Message]:
     at = 0
     while at < size:
         file.seek(at)
@@ -154,7 +154,7 @@ class _Spliced:
 
     closed = False
 
-    def __init__(self, file: Any, segments: Segments) -> None:
+    def __init__(self, file: BinaryIO, segments: Segments) -> None:
         self.file, self.segments = file, list(segments)
 
     def readable(self) -> bool:
@@ -180,7 +180,7 @@ class _Spliced:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def splice(file: Any, segments: Segments, columns: list[str] | None = None) -> Any:
+def splice(file: BinaryIO, segments: Segments, columns: list[str] | None = None) -> Any:
     """A pyarrow reader of the stream that these parts of a file are together; it decodes the named columns only."""
     import pyarrow as pa
 

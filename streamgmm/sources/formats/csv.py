@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from streamgmm.errors import ChunkReadError, LateTextError
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.chunking import check_chunk_rows
-from streamgmm.sources.columns import Exclude, check_weights, digest, weight_array
+from streamgmm.sources.columns import Chosen, Exclude, WeightChoice, check_weights, digest, weight_array
 from streamgmm.sources.formats.csv_records import (
     Layout,
     Text,
@@ -44,6 +44,9 @@ from streamgmm.sources.formats.tables import Columns, check_stored, choose_colum
 from streamgmm.sources.integrity import check_stamp, stamp
 from streamgmm.sources.labels import are_labels, row_labels, told_apart
 from streamgmm.sources.retry import retried
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CHUNK_BYTES = 4 * 2**20
 """Bytes of text in a chunk: about 2 MiB of numbers."""
@@ -107,7 +110,7 @@ class CsvChunk(Chunk):
 
         return self.columns.rows(get, table.num_rows)
 
-    def _table(self, text: Text, texts: set[str], wanted: list[str]) -> Any:
+    def _table(self, text: Text, texts: set[str], wanted: list[str]) -> pa.Table:
         """The `wanted` columns of the text as a pyarrow table; those in `texts` as bytes.
 
         Raises
@@ -145,7 +148,7 @@ class CsvChunk(Chunk):
                 raise _NotNumber(layout.stored[int(found[1])]) from error
             raise self._misshapen(str(error)) from error
 
-    def _numbers(self, column: Any, name: str) -> NDArray[np.float64]:
+    def _numbers(self, column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
         """The numbers in a column of bytes.
 
         Raises
@@ -220,8 +223,8 @@ class CsvSource(Source):
         self,
         path: str,
         *,
-        columns: Any = None,
-        weight: Any = None,
+        columns: Chosen = None,
+        weight: WeightChoice = None,
         chunk_rows: int | None = None,
         header: bool | None = None,
     ) -> None:
@@ -340,7 +343,7 @@ def _opened(path: str, header: bool | None) -> tuple[Layout, Head, list[list[str
 
 
 def _schema(
-    layout: Layout, head: Head, rows: list[list[str]], columns: Any
+    layout: Layout, head: Head, rows: list[list[str]], columns: Chosen
 ) -> tuple[list[tuple[str, str | None, bool]], tuple[str, ...]]:
     """What `choose_columns` takes, and the row labels; kinds of columns are noted in `layout`.
 

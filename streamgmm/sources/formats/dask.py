@@ -10,7 +10,7 @@ import numpy as np
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
-from streamgmm.sources.columns import Pick, check_weights, row_dtype, weight_array
+from streamgmm.sources.columns import Chosen, Pick, WeightChoice, check_weights, row_dtype, weight_array
 from streamgmm.sources.formats.npy import check_two_dimensional
 from streamgmm.sources.formats.tables import (
     Columns,
@@ -131,7 +131,7 @@ class DaskSource(Source):
         pick: Pick | Columns,
         dtype: np.dtype[Any],
         n_features: int,
-        weight: Any,
+        weight: WeightChoice,
         name: str,
         token: str,
         n_stored: int = 0,
@@ -151,7 +151,7 @@ class DaskSource(Source):
         self.weight_blocks: list[Any] | None = None
         if type(weight).__module__.startswith("dask"):
             self.weight_blocks = _weight_blocks(weight, lengths, len(blocks), name)
-            self.token += str(weight.__dask_tokenize__())
+            self.token += str(weight.__dask_tokenize__())  # type: ignore[attr-defined]
         elif weight is not None and not isinstance(weight, (str, int, np.integer)):
             if lengths is None:
                 raise ValueError(f"{name}: partitions have unknown lengths, so weights must be a dask array like them.")
@@ -189,7 +189,9 @@ class DaskSource(Source):
         }
 
 
-def open_dask(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows: int | None = None) -> DaskSource:
+def open_dask(
+    obj: Any, *, columns: Chosen = None, weight: WeightChoice = None, chunk_rows: int | None = None
+) -> DaskSource:
     """A source over a dask array, or a dask dataframe.
 
     Raises

@@ -11,13 +11,13 @@ import numpy as np
 from streamgmm.kernels.cuda import backend as cuda
 from streamgmm.sources.base import Chunk, Rows, RunSource, Weights
 from streamgmm.sources.chunking import check_chunk_rows, even_runs
-from streamgmm.sources.columns import weight_array
+from streamgmm.sources.columns import Chosen, WeightChoice, weight_array
 from streamgmm.sources.formats.array import balanced_rows
 
 __all__ = ["DeviceArraySource", "lies_on_card"]
 
 
-def lies_on_card(obj: Any) -> bool:
+def lies_on_card(obj: object) -> bool:
     """Whether an array of whatever library is in the memory of a graphics card of NVIDIA."""
     if obj is None or isinstance(obj, np.ndarray):
         return False
@@ -69,7 +69,9 @@ class DeviceArraySource(RunSource):
 
     kind = "device"
 
-    def __init__(self, array: Any, weight: Any = None, *, columns: Any = None, chunk_rows: int | None = None) -> None:
+    def __init__(
+        self, array: Any, weight: WeightChoice = None, *, columns: Chosen = None, chunk_rows: int | None = None
+    ) -> None:
         if columns is not None:
             raise ValueError("columns= does not choose from an array on a graphics card: pass array[:, columns].")
         if isinstance(weight, (str, int)):

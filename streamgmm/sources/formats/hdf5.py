@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.chunking import cut_runs, default_chunk_rows, unit_runs, wanted_rows
-from streamgmm.sources.columns import digest
+from streamgmm.sources.columns import Chosen, WeightChoice, digest
 from streamgmm.sources.formats.hdf5_decode import Layout
 from streamgmm.sources.formats.hdf5_members import member_of, members_of
 from streamgmm.sources.formats.hdf5_records import RecordsSource
@@ -25,6 +25,9 @@ from streamgmm.sources.formats.npy import check_two_dimensional
 from streamgmm.sources.formats.packed import Packing
 from streamgmm.sources.formats.stored import StoredChunk, StoredSource
 from streamgmm.sources.integrity import Stamp, check_stamp, stamp
+
+if TYPE_CHECKING:
+    import h5py
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,13 @@ class Hdf5Source(StoredSource):
 
     def __init__(
         self,
-        data: Any,
+        data: h5py.Dataset,
         member: Member,
         path: str,
         mark: Stamp,
         *,
-        columns: Any = None,
-        weight: Any = None,
+        columns: Chosen = None,
+        weight: WeightChoice = None,
         chunk_rows: int | None = None,
         missing_chunks: str = "error",
     ) -> None:
@@ -120,7 +123,7 @@ class Hdf5Source(StoredSource):
         }
 
 
-def open_hdf5(obj: Any, inner: str = "", **choices: Any) -> Source:
+def open_hdf5(obj: str | h5py.Dataset | h5py.Group, inner: str = "", **choices: Any) -> Source:
     """A source over ``path, inner``, where `inner` names a dataset or group, or over an object of h5py.
 
     Raises
@@ -155,7 +158,8 @@ def _by_library(error: BaseException) -> bool:
 
 
 def _table(
-    file: Any, path: str, mark: Stamp, inner: str, *, columns: Any, weight: Any, chunk_rows: int | None,
+    file: h5py.File, path: str, mark: Stamp, inner: str,
+    *, columns: Chosen, weight: WeightChoice, chunk_rows: int | None,
     missing_chunks: str,
 ) -> Source:  # fmt: skip
     named = file[inner] if inner.strip("/") and inner in file else None  # what is damaged raises, unlike with get
@@ -191,7 +195,7 @@ def _table(
     return join(name, "hdf5", chosen, open_member, columns=columns, weight=weight, chunk_rows=chunk_rows)
 
 
-def _attributes(data: Any) -> dict[str, Any]:
+def _attributes(data: h5py.Dataset) -> dict[str, Any]:
     """The attributes that say what stored numbers mean; others may be of types that cannot be read."""
     names = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned")
     found = {name: data.attrs[name] for name in names if name in data.attrs}

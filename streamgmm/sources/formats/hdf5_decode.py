@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.sources.buffers import scratch_array
 from streamgmm.sources.formats.zarr_decode import content
+
+if TYPE_CHECKING:
+    import h5py
 
 _DEFLATE, _SHUFFLE = 1, 2  # numbers of the filters in the file format, IV.A.2.l
 
@@ -36,7 +39,7 @@ class Layout:
     filters: tuple[int, ...]
 
     @classmethod
-    def of(cls, data: Any) -> Layout | None:
+    def of(cls, data: h5py.Dataset) -> Layout | None:
         """The layout of a `h5py.Dataset`, or None where only HDF5 itself can read it."""
         settings = data.id.get_create_plist()
         filters = tuple(settings.get_filter(i)[0] for i in range(settings.get_nfilters()))
@@ -53,7 +56,7 @@ class Layout:
         """Bytes of a decoded chunk."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
-    def places(self, data: Any, start: int, stop: int) -> list[tuple[int, int]] | None:
+    def places(self, data: h5py.Dataset, start: int, stop: int) -> list[tuple[int, int]] | None:
         """First byte and length of the stored chunks of rows `start` to `stop`.
 
         None where one is not stored, or was stored without some of the filters.

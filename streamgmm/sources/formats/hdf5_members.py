@@ -8,12 +8,15 @@ from __future__ import annotations
 import pickletools
 from collections.abc import Collection, Iterator
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamgmm.sources.formats.members import Member, what_of
 from streamgmm.sources.labels import numbers_rows
+
+if TYPE_CHECKING:
+    import h5py
 
 __all__ = ["Field", "fields_of", "member_of", "members_of"]
 
@@ -28,12 +31,12 @@ Field = tuple[str, tuple[Any, ...], np.dtype[Any]]
 """Name of a column, the way to it (names of fields, then an index into an array), its type."""
 
 
-def members_of(top: Any) -> list[Member]:
+def members_of(top: h5py.Group) -> list[Member]:
     """The arrays below a group, in the order in which they are kept, each once however many links there are to it."""
     return list(_within(top, top.name.strip("/"), set()))
 
 
-def _within(group: Any, path: str, seen: set[Any]) -> Iterator[Member]:
+def _within(group: h5py.Group, path: str, seen: set[Any]) -> Iterator[Member]:
     kind = _text(group.attrs.get("pandas_type"))
     if kind in ("frame", "series"):
         yield from _frame(group, path, kind)
@@ -54,14 +57,14 @@ def _within(group: Any, path: str, seen: set[Any]) -> Iterator[Member]:
             yield from _within(item, below, seen)
 
 
-def _is_hard(group: Any, name: str) -> bool:
+def _is_hard(group: h5py.Group, name: str) -> bool:
     """True where the object belongs here, unlike a link to what may be absent."""
     from h5py import HardLink
 
     return isinstance(group.get(name, getlink=True), HardLink)
 
 
-def _place(item: Any) -> Any:
+def _place(item: h5py.Dataset | h5py.Group) -> Any:
     """What two links to the same object have in common."""
     from h5py import h5o
 
@@ -71,7 +74,7 @@ def _place(item: Any) -> Any:
     return facts.fileno, facts.addr
 
 
-def member_of(data: Any, path: str, coordinates: Collection[str] = ()) -> Member | None:
+def member_of(data: h5py.Dataset, path: str, coordinates: Collection[str] = ()) -> Member | None:
     """A dataset; None where it holds no rows.
 
     Parameters
@@ -90,7 +93,7 @@ def member_of(data: Any, path: str, coordinates: Collection[str] = ()) -> Member
     return Member(path, shape, dtype, _stored_what(data) or what_of(dtype), label)
 
 
-def _is_of_matlab(file: Any) -> bool:
+def _is_of_matlab(file: h5py.File) -> bool:
     """True where the header of MATLAB stands before the HDF5 content."""
     if not file.userblock_size:
         return False
@@ -98,7 +101,7 @@ def _is_of_matlab(file: Any) -> bool:
         return stream.read(len(MATLAB)) == MATLAB
 
 
-def _of_matlab(data: Any, path: str, kind: str) -> Member | None:
+def _of_matlab(data: h5py.Dataset, path: str, kind: str) -> Member | None:
     """A variable of MATLAB, which keeps columns together: its first dimension comes last. Vectors are columns."""
     shape = tuple(reversed(data.shape))
     if "MATLAB_empty" in data.attrs or kind in ("cell", "function_handle"):
@@ -111,14 +114,14 @@ def _of_matlab(data: Any, path: str, kind: str) -> Member | None:
     return Member(path, shape, data.dtype, what, label, transposed=True)
 
 
-def _is_label(data: Any, path: str) -> bool:
+def _is_label(data: h5py.Dataset, path: str) -> bool:
     """True for the values along a dimension of netCDF, and for an `index` that numbers the rows."""
     if _text(data.attrs.get("CLASS")) == "DIMENSION_SCALE":
         return True
     return path.rpartition("/")[2] == "index" and data.dtype.kind in "iu" and numbers_rows(data[:1000])
 
 
-def _coordinates(group: Any) -> set[str]:
+def _coordinates(group: h5py.Group) -> set[str]:
     """Names that variables of a netCDF group call their coordinates."""
     found: set[str] = set()
     for item in group.values():
@@ -127,7 +130,7 @@ def _coordinates(group: Any) -> set[str]:
     return found
 
 
-def _stored_what(data: Any) -> str | None:
+def _stored_what(data: h5py.Dataset) -> str | None:
     """What pandas says of numbers that stand for something else."""
     kind = _text(data.attrs.get("value_type")) or ""
     return "times" if kind.startswith(("datetime", "timedelta")) else None
@@ -136,7 +139,7 @@ def _stored_what(data: Any) -> str | None:
 # pandas ---------------------------------------------------------------------------------------------------------------
 
 
-def _frame(group: Any, path: str, kind: str) -> Iterator[Member]:
+def _frame(group: h5py.Group, path: str, kind: str) -> Iterator[Member]:
     """The arrays of a frame in pandas' fixed layout: blocks of columns of the same type."""
     if kind == "series":
         values = group["values"]
@@ -156,7 +159,7 @@ def _frame(group: Any, path: str, kind: str) -> Iterator[Member]:
         )
 
 
-def _labels(group: Any, name: str) -> list[str]:
+def _labels(group: h5py.Group, name: str) -> list[str]:
     """An axis of pandas as text.
 
     Raises
@@ -175,7 +178,7 @@ def _labels(group: Any, name: str) -> list[str]:
 # Records --------------------------------------------------------------------------------------------------------------
 
 
-def fields_of(data: Any) -> tuple[list[Field], dict[str, str | None], set[str]]:
+def fields_of(data: h5py.Dataset) -> tuple[list[Field], dict[str, str | None], set[str]]:
     """The columns of a dataset of records, what those hold that hold no numbers, and which are row labels."""
     given = {name: _names(data.attrs.get(f"{name}_kind")) for name in data.dtype.names}
     fields = [field for name in data.dtype.names for field in _fields(name, (name,), data.dtype[name], given[name])]
@@ -189,7 +192,7 @@ def fields_of(data: Any) -> tuple[list[Field], dict[str, str | None], set[str]]:
     return fields, what, marked
 
 
-def _column_what(data: Any, field: str, dtype: np.dtype[Any]) -> str | None:
+def _column_what(data: h5py.Dataset, field: str, dtype: np.dtype[Any]) -> str | None:
     kind = _text(data.attrs.get(f"{field}_dtype")) or ""
     if kind.startswith(("datetime", "timedelta")):
         return "times"
@@ -230,13 +233,13 @@ _HARMLESS = {
 }  # fmt: skip
 
 
-def _bytes(value: Any) -> bytes:
+def _bytes(value: object) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "replace")
     return bytes(value) if isinstance(value, bytes) else b""
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     """An attribute as text; None where it is none."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")

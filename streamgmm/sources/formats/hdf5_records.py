@@ -5,20 +5,23 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
 from streamgmm.sources.chunking import cut_runs, default_chunk_rows, unit_runs, wanted_rows
-from streamgmm.sources.columns import check_weights, digest, weight_array
+from streamgmm.sources.columns import Chosen, WeightChoice, check_weights, digest, weight_array
 from streamgmm.sources.formats.hdf5_members import fields_of
 from streamgmm.sources.formats.hdf5_storage import opened, stored_rows
 from streamgmm.sources.formats.tables import Columns, choose_columns
 from streamgmm.sources.integrity import Stamp, check_shape, check_stamp
 from streamgmm.sources.labels import row_labels
 from streamgmm.sources.retry import retried
+
+if TYPE_CHECKING:
+    import h5py
 
 __all__ = ["RecordsSource"]
 
@@ -69,7 +72,8 @@ class RecordsSource(RunSource):
     kind = "hdf5"
 
     def __init__(
-        self, data: Any, path: str, dataset: str, mark: Stamp, *, columns: Any, weight: Any, chunk_rows: int | None,
+        self, data: h5py.Dataset, path: str, dataset: str, mark: Stamp,
+        *, columns: Chosen, weight: WeightChoice, chunk_rows: int | None,
         missing_chunks: str,
     ) -> None:  # fmt: skip
         self.path, self.dataset, self.stamp = path, dataset, mark

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.chunking import check_filled, even_runs
+
+if TYPE_CHECKING:
+    import h5py
 
 __all__ = ["Stored", "check_filters", "opened", "stored_rows"]
 
@@ -48,7 +51,7 @@ class Stored:
     n_missing: int
 
 
-def stored_rows(data: Any, axis: int, name: str, missing_chunks: str, wanted: int) -> Stored:
+def stored_rows(data: h5py.Dataset, axis: int, name: str, missing_chunks: str, wanted: int) -> Stored:
     """Which rows, counted along `axis`, are read of a dataset.
 
     Parameters
@@ -88,7 +91,7 @@ def stored_rows(data: Any, axis: int, name: str, missing_chunks: str, wanted: in
     return Stored([(row, min(row + unit, n_rows)) for row in firsts], unit, n_missing)
 
 
-def _there(data: Any, axis: int) -> list[int] | None:
+def _there(data: h5py.Dataset, axis: int) -> list[int] | None:
     """First rows of the stored chunks that are there, ascending; None where all are.
 
     Costs what is stored, whatever the shape says.
@@ -104,14 +107,14 @@ def _there(data: Any, axis: int) -> list[int] | None:
     across = math.prod(grid) // grid[axis]
     present: dict[int, int] = {}
 
-    def visit(info: Any) -> None:
+    def visit(info: h5py.h5d.StoreInfo) -> None:
         present[info.chunk_offset[axis]] = present.get(info.chunk_offset[axis], 0) + 1
 
     data.id.chunk_iter(visit)
     return sorted(row for row, n in present.items() if n == across and row < n_rows)
 
 
-def _lacking(data: Any, axis: int) -> str | None:
+def _lacking(data: h5py.Dataset, axis: int) -> str | None:
     """What is not there of the files that hold the rows of an external or virtual dataset, or None.
 
     HDF5 gives fill values for a source of a virtual dataset that is not there, and for the end of a short file.
@@ -140,7 +143,7 @@ def _lacking(data: Any, axis: int) -> str | None:
     return None if mapped >= math.prod(data.shape) else f"its sources cover {mapped} of {math.prod(data.shape)} values"
 
 
-def check_filters(data: Any, name: str) -> None:
+def check_filters(data: h5py.Dataset, name: str) -> None:
     """Refuse what HDF5 cannot decode here.
 
     Raises

@@ -10,7 +10,7 @@ import numpy as np
 
 from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights, all_verified
 from streamgmm.sources.chunking import check_chunk_rows, cut_runs, default_chunk_rows, even_runs
-from streamgmm.sources.columns import check_weights, digest, weight_array
+from streamgmm.sources.columns import Chosen, WeightChoice, check_weights, digest, weight_array
 from streamgmm.sources.formats.members import Member
 from streamgmm.sources.formats.tables import Columns, choose_columns
 from streamgmm.sources.integrity import check_shape
@@ -73,7 +73,7 @@ class JoinedSource(RunSource):
     """Columns that are stored apart."""
 
     def __init__(
-        self, name: str, kind: str, parts: Sequence[_Part], columns: Columns, n_rows: int, weight: Any,
+        self, name: str, kind: str, parts: Sequence[_Part], columns: Columns, n_rows: int, weight: WeightChoice,
         chunk_rows: int | None,
     ) -> None:  # fmt: skip
         self.name, self.kind, self.columns = name, kind, columns
@@ -129,7 +129,7 @@ class JoinedSource(RunSource):
 
 
 def join(
-    name: str, kind: str, members: Sequence[Member], open_member: _OpenMember, *, columns: Any, weight: Any,
+    name: str, kind: str, members: Sequence[Member], open_member: _OpenMember, *, columns: Chosen, weight: WeightChoice,
     chunk_rows: int | None,
 ) -> JoinedSource:  # fmt: skip
     """The columns of the members side by side, named as these are.
@@ -157,7 +157,7 @@ def join(
     return JoinedSource(name, kind, parts, chosen, members[0].shape[0], weight, chunk_rows)
 
 
-def _unit(source: Any) -> int:
+def _unit(source: Source) -> int:
     """Rows that a source decodes as a whole."""
     return int(getattr(source, "unit", None) or 1)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from streamgmm.sources.columns import Exclude
+from streamgmm.sources.columns import Chosen, Exclude
 
 __all__ = ["Member", "choose", "what_of"]
 
@@ -91,7 +91,7 @@ class _Table:
         return "columns " + ", ".join(names[:6]) + (f", ... ({len(names)})" if len(names) > 6 else "")
 
 
-def what_of(dtype: Any) -> str | None:
+def what_of(dtype: np.dtype[Any]) -> str | None:
     """What an array of this type holds if not numbers; None for numbers."""
     kind = np.dtype(dtype).kind
     if kind in "iufb":
@@ -100,7 +100,7 @@ def what_of(dtype: Any) -> str | None:
     return kinds.get(kind, "text or objects")
 
 
-def choose(path: str, inner: str, members: Sequence[Member], columns: Any = None) -> tuple[Member, ...]:
+def choose(path: str, inner: str, members: Sequence[Member], columns: Chosen = None) -> tuple[Member, ...]:
     """The members that are the table that `inner` names, or the only one that there is.
 
     Parameters
@@ -159,12 +159,11 @@ def _thin_as_columns(members: Sequence[Member]) -> list[Member]:
     ]
 
 
-def _are_names(columns: Any, names: Sequence[str]) -> bool:
+def _are_names(columns: Chosen, names: Sequence[str]) -> bool:
     """True where `columns` are names, all among `names`."""
     if isinstance(columns, Exclude) or columns is None:
         return False
-    wanted = [columns] if isinstance(columns, str) else list(columns)
-    return bool(wanted) and all(isinstance(name, str) and name in names for name in wanted)
+    return bool(columns) and all(isinstance(name, str) and name in names for name in columns)
 
 
 def _tables(members: Sequence[Member]) -> list[_Table]:

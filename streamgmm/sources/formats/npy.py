@@ -6,12 +6,13 @@ and not a SIGBUS, resident memory stays what was asked for, and a pickled chunk 
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.buffers import read_into, scratch_array
 from streamgmm.sources.chunking import even_runs, wanted_rows
-from streamgmm.sources.columns import digest, row_dtype
+from streamgmm.sources.columns import Chosen, WeightChoice, digest, row_dtype
 from streamgmm.sources.formats.stored import StoredChunk, StoredSource
 from streamgmm.sources.integrity import Stamp, check_stamp, stamp
 
@@ -73,7 +74,7 @@ class FileChunk(StoredChunk):
                 self._fill(file, values, layout.offset + self.start * D * size)
         return values
 
-    def _fill(self, file: Any, into: NDArray[Any], offset: int) -> None:
+    def _fill(self, file: io.RawIOBase, into: NDArray[Any], offset: int) -> None:
         file.seek(offset)
         missing = read_into(file, into)
         if missing:
@@ -87,7 +88,13 @@ class FileSource(StoredSource):
     has_checksums = False
 
     def __init__(
-        self, layout: Layout, *, name: str, columns: Any = None, weight: Any = None, chunk_rows: int | None = None
+        self,
+        layout: Layout,
+        *,
+        name: str,
+        columns: Chosen = None,
+        weight: WeightChoice = None,
+        chunk_rows: int | None = None,
     ) -> None:
         self.layout = layout
         self._describe(name, layout.shape, layout.dtype, columns, weight)
@@ -151,7 +158,7 @@ def npy_layout(path: str) -> Layout:
         return Layout(path, mark, file.tell(), dtype, check_two_dimensional(shape, path), fortran)
 
 
-def read_header(file: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether in Fortran order, and type of the array whose `.npy` content begins here.
 
     Raises
@@ -172,9 +179,9 @@ def read_header(file: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype[A
     return shape, fortran, dtype
 
 
-def memmap_layout(array: Any) -> Layout | None:
+def memmap_layout(array: NDArray[Any]) -> Layout | None:
     """Where `array` lies in a file, or None where it is no plain window of a shared memory map."""
-    owner = array
+    owner: Any = array
     while owner is not None and not isinstance(owner, np.memmap):
         owner = getattr(owner, "base", None)
     if owner is None or owner.filename is None or owner.mode == "c" or array.ndim != 2 or not array.size:

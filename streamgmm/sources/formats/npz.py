@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import RunSource, Source
+from streamgmm.sources.columns import Chosen, WeightChoice
 from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.formats.joined import join
 from streamgmm.sources.formats.members import Member, choose, what_of
@@ -27,7 +28,7 @@ _LOCAL_HEADER = 30
 """Bytes before the name in front of what a zip file holds; the lengths of name and extra field end it."""
 
 
-def open_npz(path: str, inner: str, *, columns: Any, weight: Any, chunk_rows: int | None) -> Source:
+def open_npz(path: str, inner: str, *, columns: Chosen, weight: WeightChoice, chunk_rows: int | None) -> Source:
     """A source over the only array of a file, the one that `inner` names, or columns of the same length.
 
     Raises
@@ -51,7 +52,7 @@ def open_npz(path: str, inner: str, *, columns: Any, weight: Any, chunk_rows: in
                 return ArraySource(_decoded(archive, info), name=name, **given)
 
             if len(chosen) == 1 and chosen[0].is_matrix:
-                return open_member(chosen[0], columns, weight=weight, chunk_rows=chunk_rows)
+                return open_member(chosen[0], cast(Any, columns), weight=weight, chunk_rows=chunk_rows)
             name = f"{path}::{chosen[0].path}" if len(chosen) == 1 else path
             return join(name, "npz", chosen, open_member, columns=columns, weight=weight, chunk_rows=chunk_rows)
     except (BadZipFile, OSError, EOFError, struct.error) as error:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Rows, RunSource, Weights
 from streamgmm.sources.chunking import check_chunk_rows, default_chunk_rows
-from streamgmm.sources.columns import check_weights, digest, weight_array
+from streamgmm.sources.columns import Chosen, Exclude, WeightChoice, check_weights, digest, weight_array
 from streamgmm.sources.files import by_magic
 from streamgmm.sources.formats.arrow_stream import Segments, is_stream, runs, splice
 from streamgmm.sources.formats.tables import (
@@ -31,6 +31,9 @@ from streamgmm.sources.integrity import Stamp, check_shape, check_stamp, stamp
 from streamgmm.sources.labels import index_columns
 from streamgmm.sources.nested import Leaf, UnequalListsError, leaves, roots
 from streamgmm.sources.retry import retried
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ class ParquetChunk(Chunk):
                 )
             return self._gather(batches)
 
-    def _gather(self, batches: Any) -> tuple[Rows, Any]:
+    def _gather(self, batches: Iterable[pa.RecordBatch]) -> tuple[Rows, Any]:
         """The wanted rows of record batches, one batch at a time."""
         rows = np.empty((self.n, len(self.columns.names)), self.columns.dtype)
         weights = None if self.columns.weight is None else np.empty(self.n)
@@ -167,8 +170,8 @@ class ParquetSource(RunSource):
         path: str,
         kind: str,
         *,
-        columns: Any = None,
-        weight: Any = None,
+        columns: Chosen = None,
+        weight: WeightChoice = None,
         chunk_rows: int | None = None,
     ) -> None:
         self.name = path
@@ -280,19 +283,20 @@ class ParquetSource(RunSource):
 _Schema = list[tuple[str, str | None, bool]]
 
 
-def _common(path: str, files: list[str], schemas: list[_Schema], columns: Any) -> _Schema:
+def _common(path: str, files: list[str], schemas: list[_Schema], columns: Chosen) -> _Schema:
     """The schema of files whose columns are read by name, in any order and precision.
 
     Columns that some files lack are left out where others are asked for by name.
     """
     by_name = [{name: (what, single) for name, what, single in schema} for schema in schemas]
-    named = isinstance(columns, (list, tuple)) and all(isinstance(name, str) for name in columns)
+    names = () if columns is None or isinstance(columns, Exclude) else columns
+    named = bool(names) and all(isinstance(name, str) for name in names)
     for file, found in zip(files[1:], by_name[1:], strict=True):
-        different = sorted(name for name in set(found) ^ set(by_name[0]) if not named or name in columns)
+        different = sorted(name for name in set(found) ^ set(by_name[0]) if not named or name in names)
         different += sorted(
             name
             for name in set(found) & set(by_name[0])
-            if found[name][0] != by_name[0][name][0] and (not named or name in columns)
+            if found[name][0] != by_name[0][name][0] and (not named or name in names)
         )
         if different:
             raise ValueError(
@@ -351,7 +355,7 @@ def opened(path: str) -> Iterator[Any]:
             yield local
 
 
-def arrow_reader(stream: Any, columns: list[str] | None = None) -> Any:
+def arrow_reader(stream: BinaryIO, columns: list[str] | None = None) -> pa.RecordBatchReader:
     """A reader of record batches that decodes the named columns only."""
     import pyarrow as pa
 

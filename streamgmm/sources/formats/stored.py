@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.sources.base import Chunk, Rows, RunSource, Weights
-from streamgmm.sources.columns import Pick, check_weights, row_dtype, weight_array
+from streamgmm.sources.columns import Chosen, Pick, WeightChoice, check_weights, row_dtype, weight_array
 from streamgmm.sources.formats.packed import Packing
 from streamgmm.sources.integrity import check_shape
 from streamgmm.sources.retry import retried
@@ -72,9 +72,9 @@ class StoredSource(RunSource):
         self,
         name: str,
         shape: tuple[int, int],
-        dtype: Any,
-        columns: Any,
-        weight: Any,
+        dtype: np.dtype[Any],
+        columns: Chosen,
+        weight: WeightChoice,
         names: Sequence[str] | None = None,
     ) -> None:
         """Set what follows from the shape and type of what is stored and from what is wanted of it."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
 from streamgmm.sources.chunking import cut_runs, even_runs, wanted_rows
-from streamgmm.sources.columns import Exclude, Pick, check_weights, digest, weight_array
+from streamgmm.sources.columns import Chosen, Exclude, Pick, WeightChoice, check_weights, digest, weight_array
 from streamgmm.sources.labels import index_columns, row_labels
 from streamgmm.sources.nested import Leaf
+
+if TYPE_CHECKING:
+    import polars
+    import pyarrow as pa
 
 
 class NotNumbersError(ValueError):
@@ -59,7 +63,7 @@ class Columns:
     def all(self) -> tuple[str, ...]:
         return self.names if self.weight is None else (*self.names, self.weight)
 
-    def rows(self, get: Any, n_rows: int) -> tuple[Rows, NDArray[np.float64] | None]:
+    def rows(self, get: Callable[[str], ArrayLike], n_rows: int) -> tuple[Rows, NDArray[np.float64] | None]:
         """(n, D) rows and raw weights from ``get(name)``, which gives one column as a numeric array."""
         out = np.empty((n_rows, len(self.names)), self.dtype)
         for j, name in enumerate(self.names):
@@ -81,7 +85,11 @@ def check_stored(column: str, stored: Sequence[str], name: str) -> None:
 
 
 def choose_columns(
-    name: str, stored: Sequence[tuple[str, str | None, bool]], columns: Any, weight: Any, labels: Sequence[str] = ()
+    name: str,
+    stored: Sequence[tuple[str, str | None, bool]],
+    columns: Chosen,
+    weight: WeightChoice,
+    labels: Sequence[str] = (),
 ) -> Columns:
     """Resolve `columns` and `weight` against a schema.
 
@@ -153,11 +161,11 @@ def import_pyarrow(name: str) -> Any:
     return pyarrow
 
 
-def arrow_schema(fields: Any) -> list[tuple[str, str | None, bool]]:
+def arrow_schema(fields: Iterable[pa.Field]) -> list[tuple[str, str | None, bool]]:
     """A pyarrow schema, or pairs of name and type, in the form `choose_columns` takes."""
     import pyarrow.types as t
 
-    def what(kind: Any) -> str | None:
+    def what(kind: pa.DataType) -> str | None:
         if t.is_dictionary(kind):
             return "categories" if what(kind.value_type) else None
         if t.is_floating(kind) or t.is_integer(kind) or t.is_boolean(kind) or t.is_null(kind) or t.is_decimal(kind):
@@ -171,7 +179,7 @@ def arrow_schema(fields: Any) -> list[tuple[str, str | None, bool]]:
 
 
 def arrow_rows(
-    table: Any, columns: Columns, nested: dict[str, Leaf] | None = None
+    table: pa.Table | pa.RecordBatch, columns: Columns, nested: dict[str, Leaf] | None = None
 ) -> tuple[Rows, NDArray[np.float64] | None]:
     """Rows of a pyarrow table or record batch; nulls become NaN.
 
@@ -187,7 +195,7 @@ def arrow_rows(
     return columns.rows(get, table.num_rows)
 
 
-def arrow_numbers(column: Any) -> NDArray[Any]:
+def arrow_numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """The numbers of a pyarrow column as float64, or float32 where they are; nulls become NaN."""
     import pyarrow as pa
 
@@ -231,7 +239,9 @@ class TableSource(RunSource):
     kind = "table"
     in_memory = True
 
-    def __init__(self, table: Any, *, columns: Any = None, weight: Any = None, chunk_rows: int | None = None) -> None:
+    def __init__(
+        self, table: Any, *, columns: Chosen = None, weight: WeightChoice = None, chunk_rows: int | None = None
+    ) -> None:
         self.name = f"{type(table).__module__.partition('.')[0]} {type(table).__name__}"
         self.columns = choose_columns(self.name, frame_schema(table), columns, weight, frame_labels(table))
         self.left_out = self.columns.left_out
@@ -326,7 +336,7 @@ def with_text_names(table: Any, names: Sequence[str]) -> Any:
     return table.set_axis([str(label) for label in labels], axis=1)
 
 
-def is_frame(obj: Any) -> bool:
+def is_frame(obj: object) -> bool:
     """Whether this is a table of pandas, polars or pyarrow."""
     return any(
         (kind.__module__.partition(".")[0], kind.__name__)
@@ -347,11 +357,11 @@ def no_number(what: str) -> bool:
     return re.match(r"text$|times|time differences|date|time|duration", what, re.IGNORECASE) is not None
 
 
-def _polars_kind(kind: Any) -> str:
+def _polars_kind(kind: polars.DataType) -> str:
     return "text" if str(kind) == "String" else str(kind)
 
 
-def _pandas_kind(kind: Any) -> str | None:
+def _pandas_kind(kind: object) -> str | None:
     code = getattr(kind, "kind", "O")
     if code in "iufb":
         return None

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.chunking import even_runs, wanted_rows
-from streamgmm.sources.columns import Exclude, Pick, digest, row_dtype
+from streamgmm.sources.columns import Chosen, Exclude, Pick, WeightChoice, digest, row_dtype
 from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.formats.dask import open_dask
 from streamgmm.sources.formats.npy import check_two_dimensional
 from streamgmm.sources.formats.stored import StoredChunk, StoredSource
 from streamgmm.sources.labels import row_labels
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,8 @@ class XarraySource(StoredSource):
         data: tuple[Any, ...],
         names: tuple[str, ...] | None,
         *,
-        columns: Any = None,
-        weight: Any = None,
+        columns: Chosen = None,
+        weight: WeightChoice = None,
         chunk_rows: int | None = None,
     ) -> None:
         first = data[0]
@@ -76,7 +79,13 @@ class XarraySource(StoredSource):
         }
 
 
-def open_xarray(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows: int | None = None) -> Source:
+def open_xarray(
+    obj: xarray.DataArray | xarray.Dataset,
+    *,
+    columns: Chosen = None,
+    weight: WeightChoice = None,
+    chunk_rows: int | None = None,
+) -> Source:
     """A source over a DataArray with two dimensions, rows first, or a Dataset of variables over one dimension.
 
     Raises
@@ -104,7 +113,7 @@ def open_xarray(obj: Any, *, columns: Any = None, weight: Any = None, chunk_rows
         picked = Pick.of("xarray Dataset", len(shapes), columns, None, list(shapes)).columns or ()
         columns = [list(shapes)[i] for i in picked]
     left_out = row_labels(list(shapes)) if columns is None else ()
-    wanted = [name for name in shapes if name not in left_out] if columns is None else list(columns)
+    wanted = [name for name in shapes if name not in left_out] if columns is None else [str(name) for name in columns]
     unknown = [name for name in wanted if name not in shapes]
     if unknown:
         raise ValueError(f"xarray Dataset: there is no variable {unknown[0]!r}; expected some of {', '.join(shapes)}.")
@@ -138,7 +147,7 @@ def _not_rows(found: dict[str, tuple[str, ...]]) -> ValueError:
     )
 
 
-def _table(obj: Any, columns: Any, weight: Any, chunk_rows: int | None) -> Source:
+def _table(obj: xarray.Dataset, columns: Chosen, weight: WeightChoice, chunk_rows: int | None) -> Source:
     """A source over a two-dimensional DataArray; text labels of its second dimension are feature names."""
     if obj.ndim > 2:
         dims = tuple(map(str, obj.dims))

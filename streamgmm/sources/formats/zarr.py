@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count, product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.chunking import check_filled, cut_runs, default_chunk_rows, unit_runs
-from streamgmm.sources.columns import digest
+from streamgmm.sources.columns import Chosen, WeightChoice, digest
 from streamgmm.sources.formats.joined import join
 from streamgmm.sources.formats.members import Member, choose
 from streamgmm.sources.formats.npy import check_two_dimensional
@@ -36,6 +36,9 @@ from streamgmm.sources.formats.zarr_metadata import (
     regular,
 )
 from streamgmm.sources.integrity import Stamp, check_stamp, stamp
+
+if TYPE_CHECKING:
+    import zarr
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Presence:
         return self.n_units - len(self.units)
 
 
-def presence(source: ZarrSource, array: Any) -> Presence:
+def presence(source: ZarrSource, array: zarr.Array[Any]) -> Presence:
     """What is stored; stamps of local files are kept on the way. Costs what is stored, whatever the metadata claim."""
     n_rows, height, unit = source.n_stored_rows, source.stored_shape[0], source.unit_shape[0]
     down, across = -(-n_rows // height), -(-source.n_stored // source.stored_shape[1])
@@ -95,7 +98,7 @@ def _place(key: str, key_of: Callable[[tuple[int, ...]], str]) -> tuple[int, int
     return place if found and key_of(place) == key else (-1, -1)
 
 
-def _stored_keys(source: ZarrSource, array: Any) -> set[str]:
+def _stored_keys(source: ZarrSource, array: zarr.Array[Any]) -> set[str]:
     from zarr.core.sync import sync
 
     store, path = array.store, array.path
@@ -121,7 +124,7 @@ def _stored_keys(source: ZarrSource, array: Any) -> set[str]:
     return set(sync(listed()))
 
 
-def holes(array: Any, name: str, key: str, first: int, stop: int) -> Sequence[int]:
+def holes(array: zarr.Array[Any], name: str, key: str, first: int, stop: int) -> Sequence[int]:
     """First rows of inner chunks that a present shard does not hold: Zarr reads these as the fill value, always."""
     from zarr.abc.store import RangeByteRequest, SuffixByteRequest
     from zarr.core.buffer import default_buffer_prototype
@@ -229,12 +232,12 @@ class ZarrSource(StoredSource):
 
     def __init__(
         self,
-        array: Any,
+        array: zarr.Array[Any],
         place: ZarrPlace,
         *,
         name: str,
-        columns: Any = None,
-        weight: Any = None,
+        columns: Chosen = None,
+        weight: WeightChoice = None,
         chunk_rows: int | None = None,
         missing_chunks: str = "error",
     ) -> None:
@@ -391,7 +394,8 @@ def open_zarr(
 
 
 def _of_group(
-    place: ZarrPlace, inner: str, members: Sequence[Member], *, columns: Any, weight: Any, chunk_rows: int | None,
+    place: ZarrPlace, inner: str, members: Sequence[Member],
+    *, columns: Chosen, weight: WeightChoice, chunk_rows: int | None,
     missing_chunks: str,
 ) -> Source:  # fmt: skip
     store = place.store if isinstance(place.store, str) else str(place.store)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 
 from streamgmm.sources.buffers import read_into, scratch, scratch_array
 from streamgmm.sources.integrity import Stamp
+
+if TYPE_CHECKING:
+    import zarr
 
 Bytes = NDArray[np.uint8]
 
@@ -44,14 +47,15 @@ class Shards:
     at_end: bool
 
     @classmethod
-    def of(cls, array: Any) -> Shards | None:
+    def of(cls, array: zarr.Array[Any]) -> Shards | None:
         """Of a sharded Zarr array; None where the index is coded in an unusual way."""
-        settings = array.metadata.to_dict()["codecs"][0]["configuration"]
+        metadata: dict[str, Any] = array.metadata.to_dict()
+        settings = metadata["codecs"][0]["configuration"]
         first, *more = settings["index_codecs"]
         names = [codec["name"] for codec in more]
         if first["name"] != "bytes" or _endian(first) != "little" or names not in ([], ["crc32c"]):
             return None
-        down, *across = (shard // chunk for shard, chunk in zip(array.shards, array.chunks, strict=True))
+        down, *across = (shard // chunk for shard, chunk in zip(array.shards or (), array.chunks, strict=True))
         return cls((down, math.prod(across)), bool(names), str(settings.get("index_location", "end")) == "end")
 
     @property
@@ -101,12 +105,13 @@ class Layout:
     shards: Shards | None = None
 
     @classmethod
-    def of(cls, array: Any) -> Layout | None:
+    def of(cls, array: zarr.Array[Any]) -> Layout | None:
         """The layout of a Zarr array, or None where only Zarr itself can read it."""
         rows, columns = array.chunks[0], math.prod(array.chunks[1:])
         if array.chunks[1:] != array.shape[1:]:
             return None
-        metadata, shards = array.metadata.to_dict(), None
+        metadata: dict[str, Any] = array.metadata.to_dict()
+        shards = None
         if array.shards is not None:
             shards = Shards.of(array)
             if shards is None or shards.grid[1] != 1:

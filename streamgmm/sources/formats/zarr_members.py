@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamgmm.sources.formats.members import Member, what_of
 from streamgmm.sources.labels import numbers_rows
+
+if TYPE_CHECKING:
+    import zarr
 
 __all__ = ["arrays_in", "member_of", "members_of", "store_in"]
 
@@ -41,7 +44,7 @@ def members_of(place: Any) -> list[Member] | None:
     return _below(root, prefix)
 
 
-def arrays_in(store: Any) -> list[str] | None:
+def arrays_in(store: zarr.Array[Any]) -> list[str] | None:
     """Names of the arrays in a group; None where there is no group."""
     import zarr
 
@@ -78,23 +81,24 @@ def _in_folders(store: Any) -> list[Member] | None:
             item = zarr.open(store, mode="r", path=name)
         except Exception:
             continue
-        found += [member_of(item, name)] if hasattr(item, "chunks") else _below(item, f"{name}/")
+        found += [member_of(item, name)] if isinstance(item, zarr.Array) else _below(item, f"{name}/")
     return found or None
 
 
-def member_of(array: Any, path: str, label: bool = False) -> Member:
+def member_of(array: zarr.Array[Any], path: str, label: bool = False) -> Member:
     """An array as a member; a dimension's own values, as xarray writes them, are labels."""
     dtype = _dtype(array)
     name = path.rpartition("/")[2]
-    dimensions = array.metadata.to_dict().get("dimension_names") or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+    described: dict[str, Any] = array.metadata.to_dict()
+    dimensions: Any = described.get("dimension_names") or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     one = len(array.shape) == 1
     label = one and (label or list(dimensions) == [name])
     if one and name == "index" and dtype.kind in "iu" and not label:
-        label = numbers_rows(array[:1000])
+        label = numbers_rows(np.asarray(array[:1000]))
     return Member(path, tuple(array.shape), dtype, what_of(dtype), label)
 
 
-def _dtype(array: Any) -> np.dtype[Any]:
+def _dtype(array: zarr.Array[Any]) -> np.dtype[Any]:
     try:
         return np.dtype(array.dtype)
     except TypeError:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamgmm.sources.formats.packed import Packing
+
+if TYPE_CHECKING:
+    import zarr
 
 MAX_CHUNK_BYTES = 4 * 2**30
 """A stored chunk that claims to be larger than this is refused: metadata are read before anybody has checked them."""
@@ -19,7 +23,7 @@ _CODECS = {
 }
 
 
-def notes(array: Any, n_stored: int) -> tuple[list[str] | None, int | None]:
+def notes(array: zarr.Array[Any], n_stored: int) -> tuple[list[str] | None, int | None]:
     """Names of the columns and the column of weights, as `tools.convert` leaves them in the attributes."""
     found = array.attrs.get("streamgmm")
     if not isinstance(found, dict):
@@ -30,14 +34,14 @@ def notes(array: Any, n_stored: int) -> tuple[list[str] | None, int | None]:
     return names if known else None, weight if good else None
 
 
-def packing_of(array: Any, name: str) -> Packing | None:
+def packing_of(array: zarr.Array[Any], name: str) -> Packing | None:
     """How the stored numbers of a Zarr array become values."""
     # xarray gives the fill value of version 2 this meaning; in arrays of others it is what was not written.
     by_xarray = array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in array.attrs
     return Packing.of(dict(array.attrs), array.dtype, name, array.fill_value if by_xarray else None)
 
 
-def regular(shape: Any, name: str) -> tuple[int, int]:
+def regular(shape: Sequence[int], name: str) -> tuple[int, int]:
     if not all(isinstance(side, (int, np.integer)) and side > 0 for side in shape):
         raise ValueError(
             f"{name}: expected a regular grid of chunks; got {shape}. Rewrite with `streamgmm data convert`."
@@ -45,7 +49,7 @@ def regular(shape: Any, name: str) -> tuple[int, int]:
     return int(shape[0]), math.prod(map(int, shape[1:]))
 
 
-def check_size(shape: tuple[int, int], dtype: Any, name: str) -> None:
+def check_size(shape: tuple[int, int], dtype: np.dtype[Any], name: str) -> None:
     size = math.prod(shape) * dtype.itemsize
     if size > MAX_CHUNK_BYTES:
         raise ValueError(
@@ -54,7 +58,7 @@ def check_size(shape: tuple[int, int], dtype: Any, name: str) -> None:
         )
 
 
-def checked_codecs(array: Any, name: str) -> list[str]:
+def checked_codecs(array: zarr.Array[Any], name: str) -> list[str]:
     """Names of all codecs of the array, inner ones included.
 
     Raises
@@ -93,10 +97,10 @@ def checked_codecs(array: Any, name: str) -> list[str]:
 _CHECKSUMS = {"crc32c", "crc32", "adler32", "fletcher32"}
 
 
-def has_checksums(array: Any) -> bool:
+def has_checksums(array: zarr.Array[Any]) -> bool:
     """Whether what is stored of the rows carries a checksum (that of a shard's index covers the index only)."""
 
-    def found(described: Any) -> bool:
+    def found(described: object) -> bool:
         if not isinstance(described, dict):
             return isinstance(described, (list, tuple)) and any(map(found, described))
         label = str(described.get("name", described.get("id", "?"))).removeprefix("numcodecs.")

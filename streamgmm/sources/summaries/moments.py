@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.errors import non_finite
+from streamgmm.sources.base import Chunk, Source
 from streamgmm.utils.affine import Affine
 from streamgmm.utils.phases import reading
 from streamgmm.utils.sample_weight import no_rows
@@ -62,7 +63,7 @@ class Moments:
         return Moments(count, mean, affine.matrix.T @ self.scatter @ affine.matrix, self.rows)
 
 
-def _chunk_moments(full: bool, skip_nan: bool, chunk: Any) -> Moments:
+def _chunk_moments(full: bool, skip_nan: bool, chunk: Chunk) -> Moments:
     rows, weight = chunk.load()
     n, D = rows.shape
     if n == 0:
@@ -86,7 +87,7 @@ def _chunk_moments(full: bool, skip_nan: bool, chunk: Any) -> Moments:
     return Moments(np.full(D, total), mean + origin, scatter, n_rows)
 
 
-def _present_moments(x: Array, w: Array, n_rows: int, chunk: Any) -> Moments:
+def _present_moments(x: Array, w: Array, n_rows: int, chunk: Chunk | None) -> Moments:
     """Feature by feature, over the rows in which it is there."""
     here = ~np.isnan(x)
     if np.isinf(x).any():
@@ -111,7 +112,7 @@ def finite_moments(rows: NDArray[Any], weight: Array | None) -> Moments:
     return total
 
 
-def moments_of(source: Any, executor: Any, *, full: bool, skip_nan: bool = False) -> Moments:
+def moments_of(source: Source, executor: Any, *, full: bool, skip_nan: bool = False) -> Moments:
     """Moments of `source`: one pass, or none where the source knows them.
 
     Parameters

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.errors import non_finite
+from streamgmm.sources.base import Chunk
 from streamgmm.sources.summaries.moments import _parts, corners, weighted_moments
 from streamgmm.utils.row_random import uniform
 
@@ -77,7 +78,7 @@ class _Part:
     box: Array
 
 
-def survey_chunk(chunk: Any, *, size: int, seed: int, missing: bool, diagonal: bool = False) -> _Part:
+def survey_chunk(chunk: Chunk, *, size: int, seed: int, missing: bool, diagonal: bool = False) -> _Part:
     rows, weight = chunk.load()
     n, D = rows.shape
     first = np.uint64(chunk.start) if chunk.start is not None else np.uint64(chunk.index) << np.uint64(40)
