@@ -35,6 +35,7 @@ _HOMES = {
     "describe": "streamgmm.diagnostics.explain",
     "cluster_scores": "streamgmm.diagnostics.cluster_scores",
     "diagnose": "streamgmm.diagnostics",
+    "progress": "streamgmm.report.progress",
     "open_source": "streamgmm.sources",
     "write_report": "streamgmm.diagnostics.page",
     "sample_to_zarr": "streamgmm.mixture.sampling",

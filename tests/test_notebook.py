@@ -43,6 +43,12 @@ def test_cells_show_html(executed):
     assert "sk-" in shown["gm"][0]  # scikit-learn's diagram beside it
 
 
+def test_a_fit_shows_its_progress_in_one_line(executed):
+    [cell] = [cell for cell in executed if "verbose=1" in cell.source]
+    [line] = [text for text in outputs(cell, "text/plain") if text.startswith("pass ")]
+    assert "log-likelihood -" in line and "\n" not in line
+
+
 def test_cells_show_pictures(executed):
     drawn = [cell for cell in executed if ".plot(" in cell.source]
     assert len(drawn) == 4

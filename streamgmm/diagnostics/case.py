@@ -17,6 +17,7 @@ from streamgmm.mixture.mixture import Mixture
 from streamgmm.sources.base import Readable
 from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.utils import html
+from streamgmm.utils.phases import advanced, phase, unwatched
 
 __all__ = ["Case", "Check", "Finding", "Findings", "examine"]
 
@@ -124,13 +125,16 @@ def examine(gm: MixtureEstimator, X: Readable, sample_weight: ArrayLike | None) 
     resp = model.responsibilities(rows)[:, : model.n_components]
     shapes: list[Shape | None] = []
     pieces: list[Pieces | None] = []
+    phase("shapes of components", model.n_components, "components")
     for k in range(model.n_components):
         weight = resp[:, k] * sample.weight
         here = np.flatnonzero(weight > 1e-3)
         enough = weight.sum() >= max(100, 10 * (model.n_features + 1))
         shapes.append(shape_of(rows[here], weight[here]) if enough else None)
         few = here[np.sort(np.random.default_rng(k).permutation(len(here))[:PIECE_ROWS])]
-        pieces.append(pieces_of(rows[few], weight[few]) if enough and model.n_features <= 20 else None)
+        with unwatched():
+            pieces.append(pieces_of(rows[few], weight[few]) if enough and model.n_features <= 20 else None)
+        advanced("components")
     known = (
         getattr(gm, "feature_names_in_", range(model.n_features)) if gm.projection_ is None else gm.projection_.names
     )

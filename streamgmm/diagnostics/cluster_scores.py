@@ -17,6 +17,7 @@ from streamgmm.runtime.executors import within
 from streamgmm.sources.base import Chunk, Readable
 from streamgmm.sources.summaries.reservoir import Draw, largest, merge_draws
 from streamgmm.utils import html
+from streamgmm.utils.phases import reading
 from streamgmm.utils.row_random import row_keys
 
 Array = NDArray[np.float64]
@@ -111,16 +112,18 @@ def cluster_scores(
     source = rows_of(model, X, sample_weight)
     labels: Labels = within(source, asked.labels)
     executor = executor_of(model)
-    first: _First = executor.run(
-        partial(_first, labels, K, sample_rows, random_state), source.chunks(), partial(_merge_first, sample_rows)
-    )
+    with reading(source, "clusters and a sample"):
+        first: _First = executor.run(
+            partial(_first, labels, K, sample_rows, random_state), source.chunks(), partial(_merge_first, sample_rows)
+        )
     present = first.weight > 0
     if present.sum() < 2:
         raise ValueError(
             f"The labels make {int(present.sum())} cluster(s); scores compare at least 2. Raise the number of clusters."
         )
     means = first.mean[present]
-    second = executor.run(partial(_second, labels, present, means), source.chunks(), np.add)
+    with reading(source, "distances"):
+        second = executor.run(partial(_second, labels, present, means), source.chunks(), np.add)
     spread = second[:-1] / first.weight[present]
     draw = first.draw
     silhouette, error = _silhouette(draw, labels(draw.rows), first.rows)

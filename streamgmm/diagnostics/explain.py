@@ -21,6 +21,7 @@ from streamgmm.report.description import Description, Observed, description_of
 from streamgmm.runtime.executors import Threads, within
 from streamgmm.sources import open_source
 from streamgmm.sources.summaries.reservoir import Draw, largest, merge_draws
+from streamgmm.utils.phases import reading
 from streamgmm.utils.row_random import row_keys
 
 __all__ = ["Description", "describe"]
@@ -124,7 +125,8 @@ def _observed(
         executor = executor_of(gm, source)
     asked = model if projection is None else Behind(model, projection)
     task = within(source, partial(_look, asked.responsibilities, model.n_components))
-    part: _Part = executor.run(task, source.chunks(), _merge)
+    with reading(source, "counting rows"):
+        part: _Part = executor.run(task, source.chunks(), _merge)
     if not part.n_rows:
         raise ValueError("describe: X has no rows of positive weight. Expected at least one.")
     return _seen(part, asked, which)

@@ -70,7 +70,9 @@ class GaussianMixture(MixtureEstimator):
     warm_start : bool, default False
         Go on from the parameters of the last fit.
     verbose, verbose_interval : int
-        Print progress every `verbose_interval` iterations.
+        1: one line of live progress in a terminal or notebook (the pass, chunks, rows per second, the log-likelihood,
+        its distance to the limit, the time left), elsewhere a printed line every `verbose_interval` passes. 2: printed
+        lines everywhere.
     half_life : float or None, default None
         For `partial_fit`: rows after which a row's weight in the stream has halved. None: no fixed forgetting; steps
         decay, so that a stationary stream converges.

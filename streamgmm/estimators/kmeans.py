@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Self, cast
 
@@ -24,11 +25,13 @@ from streamgmm.em.variants import Exact
 from streamgmm.estimators._parameters import DEVICE, EXECUTION, NOT_NEGATIVE, WHOLE
 from streamgmm.estimators.fit_report import FitReport
 from streamgmm.estimators.reader import Transforming
+from streamgmm.report.progress import drawing, progress
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.runtime.thread_limits import one_thread
 from streamgmm.sources import is_array_like, leaving_out_text
 from streamgmm.sources.base import Chunk, Readable, Source
 from streamgmm.sources.summaries.sample import SampleSummary, sample_size
+from streamgmm.utils.phases import stepped
 from streamgmm.utils.types import RandomState
 
 Array = NDArray[np.float64]
@@ -56,6 +59,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
     tol : float, default 1e-4
         A run stops when the squared movement of its centres is at most `tol` times the mean variance of the features.
     verbose : int, default 0
+        1: one line of live progress in a terminal or notebook, elsewhere a line for each pass; 2: lines everywhere.
     random_state : int, RandomState or None
     executor, n_jobs :
         As in `GaussianMixture`.
@@ -140,6 +144,10 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         >>> sorted(km.cluster_centers_.ravel().tolist()), km.inertia_
         ([1.0, 11.0], 4.0)
         """
+        with progress(max_iter=self.max_iter, verbose=int(self.verbose)):
+            return self._fit(X, sample_weight)
+
+    def _fit(self, X: Any, sample_weight: ArrayLike | None) -> Self:
         began = time.perf_counter()
         if self.device not in (None, "cpu"):
             raise ValueError(
@@ -157,7 +165,8 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         for step in steps:
             runs = step.candidates
             passes += 1
-            if self.verbose:
+            stepped(replace(step, candidates=(), stats=()))
+            if self.verbose > 1 or (self.verbose and not drawing()):
                 print(f"Iteration {step.block.pass_number}, inertia {min(run.inertias[-1] for run in runs):.10g}.")
         passes += sum(run.extra_passes for run in runs)
         run = runs[0]
@@ -196,7 +205,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
                 f"Number of distinct clusters ({self.n_clusters - run.empty}) found smaller than n_clusters "
                 f"({self.n_clusters}). Possibly due to duplicate points in X.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
 
     def _inertias(self, source: Source, executor: Executor, runs: Runs) -> tuple[list[float], int]:

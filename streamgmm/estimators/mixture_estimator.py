@@ -36,6 +36,7 @@ from streamgmm.mixture.covariance import Covariance, family
 from streamgmm.mixture.init_parameters import NOTHING, Given
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import NormalInverseWishart
+from streamgmm.report.progress import drawing, progress
 from streamgmm.runtime.checkpoint import Journal, open_journal
 from streamgmm.runtime.device import PlacedSource, placed
 from streamgmm.runtime.executors import Executor, Threads
@@ -46,6 +47,7 @@ from streamgmm.sources.base import Chunk, Readable, Source
 from streamgmm.sources.gathered import gathered
 from streamgmm.sources.living import living_rows
 from streamgmm.utils.by_component import component_threads
+from streamgmm.utils.phases import stepped
 from streamgmm.utils.sample_weight import check_weight
 
 Array = NDArray[np.float64]
@@ -166,7 +168,8 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         source = self._training_source(X, sample_weight)
         self._learner = None
         executor = self._executor(source)
-        with single_threaded_blas():  # for the M-steps too: threads cost more than they bring on small matrices
+        shown = progress(tol=self.tol, max_iter=self.max_iter, verbose=int(self.verbose))
+        with shown, single_threaded_blas():  # for the M-steps too: threads cost more than they bring on small matrices
             for _ in self._steps(source, executor, began):
                 pass
         return self
@@ -281,7 +284,9 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
             rows = journal.get("rows") or RowCount(begun.rows)
             candidates, position = place
             if begun.solved:
-                yield Step((), position, candidates, Block(0, 0, ()), ())
+                first = Step((), position, candidates, Block(0, 0, ()), ())
+                stepped(first)
+                yield first
             stages = self._stages(begun, source, executor)
             if self.max_iter > 0 and running(candidates):
                 data = gathered(source, begun.gathering)
@@ -290,7 +295,8 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
                     rows = rows.after(step, source)
                     journal.put("rows", rows)
                     journal.put("em", place)
-                    if self.verbose:
+                    stepped(step)
+                    if self.verbose > 1 or (self.verbose and not drawing()):
                         print_progress(candidates, position.passes, self.verbose_interval)
                     yield step
                     if self.max_time is not None and time.perf_counter() - began > self.max_time:

@@ -23,6 +23,7 @@ from streamgmm.runtime.executors import within
 from streamgmm.sources.base import Chunk, Readable
 from streamgmm.sources.summaries.reservoir import draw_rows, merge_draws
 from streamgmm.utils import html
+from streamgmm.utils.phases import reading
 
 __all__ = ["Pictured", "fitted_card", "moments_in_units"]
 
@@ -188,7 +189,8 @@ class Pictured(Reader):
         """(m, D) rows drawn at random, in the order of the data; NaN where nothing was observed."""
         source = self._seen(X)
         task = partial(draw_rows, n_rows, 0, self.mixture_.missing)
-        draw = self._executor(source).run(task, source.chunks(), partial(merge_draws, n_rows))
+        with reading(source, "drawing rows"):
+            draw = self._executor(source).run(task, source.chunks(), partial(merge_draws, n_rows))
         return draw.rows[np.argsort(draw.numbers)]
 
     def _timeline(self, X: Readable) -> tuple[Array, Array, Array]:
@@ -200,7 +202,8 @@ class Pictured(Reader):
             )
         runs = min(RUNS, source.n_rows)
         task = within(source, partial(_along, self.mixture_, source.n_rows, runs))
-        sums = self._executor(source).run(task, source.chunks(), np.add)
+        with reading(source, "counting along the rows"):
+            sums = self._executor(source).run(task, source.chunks(), np.add)
         sums = sums[sums[:, -1] > 0]
         weight = sums[:, -1]
         return sums[:, :-3] / weight[:, None], sums[:, -3] / weight, sums[:, -2] / weight

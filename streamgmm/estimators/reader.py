@@ -29,6 +29,7 @@ from streamgmm.sources.formats.tables import is_frame, no_number, with_text_name
 from streamgmm.sources.labels import tell_left_out
 from streamgmm.sources.living import living
 from streamgmm.utils.masked import unmasked
+from streamgmm.utils.phases import advanced, phase
 from streamgmm.utils.sample_weight import check_weight
 
 
@@ -226,7 +227,10 @@ def model_of(estimator: Reader) -> Mixture | Centres | None:
 
 def map_chunks(source: Source, model: object, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
     """Answers to `question` (a method of `model`), chunk by chunk, in order; a few chunks ahead are in work."""
-    return executor.map(within(source, partial(answer, model, question)), source.chunks())
+    phase("reading and answering", source.n_chunks, "chunks")
+    for found in executor.map(within(source, partial(answer, model, question)), source.chunks()):
+        advanced("chunks")
+        yield found
 
 
 def answer(model: Any, question: str, chunk: Chunk) -> NDArray[Any]:

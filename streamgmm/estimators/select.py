@@ -31,6 +31,7 @@ from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.mixture.support import doubt, unsupported
 from streamgmm.report import figures
 from streamgmm.report.description import frame_of
+from streamgmm.report.progress import progress
 from streamgmm.runtime.device import PlacedSource, placed
 from streamgmm.runtime.executors import Executor
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
@@ -310,6 +311,7 @@ def select(
     memory_limit: str | int | None = None,
     on_step: Callable[[Step], None] | None = None,
     watcher: FitObserver | None = None,
+    verbose: int = 0,
 ) -> Selection:
     """Fit every number of components and covariance type on the same passes, and choose.
 
@@ -345,6 +347,8 @@ def select(
         Called with every `Step`: for progress and pictures.
     watcher : optional
         Told of the steps on the sample; see `streamgmm.em.hooks.FitObserver`.
+    verbose : int
+        1: one line of live progress in a terminal or notebook.
 
     Raises
     ------
@@ -427,7 +431,8 @@ def select(
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     size = plan.check_memory(source, limit, getattr(runner, "n_jobs", 1))
     rng = check_random_state(random_state)
-    with single_threaded_blas(), component_threads(resolve_n_jobs(n_jobs)):
+    shown = progress(tol=tol, max_iter=max_iter, verbose=verbose)
+    with shown, single_threaded_blas(), component_threads(resolve_n_jobs(n_jobs)):
         run = race(source, runner, plan, sample_rows=size, rng=rng, on_step=on_step, watcher=watcher)
     found = _result(run, plan, probe, common, criterion, began)
     if isinstance(source, PlacedSource):

@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from streamgmm.utils.phases import Phase, watched
 
-__all__ = ["ProgressLine", "left_passes", "showing"]
+__all__ = ["ProgressLine", "drawing", "left_passes", "progress", "showing"]
 
 SOON = 0.5
 """Seconds of a phase before a rate or a time left is worth showing."""
@@ -153,29 +154,123 @@ def left_passes(trace: Any, tol: float | None, most: int | None) -> int | None:
     return left if most is None else min(left, most)
 
 
+_drawing: ContextVar[bool] = ContextVar("streamgmm_progress_drawn", default=False)
+
+
+def drawing() -> bool:
+    """Whether a line of progress is being drawn, so that nothing else need tell of it."""
+    return _drawing.get()
+
+
 @contextmanager
-def showing(line: ProgressLine, console: Any = None) -> Iterator[ProgressLine]:
+def showing(line: ProgressLine, console: Any = None, *, transient: bool = True) -> Iterator[ProgressLine]:
     """Watch the calls in this block, and draw the line where the console is a terminal or a notebook.
 
     Parameters
     ----------
     console : rich.console.Console, optional
         Standard error by default.
+    transient : bool
+        The line goes when the block ends.
     """
     from rich.console import Console
+
+    console = Console(stderr=True) if console is None else console
+    if not (console.is_terminal or console.is_jupyter):
+        with watched(line):
+            yield line
+        return
+    token = _drawing.set(True)
+    draw = _in_notebook if console.is_jupyter else _in_terminal
+    try:
+        with draw(line, console, transient):
+            yield line
+    finally:
+        _drawing.reset(token)
+
+
+@contextmanager
+def _in_terminal(line: ProgressLine, console: Any, transient: bool) -> Iterator[None]:
     from rich.live import Live
     from rich.text import Text
 
-    console = Console(stderr=True) if console is None else console
-    with watched(line):
-        if not (console.is_terminal or console.is_jupyter):
-            yield line
-            return
-        with Live(
-            get_renderable=lambda: Text(line.text(console.width - 1), no_wrap=True),
-            console=console, transient=True, refresh_per_second=4,
-        ):  # fmt: skip
-            yield line
+    with watched(line), Live(
+        get_renderable=lambda: Text(line.text(console.width - 1), no_wrap=True),
+        console=console, transient=transient, refresh_per_second=4,
+    ):  # fmt: skip
+        yield
+
+
+@contextmanager
+def _in_notebook(line: ProgressLine, console: Any, transient: bool) -> Iterator[None]:
+    shown = _NotebookLine(line)
+    with watched(shown):
+        try:
+            yield
+        finally:
+            shown.update("" if transient else line.text(_NotebookLine.WIDTH))
+
+
+class _NotebookLine:
+    """A line in the output of a cell. It is drawn anew by those who tell of progress, in the cell's own thread."""
+
+    WIDTH = 120
+    EVERY = 0.25
+    """Seconds between two updates."""
+
+    def __init__(self, line: ProgressLine) -> None:
+        from IPython.display import display
+
+        self._line, self._drawn = line, time.perf_counter()
+        self._handle = display({"text/plain": "starting"}, raw=True, display_id=True)
+
+    def begin(self, phase: Phase) -> None:
+        self._line.begin(phase)
+        self._refresh()
+
+    def advance(self, unit: str, count: int) -> None:
+        self._line.advance(unit, count)
+        self._refresh()
+
+    def step(self, step: Any) -> None:
+        self._line.step(step)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if time.perf_counter() - self._drawn >= self.EVERY:
+            self.update(self._line.text(self.WIDTH))
+
+    def update(self, text: str) -> None:
+        """Show this text instead."""
+        self._drawn = time.perf_counter()
+        self._handle.update({"text/plain": text}, raw=True)
+
+
+@contextmanager
+def progress(*, tol: float | None = None, max_iter: int | None = None, verbose: int = 1) -> Iterator[None]:
+    """Show what the long calls in this block are doing, as one line in a terminal or notebook; elsewhere nothing.
+
+    The line names the phase and tells the pass, the chunks that are done, rows per second, the log-likelihood, its
+    estimated distance to the limit, and the time left.
+
+    Parameters
+    ----------
+    tol, max_iter : of the fit, where known: the passes that are left are estimated from them
+    verbose : int
+        0 shows nothing, as 2 and more, for which estimators print lines.
+
+    Examples
+    --------
+    >>> import numpy as np, streamgmm as sg
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> with sg.progress():
+    ...     gm = sg.GaussianMixture(2, random_state=0, tol=1e-3).fit(X)
+    """
+    if verbose != 1 or drawing():
+        yield
+        return
+    with showing(ProgressLine(tol, max_iter), transient=False):
+        yield
 
 
 def _shortened(parts: list[str], width: int) -> str:

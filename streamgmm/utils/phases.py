@@ -12,7 +12,7 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Phase", "PhaseWatcher", "advanced", "chunk_done", "phase", "reading", "watched"]
+__all__ = ["Phase", "PhaseWatcher", "advanced", "chunk_done", "phase", "reading", "stepped", "unwatched", "watched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,9 @@ class PhaseWatcher(Protocol):
     def advance(self, unit: str, count: int) -> None:
         """So many more units are done; those that the present phase does not count are of no interest."""
 
+    def step(self, step: Any) -> None:
+        """One update of the models is done; see `streamgmm.em.loop.Step`."""
+
 
 _watcher: ContextVar[PhaseWatcher | None] = ContextVar("streamgmm_phase_watcher", default=None)
 _pass: ContextVar[bool] = ContextVar("streamgmm_in_pass", default=False)
@@ -51,6 +54,16 @@ _pass: ContextVar[bool] = ContextVar("streamgmm_in_pass", default=False)
 def watched(watcher: PhaseWatcher) -> Iterator[None]:
     """Tell `watcher` of every phase of calls made in this block, by this thread."""
     token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Nobody is told of what happens in this block: small work within a phase."""
+    token = _watcher.set(None)
     try:
         yield
     finally:
@@ -69,6 +82,13 @@ def advanced(unit: str, count: int = 1) -> None:
     watcher = _watcher.get()
     if watcher is not None:
         watcher.advance(unit, count)
+
+
+def stepped(step: Any) -> None:
+    """One update of the models is done."""
+    watcher = _watcher.get()
+    if watcher is not None:
+        watcher.step(step)
 
 
 class reading:

@@ -124,3 +124,90 @@ def test_the_line_of_a_terminal_is_drawn_and_taken_away(rows):
     with showing(ProgressLine(), Console(file=quiet)):
         sg.GaussianMixture(2, random_state=0).fit(rows)
     assert quiet.getvalue() == ""
+
+
+CALLS = {
+    "GaussianMixture": lambda X, **v: sg.GaussianMixture(2, random_state=0, **v).fit(X),
+    "BayesianGaussianMixture": lambda X, **v: sg.BayesianGaussianMixture(3, random_state=0, **v).fit(X),
+    "KMeans": lambda X, **v: sg.KMeans(2, n_init=1, random_state=0, **v).fit(X),
+    "select": lambda X, **v: sg.select(X, [1, 2], n_init=1, random_state=0, **v),
+}
+
+
+@pytest.fixture
+def terminal(monkeypatch, capsys):
+    """What a terminal would show; rich takes the captured stream for one."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+
+    def read():
+        out, err = capsys.readouterr()
+        return out, [part for part in re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9?;]*[a-zA-Z]", "", err)) if part.strip()]
+
+    return read
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_verbose_shows_one_line_in_a_terminal(name, rows, terminal):
+    source = sg.open_source(rows, chunk_rows=1000)
+    CALLS[name](source)
+    assert terminal() == ("", [])  # silent by default
+    CALLS[name](source, verbose=1)
+    out, lines = terminal()
+    assert out == "" and re.match(r"pass \d+: 6/6 chunks", lines[-1])
+    if name != "KMeans":
+        assert "log-likelihood -" in lines[-1]
+
+
+@pytest.mark.parametrize("name", ["GaussianMixture", "KMeans"])
+def test_two_asks_for_printed_lines_everywhere(name, rows, terminal):
+    CALLS[name](rows, verbose=2)
+    out, lines = terminal()
+    assert "Iteration" in out and not lines
+
+
+def test_a_context_shows_every_long_call(rows, terminal):
+    source = sg.open_source(rows, chunk_rows=1000)
+    with sg.progress():
+        gm = CALLS["GaussianMixture"](source, verbose=1)  # draws no line of its own
+        sg.cluster_scores(gm, source)
+    assert terminal()[1][-1].startswith("distances: 6/6 chunks")
+    for call, words in (
+        (lambda: sg.describe(gm, source), "counting rows: 6/6 chunks"),
+        (lambda: sg.diagnose(gm, source), "shapes of components: 2/2 components"),
+        (lambda: gm.score(source), "scoring: 6/6 chunks"),
+        (lambda: gm.predict(source, out=np.empty(6000, int)), "reading and answering: 6/6 chunks"),
+    ):
+        with sg.progress():
+            call()
+        assert terminal()[1][-1].startswith(words)
+
+
+def test_elsewhere_a_context_shows_nothing(rows, capsys):
+    with sg.progress():
+        CALLS["GaussianMixture"](rows)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_line_of_a_notebook_is_drawn_anew_in_its_place(rows, monkeypatch):
+    display = pytest.importorskip("IPython.display", reason="IPython is not installed")
+    shown = []
+
+    class Handle:
+        def update(self, data, raw):
+            shown.append(data["text/plain"])
+
+    def fake(data, *, raw, display_id):
+        assert raw and display_id
+        shown.append(data["text/plain"])
+        return Handle()
+
+    from rich.console import Console
+
+    monkeypatch.setattr(display, "display", fake)
+    monkeypatch.setattr("streamgmm.report.progress._NotebookLine.EVERY", 0.0)
+    with showing(ProgressLine(), Console(force_jupyter=True), transient=False):
+        sg.GaussianMixture(2, random_state=0).fit(sg.open_source(rows, chunk_rows=1000))
+    assert shown[0] == "starting" and any(text.startswith("sampling the data: 3/6 chunks") for text in shown)
+    assert re.match(r"pass \d+: 6/6 chunks.*log-likelihood -", shown[-1])

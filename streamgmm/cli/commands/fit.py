@@ -253,11 +253,9 @@ def follow(gm: MixtureEstimator, ready: Prepared) -> Any:
 
     source = ready.source
     history = History(ready.mixture)
-    line = ProgressLine(gm.tol, gm.max_iter)
-    with showing(line, stderr_console()), warnings.catch_warnings():
+    with showing(ProgressLine(gm.tol, gm.max_iter), stderr_console()), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the exit code says it
         for step in gm.fit_steps(source, watcher=history):
-            line.step(step)
             history.add(step)
     history.offset = -ready.per_row(gm)
     return history

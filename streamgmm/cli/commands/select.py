@@ -47,7 +47,6 @@ from streamgmm.cli.terminal import (
 from streamgmm.runtime.peak_memory import Peak
 
 if TYPE_CHECKING:
-    from streamgmm.em.passes import Step
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
     from streamgmm.estimators.select import Selection
 
@@ -217,18 +216,12 @@ def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
     given = config.fit.model_dump() | config.model.model_dump() | config.compute.model_dump()
     given |= {"executor": executor, "memory_limit": None if limit is None else parse_bytes(limit)}
     passed = {k: v for k, v in given.items() if k in known and k not in ("n_components", "n_factors", "max_iter")}
-    line = ProgressLine(config.fit.tol)
-
-    def on_step(step: Step) -> None:
-        line.step(step)
-        history.add(step)
-
-    with showing(line, stderr_console()), warnings.catch_warnings():
+    with showing(ProgressLine(config.fit.tol), stderr_console()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return sweep(
             ready.source, range(chosen.k_min, chosen.k_max + 1), chosen.covariance_types,
             n_factors=chosen.factors, criterion=chosen.criterion, folds=chosen.folds,
-            on_step=on_step, watcher=history, **passed,
+            on_step=history.add, watcher=history, **passed,
         )  # fmt: skip
 
 

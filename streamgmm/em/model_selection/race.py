@@ -38,7 +38,7 @@ from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Source
 from streamgmm.sources.gathered import gathered
 from streamgmm.sources.summaries.sample import SampleSummary
-from streamgmm.utils.phases import advanced, phase, reading
+from streamgmm.utils.phases import advanced, phase, reading, stepped
 
 Array = NDArray[np.float64]
 Kind = tuple[Covariance, int]
@@ -206,11 +206,15 @@ def race(
     )
     of_step = partial(task_of, fold_of, plan.folds) if plan.splits else None
     n_passes = 1
-    if on_step is not None and not running(candidates):
-        on_step(Step((), PassCursor(), candidates, Block(0, 0, ()), ()))
+    if not running(candidates):
+        first = Step((), PassCursor(), candidates, Block(0, 0, ()), ())
+        stepped(first)
+        if on_step is not None:
+            on_step(first)
     for step in passes(source, candidates, SOLVERS[plan.solver](settings), runner, task_of=of_step):
         candidates = step.candidates
         n_passes += 1
+        stepped(step)
         if on_step is not None:
             on_step(step)
     scores = np.zeros((len(candidates), 2))
