@@ -207,10 +207,10 @@ def race(
     of_step = partial(task_of, fold_of, plan.folds) if plan.splits else None
     n_passes = 1
     if not running(candidates):
-        first = Step((), PassCursor(), candidates, Block(0, 0, ()), ())
-        stepped(first)
+        solved = Step((), PassCursor(), candidates, Block(0, 0, ()), ())
+        stepped(solved)
         if on_step is not None:
-            on_step(first)
+            on_step(solved)
     for step in passes(source, candidates, SOLVERS[plan.solver](settings), runner, task_of=of_step):
         candidates = step.candidates
         n_passes += 1
