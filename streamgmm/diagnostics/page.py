@@ -207,9 +207,9 @@ def _page(
     return page(shown, found, head)
 
 
-def _asked(gm: Any, mixture: Mixture) -> Any:
-    """What answers for rows of the data."""
-    return mixture if gm.projection_ is None else Behind(mixture, gm.projection_)
+def _asked(gm: Any, mixture: Mixture) -> Behind | None:
+    """What answers for rows of the data, where that is not the mixture."""
+    return None if gm.projection_ is None else Behind(mixture, gm.projection_)
 
 
 def _trace(gm: Any) -> Sequence[float]:

@@ -6,6 +6,7 @@ fewer factors. The chance that a row of the model, seen through the same feature
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,36 +31,48 @@ _RANKS = np.unique(np.r_[TAIL : 10 * TAIL : TAIL // 4, 10 * TAIL : DRAWS : DRAWS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Analytic:
+    """The tail of the components of one pattern, as if they did not overlap.
+
+    Attributes
+    ----------
+    peaks : (K,) log of weight times density at the mean of each component
+    d : features observed
+    log_weights : (K,)
+    """
+
+    peaks: Array
+    d: int
+    log_weights: Array
+
+    def beyond(self, logp: Array) -> Array:
+        """Log of sum_k w_k P(chi2_d > 2 (peak_k - t)): exact where components do not overlap, else too large."""
+        square = np.maximum(2.0 * (self.peaks - logp[:, None]), 0.0)
+        return np.asarray(logsumexp(self.log_weights + log_chi2_tail(square, self.d), axis=1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Calibration:
     """The distribution of log-densities of one pattern.
 
     Attributes
     ----------
     levels, shares : (m,) ascending log-densities of draws, and the share of draws up to each
-    peaks : (K,) log of weight times density at the mean of each component
-    d : features observed
-    log_weights : (K,)
+    analytic : the tail of the components
     shift : what is added to the logarithm of the components' tail to meet `shares` at the first level
     """
 
     levels: Array
     shares: Array
-    peaks: Array
-    d: int
-    log_weights: Array
+    analytic: _Analytic
     shift: float
 
     def log_tail(self, logp: Array) -> Array:
         inside = np.log(np.interp(logp, self.levels, self.shares))
         low = logp < self.levels[0]
         if low.any():
-            inside[low] = self._beyond(logp[low]) + self.shift
+            inside[low] = self.analytic.beyond(logp[low]) + self.shift
         return np.minimum(inside, 0.0)
-
-    def _beyond(self, logp: Array) -> Array:
-        """Log of sum_k w_k P(chi2_d > 2 (peak_k - t)): exact where components do not overlap, else too large."""
-        square = np.maximum(2.0 * (self.peaks - logp[:, None]), 0.0)
-        return np.asarray(logsumexp(self.log_weights + log_chi2_tail(square, self.d), axis=1))
 
 
 class Tails:
@@ -85,10 +98,11 @@ class Tails:
     def __init__(self, model: Mixture) -> None:
         self.model = model
         self._known: dict[bytes, _Calibration] = {}
+        self._analytic: dict[bytes, _Analytic] = {}
         self._draws: Array | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"model": self.model, "_known": {}, "_draws": None}
+        return {"model": self.model, "_known": {}, "_analytic": {}, "_draws": None}
 
     def tail_probability(self, rows: NDArray[Any]) -> Array:
         """(N,) probabilities of rows (N, D)."""
@@ -103,15 +117,31 @@ class Tails:
         """
         logp = self.model.log_prob(rows) if logp is None else logp
         out = np.zeros(len(rows))
-        gaps = np.isnan(rows)
-        keys = np.packbits(gaps, axis=1)
-        _, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-        order = np.argsort(which.ravel(), kind="stable")
-        edges = np.searchsorted(which.ravel()[order], np.arange(len(first) + 1))
-        for i, row in enumerate(first):
-            if not gaps[row].all():
-                here = order[edges[i] : edges[i + 1]]
-                out[here] = self._calibration(gaps[row]).log_tail(logp[here])
+        for gaps, here in _patterns(rows):
+            out[here] = self._calibration(gaps).log_tail(logp[here])
+        return out
+
+    def log_bound(self, rows: NDArray[Any], logp: Array) -> Array:
+        """(N,) upper bounds of `log_tail`, without draws: exact where components do not overlap, else too large.
+
+        Parameters
+        ----------
+        logp : (N,) log-densities of the rows
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> one = Mixture([1.0], [[0.0, 0.0]], [np.eye(2)], missing="marginalize")
+        >>> rows = np.array([[3.0, 0.0], [np.nan, np.nan]])
+        >>> Tails(one).log_bound(rows, one.log_prob(rows))
+        array([-4.5,  0. ])
+        """
+        out = np.zeros(len(rows))
+        for gaps, here in _patterns(rows):
+            key = gaps.tobytes()
+            if key not in self._analytic:
+                self._analytic[key] = _components(self.model, gaps)
+            out[here] = np.minimum(self._analytic[key].beyond(logp[here]), 0.0)
         return out
 
     def _calibration(self, gaps: NDArray[np.bool_]) -> _Calibration:
@@ -130,13 +160,28 @@ class Tails:
             draws = np.where(gaps, np.nan, draws)
             model = model.observing(observed(model.box, "marginalize", D))
         levels, shares = np.sort(model.log_prob(draws))[_RANKS - 1], _RANKS / DRAWS
-        shown = np.flatnonzero(~gaps)
-        dense = model.family.dense(model.covariances, *model.means.shape)[:, shown[:, None], shown]
-        log_weights = np.log(np.maximum(model.weights, 1e-300))
-        peaks = log_weights - 0.5 * (len(shown) * LOG_2PI + np.linalg.slogdet(dense)[1])
-        found = _Calibration(levels, shares, peaks, len(shown), log_weights, 0.0)
-        shift = float(np.log(shares[0]) - found._beyond(levels[:1])[0])
-        return _Calibration(levels, shares, peaks, len(shown), log_weights, shift)
+        analytic = _components(model, gaps)
+        shift = float(np.log(shares[0]) - analytic.beyond(levels[:1])[0])
+        return _Calibration(levels, shares, analytic, shift)
+
+
+def _components(model: Mixture, gaps: NDArray[np.bool_]) -> _Analytic:
+    shown = np.flatnonzero(~gaps)
+    dense = model.family.dense(model.covariances, *model.means.shape)[:, shown[:, None], shown]
+    log_weights = np.log(np.maximum(model.weights, 1e-300))
+    peaks = log_weights - 0.5 * (len(shown) * LOG_2PI + np.linalg.slogdet(dense)[1])
+    return _Analytic(peaks, len(shown), log_weights)
+
+
+def _patterns(rows: NDArray[Any]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.intp]]]:
+    """The patterns of gaps among rows that show something, and where the rows of each stand."""
+    gaps = np.isnan(rows)
+    _, first, which = np.unique(np.packbits(gaps, axis=1), axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(which.ravel(), kind="stable")
+    edges = np.searchsorted(which.ravel()[order], np.arange(len(first) + 1))
+    for i, row in enumerate(first):
+        if not gaps[row].all():
+            yield gaps[row], order[edges[i] : edges[i + 1]]
 
 
 def log_chi2_tail(x: Array, d: int) -> Array:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.plane import Plane, dense
+from streamgmm.mixture.tails import Tails
 from streamgmm.report.description import description_of
-from streamgmm.report.rows import SURE, Answered, Answers, Extremes, PageRows
+from streamgmm.report.rows import SURE, Answered, Answers, Asked, Extremes, PageRows
 from streamgmm.report.unusual import GIVEN_UP_TO, Deviation, deviations
 from streamgmm.report.view import Projected, View, feature_moments, separation
 from streamgmm.utils.colours import PALETTE
@@ -30,8 +31,10 @@ PROFILED = 120
 """Features in the picture of the components' profiles."""
 FRAME_BYTES = 500_000
 """Of all paths together; of longer ones every second, third, ... step is shown."""
-ELSEWHERE = 12
-"""Rows that stand out listed of models other than the best."""
+LISTED, ELSEWHERE = 30, 12
+"""Rows that stand out listed of the best model, and of each other one."""
+PATTERNS = 64
+"""Patterns of missing values in the sample, times models, up to which their densities are calibrated by draws."""
 UNSURE = 0.999
 """Responsibility from which a label is not called uncertain."""
 
@@ -68,9 +71,9 @@ class Shown:
     used: Sequence[int] | None = None
 
     @property
-    def asked(self) -> Answers:
-        """What answers for rows of the data."""
-        return self.mixture if self.answers is None else self.answers
+    def asked(self) -> Asked:
+        """What answers for rows of the data, and ranks them."""
+        return Asked.of(self.mixture) if self.answers is None else Asked(self.answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ def page(models: Sequence[Shown], found: PageRows, head: Head) -> str:
     from streamgmm.report.rows import read_rows
         >>> from streamgmm.runtime.executors import Threads
         >>> pair = sg.Mixture([0.5, 0.5], [[-2.0], [2.0]], [1.0, 1.0], "spherical")
-        >>> rows = read_rows(sg.open_source(pair.sample(100, 0)[0]), [pair], Threads(1), size=50)
+        >>> rows = read_rows(sg.open_source(pair.sample(100, 0)[0]), [Shown(pair).asked], Threads(1), size=50)
         >>> page([Shown(pair)], rows, Head("Two")).startswith("<!doctype html>")
         True
     """
@@ -133,7 +136,9 @@ def page(models: Sequence[Shown], found: PageRows, head: Head) -> str:
     telling = separation(first.weights, *feature_moments(first, projection))
     order = np.argsort(-telling, kind="stable")
     drawn_frames = sum(one.mixture.n_components for one in models if one.frames)
-    layout = _Layout(view, order[:PROFILED], max(2, int(FRAME_BYTES / (32 * max(1, drawn_frames)))))
+    steps = max(2, int(FRAME_BYTES / (32 * max(1, drawn_frames))))
+    patterns = len(np.unique(np.isnan(found.rows), axis=0))
+    layout = _Layout(view, order[:PROFILED], steps, patterns * len(models) <= PATTERNS)
     shown = sorted(order[:SHOWN].tolist())
     pool = _Pool(found, projection, head.identify, [_cut(name) for name in named])
     document = {
@@ -186,24 +191,29 @@ def _filled(text: str, n_models: int) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layout:
-    """Axes, features in the picture of profiles, and steps of the path that fit on a page."""
+    """Axes, features in the picture of profiles, steps of the path, and whether tails are calibrated by draws."""
 
     view: View
     profiled: NDArray[np.intp]
     steps: int
+    drawing: bool
 
 
 def _model(one: Shown, answered: Answered, pool: _Pool, layout: _Layout, *, brief: bool) -> dict[str, Any]:
     mixture, K, found = one.mixture, one.mixture.n_components, pool.found
     view, profiled = layout.view, layout.profiled
-    resp, logp = one.asked.responsibilities(found.rows), one.asked.log_prob(found.rows)
+    resp, logp = one.asked.answers.responsibilities(found.rows), one.asked.answers.log_prob(found.rows)
     label = resp.argmax(axis=1)
     means, variances = feature_moments(mixture, pool.projection)
     used = list(range(K)) if one.used is None else [int(k) for k in one.used]
     used.sort(key=lambda k: -mixture.weights[k])
     drawn, covariances = view.components(mixture)
     unsure = _certain_left_out(answered.uncertain)
-    most = ELSEWHERE if brief else len(answered.lowest.key)
+    most = ELSEWHERE if brief else LISTED
+    tails, lowest = one.asked.tails, answered.lowest
+    if tails is not None:
+        lowest = replace(lowest, key=tails.log_tail(lowest.rows, lowest.logp))
+    kind_of_score, score = _score(tails, found.rows, logp, layout.drawing)
     kind = one.criteria.get("covariance_type", mixture.family.name)
     return {
         "name": f"{len(used)}, {kind}",
@@ -217,6 +227,8 @@ def _model(one: Shown, answered: Answered, pool: _Pool, layout: _Layout, *, brie
         "unsure": answered.unsure,
         "labels": _packed(np.where(label == K, -1, label), "<i2"),
         "logp": _floats(logp),
+        "score": None if tails is None else _floats(score),
+        "score_kind": kind_of_score,
         "certainty": _packed(np.round(255 * resp.max(axis=1)), "<u1"),
         "means": _floats(drawn),
         "covariances": _floats(covariances),
@@ -230,12 +242,19 @@ def _model(one: Shown, answered: Answered, pool: _Pool, layout: _Layout, *, brie
         "phrases": _phrases(mixture, means, variances, used, pool.names),
         "frames": _frames(one, view, layout.steps),
         "trace": [_rounded(value) for value in _thinned_trace(one.trace)],
-        "lowest": pool.listed(answered.lowest.first(most), mixture, means, variances),
+        "lowest": pool.listed(lowest.first(most), mixture, means, variances, ranked=tails is not None),
         "uncertain": pool.listed(unsure.first(most), mixture, means, variances),
         "findings": list(one.findings),
         "facts": list(one.facts),
         **{name: one.criteria.get(name) for name in ("bic", "aic", "icl")},
     }
+
+
+def _score(tails: Tails | None, rows: Array, logp: Array, drawing: bool) -> tuple[str, Array]:
+    """What ranks the rows of the sample: "density", "tail", or the "bound" of tails where draws cost too much."""
+    if tails is None:
+        return "density", logp
+    return ("tail", tails.log_tail(rows, logp)) if drawing else ("bound", tails.log_bound(rows, logp))
 
 
 def _phrases(mixture: Mixture, means: Array, variances: Array, used: Sequence[int], names: Sequence[str]) -> list[str]:
@@ -275,15 +294,22 @@ class _Pool:
         self._at: dict[int, int] = {}
         self._rows: list[Array] = []
 
-    def listed(self, extremes: Extremes, mixture: Mixture, means: Array, variances: Array) -> list[dict[str, Any]]:
-        """What a model says of some rows, and what makes each unusual under its component."""
+    def listed(
+        self, extremes: Extremes, mixture: Mixture, means: Array, variances: Array, *, ranked: bool = False
+    ) -> list[dict[str, Any]]:
+        """What a model says of some rows, and what makes each unusual under its component.
+
+        Parameters
+        ----------
+        ranked : whether the rows' keys are logarithms of tail probabilities
+        """
         K, D = means.shape
         full = self.projection is None and D <= GIVEN_UP_TO
         covariances = dense(mixture) if full else None
         said = []
-        for number, row, logp, resp in zip(
-            self.found.numbers_of(extremes.place).tolist(), extremes.rows, extremes.logp, extremes.resp, strict=True
-        ):
+        numbers = self.found.numbers_of(extremes.place).tolist()
+        parts = zip(numbers, extremes.rows, extremes.key, extremes.logp, extremes.resp, strict=True)
+        for number, row, key, logp, resp in parts:
             at = self._at.setdefault(number, len(self._rows))
             if at == len(self._rows):
                 self._rows.append(row)
@@ -293,6 +319,7 @@ class _Pool:
             said.append({
                 "at": at,
                 "logp": _rounded(logp, 9),
+                "log_tail": _rounded(key, 9) if ranked else None,
                 "labels": [int(j) if j < K else -1 for j in two],
                 "shares": [_rounded(resp[j]) for j in two],
                 "nearest": k,

@@ -10,19 +10,21 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.tails import Tails
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Chunk, Source
 from streamgmm.utils.row_random import row_keys
 
-__all__ = ["Answered", "Answers", "Extremes", "PageRows", "read_rows"]
+__all__ = ["Answered", "Answers", "Asked", "Extremes", "PageRows", "read_rows"]
 
 Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
 SURE = (0.5, 0.8, 0.95)
 """Largest responsibilities below which rows are counted as uncertain."""
-KEPT = 30
-"""Rows of lowest density, and rows of most uncertain label, that are kept."""
+KEPT = 100
+"""Rows of lowest rank, and rows of most uncertain label, that are kept."""
 _BLOCK = 16_384
 
 
@@ -32,6 +34,29 @@ class Answers(Protocol):
     def responsibilities(self, rows: NDArray[np.floating], /) -> Array: ...
 
     def log_prob(self, rows: NDArray[np.floating], /) -> Array: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A model and what its rows are ranked by.
+
+    Attributes
+    ----------
+    answers : for rows of the data
+    tails : calibrates densities of rows that miss different values; None where none are missing: density ranks them
+    """
+
+    answers: Answers
+    tails: Tails | None = None
+
+    @classmethod
+    def of(cls, mixture: Mixture) -> Asked:
+        """A mixture that answers for rows of the data itself."""
+        return cls(mixture, Tails(mixture) if mixture.missing else None)
+
+    def rank(self, rows: NDArray[np.floating], logp: Array) -> Array:
+        """(n,) the smaller, the more unusual; computed row by row."""
+        return logp if self.tails is None else self.tails.log_bound(rows, logp)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +106,7 @@ class Answered:
     certainty : (K + 1,) sum of the largest responsibility over them
     unsure : (3,) rows whose largest responsibility is below `SURE`
     lowest, uncertain : Extremes
-        Rows of lowest density, and of smallest largest responsibility.
+        Rows of lowest `Asked.rank`, and of smallest largest responsibility.
     """
 
     loglik: float
@@ -143,7 +168,7 @@ class _Part:
     answers: tuple[Answered, ...]
 
 
-def read_rows(source: Source, models: Sequence[Answers], executor: Executor, *, size: int, seed: int = 0) -> PageRows:
+def read_rows(source: Source, models: Sequence[Asked], executor: Executor, *, size: int, seed: int = 0) -> PageRows:
     """Read the data once.
 
     Rows without weight, and rows of which nothing was observed, are left out. The sample is that of
@@ -151,7 +176,7 @@ def read_rows(source: Source, models: Sequence[Answers], executor: Executor, *, 
 
     Parameters
     ----------
-    models : each answers for rows of the source
+    models : each `Asked.answers` for rows of the source
     size : rows of the sample
 
     Raises
@@ -170,7 +195,7 @@ def read_rows(source: Source, models: Sequence[Answers], executor: Executor, *, 
     return PageRows(part.rows[order], numbers[order], part.n_rows, int(lengths.sum()), part.answers, starts)
 
 
-def _read_chunk(models: tuple[Answers, ...], size: int, seed: int, chunk: Chunk) -> _Part:
+def _read_chunk(models: tuple[Asked, ...], size: int, seed: int, chunk: Chunk) -> _Part:
     rows, weight = chunk.load()
     w = np.ones(len(rows)) if weight is None else weight
     here = np.flatnonzero((w > 0) & ~np.isnan(rows).all(axis=1))
@@ -189,7 +214,7 @@ def _read_chunk(models: tuple[Answers, ...], size: int, seed: int, chunk: Chunk)
 
 
 def _answered(
-    model: Answers, rows: NDArray[np.floating], weight: Array, blocks: list[NDArray[np.intp]], chunk: Chunk
+    model: Asked, rows: NDArray[np.floating], weight: Array, blocks: list[NDArray[np.intp]], chunk: Chunk
 ) -> Answered:
     found = [_of_block(model, rows[block], weight[block], _places(chunk, block)) for block in blocks]
     total = found[0]
@@ -198,13 +223,13 @@ def _answered(
     return total
 
 
-def _of_block(model: Answers, rows: NDArray[np.floating], weight: Array, place: Whole) -> Answered:
-    resp, logp = model.responsibilities(rows), model.log_prob(rows)
+def _of_block(model: Asked, rows: NDArray[np.floating], weight: Array, place: Whole) -> Answered:
+    resp, logp = model.answers.responsibilities(rows), model.answers.log_prob(rows)
     label, largest = resp.argmax(axis=1), resp.max(axis=1, initial=0.0)
     width = resp.shape[1]
     lowest, uncertain = (
         Extremes(key[few], place[few], np.asarray(rows[few], np.float64), logp[few], resp[few]).first(KEPT)
-        for key in (logp, largest)
+        for key in (model.rank(rows, logp), largest)
         for few in [_smallest(key, KEPT)]
     )
     return Answered(

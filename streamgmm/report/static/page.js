@@ -119,7 +119,9 @@ function model(i) {
   m.sure = unpack(m.certainty, Uint8Array);
   m.mu = unpack(m.means, Float32Array);
   m.sigma = unpack(m.covariances, Float32Array);
-  m.sorted = [...m.density].sort((a, b) => a - b);
+  m.calibrated = m.score_kind !== "density";  // rows miss different values: their densities cannot be compared
+  m.rank = m.calibrated ? unpack(m.score, Float32Array) : m.density;
+  m.sorted = [...m.rank].sort((a, b) => a - b);
   for (const key of ["mean", "deviation", "apart"]) m.profile[key] = unpack(m.profile[key], Float32Array);
   if (m.frames) for (const key of ["weights", "means", "covariances"]) m.frames[key] = unpack(m.frames[key], Float32Array);
   return m;
@@ -181,7 +183,7 @@ function rank(m, i) {
   if (state.colour === "uncertainty") return Math.min(BINS - 1, Math.floor((1 - m.sure[i] / 255) * 2 * BINS));
   const n = m.sorted.length;
   let lo = 0, hi = n;
-  while (lo < hi) { const mid = (lo + hi) >> 1; if (m.sorted[mid] < m.density[i]) lo = mid + 1; else hi = mid; }
+  while (lo < hi) { const mid = (lo + hi) >> 1; if (m.sorted[mid] < m.rank[i]) lo = mid + 1; else hi = mid; }
   const share = lo / n;
   return share < 0.005 ? 5 : share < 0.02 ? 4 : share < 0.05 ? 3 : share < 0.2 ? 2 : share < 0.5 ? 1 : 0;
 }
@@ -359,10 +361,12 @@ function drawCurve(height) {
   if (f) c.dot = make("circle", { r: 5, style: "fill:var(--alarm)", id: "dot" }, c.svg);
 }
 function drawDensity(height) {
-  const m = model(state.a), sorted = m.sorted, lo = sorted[Math.floor(0.002 * (sorted.length - 1))], hi = sorted.at(-1), bins = new Array(40).fill(0);
+  const m = model(state.a), unit = m.calibrated ? Math.LN10 : 1, sorted = m.sorted.map(v => v / unit), lo = sorted[Math.floor(0.002 * (sorted.length - 1))], hi = sorted.at(-1), bins = new Array(40).fill(0);
   const span = hi - lo || 1;
   sorted.forEach(v => bins[Math.min(39, Math.max(0, Math.floor((v - lo) / span * 40)))]++);
-  const c = density = chart($("density"), height, [lo, lo + span], [0, Math.max(...bins) * 1.05], "log-density (nats)", "rows");
+  const c = density = chart($("density"), height, [lo, lo + span], [0, Math.max(...bins) * 1.05], m.calibrated ? "log10 of the tail probability" : "log-density (nats)", "rows");
+  $("densityh").textContent = m.calibrated ? "Tail probability of the rows drawn" : "Log-density of the rows drawn";
+  c.unit = unit;
   bins.forEach((n, i) => make("rect", { x: c.sx(lo + i * span / 40) + 0.5, width: Math.max(1, c.sx(lo + span / 40) - c.sx(lo) - 1), y: c.sy(n), height: c.sy(0) - c.sy(n), style: "fill:var(--bar)" }, c.inner));
   c.mark = make("line", { y1: c.top, y2: c.bottom, style: "stroke:var(--alarm)", "stroke-width": 2 }, c.inner);
   c.lo = lo;
@@ -381,11 +385,11 @@ function moveThreshold() {
     map.rings.textContent = "";
     const ring = (u, v, kind) => { if (!Number.isNaN(u) && !Number.isNaN(v)) make("circle", { cx: map.sx(u).toFixed(1), cy: map.sy(v).toFixed(1), r: 5, fill: "none", style: "stroke:var(--alarm)", "stroke-width": 1.6, class: "anomaly " + kind }, map.rings); };
     let left = t.count;
-    for (let i = 0; i < N && left > 0; i++) if (m.density[i] <= t.value) { left--; drawn.add(NUMBERS[i]); ring(coordinate(POINTS, i, state.x), coordinate(POINTS, i, state.y), "drawn"); }
-    for (const one of m.lowest) if (t.count && one.logp <= t.edge && !drawn.has(D.listed[one.at].row)) ring(coordinate(LISTED, one.at, state.x), coordinate(LISTED, one.at, state.y), "listed");
+    for (let i = 0; i < N && left > 0; i++) if (m.rank[i] <= t.value) { left--; drawn.add(NUMBERS[i]); ring(coordinate(POINTS, i, state.x), coordinate(POINTS, i, state.y), "drawn"); }
+    for (const one of m.lowest) if (t.count && ranked(m, one) <= t.edge && !drawn.has(D.listed[one.at].row)) ring(coordinate(LISTED, one.at, state.x), coordinate(LISTED, one.at, state.y), "listed");
   }
-  $("cutnote").textContent = `lowest ${(100 * t.share).toFixed(1)} %: ${whole(t.count)} of ${whole(t.n)} rows drawn` + (t.count ? `, log-density at most ${short(t.value)}` : "");
-  const at = density.sx(Math.max(density.lo, t.count ? t.value : density.lo));
+  $("cutnote").textContent = `lowest ${(100 * t.share).toFixed(1)} %: ${whole(t.count)} of ${whole(t.n)} rows drawn` + (t.count ? `, ${m.calibrated ? `tail probability at most ${short(Math.exp(t.value), 3)}` : `log-density at most ${short(t.value)}`}` : "");
+  const at = density.sx(Math.max(density.lo, t.count ? t.value / density.unit : density.lo));
   density.mark.setAttribute("x1", at); density.mark.setAttribute("x2", at);
   drawLowest(t);
 }
@@ -405,12 +409,14 @@ function more(button, open, all, few) {
   button.textContent = open ? `Show the first ${few}` : `Show ${all}`;
   button.setAttribute("aria-expanded", String(open));
 }
+const ranked = (m, one) => m.calibrated ? one.log_tail : one.logp;
 function drawLowest(t) {
-  const m = model(state.a), below = m.lowest.filter(one => t.count > 0 && one.logp <= t.edge), few = state.lowest ? below.length : 8;
-  const rows = below.slice(0, few).map(one => [...identity(D.listed[one.at]), short(one.logp), named(one.labels[0]), reasons(one.why), ...D.listed[one.at].values.map(value)]);
-  table($("lowest"), [...HEAD, "log-density", "component", "what is unusual", ...SHOWN], rows, { text: ["what is unusual"], empty: "None: move the threshold to the right." });
+  const m = model(state.a), below = m.lowest.filter(one => t.count > 0 && ranked(m, one) <= t.edge), few = state.lowest ? below.length : 8;
+  const rows = below.slice(0, few).map(one => [...identity(D.listed[one.at]), short(one.logp), ...(m.calibrated ? [short(Math.exp(one.log_tail), 3)] : []), named(one.labels[0]), reasons(one.why), ...D.listed[one.at].values.map(value)]);
+  table($("lowest"), [...HEAD, "log-density", ...(m.calibrated ? ["tail probability"] : []), "component", "what is unusual", ...SHOWN], rows, { text: ["what is unusual"], empty: "None: move the threshold to the right." });
   more($("morelowest"), state.lowest, below.length, 8);
-  $("lowestnote").textContent = `The lowest of all ${whole(D.rows.used)} rows, not of those drawn alone; row numbers count from 0, without a header. Deviations are those of the component that is nearest to the row.` + (D.shown.length < NAMES.length ? ` Values of the ${D.shown.length} features, of ${NAMES.length}, that tell the components apart most.` : "") + (HOLES.size ? " Density is that of the values that were observed; – is missing." : "");
+  $("lowesth").textContent = m.calibrated ? "Anomalies: the rows of smallest tail probability" : "Anomalies: the rows of lowest density";
+  $("lowestnote").textContent = `The lowest of all ${whole(D.rows.used)} rows, not of those drawn alone; row numbers count from 0, without a header. Deviations are those of the component that is nearest to the row.` + (m.calibrated ? " Tail probability: how many rows of the model, seen in the same features, have no larger density; it compares rows that miss different values." : "") + (D.shown.length < NAMES.length ? ` Values of the ${D.shown.length} features, of ${NAMES.length}, that tell the components apart most.` : "") + (HOLES.size ? " Density is that of the values that were observed, – is missing." : "");
 }
 function drawUncertain() {
   const m = model(state.a), few = state.uncertain ? m.uncertain.length : 8;
@@ -453,7 +459,7 @@ function drawComponents() {
 function drawProfile() {
   const m = model(state.a), single = m.used.length === 1, P = D.profiled.length;
   const features = single ? D.axis_features.map((j, i) => [j, D.plane_is_features ? i : i + D.planar]) : D.profiled.map((j, i) => [j, i]);
-  const few = Math.max(8, Math.min(single ? 16 : 24, single ? features.length : Math.max(10, Math.round(m.used.length * 1.6))));
+  const few = single ? Math.min(16, features.length) : Math.max(6, Math.min(24, Math.round(m.used.length * 1.8)));
   const shown = features.slice(0, state.features ? features.length : few);
   $("profilecard").hidden = single && features.length < 2;
   $("componentcard").className = "card " + ($("profilecard").hidden || m.used.length > 12 ? "full" : "wide");
@@ -469,6 +475,7 @@ function drawProfile() {
   grid($("profile"), shown.map(([j]) => NAMES[j]), columns, at, single ? 1 : 2.5, single);
   $("profilenote").textContent = (single ? "Orange: rise together; blue: one falls as the other rises." : "Orange: above the overall mean, blue: below; features that tell the components apart most come first.") + (features.length < NAMES.length ? ` ${features.length} of ${NAMES.length} features.` : "");
   const head = ["feature", ...m.used.slice(0, 60).map(c => `component ${c}`)];
+  $("numbersbox").open = m.used.length <= 6 && window.innerWidth > 900;
   table($("numbers"), head, shown.map(([j, i]) => {
     const row = D.profiled.indexOf(j);
     return [cut(NAMES[j], 60), ...m.used.slice(0, 60).map(c => row < 0 ? "–" : `${short(m.profile.mean[c * P + row])} ± ${short(m.profile.deviation[c * P + row], 3)}`)];
@@ -630,7 +637,7 @@ function drawKey() {
 function drawAll() {
   drawKey(); drawMaps();
   const side = state.b >= 0 || window.innerWidth <= 900, height = side ? 230 : Math.max(190, Math.round(($("mapcard").clientHeight - 190) / 2));
-  drawCurve(height); drawDensity($("curvecard").hidden && !side ? Math.min(420, 2 * height) : height);
+  drawCurve(height); drawDensity($("curvecard").hidden && !side ? $("mapcard").clientHeight - 60 : height);
   drawCriteria(); drawBeside(); drawComponents(); drawProfile(); drawCorner(); drawUncertain(); drawFacts(); move(); moveThreshold();
 }
 function choose(index) {
@@ -655,7 +662,7 @@ function begin() {
   $("title").textContent = clean(D.title); document.title = clean(D.title); $("subtitle").textContent = clean(D.subtitle) === "(no name)" ? "" : clean(D.subtitle);
   D.models.forEach((m, i) => { option($("k"), i, m.name); option($("beside"), i, m.name); });
   $("beside").insertAdjacentElement("afterbegin", Object.assign(document.createElement("option"), { value: "-1", textContent: "none" }));
-  LABELS.forEach((text, i) => { option($("across"), i, cut(text, 50)); option($("up"), i, cut(text, 50)); });
+  LABELS.forEach((text, i) => { const name = i < D.planar && !D.plane_is_features ? text.replace(/ \(.*/, "") : cut(text, 50); option($("across"), i, name); option($("up"), i, name); });
   option($("up"), DENSITY, "density");
   for (const [v, text] of [["component", "component"], ["uncertainty", "uncertainty of the label"], ["density", "log-density"]]) option($("colour"), v, text);
   $("k").value = D.best; $("beside").value = "-1"; $("across").value = state.x; $("up").value = state.y;
