@@ -30,8 +30,6 @@ UPWARDS = {
     # Stats.maximize and Mixture.accumulate make each other: the one convenience that needs it
     ("mixture.stats", "mixture.m_step"),
     ("mixture.stats", "mixture.mixture"),
-    # types alone
-    ("kernels.plan", "kernels.plain.own_mean"),
 }
 """Imports within a package that are late or for types, and would close a circle otherwise."""
 LEVEL = {name: i for i, line in enumerate(LAYERS) for name in line}

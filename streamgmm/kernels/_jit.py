@@ -12,10 +12,16 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 from numba.core.caching import FunctionCache
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.codegen import Codegen
+    from numba.core.compiler import CompileResult
+    from numba.core.typing.templates import Signature
 
 _log = logging.getLogger(__name__)
 
@@ -42,22 +48,22 @@ def _announce() -> None:
 
 
 class _HashedCache(FunctionCache):
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
+    def load_overload(self, sig: Signature, target_context: BaseContext) -> CompileResult | None:
         found = super().load_overload(sig, target_context)
         if found is None:
             _announce()
         return found
 
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
+    def _index_key(self, sig: Signature, codegen: Codegen) -> tuple[Any, ...]:
         return (*super()._index_key(sig, codegen), sources_hash())
 
 
-def jit(function: Callable[..., Any]) -> Any:
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` on first call; keep the machine code on disk where some directory can be written."""
     return _cached(function, numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(function))
 
 
-def bare_jit(function: Callable[..., Any]) -> Any:
+def bare_jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """`jit` for a kernel that makes no array.
 
     It borrows its arrays: references are not counted. Each count is an atomic operation, and every view of an array
@@ -66,7 +72,7 @@ def bare_jit(function: Callable[..., Any]) -> Any:
     return _cached(function, numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, _nrt=False)(function))
 
 
-def inline(function: Callable[..., Any]) -> Any:
+def inline(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a helper that is only called from kernels, makes no array, and becomes part of its caller.
 
     It is cached with that. Passing some arrays, of many words each, takes as long as a helper needs for 32 rows of few
@@ -75,12 +81,12 @@ def inline(function: Callable[..., Any]) -> Any:
     return _helper(function, forceinline=True)
 
 
-def helper(function: Callable[..., Any]) -> Any:
+def helper(function: Callable[..., Any]) -> Callable[..., Any]:
     """`inline` for what is long, does much at a call, or is called from several places: it stays a function."""
     return _helper(function)
 
 
-def _helper(function: Callable[..., Any], **options: Any) -> Any:
+def _helper(function: Callable[..., Any], *, forceinline: bool = False) -> Callable[..., Any]:
     """A function without an entry for Python to call: that would be compiled for every helper too."""
     return numba.njit(
         nogil=True,
@@ -89,11 +95,11 @@ def _helper(function: Callable[..., Any], **options: Any) -> Any:
         _nrt=False,
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
-        **options,
+        forceinline=forceinline,
     )(function)
 
 
-def _cached(function: Callable[..., Any], compiled: Any) -> Any:
+def _cached(function: Callable[..., Any], compiled: Any) -> Callable[..., Any]:
     try:
         compiled._cache = _HashedCache(function)
     except RuntimeError:  # no writable place for the cache: compile again in every process, and say nothing

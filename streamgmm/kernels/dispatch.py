@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.kernels.plain import reference
-from streamgmm.kernels.plain.own_mean import complete
+from streamgmm.kernels.plain.remaining import complete
 from streamgmm.kernels.plan import Array, Family, Plan, Sums, phi_length
 
 if TYPE_CHECKING:

@@ -9,48 +9,24 @@ with the features phi of the family (see `Family`). All arrays are float64 and C
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from streamgmm.kernels.family import DIAG, FACTOR, FULL, SPHERICAL, TIED, Array, Family, phi_length
+from streamgmm.kernels.plain.own_mean import Moments, Own
 
-if TYPE_CHECKING:
-    from streamgmm.kernels.plain.own_mean import Moments, Own
-
-Array = NDArray[np.float64]
-
-
-class Family(IntEnum):
-    """Layout of phi and of the statistics; p is the length of phi.
-
-    ========= ========================================================= ======================== ====================
-    family    phi(z)                                                     p                        common(z)
-    ========= ========================================================= ======================== ====================
-    FULL      z_0 z_0, z_1 z_0, z_1 z_1, z_2 z_0, ... (i >= j), z, 1     D (D + 1) / 2 + D + 1    0
-    TIED      z, 1                                                       D + 1                    -|z|^2 / 2
-    DIAG      z_0^2, ..., z_{D-1}^2, z, 1                                2 D + 1                  0
-    SPHERICAL |z|^2, z, 1                                                D + 2                    0
-    ========= ========================================================= ======================== ====================
-    """
-
-    FULL = 0
-    TIED = 1
-    DIAG = 2
-    SPHERICAL = 3
-    FACTOR = 4
-    """Factor analysers have a plan and a kernel of their own: see `plain.factor`. p counts multiplications of a row."""
-
-
-def phi_length(family: Family, D: int) -> int:
-    """p, of models in D features."""
-    quadratic = {Family.FULL: D * (D + 1) // 2, Family.TIED: 0, Family.DIAG: D, Family.SPHERICAL: 1, Family.FACTOR: D}
-    return quadratic[family] + D + 1
-
-
-FULL, TIED, DIAG, SPHERICAL, FACTOR = map(
-    int, Family
-)  # what kernels compare with: Numba takes no member of an enumeration
+__all__ = [
+    "DIAG",
+    "FACTOR",
+    "FULL",
+    "SPHERICAL",
+    "TIED",
+    "TOLERANCE",
+    "Array",
+    "Family",
+    "Plan",
+    "Sums",
+    "phi_length",
+]
 
 TOLERANCE = 2e-9
 """Bound, in nats, on the error of a log-density above which rows are left to the centred form.

@@ -37,13 +37,11 @@ from streamgmm.runtime.executors import Executor, Indexed
 from streamgmm.runtime.fold import Fold
 from streamgmm.utils.atomic import sweep
 from streamgmm.utils.signals import ENDING, terminate
+from streamgmm.utils.types import RandomState
 
 __all__ = ["FileJournal", "Journal", "open_journal", "read_state"]
 
 log = logging.getLogger(__name__)
-
-RandomState = int | np.random.RandomState | np.random.Generator | None
-"""What scikit-learn calls so; of a `Generator` its `check_random_state` says that it takes none."""
 
 FORMAT = "streamgmm-checkpoint"
 VERSION = 2

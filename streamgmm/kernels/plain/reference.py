@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.kernels.plain.own_mean import FAR_SQUARED, complete
+from streamgmm.kernels.plain.own_mean import FAR_SQUARED
+from streamgmm.kernels.plain.remaining import complete
 from streamgmm.kernels.plan import TOLERANCE, Array, Family, Plan, Sums
 
 _NUMBERS = 65_536

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from streamgmm.kernels._jit import bare_jit, inline
+from streamgmm.kernels.family import Flags, Labels, Rows
 from streamgmm.kernels.plain.own_mean import FAR_SQUARED
 from streamgmm.kernels.plan import FULL, TIED, Array
 from streamgmm.kernels.simd.intrinsics import (
@@ -156,8 +155,8 @@ def _panels(
 
 
 def centred_vector(
-    family: int, rows: Any, weight: Array, shift: Array, whiten: Array, means: Array, factor: Array, const: Array,
-    base: float, block: int, done: Any, logp: Array, resp: Array, label: Any, mass: Array, first_moment: Array,
+    family: int, rows: Rows, weight: Array, shift: Array, whiten: Array, means: Array, factor: Array, const: Array,
+    base: float, block: int, done: Flags, logp: Array, resp: Array, label: Labels, mass: Array, first_moment: Array,
     second_moment: Array, totals: Array,
 ) -> None:  # fmt: skip
     """One E-step over the panels of `rows` that are not done; those with a row too far or not finite are left.

@@ -7,11 +7,10 @@ R psi, where psi holds the same features row by row (see `products`).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from streamgmm.kernels._jit import bare_jit, helper, inline
+from streamgmm.kernels.family import Flags, Labels, Rows
 from streamgmm.kernels.plan import DIAG, FULL, SPHERICAL, TIED, Array
 from streamgmm.kernels.simd import few_features
 from streamgmm.kernels.simd.intrinsics import LANES, add, broadcast, fma, load, mul, store, total, transpose
@@ -199,8 +198,9 @@ def _panels(
 
 
 def dense(
-    family: int, rows: Any, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array,
-    radius: Array, block: int, done: Any, logp: Array, resp: Array, label: Any, sums: Array, quad: Array, totals: Array,
+    family: int, rows: Rows, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array,
+    radius: Array, block: int, done: Flags, logp: Array, resp: Array, label: Labels, sums: Array, quad: Array,
+    totals: Array,
 ) -> None:  # fmt: skip
     """One E-step over the panels of `rows` for which the feature form is accurate.
 

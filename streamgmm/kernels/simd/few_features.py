@@ -7,11 +7,10 @@ is asked for row by row, the logarithm of a product of four rows stands for four
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from streamgmm.kernels._jit import bare_jit, inline
+from streamgmm.kernels.family import Flags, Labels, Rows
 from streamgmm.kernels.plan import TIED, Array
 from streamgmm.kernels.simd.elementary import log_and_inverse
 from streamgmm.kernels.simd.intrinsics import LANES, add, broadcast, fma, load, mul, store, sub, total
@@ -162,8 +161,8 @@ def _batches(
 
 
 def dense(
-    family: int, rows: Any, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array,
-    radius: Array, done: Any, logp: Array, resp: Array, label: Any, sums: Array, totals: Array,
+    family: int, rows: Rows, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array,
+    radius: Array, done: Flags, logp: Array, resp: Array, label: Labels, sums: Array, totals: Array,
 ) -> None:  # fmt: skip
     """What `vector.dense` does, with the same arguments."""
     D = whiten.shape[0]

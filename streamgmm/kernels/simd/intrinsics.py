@@ -9,15 +9,20 @@ checked.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
 from streamgmm.kernels._target import registers, shapes
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.datamodel.manager import DataModelManager
+    from numba.core.typing.templates import Signature
 
 LANES = 8
 REGISTERS, SHAPES = registers(), shapes()
@@ -41,44 +46,44 @@ vector = _Vector()
 
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
+    def __init__(self, manager: DataModelManager, kind: types.Type) -> None:
         super().__init__(manager, kind, _doubles)
 
 
 # What the generators below are written with -------------------------------------------------------------------------
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+def _pointer(context: BaseContext, builder: ir.IRBuilder, kind: types.Type, array: ir.Value, at: ir.Value) -> ir.Value:
     data = context.make_array(kind)(context, builder, array).data
     return builder.gep(data, [at])
 
 
-def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+def _call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
     kind = ir.FunctionType(result, [a.type for a in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def _load(builder: Any, pointer: Any, kind: Any = _doubles) -> Any:
+def _load(builder: ir.IRBuilder, pointer: ir.Value, kind: ir.Type = _doubles) -> ir.Value:
     return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=4 if kind is _singles else 8)
 
 
-def _store(builder: Any, value: Any, pointer: Any) -> None:
+def _store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value) -> None:
     builder.store(value, builder.bitcast(pointer, _doubles.as_pointer()), align=8)
 
 
-def _splat(builder: Any, scalar: Any, kind: Any = _doubles) -> Any:
+def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.Type = _doubles) -> ir.Value:
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_int32, 0))
     return builder.shuffle_vector(
         one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(_int32, kind.count), [0] * kind.count)
     )
 
 
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def _fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     name = f"llvm.fmuladd.v{a.type.count}{'f32' if a.type == _singles else 'f64'}"
     return _call(builder, name, a.type, a, b, c)
 
 
-def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+def _transposed(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
     """Transpose 8 vectors of 8: three rounds of exchanging ever larger blocks."""
     for span in (1, 2, 4):
         lower = [i + (LANES if i & span else 0) - (span if i & span else 0) for i in range(LANES)]
@@ -96,10 +101,12 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
 # Operations ---------------------------------------------------------------------------------------------------------
 
 
-def _elementwise(n: int, emit: Callable[..., Any]) -> Any:
+def _elementwise(n: int, emit: Callable[..., ir.Value]) -> Callable[..., Any]:
     """An intrinsic of `n` vectors whose code `emit(builder, *vectors)` writes."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def codegen(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]
+    ) -> ir.Value:
         return emit(builder, *args)
 
     if n == 1:
@@ -123,20 +130,20 @@ def _elementwise(n: int, emit: Callable[..., Any]) -> Any:
     return operation
 
 
-def _maximum(builder: Any, a: Any, b: Any) -> Any:
+def _maximum(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-def _every_other(first: int, builder: Any, a: Any, b: Any) -> Any:
+def _every_other(first: int, builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
     lanes = list(range(first, 2 * LANES, 2))
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_int32, LANES), lanes))
 
 
-def _integer_bits(builder: Any, a: Any) -> Any:
+def _integer_bits(builder: ir.IRBuilder, a: ir.Value) -> ir.Value:
     return builder.bitcast(a, _integers)
 
 
-def _constant_bits(value: int) -> Any:
+def _constant_bits(value: int) -> ir.Value:
     return ir.Constant(_integers, [value] * LANES)
 
 
@@ -144,7 +151,7 @@ def _constant_bits(value: int) -> Any:
 _SIXTEENTHS = [struct.unpack("<q", struct.pack("<d", 2.0 ** (j / 16)))[0] - (j << 48) for j in range(16)]
 
 
-def _sixteenth_power(builder: Any, i: Any) -> Any:
+def _sixteenth_power(builder: ir.IRBuilder, i: ir.Value) -> ir.Value:
     bits = _integer_bits(builder, i)
     low, high = (builder.bitcast(ir.Constant(_integers, half), _doubles) for half in (_SIXTEENTHS[:8], _SIXTEENTHS[8:]))
     found = _call(builder, "llvm.x86.avx512.vpermi2var.pd.512", _doubles, low, bits, high)
@@ -152,15 +159,15 @@ def _sixteenth_power(builder: Any, i: Any) -> Any:
     return builder.bitcast(builder.add(_integer_bits(builder, found), shifted), _doubles)
 
 
-def _power(builder: Any, n: Any) -> Any:
+def _power(builder: ir.IRBuilder, n: ir.Value) -> ir.Value:
     return builder.bitcast(builder.shl(_integer_bits(builder, n), _constant_bits(52)), _doubles)
 
 
-def _positive_above(builder: Any, a: Any, x: Any, bound: Any) -> Any:
+def _positive_above(builder: ir.IRBuilder, a: ir.Value, x: ir.Value, bound: ir.Value) -> ir.Value:
     return builder.select(builder.fcmp_ordered(">", x, bound), a, ir.Constant(_doubles, [0.0] * LANES))
 
 
-def _exponent(builder: Any, a: Any) -> Any:
+def _exponent(builder: ir.IRBuilder, a: ir.Value) -> ir.Value:
     # Counted from the octave [sqrt(1/2), sqrt(2)), with 0x3FE6A09E667F3BCD the bits of sqrt(1/2). Few processors turn
     # such integers into doubles: as low bits of 2^52 they are doubles.
     offset = builder.sub(_integer_bits(builder, a), _constant_bits(0x3FE6A09E667F3BCD - (1023 << 52)))
@@ -168,7 +175,7 @@ def _exponent(builder: Any, a: Any) -> Any:
     return builder.fsub(builder.bitcast(biased, _doubles), ir.Constant(_doubles, [2.0**52 + 1023] * LANES))
 
 
-def _mantissa(builder: Any, a: Any) -> Any:
+def _mantissa(builder: ir.IRBuilder, a: ir.Value) -> ir.Value:
     bits = _integer_bits(builder, a)
     offset = builder.sub(bits, _constant_bits(0x3FE6A09E667F3BCD))
     power = builder.and_(offset, _constant_bits(-(1 << 52)))

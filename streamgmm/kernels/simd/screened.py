@@ -15,11 +15,11 @@ it from the first.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from streamgmm.kernels._jit import bare_jit, helper, inline
+from streamgmm.kernels.family import Flags, Labels, Rows
 from streamgmm.kernels.plan import Array
 from streamgmm.kernels.simd.bounds import upper_bounds, ways_of
 from streamgmm.kernels.simd.intrinsics import (
@@ -286,9 +286,9 @@ def _spans(
 
 
 def screened(
-    rows: Any, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array, radius: Array,
-    const: Array, projections: Array, never_screened: Any, cutoff: float, max_share: float, done: Any, logp: Array,
-    resp: Array, label: Any,
+    rows: Rows, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array, radius: Array,
+    const: Array, projections: Array, never_screened: Flags, cutoff: float, max_share: float, done: Flags, logp: Array,
+    resp: Array, label: Labels,
     sums: Array, totals: Array,
 ) -> float:  # fmt: skip
     """One E-step over the spans of `rows` where few components can matter; the others are left to `dense`.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.kernels._jit import bare_jit
+from streamgmm.kernels.family import Flags, Rows
 from streamgmm.kernels.plan import Array, Family, Plan
 from streamgmm.kernels.simd.bounds import tile_components, ways_of
 from streamgmm.kernels.simd.intrinsics import LANES, append_where, broadcast, load, maximum, sub
@@ -90,7 +90,7 @@ def screen_of(plan: Plan) -> Screen:
         return found[1]
 
 
-def negligible(mass: Array, never_screened: Any, dropped: float) -> bool:
+def negligible(mass: Array, never_screened: Flags, dropped: float) -> bool:
     """Whether components of `mass` (K,) in all rows of a call bear that `dropped` of each was left out."""
     return bool((mass[never_screened == 0] * DROPPED >= dropped).all())
 
@@ -117,7 +117,7 @@ def _matter(rows, shift, whiten, coef, base, cutoff, until, x, z, norm, phi, R, 
 
 
 def too_dense(
-    rows: Any, shift: Array, whiten: Array, coef: Array, base: float, cutoff: float, max_share: float
+    rows: Rows, shift: Array, whiten: Array, coef: Array, base: float, cutoff: float, max_share: float
 ) -> bool:
     """Whether, as the first rows have it, more than a part `max_share` of all terms matters: see `screened.screened`.
 

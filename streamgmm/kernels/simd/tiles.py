@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -28,47 +29,55 @@ _PANEL_VECTORS = 4
 class _Sums:
     """A tile of sums, rows of vectors, in stack slots that LLVM turns into registers."""
 
-    def __init__(self, builder: Any, begin: list[list[Any]]) -> None:
+    def __init__(self, builder: ir.IRBuilder, begin: list[list[ir.Value]]) -> None:
         self._builder = builder
         self.slots = [[cgutils.alloca_once(builder, value.type) for value in row] for row in begin]
         for slots, values in zip(self.slots, begin, strict=True):
             for slot, value in zip(slots, values, strict=True):
                 builder.store(value, slot)
 
-    def add(self, m: int, vectors: list[Any], factors: list[Any] | None = None) -> None:
+    def add(self, m: int, vectors: list[ir.Value], factors: list[ir.Value] | None = None) -> None:
         """sums[m] += factors * vectors, vector by vector; += vectors without factors."""
         builder = self._builder
         for v, (slot, value) in enumerate(zip(self.slots[m], vectors, strict=True)):
             old = builder.load(slot)
             builder.store(builder.fadd(value, old) if factors is None else _fma(builder, factors[v], value, old), slot)
 
-    def step(self, scalars: list[Any], vectors: list[Any]) -> None:
+    def step(self, scalars: list[ir.Value], vectors: list[ir.Value]) -> None:
         """sums[m] += scalar m * vectors for all m, the scalars given by where they stand."""
         for m, pointer in enumerate(scalars):
             factor = _splat(self._builder, self._builder.load(pointer), vectors[0].type)
             self.add(m, vectors, [factor] * len(vectors))
 
-    def put(self, places: list[list[Any]]) -> None:
+    def put(self, places: list[list[ir.Value]]) -> None:
         for slots, row in zip(self.slots, places, strict=True):
             for slot, place in zip(slots, row, strict=True):
                 _store(self._builder, self._builder.load(slot), place)
 
 
-def _along(builder: Any, pointer: Any, n_vectors: int, lanes: int = LANES) -> list[Any]:
+def _along(builder: ir.IRBuilder, pointer: ir.Value, n_vectors: int, lanes: int = LANES) -> list[ir.Value]:
     """Where vectors side by side begin."""
     return [builder.gep(pointer, [ir.Constant(_int64, v * lanes)]) for v in range(n_vectors)]
 
 
-def _down(builder: Any, pointer: Any, stride: Any, n_rows: int) -> list[Any]:
+def _down(builder: ir.IRBuilder, pointer: ir.Value, stride: ir.Value, n_rows: int) -> list[ir.Value]:
     """Where rows one below the other begin."""
     return [builder.gep(pointer, [builder.mul(stride, ir.Constant(_int64, m))]) for m in range(n_rows)]
 
 
-def _vectors(builder: Any, places: list[Any], kind: Any = _doubles) -> list[Any]:
+def _vectors(builder: ir.IRBuilder, places: list[ir.Value], kind: ir.Type = _doubles) -> list[ir.Value]:
     return [_load(builder, place, kind) for place in places]
 
 
-def _in_turn(builder: Any, n: Any, sizes: tuple[int, ...], emit: Any, begin: Any = None, *, even: bool = False) -> None:
+def _in_turn(
+    builder: ir.IRBuilder,
+    n: ir.Value,
+    sizes: tuple[int, ...],
+    emit: Callable[[int, ir.Value], None],
+    begin: ir.Value | None = None,
+    *,
+    even: bool = False,
+) -> None:
     """Cover `begin` to `n` with tiles of these sizes, largest first, by loops over emit(size, where it begins).
 
     With `even`, rather two of a smaller size than one of three or six and a small rest, which would leave pipes idle.
@@ -88,7 +97,7 @@ def _in_turn(builder: Any, n: Any, sizes: tuple[int, ...], emit: Any, begin: Any
         at = builder.add(at, builder.mul(count, unit))
 
 
-def logit_tiles(heights: tuple[int, ...], n_vectors: int, *, onto: bool = False) -> Any:
+def logit_tiles(heights: tuple[int, ...], n_vectors: int, *, onto: bool = False) -> Callable[..., Any]:
     """out[k, :] = coef[k, q] + sum over f < q of coef[k, f] phi[f, :], for k < K and 32 columns.
 
     In tiles of `heights` rows and `n_vectors` vectors. With `onto` the sum is added to what `out` holds, and coef[k, q]
@@ -104,7 +113,7 @@ def logit_tiles(heights: tuple[int, ...], n_vectors: int, *, onto: bool = False)
             features = _pointer(context, builder, signature.args[3], phi, zero)
             target = _pointer(context, builder, signature.args[5], out, zero)
 
-            def tile(m_rows: int, k: Any, v: Any) -> None:
+            def tile(m_rows: int, k: ir.Value, v: ir.Value) -> None:
                 left = _down(builder, builder.gep(coefs, [builder.mul(k, coef_stride)]), coef_stride, m_rows)
                 right = builder.gep(features, [v])
                 to = builder.gep(target, [builder.add(builder.mul(k, row_length), v)])
@@ -120,7 +129,7 @@ def logit_tiles(heights: tuple[int, ...], n_vectors: int, *, onto: bool = False)
                     sums.step(scalars, _vectors(builder, _along(builder, row, n_vectors)))
                 sums.put(places)
 
-            def rows(m_rows: int, k: Any) -> None:
+            def rows(m_rows: int, k: ir.Value) -> None:
                 with cgutils.for_range(builder, ir.Constant(_int64, _PANEL_VECTORS // n_vectors)) as loop:
                     tile(m_rows, k, builder.mul(loop.index, ir.Constant(_int64, n_vectors * LANES)))
 
@@ -133,7 +142,7 @@ def logit_tiles(heights: tuple[int, ...], n_vectors: int, *, onto: bool = False)
     return tiles
 
 
-def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...]) -> Any:
+def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...]) -> Callable[..., Any]:
     """out[k, f] += sum over b < n of resp[k, b] psi[b, f], for k < K and f < `columns`, a multiple of 8.
 
     In tiles of `shapes`, vectors with numbers of rows. Arguments: resp, its place, the stride of k and (in units of
@@ -154,7 +163,7 @@ def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...]) -> Any:
             target = _pointer(context, builder, signature.args[9], out, out_at)
             panels = builder.udiv(n, panel)
 
-            def tile(n_vectors: int, v: Any, m_rows: int, k: Any) -> None:
+            def tile(n_vectors: int, v: ir.Value, m_rows: int, k: ir.Value) -> None:
                 f = builder.mul(v, ir.Constant(_int64, LANES))
                 left = _down(builder, builder.gep(resps, [builder.mul(k, resp_stride)]), resp_stride, m_rows)
                 right = builder.gep(features, [f])
@@ -172,7 +181,7 @@ def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...]) -> Any:
 
             heights = dict(shapes)
 
-            def rows(n_vectors: int, v: Any) -> None:
+            def rows(n_vectors: int, v: ir.Value) -> None:
                 _in_turn(builder, K, heights[n_vectors], partial(tile, n_vectors, v), even=True)
 
             vectors = builder.udiv(columns, ir.Constant(_int64, LANES))
@@ -185,7 +194,7 @@ def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...]) -> Any:
     return tiles
 
 
-def outer_tiles(m_rows: int, widths: tuple[int, ...], *, first_moment: bool = False) -> Any:
+def outer_tiles(m_rows: int, widths: tuple[int, ...], *, first_moment: bool = False) -> Callable[..., Any]:
     """out[m, f] += sum over listed rows b of weight[b] rows[b, m] rows[b, f], for `m_rows` values of m and f < columns.
 
     `columns` is a multiple of 8, taken in tiles of `widths` vectors. With `first_moment` also moment[f] += sum of
@@ -207,7 +216,7 @@ def outer_tiles(m_rows: int, widths: tuple[int, ...], *, first_moment: bool = Fa
             target = _pointer(context, builder, signature.args[9], out, out_at)
             moment = _pointer(context, builder, signature.args[9], out, moment_at)
 
-            def tile(n_vectors: int, v: Any) -> None:
+            def tile(n_vectors: int, v: ir.Value) -> None:
                 f = builder.mul(v, ir.Constant(_int64, LANES))
                 right = builder.gep(features, [f])
                 targets = _down(builder, builder.gep(target, [f]), out_stride, m_rows)
@@ -236,7 +245,7 @@ def outer_tiles(m_rows: int, widths: tuple[int, ...], *, first_moment: bool = Fa
     return tiles
 
 
-def quadratic_tiles(m_rows: int, n_vectors: int, *, square: bool = False) -> Any:
+def quadratic_tiles(m_rows: int, n_vectors: int, *, square: bool = False) -> Callable[..., Any]:
     """out[:] += sum over i < q of z_i (b_i + sum over j <= i of A_ij z_j), for 8 `n_vectors` lanes.
 
     In tiles of `m_rows` values of i; those that are left come first, one by one, where the triangle's rows are short: a
@@ -257,7 +266,7 @@ def quadratic_tiles(m_rows: int, n_vectors: int, *, square: bool = False) -> Any
             zero = ir.Constant(_doubles, [0.0] * LANES)
             one = ir.Constant(_int64, 1)
 
-            def tile(m_rows: int, first: Any) -> None:
+            def tile(m_rows: int, first: ir.Value) -> None:
                 index = [builder.add(first, ir.Constant(_int64, m)) for m in range(m_rows)]
                 left = [builder.gep(packed, [builder.lshr(builder.mul(i, builder.add(i, one)), one)]) for i in index]
                 begin = [zero if square else _splat(builder, builder.load(builder.gep(linear, [i]))) for i in index]
@@ -291,7 +300,7 @@ def quadratic_tiles(m_rows: int, n_vectors: int, *, square: bool = False) -> Any
     return tiles
 
 
-def lane_tiles(heights: tuple[int, ...], widths: tuple[int, ...]) -> Any:
+def lane_tiles(heights: tuple[int, ...], widths: tuple[int, ...]) -> Callable[..., Any]:
     """out[k, f, :] += sum over panels and v < 4 of resp[k, v, :] phi[f, v, :], for k < K and f < q.
 
     In tiles of `heights` values of k and `widths` values of f. A lane is a row of the data: what comes out are eight
@@ -308,7 +317,7 @@ def lane_tiles(heights: tuple[int, ...], widths: tuple[int, ...]) -> Any:
             features = _pointer(context, builder, signature.args[1], phi, zero)
             target = _pointer(context, builder, signature.args[3], out, zero)
 
-            def tile(n_features: int, f: Any, m_rows: int, k: Any) -> None:
+            def tile(n_features: int, f: ir.Value, m_rows: int, k: ir.Value) -> None:
                 left = builder.gep(resps, [builder.mul(k, panel)])
                 right = builder.gep(features, [builder.mul(f, panel)])
                 to = builder.gep(target, [builder.mul(builder.add(builder.mul(k, q), f), lanes)])
@@ -320,7 +329,7 @@ def lane_tiles(heights: tuple[int, ...], widths: tuple[int, ...]) -> Any:
                     left_panel = builder.gep(left, [builder.mul(step, K)])
                     right_panel = builder.gep(right, [builder.mul(step, q)])
 
-                    def part(base: Any, row: int, vector: int) -> Any:
+                    def part(base: ir.Value, row: int, vector: int) -> ir.Value:
                         at = (row * _PANEL_VECTORS + vector) * LANES
                         return _load(builder, builder.gep(base, [ir.Constant(_int64, at)]))
 
@@ -330,7 +339,7 @@ def lane_tiles(heights: tuple[int, ...], widths: tuple[int, ...]) -> Any:
                             sums.add(m, loaded, [part(left_panel, m, v)] * n_features)
                 sums.put(places)
 
-            def rows(n_features: int, f: Any) -> None:
+            def rows(n_features: int, f: ir.Value) -> None:
                 _in_turn(builder, K, heights, partial(tile, n_features, f))
 
             # 6 = 3 + 3, and else as many fives as there are: 10 and 15 are the full covariances of three and four
@@ -344,7 +353,7 @@ def lane_tiles(heights: tuple[int, ...], widths: tuple[int, ...]) -> Any:
     return tiles
 
 
-def bound_tiles(ways_each: int, components: int, n_vectors: int) -> Any:
+def bound_tiles(ways_each: int, components: int, n_vectors: int) -> Callable[..., Any]:
     """out[c, :] = top[c] + scale[c] * sum over ways m of c of (ways[m, q] + sum over f < q of ways[m, f] z[f, :])^2.
 
     For C components, a multiple of `components`, of `ways_each` ways, and 32 rows; in tiles of `components` and
@@ -366,7 +375,7 @@ def bound_tiles(ways_each: int, components: int, n_vectors: int) -> Any:
             target = _pointer(context, builder, signature.args[4], out, zero)
             stride = builder.add(q, ir.Constant(_int64, 1))
 
-            def finish(sums: Any, c: int, first: Any, to: Any) -> None:
+            def finish(sums: _Sums, c: int, first: ir.Value, to: ir.Value) -> None:
                 at = builder.add(first, ir.Constant(_int64, c))
                 top, scale = (_splat(builder, builder.load(builder.gep(pointer, [at]))) for pointer in (tops, scales))
                 squares = _Sums(builder, [[ir.Constant(_singles, [0.0] * width)] * n_vectors])
@@ -381,7 +390,7 @@ def bound_tiles(ways_each: int, components: int, n_vectors: int) -> Any:
                         place = builder.gep(to, [ir.Constant(_int64, c * panel + v * width + part)])
                         _store(builder, _fma(builder, scale, half, top), place)
 
-            def tile(first: Any, b: Any) -> None:
+            def tile(first: ir.Value, b: ir.Value) -> None:
                 at = builder.mul(builder.mul(first, ir.Constant(_int64, ways_each)), stride)
                 left = _down(builder, builder.gep(all_ways, [at]), stride, components * ways_each)
                 right = builder.gep(rows, [b])
@@ -395,7 +404,7 @@ def bound_tiles(ways_each: int, components: int, n_vectors: int) -> Any:
                 for c in range(components):
                     finish(sums, c, first, to)
 
-            def all_rows(_: int, first: Any) -> None:
+            def all_rows(_: int, first: ir.Value) -> None:
                 with cgutils.for_range(builder, ir.Constant(_int64, panel // (n_vectors * width))) as loop:
                     tile(first, builder.mul(loop.index, ir.Constant(_int64, n_vectors * width)))
 
