@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,30 @@ TOLERANCE = 1e-14
 """Relative change of the volumes at which an alternating M-step ends."""
 MAX_ROUNDS = 500
 """Rounds of an alternating M-step; each raises the expected log-likelihood, so ending early is safe."""
-MAX_SWEEPS = 100
-"""Sweeps over all pairs of axes, for a common orientation of which nothing is known."""
-NEXT_SWEEPS, NEXT_TURN = 4, 0.01
-"""The same from the orientation of the model before, and the largest sine of a rotation in a sweep after which there
-is no other: each sweep raises the expected log-likelihood, what is left is about the square of it, and EM goes on."""
-INNER = 4
-"""Steps of majorisation for the angles of one set of pairs."""
+
+
+class Effort(NamedTuple):
+    """How far a common orientation is sought: it may end early, as every rotation raises the expected log-likelihood.
+
+    Attributes
+    ----------
+    sweeps : int
+        Over all pairs of axes, at most.
+    inner : int
+        Steps of majorisation for the angles of one set of pairs.
+    least : float
+        Largest sine of twice a rotation in the last sweep.
+    """
+
+    sweeps: int
+    inner: int
+    least: float
+
+
+FIRST = Effort(100, 4, 1e-10)
+"""Where nothing is known of the orientation."""
+NEXT = Effort(4, 2, 0.01)
+"""From the orientation of the model before: what a sweep leaves is about the square of its angles, and EM goes on."""
 
 
 def _unit(log_values: Array) -> tuple[Array, Array]:
@@ -102,9 +120,7 @@ def _pairings(D: int) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]:
     return tuple(rounds)
 
 
-def common_axes(
-    scatter: Array, weight: Array | None, start: Array, sweeps: int = MAX_SWEEPS, least: float = 1e-10
-) -> tuple[Array, Array]:
+def common_axes(scatter: Array, weight: Array | None, start: Array, effort: Effort = FIRST) -> tuple[Array, Array]:
     """Axes Q (D, D) shared by all components, and the diagonals (K, D) of Q^T W_k Q.
 
     Minimises sum_k N_k log |diag Q^T W_k Q| (VVE: common principal components, Flury 1984), or without weights
@@ -112,22 +128,20 @@ def common_axes(
 
     The scatters of two rotated axes are m + u and m - u with u = h cos 2t + g sin 2t. Both objectives are concave in
     the diagonals; with their slopes held they are a cosine of 2t, which lies above and is minimised (majorisation), so
-    that no rotation raises them. The last sweep over all pairs is that of number `sweeps`, or one in which no rotation
-    has a sine above `least`.
+    that no rotation raises them.
     """
     D = scatter.shape[1]
     Q, W = start.copy(), start.T @ scatter @ start
-    for _ in range(sweeps):
+    for _ in range(effort.sweeps):
         largest = 0.0
         for i, j in _pairings(D):
-            diagonal = np.einsum("kdd->kd", W)
-            one, two = diagonal[:, i], diagonal[:, j]
+            one, two = W[:, i, i], W[:, j, j]
             g, h, m = W[:, i, j], 0.5 * (one - two), 0.5 * (one + two)
             if weight is None:
-                size = np.exp(np.log(diagonal).mean(axis=1))[:, None]
+                size = np.exp(np.log(np.einsum("kdd->kd", W)).mean(axis=1))[:, None]
                 log_area = np.log(one * two)
             cosine, sine = np.ones(len(i)), np.zeros(len(i))
-            for _ in range(INNER):
+            for _ in range(effort.inner):
                 u = h * cosine + g * sine
                 slope = 2.0 * u / ((m + u) * (m - u))  # 1 / (m - u) - 1 / (m + u)
                 slope *= (
@@ -145,7 +159,7 @@ def common_axes(
             turn[j, i] = np.sin(angle)
             turn[i, j] = -turn[j, i]
             Q, W = Q @ turn, turn.T @ W @ turn
-        if not largest > least:
+        if not largest > effort.least:
             break
     return Q, np.einsum("kdd->kd", W)
 
@@ -257,7 +271,7 @@ class StructuredFull(Structured, Full):
         if known is None:
             axes, values = common_axes(scatter, mass, np.linalg.eigh(scatter.sum(axis=0))[1])
         else:
-            axes, values = common_axes(scatter, mass, known, NEXT_SWEEPS, NEXT_TURN)
+            axes, values = common_axes(scatter, mass, known, NEXT)
         values = equal_volume(values, weight) if mass is None else values / weight[:, None]
         return (axes * values[:, None, :]) @ axes.T
 
