@@ -104,6 +104,24 @@ def test_both_forms_give_the_same_statistics(kind, monkeypatch):
         assert getattr(own, name) == pytest.approx(getattr(fast, name), rel=1e-10, abs=1e-9), name
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_responsibilities_that_add_nothing_are_left_out(own, monkeypatch):
+    """Products with them are subnormal, and slow; how small weights are is another matter."""
+    if own:
+        monkeypatch.setattr(kernel, "TOLERANCE", -1.0)
+    rng = np.random.default_rng(0)
+    model = sg.Mixture.from_factors([0.5, 0.5], [[0.0] * 3, [30.0] * 3], rng.normal(size=(2, 3, 1)), 1.0)
+    X = np.linspace(0.0, 30.0, 400)[:, None] + rng.normal(size=(400, 3))  # from the one to the other
+    resp = model.responsibilities(X)
+    assert ((resp > 0) & (resp < 1e-300)).any()
+    stats, full = model.accumulate(X), full_of(model).accumulate(X)
+    assert stats.weight == pytest.approx(full.weight, rel=1e-12)
+    assert stats.mean == pytest.approx(full.mean, rel=1e-11)
+    tiny = model.accumulate(X, np.full(400, 1e-150))
+    assert tiny.mean == pytest.approx(stats.mean, rel=1e-12)
+    assert 1e150 * tiny.scatter == pytest.approx(stats.scatter, rel=1e-9)
+
+
 def test_rows_anywhere_have_statistics():
     model = drawn("factor", 2, 4, 1)
     X = np.concatenate([model.sample(50, random_state=0)[0], np.full((2, 4), [[1e12], [-1e160]])])

@@ -35,6 +35,9 @@ NUMBERS = 1 << 18
 """Numbers in the largest array of a block: two megabytes, so that products of matrices are large and still cached."""
 _MOST_ROWS, _LEAST_ROWS = 1024, 32
 _NEGLIGIBLE = 4e-18  # responsibility below which an error of less than a nat cannot matter
+_NOTHING = 1e-300
+"""Responsibility up to which a row adds nothing: products with it are subnormal numbers, which take processors many
+times as long, and in hundreds of features many responsibilities are that small."""
 _LOWEST = -1e300  # of a logit: an infinite one times its share of 0 would be NaN
 
 
@@ -140,7 +143,7 @@ def run(
             for whole, part in zip(shares, apart, strict=True):
                 whole[..., left] = part
         if statistics:
-            fast.add(shares.resp if w is None else shares.resp * w, far)
+            fast.add(_taken(shares.resp, w), far)
         _add_totals(totals, shares, w)
         if logp is not None:
             logp[block] = shares.sums[0]
@@ -150,6 +153,12 @@ def run(
             resp[block, :K] = shares.resp.T
             resp[block, K:] = shares.rest[:, None]
     return FactorSums((fast.moments(), *own.found) if statistics else (), totals)
+
+
+def _taken(resp: Array, weight: Array | None) -> Array:
+    """Weighted responsibilities (K, B), 0 where a row adds nothing."""
+    taken = np.where(resp > _NOTHING, resp, 0.0)
+    return taken if weight is None else taken * weight
 
 
 def _add_totals(totals: Array, shares: Shares, weight: Array | None) -> None:
@@ -275,7 +284,7 @@ class _Own:
                 logits[k] = np.maximum(plan.const[k] - 0.5 * distance, _LOWEST)
             shares = softmax(logits, plan.base, best=best)
             if self._statistics:
-                taken = shares.resp if weight is None else shares.resp * weight
+                taken = _taken(shares.resp, weight)
                 self.found.append(_stacked([self._moments(x, k, taken[k], latent[k]) for k in range(K)]))
         return shares
 
@@ -285,6 +294,8 @@ class _Own:
 
     def _moments(self, x: Array, k: int, r: Array, f: Array) -> tuple[Any, ...]:
         D, q = self.plan.loadings.shape[1:]
+        present = r > 0.0
+        x, r, f = x[present], r[present], f[present]
         mass = r.sum()
         if mass == 0.0:
             return mass, np.zeros(D), np.zeros(D), np.zeros((D, q)), np.zeros((q, q)), np.zeros(q)
