@@ -13,7 +13,7 @@ __version__ = "0.1.0.dev0"
 _HOMES = {
     "GaussianMixture": "streamgmm.estimators.gaussian_mixture",
     "BayesianGaussianMixture": "streamgmm.estimators.bayesian_mixture",
-    "Selection": "streamgmm.estimators.select",
+    "Selection": "streamgmm.estimators.selection",
     "select": "streamgmm.estimators.select",
     "KMeans": "streamgmm.estimators.kmeans",
     "load": "streamgmm.estimators.loading",

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer import Typer
@@ -21,6 +21,9 @@ from streamgmm.cli.commands import data, demo, fit, inspect, predict, report, se
 from streamgmm.cli.terminal import NOT_CONVERGED, as_option, message
 from streamgmm.errors import DiskFullError
 from streamgmm.utils.signals import ending_cleanly
+
+if TYPE_CHECKING:
+    pass
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 BROKEN_PIPE = 141
@@ -169,6 +172,6 @@ def _option(option: str, listed: str) -> str:
     return f"{option} {shlex.quote(as_option(names) if names else 'A,B')}"
 
 
-def _show_warning(text: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+def _show_warning(text: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     if not issubclass(category, DeprecationWarning | PendingDeprecationWarning):
         message(f"note: {' '.join(str(text).split())}")

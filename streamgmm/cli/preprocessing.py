@@ -182,7 +182,7 @@ class Prepared:
         return moved
 
 
-def prepare(config: Config, raw: Source, executor: Executor | None = None) -> Prepared:
+def prepare(config: Config, raw: Source, executor: Executor | str | None = None) -> Prepared:
     """Scale and project the rows as [data] says; one pass over the data for both.
 
     Raises
@@ -198,7 +198,7 @@ def prepare(config: Config, raw: Source, executor: Executor | None = None) -> Pr
         return _transformed(config, raw, executor)
 
 
-def _transformed(config: Config, raw: Source, executor: Any) -> Prepared:
+def _transformed(config: Config, raw: Source, executor: Executor | str | None) -> Prepared:
     from streamgmm.estimators.preprocessing import PCA, Scaler, counts_of
 
     data, gaps = config.data, config.model.missing == "marginalize"

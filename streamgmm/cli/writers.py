@@ -119,7 +119,7 @@ def _csv(out: str | None, columns: Sequence[str]) -> Iterator[Any]:
             file = stack.enter_context(stack.enter_context(atomic_path(out)).open("w", encoding="utf-8"))
         file.write(_header(columns, escaped=out is None and file.isatty()) + "\n")
 
-        def write(part: Any) -> None:
+        def write(part: NDArray[Any]) -> None:
             rows = part.tolist() if isinstance(part, np.ndarray) else zip(*map(_fields, part), strict=True)
             file.writelines(",".join(map(str, row)) + "\n" for row in rows)
 
@@ -138,7 +138,7 @@ def _npy(out: str, columns: Sequence[str]) -> Iterator[Any]:
                 file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             )
 
-        def write(part: Any) -> None:
+        def write(part: NDArray[Any]) -> None:
             nonlocal rows, dtype
             part = _as_array(part, out)
             if rows == 0:
@@ -161,7 +161,7 @@ def _parquet(out: str, columns: Sequence[str]) -> Iterator[Any]:
     with atomic_path(out) as path, ExitStack() as stack:
         writer: Any = None
 
-        def write(part: Any) -> None:
+        def write(part: NDArray[Any]) -> None:
             nonlocal writer
             listed = part.T if isinstance(part, np.ndarray) else part
             rows = pa.table({name: listed[j] for j, name in enumerate(columns)})
@@ -183,7 +183,7 @@ def _zarr(out: str, columns: Sequence[str]) -> Iterator[Any]:
     with atomic_folder(out) as folder:
         array: Any = None
 
-        def write(part: Any) -> None:
+        def write(part: NDArray[Any]) -> None:
             nonlocal array
             part = _as_array(part, out)
             part = part if len(columns) > 1 else part[:, 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,11 +18,15 @@ from streamgmm.estimators.projection import Behind, Projection
 from streamgmm.estimators.reader import data_of, executor_of
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.report.description import Description, Observed, description_of
-from streamgmm.runtime.executors import Threads, within
+from streamgmm.runtime.executors import Executor, Threads, within
 from streamgmm.sources import open_source
+from streamgmm.sources.base import Chunk, Readable
 from streamgmm.sources.summaries.reservoir import Draw, largest, merge_draws
 from streamgmm.utils.phases import reading
 from streamgmm.utils.row_random import row_keys
+
+if TYPE_CHECKING:
+    from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 __all__ = ["Description", "describe"]
 
@@ -34,7 +38,11 @@ BLOCK = 16_384
 
 
 def describe(
-    gm: Any, X: Any = None, sample_weight: ArrayLike | None = None, *, feature_names: Sequence[str] | None = None
+    gm: MixtureEstimator,
+    X: Readable = None,
+    sample_weight: ArrayLike | None = None,
+    *,
+    feature_names: Sequence[str] | None = None,
 ) -> Description:
     """What each component is like, and which features set it apart from the others.
 
@@ -80,7 +88,7 @@ def describe(
     return description_of(model.weights, means, deviations, names, components=which, total=total, observed=seen)
 
 
-def _parts(gm: Any) -> tuple[Mixture, Projection | None]:
+def _parts(gm: MixtureEstimator) -> tuple[Mixture, Projection | None]:
     if isinstance(gm, Mixture):
         return gm, None
     if not isinstance(gm, Fitted):
@@ -93,7 +101,7 @@ def _parts(gm: Any) -> tuple[Mixture, Projection | None]:
     return gm.mixture_, gm.projection_
 
 
-def _names(gm: Any, D: int, given: Sequence[str] | None) -> list[str]:
+def _names(gm: MixtureEstimator, D: int, given: Sequence[str] | None) -> list[str]:
     known = getattr(gm, "feature_names_in_", None) if given is None else given
     if known is None:
         return [f"x{j}" for j in range(D)]
@@ -115,11 +123,16 @@ class _Part:
 
 
 def _observed(
-    gm: Any, model: Mixture, projection: Projection | None, which: NDArray[np.int64], X: Any, weight: ArrayLike | None
+    gm: MixtureEstimator,
+    model: Mixture,
+    projection: Projection | None,
+    which: NDArray[np.int64],
+    X: Readable,
+    weight: ArrayLike | None,
 ) -> Observed:
     if isinstance(gm, Mixture):
         source = open_source(X, weight=weight)
-        executor: Any = Threads()
+        executor: Executor = Threads()
     else:
         source = data_of(gm, X, weight)
         executor = executor_of(gm, source)
@@ -132,7 +145,7 @@ def _observed(
     return _seen(part, asked, which)
 
 
-def _look(responsibilities: Callable[[Any], Array], K: int, chunk: Any) -> _Part:
+def _look(responsibilities: Callable[[Any], Array], K: int, chunk: Chunk) -> _Part:
     rows, weight = chunk.load()
     w = np.ones(len(rows)) if weight is None else weight
     kept = np.flatnonzero(w > 0)

@@ -6,24 +6,26 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.diagnostics import Finding, diagnose
-from streamgmm.estimators.fitted import Fitted
 from streamgmm.estimators.projection import Behind
 from streamgmm.estimators.reader import executor_of, stored_rows_of
-from streamgmm.estimators.select import Selection
+from streamgmm.estimators.selection import Selection
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.plane import Plane
 from streamgmm.report.page import Head, Shown, page
 from streamgmm.report.rows import read_rows
 from streamgmm.sources import is_array_like, open_quietly
-from streamgmm.sources.base import Source
+from streamgmm.sources.base import Readable, Source
 from streamgmm.sources.formats.tables import column_names, is_frame, select
 from streamgmm.utils.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 __all__ = ["PageParts", "fit_page", "selection_page", "write_report"]
 
@@ -60,7 +62,7 @@ class PageParts:
 
 def write_report(
     fitted: Any,
-    X: Any,
+    X: Readable,
     path: str | os.PathLike[str] = "report.html",
     *,
     sample_weight: ArrayLike | None = None,
@@ -108,7 +110,7 @@ def write_report(
     if not 10 <= n_rows <= 5000:
         raise ValueError(f"n_rows must be between 10 and 5000; got {n_rows}.")
     gm = fitted.best if isinstance(fitted, Selection) else fitted
-    if not isinstance(gm, Fitted):
+    if not isinstance(gm, MixtureEstimator):
         raise TypeError(f"a report needs a fitted mixture or a Selection; got {type(fitted).__name__}.")
     source, ids = _opened(gm, X, sample_weight, id)
     if isinstance(fitted, Selection):
@@ -121,7 +123,7 @@ def write_report(
 
 
 def fit_page(
-    gm: Any, source: Source, *, ids: Ids | None = None, n_rows: int = ROWS, parts: PageParts | None = None
+    gm: MixtureEstimator, source: Source, *, ids: Ids | None = None, n_rows: int = ROWS, parts: PageParts | None = None
 ) -> str:
     """The page about one fit, as HTML.
 
@@ -176,7 +178,7 @@ def selection_page(
     return _page(gm, shown, source, ids, n_rows, parts, Head(title, best=best, elbow=elbow, criterion=found.criterion))
 
 
-def texts(findings: Iterable[Finding], gm: Any) -> list[dict[str, str]]:
+def texts(findings: Iterable[Finding], gm: MixtureEstimator) -> list[dict[str, str]]:
     """Findings, and what was repaired, as a page shows them."""
     found = [
         {"title": finding.code.replace("-", " ").capitalize(), "text": f"{finding.message} {finding.remedy}"}
@@ -189,7 +191,7 @@ def texts(findings: Iterable[Finding], gm: Any) -> list[dict[str, str]]:
 
 
 def _page(
-    gm: Any, shown: list[Shown], source: Source, ids: Ids | None, n_rows: int, parts: PageParts, head: Head
+    gm: MixtureEstimator, shown: list[Shown], source: Source, ids: Ids | None, n_rows: int, parts: PageParts, head: Head
 ) -> str:
     found = read_rows(source, [one.asked for one in shown], executor_of(gm, source), size=n_rows)
     names = getattr(gm, "feature_names_in_", None)
@@ -207,12 +209,12 @@ def _page(
     return page(shown, found, head)
 
 
-def _asked(gm: Any, mixture: Mixture) -> Behind | None:
+def _asked(gm: MixtureEstimator, mixture: Mixture) -> Behind | None:
     """What answers for rows of the data, where that is not the mixture."""
     return None if gm.projection_ is None else Behind(mixture, gm.projection_)
 
 
-def _trace(gm: Any) -> Sequence[float]:
+def _trace(gm: MixtureEstimator) -> Sequence[float]:
     """The log-likelihood per row of each pass; the evidence bounds of a Bayesian fit, of all rows, per row too."""
     values = getattr(gm, "lower_bounds_", [])
     rows = gm.report_.get("weight") if hasattr(gm, "components_in_use_") else 1.0
@@ -228,7 +230,7 @@ def _note(row: Mapping[str, Any], best: bool) -> str:
     return "; ".join(words)
 
 
-def _facts_of(gm: Any) -> list[tuple[str, Any]]:
+def _facts_of(gm: MixtureEstimator) -> list[tuple[str, Any]]:
     """What is known of a fit in Python."""
     report = getattr(gm, "report_", {})
     pairs = [
@@ -270,7 +272,9 @@ class Ids:
         return lambda numbers: [str(values[number]) for number in numbers]
 
 
-def _opened(gm: Any, X: Any, sample_weight: ArrayLike | None, id: str | ArrayLike | None) -> tuple[Source, Ids | None]:
+def _opened(
+    gm: MixtureEstimator, X: Readable, sample_weight: ArrayLike | None, id: str | ArrayLike | None
+) -> tuple[Source, Ids | None]:
     """The rows as the fit took them, and their ids."""
     if id is None or not isinstance(id, str):
         source = stored_rows_of(gm, X, sample_weight)

@@ -106,7 +106,7 @@ class Fitted(Pictured):
         source = self._source(X, sample_weight, reset=False)
         return source if self.projection_ is None else self.projection_.of(source)
 
-    def report(self, X: Any, path: str | os.PathLike[str] = "report.html", **options: Any) -> Path:
+    def report(self, X: Readable, path: str | os.PathLike[str] = "report.html", **options: Any) -> Path:
         """Write one interactive page about this fit that works offline; see `streamgmm.write_report`.
 
         Examples

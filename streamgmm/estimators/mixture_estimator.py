@@ -28,7 +28,7 @@ from streamgmm.estimators import conversion
 from streamgmm.estimators._device import card_of, check_executor, scratch_of, warn_cpu
 from streamgmm.estimators.fit_report import Clock, FitReport, print_progress, warn_if_drowned
 from streamgmm.estimators.fitted import Fitted
-from streamgmm.estimators.memory_plan import MemoryPlan, Shape, parse_bytes, plan_memory
+from streamgmm.estimators.memory_plan import MemoryPlan, Shape, plan_memory
 from streamgmm.estimators.model_file import ModelFile, save_model
 from streamgmm.kernels import dispatch
 from streamgmm.kernels.cuda.base import Backend
@@ -39,7 +39,7 @@ from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.report.progress import drawing, progress
 from streamgmm.runtime.checkpoint import Journal, open_journal
 from streamgmm.runtime.device import PlacedSource, placed
-from streamgmm.runtime.executors import Executor, Threads
+from streamgmm.runtime.executors import Executor, Indexed, Threads
 from streamgmm.runtime.peak_memory import Peak
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
 from streamgmm.sources import again_without_text, is_array_like, leaving_out_text, refuse_unreadable
@@ -180,7 +180,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         y: object = None,
         sample_weight: ArrayLike | None = None,
         *,
-        on_chunk: Callable[[Chunk], None] | None = None,
+        on_chunk: Callable[[Indexed], None] | None = None,
         watcher: FitObserver | None = None,
     ) -> Iterator[Step]:
         """As `fit`, but yield every `Step`: for progress, pictures, scoring on the way. Fitted when exhausted.
@@ -209,7 +209,11 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         yield from steps() if isinstance(X, Source) else again_without_text(steps)
 
     def _watched_steps(
-        self, X: Readable, sample_weight: ArrayLike | None, on_chunk: Any, watcher: FitObserver | None
+        self,
+        X: Readable,
+        sample_weight: ArrayLike | None,
+        on_chunk: Callable[[Indexed], None] | None,
+        watcher: FitObserver | None,
     ) -> Iterator[Step]:
         began = time.perf_counter()
         source = self._training_source(X, sample_weight)
@@ -345,13 +349,10 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         sampled = 0 if given or self._goes_on else self._sample_rows(D)
         chosen, saved = self._family(D), self.checkpoint is not None
         shape = Shape(chosen, K, D, self.n_init, sampled, {"incremental": 32, "stepwise": 3}.get(self.solver, 0), saved)
-        n_jobs, elsewhere = executor.threads_per_process, not isinstance(executor, Threads)
-        limit, pinned = self.memory_limit, {}
-        if backend is not None and limit is not None:
-            pinned = {"pinned": parse_bytes(limit) // 8}
-            limit = parse_bytes(limit) - pinned["pinned"]
-        plan = plan_memory(source, shape, limit=limit, n_jobs=n_jobs, elsewhere=elsewhere)
-        plan.numbers.update(pinned)
+        plan = plan_memory(
+            source, shape, limit=self.memory_limit, n_jobs=executor.threads_per_process,
+            elsewhere=not isinstance(executor, Threads), pins=backend is not None,
+        )  # fmt: skip
         if self.memory_limit is not None:
             dispatch.ready(chosen.kernel, K, D, source.dtype, source.most_rows)
         return plan, Peak()

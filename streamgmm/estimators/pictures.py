@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ from streamgmm.sources.base import Chunk, Readable
 from streamgmm.sources.summaries.reservoir import draw_rows, merge_draws
 from streamgmm.utils import html
 from streamgmm.utils.phases import reading
+from streamgmm.utils.types import Feature
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Pictured", "fitted_card", "moments_in_units"]
 
@@ -102,8 +106,14 @@ class Pictured(Reader):
     lower_bounds_: list[float]
 
     def plot(
-        self, kind: str = "ellipses", X: Readable = None, *, ax: Any = None, n_rows: int = 2000, features: Any = None
-    ) -> Any:
+        self,
+        kind: str = "ellipses",
+        X: Readable = None,
+        *,
+        ax: Axes | None = None,
+        n_rows: int = 2000,
+        features: Feature | Sequence[Feature] | None = None,
+    ) -> Axes:
         """Draw one picture with matplotlib; the axes, of "corner" and "marginals" an array of them.
 
         Parameters
@@ -156,7 +166,7 @@ class Pictured(Reader):
         draw = figures.uncertainty if kind == "uncertainty" else figures.ellipses
         return draw(self.mixture_, rows, ax=ax, plane=plane, names=names)  # type: ignore[arg-type]
 
-    def _plot_whole(self, kind: str, X: Readable, ax: Any) -> Any:
+    def _plot_whole(self, kind: str, X: Readable, ax: Axes | None) -> Axes:
         """The pictures that are not of rows in a plane of features."""
         if kind == "convergence":
             return figures.convergence(self.lower_bounds_, ax=ax)
@@ -171,7 +181,9 @@ class Pictured(Reader):
         found = description_of(self.mixture_.weights, means, deviations, names, components=used)
         return found.plot(ax=ax)
 
-    def _drawn_features(self, kind: str, features: Any, names: Sequence[str] | None) -> list[int]:
+    def _drawn_features(
+        self, kind: str, features: Feature | Sequence[Feature], names: Sequence[str] | None
+    ) -> list[int]:
         D = self.mixture_.n_features
         asked = [features] if isinstance(features, str | int) else list(features)
         listed = [] if names is None else [str(name) for name in names]

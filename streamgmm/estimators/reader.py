@@ -210,9 +210,14 @@ def rows_of(estimator: Reader, X: Readable, sample_weight: ArrayLike | None = No
     return estimator._seen(X, sample_weight)
 
 
-def stored_rows_of(estimator: Reader, X: Any, sample_weight: ArrayLike | None = None) -> Source:
+def stored_rows_of(estimator: Reader, X: Readable, sample_weight: ArrayLike | None = None) -> Source:
     """Anything readable, its features as `estimator` knows them and in their own units: before principal components."""
     return estimator._source(X, sample_weight, reset=False)
+
+
+def ask(estimator: Reader, X: Readable, model: object, question: str) -> Any:
+    """Answers of `model` to `question` (a method of it) for every row, read and given back as `estimator` does."""
+    return estimator._ask(X, model, question)
 
 
 def executor_of(estimator: Reader, source: Source | None = None) -> Executor:

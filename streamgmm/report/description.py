@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from streamgmm.report import figures
 from streamgmm.utils import html
 from streamgmm.utils.numbers import count, percent, written
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Description", "Observed", "contrasts", "description_of"]
 
@@ -217,7 +220,7 @@ class Description:
         """
         return tuple(self.sentence(c) for c in range(len(self.components)))
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> pd.DataFrame:
         """`table` as a pandas DataFrame.
 
         Raises
@@ -267,7 +270,7 @@ MOST_DETAILED = 30
 MOST_FEATURES = 50
 
 
-def frame_of(table: Sequence[dict[str, Any]]) -> Any:
+def frame_of(table: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """A table of dicts as a pandas DataFrame."""
     try:
         import pandas as pd

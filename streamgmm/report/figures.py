@@ -7,7 +7,7 @@ Every function draws on `ax` (its own figure without one) and returns it; matplo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,10 +19,13 @@ from streamgmm.mixture.plane import ellipse, telling_features
 from streamgmm.utils.colours import PALETTE as PALETTE
 from streamgmm.utils.colours import colour
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Array = NDArray[np.float64]
 
 
-def plain(name: Any) -> str:
+def plain(name: object) -> str:
     """A name as text that matplotlib takes for no formula."""
     return str(name).replace("$", r"\$")
 
@@ -45,7 +48,7 @@ def ellipses(
     plane: Plane | None = None,
     names: Sequence[str] | None = None,
     deviations: Sequence[float] = (1.0, 2.0),
-) -> Any:
+) -> Axes:
     """Components as ellipses on the first two principal axes, rows coloured by their label.
 
     Parameters
@@ -75,13 +78,14 @@ def paint(labels: NDArray[Any]) -> list[str]:
     return ["#999999" if k < 0 else colour(k) for k in labels.tolist()]
 
 
-def scatter(ax: Any, mixture: Mixture, rows: NDArray[Any], plane: Plane) -> None:
+def scatter(ax: Axes, mixture: Mixture, rows: NDArray[Any], plane: Plane) -> None:
     """Rows (N, D) as points, coloured by their label; rows with missing values only where the plane is of features that
     were observed."""
-    ax.scatter(*placed(mixture, rows, plane).T, c=paint(mixture.labels(rows)), **dots(len(rows)))
+    x, y = placed(mixture, rows, plane).T
+    ax.scatter(x, y, c=paint(mixture.labels(rows)), **dots(len(rows)))
 
 
-def dots(n: int) -> dict[str, float]:
+def dots(n: int) -> dict[str, Any]:
     """Size and strength of n points: few are large, many do not hide each other."""
     return {"s": min(16.0, max(3.0, 4000 / n)), "alpha": min(0.8, max(0.35, 200 / n)), "linewidths": 0.0}
 
@@ -93,7 +97,7 @@ def placed(mixture: Mixture, rows: NDArray[Any], plane: Plane) -> Array:
     return plane.project(rows)
 
 
-def outlines(ax: Any, mixture: Mixture, plane: Plane, deviations: Sequence[float]) -> None:
+def outlines(ax: Axes, mixture: Mixture, plane: Plane, deviations: Sequence[float]) -> None:
     """Ellipses of all components."""
     means, covariances = plane.ellipses(mixture)
     for k, (mean, covariance) in enumerate(zip(means, covariances, strict=True)):
@@ -114,7 +118,7 @@ def _curves(mixture: Mixture, rows: ArrayLike | None, ax: Any, names: Sequence[s
 DASHES = ("-", "--", "-.", ":")
 
 
-def curve(ax: Any, mixture: Mixture, feature: int, values: NDArray[Any] | None = None) -> None:
+def curve(ax: Axes, mixture: Mixture, feature: int, values: NDArray[Any] | None = None) -> None:
     """The marginal density of one feature, black, over those of its components, and a histogram of values."""
     mean, weights = mixture.means[:, feature], mixture.weights
     spread = np.sqrt(mixture.family.variances(mixture.covariances, *mixture.means.shape)[:, feature])
@@ -144,7 +148,7 @@ def density(
     ax: Any = None,
     features: tuple[int, int] | None = None,
     names: Sequence[str] | None = None,
-) -> Any:
+) -> Axes:
     """Contours of the joint density of two features, each around the region of highest density that holds a share.
 
     Parameters
@@ -183,7 +187,7 @@ def contour_levels(height: Array, shares: Sequence[float]) -> list[float]:
     return [float(v) for v in falling[np.minimum(at, falling.size - 1)]]
 
 
-def convergence(trace: Sequence[float], *, ax: Any = None) -> Any:
+def convergence(trace: Sequence[float], *, ax: Any = None) -> Axes:
     """Mean log-likelihood per row against the pass over the data."""
     ax = _axes(ax)
     ax.plot(np.arange(1, len(trace) + 1), trace, marker="." if len(trace) < 60 else None, color=PALETTE[0])
@@ -196,7 +200,7 @@ def convergence(trace: Sequence[float], *, ax: Any = None) -> Any:
     return ax
 
 
-def criteria(table: Sequence[Mapping[str, Any]], *, names: Sequence[str] = ("bic", "aic"), ax: Any = None) -> Any:
+def criteria(table: Sequence[Mapping[str, Any]], *, names: Sequence[str] = ("bic", "aic"), ax: Any = None) -> Axes:
     """Criteria against K, the smallest of each marked; of several covariance types the first criterion, a line each.
 
     Parameters
@@ -230,7 +234,7 @@ def criteria(table: Sequence[Mapping[str, Any]], *, names: Sequence[str] = ("bic
     return ax
 
 
-def weights(mixture: Mixture, *, ax: Any = None) -> Any:
+def weights(mixture: Mixture, *, ax: Any = None) -> Axes:
     """Weights of the components, heaviest first."""
     ax = _axes(ax)
     order = np.argsort(-mixture.weights)
@@ -243,7 +247,7 @@ def weights(mixture: Mixture, *, ax: Any = None) -> Any:
 
 def uncertainty(
     mixture: Mixture, rows: ArrayLike, *, ax: Any = None, plane: Plane | None = None, names: Sequence[str] | None = None
-) -> Any:
+) -> Axes:
     """How sure each row's label is: 1 - max_k r_ik, large and dark where components share a row."""
     ax = _axes(ax)
     points = np.asarray(rows)
@@ -269,7 +273,7 @@ def _doubts() -> Any:
     return LinearSegmentedColormap.from_list("doubts", ["#c4c4c4", "#ee7733", "#44001a"])
 
 
-def timeline(shares: Array, log_density: Array, ends: Array, *, ax: Any = None) -> Any:
+def timeline(shares: Array, log_density: Array, ends: Array, *, ax: Any = None) -> Axes:
     """How much each component has of successive runs of rows, and how well the model fits them.
 
     Parameters
@@ -301,7 +305,7 @@ def profiles(
     *,
     components: Sequence[int] | NDArray[np.int64] | None = None,
     ax: Any = None,
-) -> Any:
+) -> Axes:
     """A line for each component over the features; its band holds one deviation to either side.
 
     Parameters

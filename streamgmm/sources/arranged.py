@@ -69,7 +69,7 @@ def order_of(found: Sequence[str], names: Sequence[str], where: str) -> tuple[in
     return tuple(at[name] for name in names)
 
 
-def select_names(table: Any, names: Sequence[str]) -> Any:
+def select_names(table: object, names: Sequence[str]) -> Any:
     """The columns of a frame in the order of `names`.
 
     Raises

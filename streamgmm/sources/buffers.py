@@ -13,7 +13,7 @@ import weakref
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 LARGEST = 64 * 2**20
 """Blocks above this size are not held on to."""
@@ -47,7 +47,7 @@ def scratch(use: str, size: int) -> NDArray[np.uint8]:
     return owner[:size]
 
 
-def scratch_array(use: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+def scratch_array(use: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An array of any content in such memory."""
     return scratch(use, math.prod(shape) * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
 

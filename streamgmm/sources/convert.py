@@ -179,7 +179,7 @@ def check(
     return manifest
 
 
-def _finite(values: Any) -> list[float | None]:
+def _finite(values: NDArray[Any]) -> list[float | None]:
     return [float(v) if np.isfinite(v) else None for v in values]
 
 

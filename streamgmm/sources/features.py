@@ -9,10 +9,11 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamgmm.errors import LateTextError
-from streamgmm.sources.base import Source
-from streamgmm.sources.columns import Exclude
+from streamgmm.sources.base import Readable, Source
+from streamgmm.sources.columns import ColumnChoice, Exclude
 from streamgmm.sources.formats.tables import NotNumbersError
 from streamgmm.sources.labels import numbers_rows, tell_of
 from streamgmm.sources.opening import open_quietly
@@ -51,7 +52,13 @@ class OnlyRowNumbersError(ValueError):
         )
 
 
-def open_features(obj: Any, *, columns: Any = None, exclude: Any = None, **options: Any) -> Source:
+def open_features(
+    obj: Readable,
+    *,
+    columns: ColumnChoice = None,
+    exclude: str | int | Sequence[str | int] | None = None,
+    **options: Any,
+) -> Source:
     """As `open_quietly`; columns without numbers are left out where `columns` does not name them.
 
     What is left out stands in `Source.left_out` and `Source.not_numbers`.
@@ -99,7 +106,7 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip()).lower().replace(" ", "_")
 
 
-def _all_different(values: Any) -> bool:
+def _all_different(values: NDArray[Any]) -> bool:
     with np.errstate(invalid="ignore"):
         whole = bool((values == np.floor(values)).all())
     return whole and len(np.unique(values)) == len(values)

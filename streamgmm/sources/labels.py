@@ -13,12 +13,15 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from streamgmm.sources.base import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "are_labels",
@@ -66,7 +69,7 @@ def pandas_index(metadata: Mapping[bytes, bytes] | None) -> tuple[str, ...]:
     return tuple(name for name in index if isinstance(name, str))
 
 
-def index_columns(schema: Any) -> tuple[str, ...]:
+def index_columns(schema: pa.Schema) -> tuple[str, ...]:
     """The row labels among the columns of a pyarrow schema."""
     import pyarrow.types as t
 

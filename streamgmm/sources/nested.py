@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["Leaf", "UnequalListsError", "leaves", "roots"]
 
@@ -28,9 +31,9 @@ class Leaf:
     name: str
     root: str
     steps: tuple[Any, ...]
-    kind: Any
+    kind: pa.DataType
 
-    def take(self, column: Any) -> Any:
+    def take(self, column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
         """The values in a column of the file; null where a struct or list on the way is.
 
         Raises
@@ -56,7 +59,7 @@ class Leaf:
         return column
 
 
-def leaves(schema: Any, sample: Callable[[str], Iterable[Any]]) -> list[Leaf]:
+def leaves(schema: pa.Schema, sample: Callable[[str], Iterable[Any]]) -> list[Leaf]:
     """The columns of a pyarrow schema with nested ones expanded, in order.
 
     Parameters
@@ -67,7 +70,7 @@ def leaves(schema: Any, sample: Callable[[str], Iterable[Any]]) -> list[Leaf]:
 
 
 def _within(
-    name: str, root: str, steps: tuple[Any, ...], kind: Any, sample: Callable[[str], Iterable[Any]]
+    name: str, root: str, steps: tuple[Any, ...], kind: pa.DataType, sample: Callable[[str], Iterable[Any]]
 ) -> Iterator[Leaf]:
     import pyarrow.types as t
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
 
 import numpy as np
 
 from streamgmm.errors import ChunkReadError
+from streamgmm.kernels.cuda.base import DeviceArray
 from streamgmm.sources.base import Readable, Source
 from streamgmm.sources.columns import ColumnChoice, Exclude, WeightChoice
 from streamgmm.sources.files import MAGIC, are_paths, files_in, files_like, open_files
@@ -331,7 +332,7 @@ def near(file: str) -> str:
 def _open_object(obj: object, choices: dict[str, Any], missing: str) -> Source:
     if lies_on_card(obj):
         return DeviceArraySource(
-            obj, choices["weight"], columns=choices["columns"], chunk_rows=choices["chunk_rows"]
+            cast(DeviceArray, obj), choices["weight"], columns=choices["columns"], chunk_rows=choices["chunk_rows"]
         )  # fmt: skip
     refuse_unreadable(obj)
     module = type(obj).__module__.partition(".")[0]
@@ -366,7 +367,7 @@ def _open_object(obj: object, choices: dict[str, Any], missing: str) -> Source:
     return _open_array(obj, choices)
 
 
-def _open_array(obj: Any, choices: dict[str, Any]) -> Source:
+def _open_array(obj: object, choices: dict[str, Any]) -> Source:
     from streamgmm.sources.formats.npy import FileSource, check_two_dimensional, memmap_layout
 
     try:

@@ -9,7 +9,7 @@ import pytest
 
 import streamgmm as sg
 from streamgmm.em.model_selection.cross_validation import fold_numbers
-from streamgmm.estimators.select import elbow
+from streamgmm.estimators.selection import elbow
 from streamgmm.sources import array_source
 from tests.helpers.counting import Counting
 

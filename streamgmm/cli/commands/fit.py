@@ -91,11 +91,13 @@ def open_data(config: Config) -> tuple[Any, Config]:
     return source, config
 
 
-def estimator(config: Config) -> Any:
+def estimator(config: Config) -> MixtureEstimator:
     """A `GaussianMixture` with the config's parameters, or a Bayesian one."""
     import streamgmm
 
-    kind: Any = streamgmm.BayesianGaussianMixture if config.model.bayesian else streamgmm.GaussianMixture
+    kind: type[MixtureEstimator] = (
+        streamgmm.BayesianGaussianMixture if config.model.bayesian else streamgmm.GaussianMixture
+    )
     known = inspect.signature(kind).parameters
     changed = {k: v for name in ("model", "fit", "compute") for k, v in getattr(config, name).model_dump().items()}
     changed.pop("scheduler")  # `run_fit` connects to it
@@ -181,7 +183,7 @@ def beginning(model: str, components: int | None, covariance: str | None) -> Any
     return gm
 
 
-def columns_of(gm: Any, what: list[str], exclude: str | None) -> str | None:
+def columns_of(gm: MixtureEstimator, what: list[str], exclude: str | None) -> str | None:
     """The columns that a model was fitted to, as --columns takes them; None where others say, or nobody named them."""
     named = getattr(gm, "feature_names_in_", None)
     config = any(word.endswith(".toml") for word in what)

@@ -13,6 +13,7 @@ from streamgmm.cli.terminal import Json, Model, emit, facts, shown, table
 
 if TYPE_CHECKING:
     from streamgmm.diagnostics.explain import Description
+    from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 
 def inspect(
@@ -80,7 +81,7 @@ def inspect(
         print("\n".join(map(shown, explained.sentences)))
 
 
-def described(gm: Any, model: str, data: str | None) -> Description:
+def described(gm: MixtureEstimator, model: str, data: str | None) -> Description:
     """What sets the components of a model apart, with the rows of `data` where they are given."""
     from streamgmm.cli.commands.predict import fitted
     from streamgmm.diagnostics.explain import describe

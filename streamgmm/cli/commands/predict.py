@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -28,7 +28,11 @@ from streamgmm.cli.writers import check_out, write_columns, write_rows
 from streamgmm.mixture.criteria import criteria
 from streamgmm.mixture.tails import Tails
 from streamgmm.sources.arranged import names_differ
+from streamgmm.sources.base import Source
 from streamgmm.utils.affine import Checked
+
+if TYPE_CHECKING:
+    from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 Columns = Annotated[
     str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use; by default those of the fit.")
@@ -140,16 +144,18 @@ class _Answering:
     anomalies : rows that were marked
     """
 
-    def __init__(self, gm: Any, *, proba: bool, share: float | None, threshold: float | None) -> None:
+    def __init__(self, gm: MixtureEstimator, *, proba: bool, share: float | None, threshold: float | None) -> None:
         self.gm, self.proba, self.share, self.threshold = gm, proba, share, threshold
         self.counts: NDArray[np.int64] = np.zeros(len(gm.weights_) + 1, np.int64)
         self.anomalies = 0
 
-    def __call__(self, source: Any) -> Iterator[list[NDArray[Any]]]:
+    def __call__(self, source: Source) -> Iterator[list[NDArray[Any]]]:
         gm = self.gm
         marking = self.share is not None or self.threshold is not None
         if marking:
-            answers = gm._ask(source, _Marked(gm, proba=self.proba), "answers")
+            from streamgmm.estimators.reader import ask
+
+            answers = ask(gm, source, _Marked(gm, proba=self.proba), "answers")
         else:
             answers = gm.predict_proba(source) if self.proba else gm.predict(source)
         for part in answers:
@@ -169,7 +175,7 @@ class _Answering:
 class _Marked:
     """Labels or responsibilities, log-densities and tail probabilities of rows, side by side."""
 
-    def __init__(self, gm: Any, *, proba: bool) -> None:
+    def __init__(self, gm: MixtureEstimator, *, proba: bool) -> None:
         self.model, self.proba, self.tails = gm.mixture_, proba, Tails(gm.mixture_)
         self.map = None if gm.projection_ is None else Checked(gm.projection_.map)
 
@@ -181,7 +187,7 @@ class _Marked:
 
 
 def with_places(
-    parts: Iterator[list[NDArray[Any]]], source: Any, *, id_column: str | None, row_numbers: bool
+    parts: Iterator[list[NDArray[Any]]], source: Source, *, id_column: str | None, row_numbers: bool
 ) -> Iterator[list[Any]]:
     """Columns of answers behind an id and the number of the row, where they are wanted."""
     ids = None if id_column is None else source.texts(id_column)

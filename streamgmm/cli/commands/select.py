@@ -44,11 +44,13 @@ from streamgmm.cli.terminal import (
     stderr_console,
     table,
 )
+from streamgmm.runtime.executors import Executor
 from streamgmm.runtime.peak_memory import Peak
 
 if TYPE_CHECKING:
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
-    from streamgmm.estimators.select import Selection
+    from streamgmm.estimators.selection import Selection
+    from streamgmm.report.history import History
 
 N_INIT = 10
 """Starts of each K, where none are asked for."""
@@ -123,7 +125,7 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
     raw, config = open_data(config)
     folder = config.output.dir
     with ExitStack() as stack:
-        executor: Any = config.compute.executor
+        executor: Executor | str | None = config.compute.executor
         if config.compute.scheduler is not None:
             from streamgmm.runtime.dask import connected
 
@@ -205,7 +207,7 @@ def _checked(config: Config) -> Config:
     return config
 
 
-def _sweep(config: Config, ready: Prepared, executor: Any, history: Any) -> Any:
+def _sweep(config: Config, ready: Prepared, executor: Executor | str | None, history: History) -> Any:
     """`streamgmm.select` with the config's settings and live progress."""
     from streamgmm.estimators.memory_plan import parse_bytes
     from streamgmm.estimators.select import select as sweep

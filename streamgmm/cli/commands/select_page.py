@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamgmm.cli.commands.report import facts_of
 from streamgmm.cli.config import Config
@@ -11,12 +11,15 @@ from streamgmm.cli.output_folder import write_text
 from streamgmm.cli.preprocessing import Prepared
 from streamgmm.cli.terminal import message
 
+if TYPE_CHECKING:
+    from streamgmm.estimators.selection import Selection
+
 
 def selection_page(
     folder: Path,
     config: Config,
     document: dict[str, Any],
-    found: Any,
+    found: Selection,
     history: Any,
     ready: Prepared,
     findings: list[Any],

@@ -130,7 +130,6 @@ class DaskSource(Source):
         lengths: list[int] | None,
         pick: Pick | Columns,
         dtype: np.dtype[Any],
-        n_features: int,
         weight: WeightChoice,
         name: str,
         token: str,
@@ -142,7 +141,7 @@ class DaskSource(Source):
         self.lengths = lengths
         self.pick = pick
         self.dtype = dtype
-        self.n_features = n_features
+        self.n_features = pick.n_features(n_stored) if isinstance(pick, Pick) else len(pick.names)
         self.token = token
         self.n_rows = None if lengths is None else sum(lengths)
         self.n_chunks = len(blocks)
@@ -207,9 +206,9 @@ def open_dask(
         labels = {str(label): label for label in obj.columns}  # a frame's may be numbers
         table = obj[[labels[name] for name in chosen.all]]
         blocks = list(table.to_delayed())
-        source = DaskSource(
-            blocks, None, chosen, chosen.dtype, len(chosen.names), weight, name, str(table.__dask_tokenize__())
-        ).named(chosen.names)
+        source = DaskSource(blocks, None, chosen, chosen.dtype, weight, name, str(table.__dask_tokenize__())).named(
+            chosen.names
+        )
         source.left_out = chosen.left_out
         return source
     if type(obj).__name__ != "Array":
@@ -233,9 +232,7 @@ def open_dask(
     pick = Pick.of(name, n_stored, columns, weight)
     lengths = None if any(np.isnan(n) for n in obj.chunks[0]) else [int(n) for n in obj.chunks[0]]
     blocks = list(obj.to_delayed().ravel())
-    return DaskSource(
-        blocks, lengths, pick, row_dtype(obj.dtype), pick.n_features(n_stored), weight, name, str(obj.name), n_stored
-    )
+    return DaskSource(blocks, lengths, pick, row_dtype(obj.dtype), weight, name, str(obj.name), n_stored)
 
 
 def _weight_blocks(weight: Any, lengths: list[int] | None, n_blocks: int, name: str) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from streamgmm.kernels.cuda import backend as cuda
+from streamgmm.kernels.cuda.base import Backend, DeviceArray
 from streamgmm.sources.base import Chunk, Rows, RunSource, Weights
 from streamgmm.sources.chunking import check_chunk_rows, even_runs
 from streamgmm.sources.columns import Chosen, WeightChoice, weight_array
@@ -41,8 +42,8 @@ class DeviceArrayChunk(Chunk):
     index: int
     start: int
     stop: int
-    backend: Any
-    array: Any
+    backend: Backend
+    array: DeviceArray
     weight: Weights
 
     def load(self) -> tuple[Rows, Weights]:
@@ -50,7 +51,7 @@ class DeviceArrayChunk(Chunk):
 
     @property
     def shipped_bytes(self) -> int:
-        return int(self.array.nbytes) * (self.stop - self.start) // len(self.array)
+        return (self.stop - self.start) * self.array.shape[1] * self.array.dtype.itemsize
 
 
 class DeviceArraySource(RunSource):
@@ -70,7 +71,7 @@ class DeviceArraySource(RunSource):
     kind = "device"
 
     def __init__(
-        self, array: Any, weight: WeightChoice = None, *, columns: Chosen = None, chunk_rows: int | None = None
+        self, array: DeviceArray, weight: WeightChoice = None, *, columns: Chosen = None, chunk_rows: int | None = None
     ) -> None:
         if columns is not None:
             raise ValueError("columns= does not choose from an array on a graphics card: pass array[:, columns].")

@@ -185,11 +185,10 @@ def _competes(group: _Table, table: _Table) -> bool:
     return len([member for member in group.numbers if member.shape[0] not in sides]) > 1
 
 
-def _equally_long(path: str, group: _Table, columns: Any) -> tuple[Member, ...]:
+def _equally_long(path: str, group: _Table, columns: Chosen) -> tuple[Member, ...]:
     members = group.members
-    if _are_names(columns, [member.name for member in members]):
-        wanted = [columns] if isinstance(columns, str) else list(columns)
-        members = tuple(member for member in members if member.name in wanted)
+    if isinstance(columns, Sequence) and _are_names(columns, [member.name for member in members]):
+        members = tuple(member for member in members if member.name in columns)
     lengths = {member.shape[0] for member in members}
     if len(lengths) > 1:
         told = ", ".join(f"{member.name} ({member.shape[0]})" for member in members[:10])

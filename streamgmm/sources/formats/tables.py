@@ -38,7 +38,7 @@ class NotNumbersError(ValueError):
         self.other = other
         self.labels = list(labels)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Any, ...]:
         return NotNumbersError, (str(self), self.numeric, self.other, self.labels)
 
 

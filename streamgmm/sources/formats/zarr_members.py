@@ -44,7 +44,7 @@ def members_of(place: Any) -> list[Member] | None:
     return _below(root, prefix)
 
 
-def arrays_in(store: zarr.Array[Any]) -> list[str] | None:
+def arrays_in(store: object) -> list[str] | None:
     """Names of the arrays in a group; None where there is no group."""
     import zarr
 

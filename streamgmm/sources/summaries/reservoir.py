@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.errors import non_finite
+from streamgmm.sources.base import Chunk
 from streamgmm.utils.row_random import row_keys
 
 Array = NDArray[np.float64]
@@ -36,7 +37,7 @@ def largest(keys: Array, numbers: NDArray[np.uint64], rows: NDArray[Any], weight
     return Draw(keys[order], numbers[order], rows[order].astype(np.float64), weight[order])
 
 
-def draw_rows(size: int, seed: int, missing: bool, chunk: Any) -> Draw:
+def draw_rows(size: int, seed: int, missing: bool, chunk: Chunk) -> Draw:
     """A draw of `size` rows of one chunk with chances as their weights, missing values and all.
 
     Raises

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamgmm.sources.formats.tables import arrow_numbers, arrow_schema
 from streamgmm.sources.labels import index_columns, tell_left_out
@@ -31,7 +33,7 @@ class ArrowStream(Source):
         All by default.
     """
 
-    def __init__(self, path: Any = "-", *, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str] = "-", *, columns: Sequence[str] | None = None) -> None:
         self.path, self.columns = path, columns
         self._file: Any = None
 
@@ -92,7 +94,7 @@ def features_of(
     return names, labels
 
 
-def matrix(table: pa.Table, names: Sequence[str], nested: dict[str, Leaf]) -> Any:
+def matrix(table: pa.Table, names: Sequence[str], nested: dict[str, Leaf]) -> NDArray[np.float64]:
     """(n, D) float64 of the columns of a table or record batch; text stays text, for the session to refuse."""
     if not names:
         return np.empty((table.num_rows, 0))

@@ -58,7 +58,7 @@ class Layout:
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> Layout:
-        def back(value: Any) -> Any:
+        def back(value: object) -> Any:
             return tuple(value) if isinstance(value, list) else value
 
         return cls(**{name: back(value) for name, value in document.items()})

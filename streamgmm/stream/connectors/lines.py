@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import IO, Any
+from typing import IO
 
 from streamgmm.sources.formats.delimited import Dialect, records
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
@@ -34,7 +34,7 @@ class DeadLetters:
         self.path = path
         self.first: tuple[bytes, str] | None = None
 
-    def put(self, bad: Sequence[tuple[bytes, str]], at: Any) -> None:
+    def put(self, bad: Sequence[tuple[bytes, str]], at: Position) -> None:
         if bad and self.first is None:
             self.first = bad[0]
         if self.path is None or not bad:

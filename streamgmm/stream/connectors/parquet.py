@@ -7,9 +7,10 @@ import glob
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamgmm.sources.labels import tell_left_out
 from streamgmm.sources.nested import Leaf, leaves, roots
@@ -17,6 +18,9 @@ from streamgmm.sources.partitions import is_partition, values_of
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
 from streamgmm.stream.connectors import Source
 from streamgmm.stream.connectors.arrow import features_of, matrix
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 __all__ = ["ParquetFolder"]
 
@@ -78,7 +82,7 @@ class ParquetFolder(Source):
         parts = values_of(name)
         return None if self.columns is None else [column for column in self.columns if column not in parts]
 
-    def _nested(self, file: Any) -> dict[str, Leaf]:
+    def _nested(self, file: pq.ParquetFile) -> dict[str, Leaf]:
         found = leaves(
             file.schema_arrow,
             lambda name: (batch.column(name) for batch in file.iter_batches(batch_size=1024, columns=[name])),
@@ -86,7 +90,7 @@ class ParquetFolder(Source):
         return {leaf.name: leaf for leaf in found if leaf.steps}
 
     def _rows(
-        self, file: Any, name: str, group: int, names: Sequence[str], nested: dict[str, Leaf]
+        self, file: pq.ParquetFile, name: str, group: int, names: Sequence[str], nested: dict[str, Leaf]
     ) -> tuple[Any, tuple[str, ...]]:
         """The rows of a row group, and what their columns are called."""
         rows = matrix(file.read_row_group(group, columns=roots(names, nested)), names, nested)
@@ -137,7 +141,7 @@ class ParquetFolder(Source):
             if not progress:
                 time.sleep(self.poll)
 
-    def _file(self, name: str) -> Any:
+    def _file(self, name: str) -> pq.ParquetFile:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -153,5 +157,5 @@ TAIL_ROWS = 64
 """Rows before the position that a snapshot remembers a hash of, at most."""
 
 
-def _tail(rows: Any) -> bytes:
+def _tail(rows: NDArray[Any]) -> bytes:
     return np.ascontiguousarray(rows[-TAIL_ROWS:]).tobytes()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from streamgmm.sources.chunking import default_chunk_rows
 from streamgmm.sources.retry import retried
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
 from streamgmm.stream.connectors import Source
+
+if TYPE_CHECKING:
+    import zarr
 
 __all__ = ["GrowingZarr"]
 
@@ -38,10 +42,10 @@ class GrowingZarr(Source):
         Seconds between looks.
     """
 
-    def __init__(self, path: Any, *, follow: bool = False, poll: float = 0.5) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, follow: bool = False, poll: float = 0.5) -> None:
         self.path, self.follow, self.poll = path, follow, poll
 
-    def _open(self) -> Any:
+    def _open(self) -> zarr.Array[Any]:
         """The array, after the checks that a fit makes of its metadata."""
         import zarr
 
@@ -72,7 +76,7 @@ class GrowingZarr(Source):
         rows = n // max(1, array.shape[1] * array.dtype.itemsize)
         return np.ascontiguousarray(array[max(0, at - rows) : at]).tobytes()
 
-    def _holes(self, array: Any, start: int, stop: int) -> list[int]:
+    def _holes(self, array: zarr.Array[Any], start: int, stop: int) -> list[int]:
         """First rows, among `start` to `stop` of one shard, of the chunks that the shard does not hold."""
         if array.shards is None:
             return []
@@ -133,5 +137,5 @@ class GrowingZarr(Source):
                 time.sleep(self.poll)
 
 
-def _rows(array: Any, start: int, stop: int) -> NDArray[Any]:
+def _rows(array: zarr.Array[Any], start: int, stop: int) -> NDArray[Any]:
     return np.asarray(array[start:stop])
