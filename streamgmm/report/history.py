@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,6 @@ from numpy.typing import NDArray
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.report.figures import Plane
 from streamgmm.runtime.array_file import read_arrays, write_arrays
-
-if TYPE_CHECKING:
-    from streamgmm.em.candidates import Candidate, Candidates
-    from streamgmm.em.passes import Step
 
 Array = NDArray[np.float64]
 KIND = "streamgmm-history"
@@ -69,12 +65,12 @@ class History:
     _sampled: dict[int, list[Frame]] = field(default_factory=dict)
     _winner: int = 0
 
-    def _frame(self, candidate: Candidate) -> Frame:
+    def _frame(self, candidate: Any) -> Frame:
         assert self.plane is not None
         means, covariances = self.plane.ellipses(self.units(candidate.accepted))
         return candidate.objective, candidate.accepted.weights.copy(), means, covariances
 
-    def sampled(self, at: int, candidates: Candidates) -> None:
+    def sampled(self, at: int, candidates: Any) -> None:
         """Take what the starts did on the sample; see `streamgmm.em.hooks.FitObserver`."""
         if self.plane is None:
             self.plane = Plane.of(self.units(candidates[0].model))
@@ -88,7 +84,7 @@ class History:
         self._before |= {at + j: self._sampled[i][:steps] for j, (i, steps) in enumerate(chosen)}
         self._sampled.clear()
 
-    def add(self, step: Step) -> None:
+    def add(self, step: Any) -> None:
         """Take what one `Step` of a fit shows."""
         if not step.block.last:
             return

@@ -9,17 +9,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streamgmm.utils.phases import Phase, watched
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from streamgmm.em.passes import Step
 
 __all__ = ["ProgressLine", "drawing", "left_passes", "progress", "showing"]
 
@@ -77,7 +72,7 @@ class ProgressLine:
             if self._phase is not None and unit == self._phase.unit:
                 self._done += count
 
-    def step(self, step: Step) -> None:
+    def step(self, step: Any) -> None:
         """One update of the models is done."""
         if not step.block.last:
             return
@@ -143,7 +138,7 @@ class ProgressLine:
             yield f"{_clock_of(now - self._started)} so far"
 
 
-def left_passes(trace: Sequence[float], tol: float | None, most: int | None) -> int | None:
+def left_passes(trace: Any, tol: float | None, most: int | None) -> int | None:
     """Passes until gains that shrink at their last rate bring a trace within `tol` of its limit, at most `most`.
 
     None where the last gains do not shrink, so that nobody knows.
@@ -168,7 +163,7 @@ def drawing() -> bool:
 
 
 @contextmanager
-def showing(line: ProgressLine, console: Console | None = None, *, transient: bool = True) -> Iterator[ProgressLine]:
+def showing(line: ProgressLine, console: Any = None, *, transient: bool = True) -> Iterator[ProgressLine]:
     """Watch the calls in this block, and draw the line where the console is a terminal or a notebook.
 
     Parameters
