@@ -56,6 +56,7 @@ KEPT = {
     ("streamgmm/runtime/encoding.py", "lap"),  # names of fields in files that were written before
     ("streamgmm/runtime/encoding.py", "readings"),
     ("streamgmm/em/initialization/multistart.py", "walk"),  # a key of checkpoints
+    ("streamgmm/em/initialization/followed_starts.py", "walk"),
     ("streamgmm/kernels/simd/screening.py", "bear"),  # any change of this file compiles all kernels anew
 }
 

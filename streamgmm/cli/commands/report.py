@@ -32,7 +32,7 @@ def report(
 ) -> None:
     """Write an interactive page that works offline.
 
-    Components and what sets them apart, pairs of features, the way of the fit, anomalies and uncertain rows with their
+    Components and what sets them apart, pairs of features, the path of the fit, anomalies and uncertain rows with their
     numbers in the data. Reads the data twice.
     """
     target = Path(folder) / "report.html" if out is None else Path(out)

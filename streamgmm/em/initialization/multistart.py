@@ -131,7 +131,7 @@ def _n_grown(wanted: Wanted) -> int:
 def _grown(
     split: SampleSplit, wanted: Wanted, context: SearchContext, rng: np.random.RandomState, n: int
 ) -> list[tuple[str, Mixture]]:
-    """Grown first models, `n` or as many as rows can bear."""
+    """Grown first models, `n` or as many as the rows support."""
     found = chains(split, (wanted.K,), wanted.family, context, n=n, rng=rng)
     return [("grown", models[wanted.K]) for models in found if wanted.K in models]
 
