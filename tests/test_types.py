@@ -38,3 +38,45 @@ def test_any_alone_is_rare_where_things_are_computed():
     count, places = bare(LOWER)
     assert count > 4000
     assert len(places) < 0.03 * count, places
+
+
+LONG = {
+    # compiled: stages would hand on all of their arrays, see kernels/positions.md
+    "kernels/lloyd.py:lloyd", "kernels/missing.py:missing", "kernels/simd/dense.py:_panels",
+    "kernels/simd/few_features.py:_batches", "kernels/simd/screened.py:_spans",
+    # its NumPy twin, with the same arguments and order
+    "kernels/plain/missing.py:missing",
+}  # fmt: skip
+MANY = {
+    "em/online/learner.py:__init__",  # the settings of an estimator that learns from a stream
+    "kernels/plain/factor.py:run_missing", "kernels/plain/missing.py:missing",  # as the compiled forms
+}  # fmt: skip
+
+
+def functions(packages):
+    """(place, function) of every function of these packages."""
+    for name, tree in TREES.items():
+        if name.partition("/")[0] in packages:
+            found = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+            yield from ((f"{name}:{node.name}", node) for node in found)
+
+
+def test_functions_are_no_longer_than_a_page():
+    long = {place for place, node in functions(LOWER) if node.end_lineno - node.lineno >= 80}
+    assert long == LONG
+
+
+def test_functions_take_eight_parameters_at_most():
+    compiled = ("kernels/simd/", "kernels/lloyd.py", "kernels/missing.py")
+    many = set()
+    for place, node in functions(LOWER):
+        named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        count = len(named) - (bool(named) and named[0].arg in ("self", "cls"))
+        if count > 8 and not place.startswith(compiled):
+            many.add(place)
+    assert many == MANY
+
+
+def test_files_of_the_lower_packages_hold_one_subject_each():
+    assert not [name for name in TREES if name.partition("/")[0] in LOWER
+                and len((PACKAGE / name).read_text().splitlines()) > 600]  # fmt: skip

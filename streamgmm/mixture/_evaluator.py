@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels.cuda.backend import is_device_array
+from streamgmm.kernels.plan import Plan
+from streamgmm.mixture.covariance.base import AnyPlan
 from streamgmm.mixture.missing import Answers, Patterns
 from streamgmm.mixture.parameters import Parameters
 from streamgmm.mixture.stats import Stats, stats_from_sums
@@ -39,7 +41,7 @@ class Prepared:
     """
 
     model: Parameters
-    plan: Any
+    plan: AnyPlan
     origin: Array
     spread: Array
     patterns: Patterns
@@ -55,9 +57,10 @@ class Prepared:
         joined = None if self.model.missing else affine.before(self.plan.shift, self.plan.whiten)
         if joined is None:
             return None
-        assert self.plan.own is not None
-        own = replace(self.plan.own, move=affine.apply)
-        return replace(self, plan=self.plan._replace(shift=joined[0], whiten=joined[1], own=own))
+        plan = cast(Plan, self.plan)  # or a FactorPlan, which has these fields too
+        assert plan.own is not None
+        own = replace(plan.own, move=affine.apply)
+        return replace(self, plan=plan._replace(shift=joined[0], whiten=joined[1], own=own))
 
     def stats(self, rows: NDArray[Any], weight: Array | None) -> Stats:
         """Statistics in the frame. Very large chunks are taken in pieces: rounding in a kernel's sums grows with rows.

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamgmm.kernels.plain.factor import posterior_factors
+from streamgmm.kernels.plain.factor import FactorPlan, posterior_factors
 from streamgmm.mixture.covariance import TIED, Covariance, Factor
+from streamgmm.mixture.covariance.base import AnyPlan
 from streamgmm.mixture.parameters import Parameters, Questions, checked_rows
 from streamgmm.mixture.stats import Observation
 
@@ -34,9 +35,9 @@ def moments(model: Parameters) -> tuple[Array, Array]:
     return mean, inner + (weights[:, None] * delta).T @ delta
 
 
-def factor_scores(family: Covariance, plan: Any, rows: NDArray[Any]) -> Array:
+def factor_scores(family: Covariance, plan: AnyPlan, rows: NDArray[Any]) -> Array:
     """Posterior means of the factors (N, K, q); see `Mixture.factor_scores`."""
-    if not isinstance(family, Factor):
+    if not isinstance(plan, FactorPlan):
         raise ValueError(f"Expected a mixture of factor analysers; got covariance_type {family.name!r}.")
     return posterior_factors(plan, rows)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.kernels.plain.own_mean import squarable
-from streamgmm.mixture.covariance.base import Covariance
+from streamgmm.mixture.covariance.base import AnyPlan, AnySums, Covariance
 
 if TYPE_CHECKING:
     from streamgmm.mixture.mixture import Mixture
@@ -189,7 +189,7 @@ class Stats:
         return m_step(self, reg_covar=reg_covar)
 
 
-def stats_from_sums(family: Covariance, sums: Any, plan: Any) -> Stats:
+def stats_from_sums(family: Covariance, sums: AnySums, plan: AnyPlan) -> Stats:
     """Centred statistics from the raw sums of one kernel run under `plan`, in its frame; see `Covariance.moments`."""
     first, *others = family.moments(sums, plan)
     loglik, entropy, log_max, count, rows = sums.totals.tolist()

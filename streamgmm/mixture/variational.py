@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,17 +67,23 @@ class GaussWishart:
         return np.reshape(values, (-1,) + (1,) * self.scale.ndim) if not self.family.shared else np.asarray(values)
 
 
+class PriorParameters(NamedTuple):
+    """Parameters of a prior as they are given; None is filled in by `gauss_wishart`."""
+
+    concentration: float | None = None
+    mean_precision: float | None = None
+    mean: ArrayLike | None = None
+    dof: float | None = None
+    scale: ArrayLike | None = None
+
+
 def gauss_wishart(
     family: Covariance,
     limit: int,
     D: int,
+    given: PriorParameters,
     *,
     weight_type: str,
-    concentration: float | None,
-    mean_precision: float | None,
-    mean: ArrayLike | None,
-    dof: float | None,
-    scale: ArrayLike | None,
     data_mean: Array,
     data_covariance: Array,
     reg_covar: float = 0.0,
@@ -94,6 +100,7 @@ def gauss_wishart(
             f"covariance_type must be one of {[*FAMILIES]} for a Bayesian mixture; got {family.name!r}. Choose one of "
             "them, or use GaussianMixture."
         )
+    concentration, mean_precision, mean, dof, scale = given
     nu = float(D if dof is None else dof)
     if not nu > D - 1:
         raise ValueError(f"The parameter 'degrees_of_freedom_prior' should be greater than {D - 1}, but got {nu:.3f}.")

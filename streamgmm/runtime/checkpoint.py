@@ -65,15 +65,15 @@ class Journal:
         """The entry called `name`, or None."""
         return None
 
-    def put(self, name: str, value: Any, *, last: bool = False) -> None:
+    def put(self, name: str, value: object, *, last: bool = False) -> None:
         """Set an entry; finished passes before it are forgotten. `last`: the fit is done, write at once."""
 
     def forget(self, *names: str) -> None:
         """Drop entries that nothing goes on from any more."""
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
+    def once[T](self, name: str, make: Callable[[], T]) -> T:
         """The entry called `name`, made if it is not there yet."""
-        value = self.get(name)
+        value: T | None = self.get(name)
         if value is None:
             value = make()
             self.put(name, value)
@@ -222,7 +222,7 @@ class FileJournal(Journal):
     def get(self, name: str) -> Any:
         return self._entries.get(name)
 
-    def put(self, name: str, value: Any, *, last: bool = False) -> None:
+    def put(self, name: str, value: object, *, last: bool = False) -> None:
         if last and value is self._entries.get(name) and not self._dirty:
             return
         self._entries[name] = value

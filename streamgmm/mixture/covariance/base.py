@@ -18,10 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.kernels import dispatch
+from streamgmm.kernels.plain.factor import FactorPlan, FactorSums
 from streamgmm.kernels.plain.own_mean import Own
 from streamgmm.kernels.plan import Family, Plan, Sums
 
 Array = NDArray[np.float64]
+
+AnyPlan = Plan | FactorPlan
+AnySums = Sums | FactorSums
+"""What families give the kernels, and what they get back."""
 
 LOG_2PI = math.log(2 * math.pi)
 EPS = float(np.finfo(np.float64).eps)
@@ -237,15 +242,17 @@ class Covariance(ABC):
         """Scatter about mu + shift, from moments about mu, as the centred form makes them."""
         return second - self.between(mass, shift)
 
-    def sums(self, plan: Any, rows: NDArray[Any], weight: Array | None, **wanted: Any) -> Any:
+    def sums(self, plan: AnyPlan, rows: NDArray[Any], weight: Array | None, **wanted: Any) -> AnySums:
         """E-step over `rows` under what `plan` made: what `stats` takes; see `kernels.dispatch.run`."""
+        assert isinstance(plan, Plan)
         return dispatch.run(plan, rows, weight, **wanted)
 
-    def moments(self, sums: Any, plan: Any) -> list[ComponentMoments]:
+    def moments(self, sums: AnySums, plan: AnyPlan) -> list[ComponentMoments]:
         """Centred moments from the raw sums of one kernel run under `plan`, in its frame; of each form that took rows.
 
         Means are less the components' own: a mean far away would round what the scatter is about.
         """
+        assert isinstance(sums, Sums)
         D = self._n_features(sums)
         weight = sums.feature[:, -1].copy()
         mean = means_of(sums.feature[:, -1 - D : -1], weight)

@@ -31,6 +31,8 @@ from streamgmm.kernels.plain.factor import FactorMoments, FactorPlan, FactorSums
 from streamgmm.kernels.plan import Family, Sums
 from streamgmm.mixture.covariance.base import (
     LOG_2PI,
+    AnyPlan,
+    AnySums,
     Array,
     ComponentMoments,
     Covariance,
@@ -118,12 +120,13 @@ class Factor(Covariance):
 
     # Statistics -------------------------------------------------------------------------------------------------
 
-    def sums(self, plan: Any, rows: NDArray[Any], weight: Array | None, **wanted: Any) -> Any:
+    def sums(self, plan: AnyPlan, rows: NDArray[Any], weight: Array | None, **wanted: Any) -> AnySums:
         if is_device_array(rows):
             raise ValueError(f"covariance_type {self.kind!r} runs on the CPU only. Expected device=None or 'cpu'.")
+        assert isinstance(plan, FactorPlan)
         return run(plan, rows, weight, **wanted)
 
-    def moments(self, sums: Any, plan: Any) -> list[ComponentMoments]:
+    def moments(self, sums: AnySums, plan: AnyPlan) -> list[ComponentMoments]:
         assert isinstance(sums, FactorSums)
         return [ComponentMoments(part.mass, part.mean, self._pack(part)) for part in sums.moments]
 
