@@ -13,11 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.estimators.fitted import Fitted
-from streamgmm.estimators.pictures import moments_in_units
 from streamgmm.estimators.projection import Behind, Projection
 from streamgmm.estimators.reader import data_of, executor_of
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.report.description import Description, Observed, description_of
+from streamgmm.report.view import feature_moments
 from streamgmm.runtime.executors import Executor, Threads, within
 from streamgmm.sources import open_source
 from streamgmm.sources.base import Chunk, Readable
@@ -80,7 +80,8 @@ def describe(
     Component 1 holds 25.0 % of the rows (about 100). Compared with the rest, age is higher (59.9 against 29.8).
     """
     model, projection = _parts(gm)
-    means, deviations = moments_in_units(model, projection)
+    means, variances = feature_moments(model, projection)
+    deviations = np.sqrt(np.maximum(variances, 0.0))
     names = _names(gm, means.shape[1], feature_names)
     which = np.asarray(getattr(gm, "components_in_use_", np.arange(len(means))), np.int64)
     total = getattr(gm, "report_", {}).get("weight") if X is None else None

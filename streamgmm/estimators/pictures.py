@@ -19,6 +19,7 @@ from streamgmm.mixture.plane import Plane
 from streamgmm.mixture.variational import VariationalMixture
 from streamgmm.report import figures, panels
 from streamgmm.report.description import description_of
+from streamgmm.report.view import feature_moments
 from streamgmm.runtime.executors import within
 from streamgmm.sources.base import Chunk, Readable
 from streamgmm.sources.summaries.reservoir import draw_rows, merge_draws
@@ -29,7 +30,7 @@ from streamgmm.utils.types import Feature
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Pictured", "fitted_card", "moments_in_units"]
+__all__ = ["Pictured", "fitted_card"]
 
 Array = NDArray[np.float64]
 
@@ -64,7 +65,8 @@ def _along(model: Mixture, n_rows: int, runs: int, chunk: Chunk) -> Array:
 def fitted_card(gm: Pictured) -> str:
     """A fitted estimator for notebooks: how the fit went, weights and means in the units of the data, ellipses."""
     model, projection = gm.mixture_, gm.projection_
-    means, deviations = moments_in_units(model, projection)
+    means, variances = feature_moments(model, projection)
+    deviations = np.sqrt(np.maximum(variances, 0.0))
     known = getattr(gm, "feature_names_in_", None)
     names = [f"x{j}" for j in range(means.shape[1])] if known is None else [str(name) for name in known]
     used = np.asarray(getattr(gm, "components_in_use_", np.arange(len(means))))
@@ -86,16 +88,6 @@ def fitted_card(gm: Pictured) -> str:
     inner = names if projection is None else projection.names
     drawn = model.alone(used) if isinstance(model, VariationalMixture) else model
     return html.wrapped(type(gm).__name__, facts, table, card.picture(drawn, inner, used.tolist()))
-
-
-def moments_in_units(model: Mixture, projection: Projection | None) -> tuple[Array, Array]:
-    """(K, D) means and deviations of the components in the features of the data."""
-    K, d = model.means.shape
-    if projection is None:
-        return model.means, np.sqrt(model.family.variances(model.covariances, K, d))
-    dense = model.family.dense(model.covariances, K, d)
-    variances = np.einsum("ij,kil,lj->kj", projection.inverse, dense, projection.inverse, optimize=True)
-    return projection.back(model.means), np.sqrt(np.maximum(variances, 0.0))
 
 
 class Pictured(Reader):
@@ -174,7 +166,8 @@ class Pictured(Reader):
             return figures.weights(self.mixture_, ax=ax)
         if kind == "timeline":
             return figures.timeline(*self._timeline(X), ax=ax)
-        means, deviations = moments_in_units(self.mixture_, self.projection_)
+        means, variances = feature_moments(self.mixture_, self.projection_)
+        deviations = np.sqrt(np.maximum(variances, 0.0))
         known = getattr(self, "feature_names_in_", None)
         names = [f"x{j}" for j in range(means.shape[1])] if known is None else [str(name) for name in known]
         used = np.asarray(getattr(self, "components_in_use_", np.arange(len(means))))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamgmm.mixture.parameters import Parameters
 
-__all__ = ["Plane", "dense", "ellipse", "overall", "telling_features"]
+__all__ = ["Plane", "dense", "ellipse", "overall"]
 
 Array = NDArray[np.float64]
 
@@ -96,12 +96,3 @@ def ellipse(covariance: Array, *, n_points: int = 64) -> Array:
     angle = np.linspace(0.0, 2 * np.pi, n_points)
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     return (circle * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-
-
-def telling_features(mixture: Parameters, n: int) -> list[int]:
-    """The n features of which the largest share of the variance lies between components, in their own order."""
-    share = mixture.weights / mixture.weights.sum()
-    within = share @ mixture.family.variances(mixture.covariances, *mixture.means.shape)
-    between = share @ (mixture.means - share @ mixture.means) ** 2
-    order = np.argsort(-between / (between + within), kind="stable")
-    return sorted(order[:n].tolist())

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.plane import Plane as Plane
 from streamgmm.mixture.plane import dense as dense
-from streamgmm.mixture.plane import ellipse, telling_features
+from streamgmm.mixture.plane import ellipse
+from streamgmm.report.view import telling_features
 from streamgmm.utils.colours import PALETTE as PALETTE
 from streamgmm.utils.colours import colour
 

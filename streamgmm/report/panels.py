@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.mixture.mixture import Mixture
-from streamgmm.mixture.plane import Plane, telling_features
+from streamgmm.mixture.plane import Plane
 from streamgmm.report import figures
+from streamgmm.report.view import telling_features
 
 __all__ = ["corner", "marginals"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.plane import Plane, dense
 
-__all__ = ["Projected", "View", "feature_moments", "separation"]
+__all__ = ["Projected", "View", "feature_moments", "separation", "telling_features"]
 
 Array = NDArray[np.float64]
 
@@ -54,6 +54,12 @@ def separation(weights: Array, means: Array, variances: Array) -> Array:
     between = share @ (means - share @ means) ** 2
     total = within + between
     return np.divide(between, total, out=np.zeros_like(total), where=total > 0)
+
+
+def telling_features(mixture: Mixture, n: int) -> list[int]:
+    """The n features, or fewer, by which components differ most, in their own order."""
+    order = np.argsort(-separation(mixture.weights, *feature_moments(mixture, None)), kind="stable")
+    return sorted(order[:n].tolist())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -290,3 +290,29 @@ def test_at_the_shell(fitted, tmp_path, capsys):
     assert run(words) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["explained"][0]["features"][0]["example_row"] == sg.describe(gm, rows).observed.example_rows[0]
+
+
+def test_pictures_at_the_shell(fitted, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    from streamgmm.cli.app import run
+
+    gm, rows = fitted
+    model, data = str(tmp_path / "m.safetensors"), str(tmp_path / "rows.npy")
+    gm.save(model)
+    np.save(data, rows)
+    given = ["--data", data]
+    for kind, name, more in (("corner", "c.png", given), ("profiles", "p.svg", []), ("density", "d.pdf", [])):
+        assert run(["inspect", model, "--plot", kind, "--out", str(tmp_path / name), *more]) == 0
+        assert (tmp_path / name).read_bytes()[:5] in (b"\x89PNG\r", b"<?xml", b"%PDF-")
+    picture = ["--out", str(tmp_path / "x.png")]
+    for words, said in (
+        (["--plot", "corner"], "belong together"),
+        (["--plot", "pie", *picture], "kind must be"),
+        (["--plot", "timeline", *picture], "needs X"),
+        (given, "belongs to --explain"),
+    ):
+        capsys.readouterr()
+        assert run(["inspect", model, *words]) == 1
+        assert said in capsys.readouterr().err
+    assert run(["inspect", model, "--plot", "corner", "--out", str(tmp_path / "x.jpg")]) == 2
+    assert not (tmp_path / "x.png").exists()

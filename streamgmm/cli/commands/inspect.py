@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import typer
 
 from streamgmm.cli.commands.fit import level
 from streamgmm.cli.output_folder import feature_names, load
-from streamgmm.cli.terminal import Json, Model, emit, facts, shown, table
+from streamgmm.cli.terminal import Json, Model, emit, facts, message, shown, table
 
 if TYPE_CHECKING:
     from streamgmm.diagnostics.explain import Description
@@ -22,18 +23,33 @@ def inspect(
     explain: Annotated[bool, typer.Option("--explain", help="Say what sets each component apart.")] = False,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="DATA", help="With --explain: rows, for counts and ranges.", show_default=False),
+        typer.Option("--data", metavar="DATA", help="With --explain, --plot: rows.", show_default=False),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option("--plot", metavar="KIND", help="Draw corner, density, profiles, ...", show_default=False),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="With --plot: .png, .svg or .pdf.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
     """Show a model: components, how it was fitted, repairs; with --explain what sets each component apart.
 
     The explanation follows from the model alone. With --data the rows are read once, for the rows of each component,
-    the range of its values and its most typical row.
+    the range of its values and its most typical row. With --plot one of the pictures of `gm.plot` is drawn: ellipses,
+    classification, uncertainty, density, corner, marginals, profiles, timeline, weights or convergence.
     """
-    if data is not None and not explain:
-        raise ValueError("--data belongs to --explain: inspect MODEL --explain --data DATA.")
+    if data is not None and not (explain or plot):
+        raise ValueError("--data belongs to --explain or --plot: inspect MODEL --explain --data DATA.")
+    if (plot is None) != (out is None):
+        raise ValueError(
+            "--plot KIND and --out FILE.png belong together: inspect MODEL --plot corner --out corner.png."
+        )
     gm = load(model)
+    if plot is not None and out is not None:
+        draw(gm, model, data, plot, out)
     explained = described(gm, model, data) if explain else None
     mixture = gm.mixture_
     report = getattr(gm, "report_", {})
@@ -79,6 +95,30 @@ def inspect(
     if explained is not None:
         print()
         print("\n".join(map(shown, explained.sentences)))
+
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def draw(gm: MixtureEstimator, model: str, data: str | None, kind: str, out: str) -> None:
+    """Draw one picture of a model into a file, whole or not at all."""
+    from streamgmm.cli.commands.predict import fitted
+    from streamgmm.utils.atomic import atomic_path
+
+    path = Path(out)
+    if path.suffix not in PICTURES:
+        raise typer.BadParameter(f"{out}: the extension must be one of {', '.join(PICTURES)}.", param_hint="--out")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: the folder {path.parent} does not exist. Make it first.")
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError("pictures need matplotlib: pip install 'streamgmm[plot]'.") from None
+    matplotlib.use("agg")
+    axes = np.ravel(gm.plot(kind, None if data is None else fitted(model)[1](data, None)))
+    with atomic_path(path) as part:
+        axes[0].figure.savefig(part, format=path.suffix[1:], dpi=150)
+    message(f"{out}: written")
 
 
 def described(gm: MixtureEstimator, model: str, data: str | None) -> Description:
