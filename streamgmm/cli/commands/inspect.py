@@ -115,9 +115,9 @@ def draw(gm: MixtureEstimator, model: str, data: str | None, kind: str, out: str
     except ImportError:
         raise ImportError("pictures need matplotlib: pip install 'streamgmm[plot]'.") from None
     matplotlib.use("agg")
-    axes = np.ravel(gm.plot(kind, None if data is None else fitted(model)[1](data, None)))
+    axes: Any = gm.plot(kind, None if data is None else fitted(model)[1](data, None))
     with atomic_path(path) as part:
-        axes[0].figure.savefig(part, format=path.suffix[1:], dpi=150)
+        np.ravel(axes)[0].figure.savefig(part, format=path.suffix[1:], dpi=150)
     message(f"{out}: written")
 
 
