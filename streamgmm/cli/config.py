@@ -28,7 +28,7 @@ class _Section(BaseModel):
 
 
 class DataSection(_Section):
-    """Where the rows come from."""
+    """Source of the rows."""
 
     path: str | list[str] | None = Field(
         default=None, description="file, folder, pattern or URL of the data; or a list of them"

@@ -1,4 +1,4 @@
-"""What happens to the rows before a fit, and to the model after it: columns, scaling, principal components.
+"""Preprocessing before a fit, and the model after it: columns, scaling, principal components.
 
 A model of scaled rows is written in the units of the data, where it is a mixture too. One of principal components
 cannot be: such a model carries its projection, and answers for the rows of the data all the same.

@@ -1,4 +1,4 @@
-"""What `streamgmm stream` shows while it runs, writes beside, and prints at the end."""
+"""Output of `streamgmm stream`: its display, its files, and its summary."""
 
 from __future__ import annotations
 

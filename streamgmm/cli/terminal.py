@@ -1,4 +1,4 @@
-"""What the commands print, and where."""
+"""Terminal output of the commands, and options that they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the checks look at, and what they say."""
+"""Input and result of the checks: a case, and findings."""
 
 from __future__ import annotations
 

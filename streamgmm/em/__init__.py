@@ -1,1 +1,1 @@
-"""How a mixture is fitted: the loop, its variants, solvers, initialization, k-means, online EM."""
+"""Fitting: the loop, its variants, solvers, initialization, k-means, online EM."""

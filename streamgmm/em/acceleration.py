@@ -85,7 +85,7 @@ class Accelerator(ABC):
         """After a rejection; the candidate goes on from the fallback."""
 
     def arrived(self, gains: Sequence[float], pace: AcceleratorState) -> bool:
-        """Whether the proposals show that the limit is reached, though the plain steps alone do not show it yet."""
+        """True if the proposals show that the limit is reached, though the plain steps alone do not show it yet."""
         return False
 
 
@@ -250,7 +250,7 @@ class Corrected(Accelerator):
         return replace(pace, path=(), fallback=None, misses=pace.misses + 1)
 
     def arrived(self, gains: Sequence[float], pace: AcceleratorState) -> bool:
-        """Whether the last proposal, an estimate of the limit, changed less than `tol`, and a plain step agrees.
+        """True if the last proposal, an estimate of the limit, changed less than `tol`, and a plain step agrees.
 
         Where EM creeps, a proposal is no more than so many steps on the sample, and gains about as many times what a
         plain step does; one that gains twice as much leaves at most 0.4 of its gain to go. A plain gain below a

@@ -1,4 +1,4 @@
-"""What a fit remembers of each candidate model: plain values, which a checkpoint holds as they are."""
+"""State of each candidate model of a fit: plain values, which a checkpoint holds as they are."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class Local(Accelerator):
 
     @classmethod
     def suits(cls, model: Mixture, maximize: Maximize) -> bool:
-        """Whether components can be held: each has a covariance of its own, and nothing else weighs on them."""
+        """True if components can be held: each has a covariance of its own, and nothing else weighs on them."""
         return not model.family.shared and model.observation is None and maximize.prior is None
 
     @property

@@ -1,4 +1,4 @@
-"""When to stop, from the trace of mean log-likelihoods alone."""
+"""Stopping rules, from the trace of mean log-likelihoods alone."""
 
 from __future__ import annotations
 

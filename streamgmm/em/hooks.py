@@ -1,4 +1,4 @@
-"""What a fit tells those who watch it, and where it keeps what it has reached."""
+"""Hooks of a fit: observers of its steps, and slots for its checkpoints."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ CHEAP = 2e9
 
 
 def cheap(m: int, K: int, D: int) -> bool:
-    """Whether EM steps on m rows count for nothing; see `CHEAP`."""
+    """True if EM steps on m rows count for nothing; see `CHEAP`."""
     return m * K * D**2 <= CHEAP
 
 

@@ -1,4 +1,4 @@
-"""What the names of solvers stand for: rules and updates, one after the other, around the one loop."""
+"""Solvers by name: rules and updates, one after the other, around the one loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to candidates after a block: M-step, acceleration, repair, stopping, retirement."""
+"""Update of the candidates after a block: M-step, acceleration, repair, stopping, retirement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a block's statistics enter the total. Exact, incremental and stepwise EM differ in nothing else.
+"""Variants of EM: how a block's statistics enter the total. Exact, incremental and stepwise EM differ in nothing else.
 
 Statistics are any values with `count`, `merge` and `scaled`; one per model, side by side in a tuple.
 """

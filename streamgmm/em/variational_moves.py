@@ -129,7 +129,7 @@ class Bench:
         return cls(rows, weight, source, scale, prior, reg_covar, executor, Budget(max(2 * SETTLING, steps)))
 
     def holds_all(self, survey: SampleSummary) -> bool:
-        """Whether these rows are all rows of the data."""
+        """True if these rows are all rows of the data."""
         return survey.complete and len(self.rows) == len(survey.rows)
 
     def at(self, model: VariationalMixture) -> At:

@@ -1,4 +1,4 @@
-"""What is said of a fit: its report, the lines of `verbose`, and a warning where it did not converge."""
+"""Account of a fit: its report, the lines of `verbose`, and a warning where it did not converge."""
 
 from __future__ import annotations
 

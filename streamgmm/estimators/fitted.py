@@ -346,7 +346,7 @@ class Fitted(Pictured):
         return scratch_of(source, self.mixture_.family, self.mixture_.n_components, fused=fused)
 
     def _cpu_answers(self, source: Source, question: str, stacklevel: int) -> bool:
-        """Whether a question has no form for graphics cards; says so where one was asked for."""
+        """True if a question has no form for graphics cards; says so where one was asked for."""
         family = self.mixture_.family
         causes = {
             "impute": question == "impute",

@@ -1,4 +1,4 @@
-"""What estimators of mixtures share: `fit`, `partial_fit`, and their files."""
+"""Common base of the estimators of mixtures: `fit`, `partial_fit`, and their files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an estimator reads: anything becomes a source, and questions to a model are answered chunk by chunk."""
+"""Reading of an estimator: anything becomes a source, and questions to a model are answered chunk by chunk."""
 
 from __future__ import annotations
 

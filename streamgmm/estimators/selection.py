@@ -1,4 +1,4 @@
-"""What `select` found: a table of candidates, the best of them, and what to know before trusting it."""
+"""Result of `select`: a table of candidates, the best of them, and what to know before trusting it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stream session asks of an estimator, and two streams in one model."""
+"""Estimators in stream sessions, and two streams in one model."""
 
 from __future__ import annotations
 

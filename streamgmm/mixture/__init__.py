@@ -1,1 +1,1 @@
-"""What a Gaussian mixture is: families, statistics, M-step, prior, repair, queries."""
+"""Gaussian mixtures: families, statistics, M-step, prior, repair, queries."""

@@ -1,4 +1,4 @@
-"""What a log-likelihood is worth after its parameters are paid for: BIC, AIC, ICL; smaller is better."""
+"""Information criteria: BIC, AIC, ICL; smaller is better."""
 
 from __future__ import annotations
 

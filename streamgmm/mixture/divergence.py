@@ -1,4 +1,4 @@
-"""How far two mixtures are apart: closed forms where they exist, else bounds and a sampled value with its error."""
+"""Divergences between two mixtures: closed forms where they exist, else bounds and a sampled value with its error."""
 
 from __future__ import annotations
 

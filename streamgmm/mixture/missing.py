@@ -171,7 +171,7 @@ class Patterns:
         return stats, sums.totals, dropped
 
     def _is_worth(self, n_rows: int, observed: NDArray[np.bool_], answers: Answers) -> bool:
-        """Whether rows of one pattern are taken under a marginal mixture of their own."""
+        """True if rows of one pattern are taken under a marginal mixture of their own."""
         large = n_rows * min(self._plan.coef.size, WORTH // 16) >= WORTH
         return large and answers.filled is None and bool(observed.any())
 

@@ -249,7 +249,7 @@ class Mixture:
 
     @property
     def missing(self) -> bool:
-        """Whether NaN is an entry that was not observed (True) or an error."""
+        """True if NaN is an entry that was not observed; otherwise it is an error."""
         return self.observation is not None and self.observation.missing
 
     @property

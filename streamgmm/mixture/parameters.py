@@ -1,4 +1,4 @@
-"""What a mixture is to those who compute with it, and its parameters and rows as they come from a user."""
+"""Parameters of a mixture: the interface for computing, and checks of what a user gives."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class NormalInverseWishart:
 
     @property
     def needs_data(self) -> bool:
-        """Whether something is left to be taken from the overall moments of the data.
+        """True if something is left to be taken from the overall moments of the data.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""What can be asked of a mixture beyond densities: samples, moments, marginals, conditionals, merged components."""
+"""Queries of a mixture beyond densities: samples, moments, marginals, conditionals, merged components."""
 
 from __future__ import annotations
 

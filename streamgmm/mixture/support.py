@@ -74,5 +74,5 @@ def doubt(model: Mixture, rows: float, reg_covar: float) -> int:
 
 
 def supported(model: Mixture, rows: float, reg_covar: float) -> bool:
-    """Whether every component is a finding about the data."""
+    """True if every component is a finding about the data."""
     return not unsupported(model, rows, reg_covar)

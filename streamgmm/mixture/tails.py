@@ -1,4 +1,4 @@
-"""How unusual a row is among rows that show the same features: the tail probability of its density.
+"""Tail probabilities of densities: how unusual a row is among rows that show the same features.
 
 Densities of rows with different features missing cannot be compared: a row that shows fewer numbers is a product of
 fewer factors. The chance that a row of the model, seen through the same features, has no larger density can.

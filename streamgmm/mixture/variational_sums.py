@@ -1,4 +1,4 @@
-"""What changes of a variational posterior are worth, from its statistics alone: no row is looked at.
+"""Gains of changes of a variational posterior, from its statistics alone, without a pass.
 
 For given responsibilities the best posterior has the evidence bound
 

@@ -1,1 +1,1 @@
-"""What a fit knows, to be looked at: its path, and one self-contained interactive page."""
+"""Pictures and reports of a fit: its path, and one self-contained interactive page."""

@@ -1,4 +1,4 @@
-"""What sets each component apart from the others: from the model alone, exactly, without a pass over the data."""
+"""Descriptions of components, by what sets each apart: from the model alone, exactly, without a pass over the data."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ _drawing: ContextVar[bool] = ContextVar("streamgmm_progress_drawn", default=Fals
 
 
 def drawing() -> bool:
-    """Whether a line of progress is being drawn, so that nothing else need tell of it."""
+    """True if a line of progress is being drawn, so that nothing else need tell of it."""
     return _drawing.get()
 
 

@@ -1,4 +1,4 @@
-"""What a page shows of the rows: one pass gives a sample, sums for each component, and the rows that stand out."""
+"""Rows for a page: one pass gives a sample, sums for each component, and the rows that stand out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a row is unusual: its features in deviations of its component, alone and given the others."""
+"""Reasons why a row is unusual: its features in deviations of its component, alone and given the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page can draw a mixture along: two directions of its own, and the features that tell components apart."""
+"""Axes along which a page draws a mixture: two directions of its own, and the features that tell components apart."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where tasks run and what survives: executors, the fold, Dask, checkpoints, array files."""
+"""Execution and persistence: executors, the fold, Dask, checkpoints, array files."""

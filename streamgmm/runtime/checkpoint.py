@@ -1,4 +1,4 @@
-"""What survives a crash: the state of a fit, kept in small files that are there whole or not at all.
+"""Checkpoints: the state of a fit, kept in small files that are there whole or not at all.
 
 A `Journal` holds named entries (what a fit has reached) and, since the last entry, the results of finished passes and
 the nodes of the unfinished one. A fit that starts again takes the entries from there, gets finished passes back

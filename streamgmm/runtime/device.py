@@ -164,7 +164,7 @@ class Card:
         return n * self.source.row_bytes
 
     def reserve(self, n: int) -> bool:
-        """Whether n more rows may stay."""
+        """True if n more rows may stay."""
         with self._reserving:
             stays = self.bytes_of(n) <= self._room
             if stays:

@@ -1,4 +1,4 @@
-"""Where tasks run. Both executors fold in the same fixed shape, so the bits do not depend on the choice."""
+"""Executors: tasks over chunks. All of them fold in the same fixed shape, so the bits do not depend on the choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which program this is: processes that share the work of a fit have to run the same one."""
+"""Versions of the program: processes that share the work of a fit have to run the same one."""
 
 from __future__ import annotations
 

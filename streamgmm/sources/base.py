@@ -1,4 +1,4 @@
-"""What a source of rows is: something that can be read again and again, in chunks that can be pickled."""
+"""Interface of a source of rows: something that can be read again and again, in chunks that can be pickled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which stored columns are features, what they become, and the weights of their rows."""
+"""Choice of columns: which stored columns are features, what they become, and the weights of their rows."""
 
 from __future__ import annotations
 

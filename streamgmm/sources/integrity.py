@@ -1,4 +1,4 @@
-"""Whether a file is still the one that was opened, and holds what it promised."""
+"""Integrity of files: the one that was opened, holding what it promised."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def index_columns(schema: pa.Schema) -> tuple[str, ...]:
 
 
 def are_labels(values: Sequence[str]) -> bool:
-    """Whether the fields of a column without a name are labels: whole numbers, text, or only rising or falling."""
+    """True if the fields of a column without a name are labels: whole numbers, text, or only rising or falling."""
     if not all(value.strip() for value in values):
         return False  # a label is never missing
     try:

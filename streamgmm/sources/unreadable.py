@@ -47,7 +47,7 @@ def refuse_unreadable(obj: object) -> None:
 
 
 def _holds_nothing(obj: object) -> bool:
-    """Whether neither NumPy nor scikit-learn would find anything in it."""
+    """True if neither NumPy nor scikit-learn would find anything in it."""
     doors = ("__array__", "__array_interface__", "__dataframe__", "__arrow_c_stream__", "__len__", "shape")
     return not np.isscalar(obj) and not any(hasattr(obj, door) for door in doors)
 

@@ -1,4 +1,4 @@
-"""What a stream hands over: rows, and where the stream stands after them."""
+"""Batches of a stream: rows, and where the stream stands after them."""
 
 from __future__ import annotations
 

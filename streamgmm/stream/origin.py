@@ -1,4 +1,4 @@
-"""Which stream a snapshot is of, and what precedes its position there."""
+"""Origin of a snapshot: its stream, and what precedes its position there."""
 
 from __future__ import annotations
 

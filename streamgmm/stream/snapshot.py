@@ -30,7 +30,7 @@ def previous(path: Path) -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something to go on from."""
+    """True if there is something to go on from."""
     return path.exists() or previous(path).exists()
 
 

@@ -1,4 +1,4 @@
-"""What a session tells: of one batch, and of everything that came."""
+"""Updates of a session: of one batch, and of everything that came."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session takes of a batch: numbers of the right width, finite, and not counted before."""
+"""Validation of batches: numbers of the right width, finite, and not counted before."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class FileLock:
 
 
 def _is(handle: int, path: Path) -> bool:
-    """Whether the open file is still the one at `path`: who released it last may have removed it in between."""
+    """True if the open file is still the one at `path`: who released it last may have removed it in between."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a long call is doing, told to whoever watches it: named phases, each with its total where one is known.
+"""Phases of a long call, for progress displays: named phases, each with its total where one is known.
 
 Code that reads the data says so with `reading`, other work of noticeable length with `phase` and `advanced`. Nothing
 happens unless somebody watches: progress displays do, with `watched`.

@@ -66,7 +66,7 @@ def _read_all(
 
 
 def _may_crash(data: list[str]) -> bool:
-    """Whether the library behind the data is one that damaged files bring down."""
+    """True if the library behind the data is one that damaged files bring down."""
     files = [word.partition("::")[0] for word in data]
     return any(file.endswith((".h5", ".hdf5", ".hdf", ".nc", ".h5ad", ".mat")) or _is_hdf5(file) for file in files)
 

@@ -1,1 +1,1 @@
-"""Where EM begins: methods, the sample they see, several starts, splits and merges."""
+"""Initialization: methods, the sample they see, several starts, splits and merges."""

@@ -121,7 +121,7 @@ def _source(rows: NDArray[Any], weight: NDArray[np.float64], of: int) -> Source:
 
 
 def alike(a: Mixture, b: Mixture) -> bool:
-    """Whether each component of one mixture is nearly one of the other: its mean, variances and weight."""
+    """True if each component of one mixture is nearly one of the other: its mean, variances and weight."""
     settings = search_settings.SEARCH
     var_a, var_b = (m.family.variances(m.covariances, *m.means.shape) for m in (a, b))
     apart = np.abs(a.means[:, None] - b.means) / np.sqrt(np.minimum(var_a[:, None], var_b))
@@ -205,11 +205,11 @@ class SampleEM:
         return i in self._settled
 
     def prune_dominated(self, i: int, leader: int) -> bool:
-        """Whether what a model may hope for is less than the value of another."""
+        """True if what a model may hope for is less than the value of another."""
         return self.steps(i) > 3 and self._candidates[i].reach < self.value(leader)
 
     def certain(self, i: int) -> bool:
-        """Whether a model is in no doubt about the rows, and that not for want of rows: then no group is divided."""
+        """True if a model is in no doubt about the rows, and that not for want of rows: then no group is divided."""
         last, model = self._candidates[i].last, self._candidates[i].accepted
         if last is None:
             return False
@@ -217,7 +217,7 @@ class SampleEM:
         return bool(enough and last.log_max > -self._settings.doubt * last.count)
 
     def agree(self, i: int, j: int) -> bool:
-        """Whether two models have come to the same, or are on the way to it."""
+        """True if two models have come to the same, or are on the way to it."""
         same = abs(self.value(i) - self.value(j)) < self._settings.same
         return same or alike(self._candidates[i].accepted, self._candidates[j].accepted)
 

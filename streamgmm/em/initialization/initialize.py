@@ -1,4 +1,4 @@
-"""Where a fit begins: at the end of the last one, at given parameters, or at models made of a sample."""
+"""Start of a fit: at the end of the last one, at given parameters, or at models made of a sample."""
 
 from __future__ import annotations
 

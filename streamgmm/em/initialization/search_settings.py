@@ -1,4 +1,4 @@
-"""What the search for first models is tuned by: one value, and the sizes of samples that follow from it."""
+"""Settings of the search for first models: one value, and the sizes of samples that follow from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a learner knows, as a value; and that as named arrays and numbers, as files hold it."""
+"""State of a learner, as a value; and that as named arrays and numbers, as files hold it."""
 
 from __future__ import annotations
 

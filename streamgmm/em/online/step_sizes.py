@@ -1,4 +1,4 @@
-"""How large the steps of a stream are, and how much each one counts."""
+"""Step sizes of online EM: rows of a step, and how much each one counts."""
 
 from __future__ import annotations
 

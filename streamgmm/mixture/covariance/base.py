@@ -1,4 +1,4 @@
-"""What a covariance family is: shapes, factors, estimates, and how it is laid out for the kernels.
+"""Interface of a covariance family: shapes, factors, estimates, and how it is laid out for the kernels.
 
 A family is an object chosen once, where a string enters (`streamgmm.mixture.covariance.family`). Arrays: full (K, D,
 D), tied (D, D), diag (K, D), spherical (K,), as in scikit-learn. A *frame* is an affine map z = A (x - m) under which

@@ -205,7 +205,7 @@ class Structured(Covariance):
 
     @property
     def _one(self) -> bool:
-        """Whether all components have the same covariance: EII, EEI."""
+        """True if all components have the same covariance: EII, EEI."""
         return "V" not in self.name
 
     def prior_share(self, K: int) -> float:

@@ -1,4 +1,4 @@
-"""Where the records of a text table begin and end, in whatever encoding, between any bytes of the file."""
+"""Bounds of the records of a text table, in whatever encoding, between any bytes of the file."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Layout:
 
 
 def is_remark(fields: list[str], layout: Layout) -> bool:
-    """Whether a record is a comment, in a file whose beginning has none; see `_invalid`."""
+    """True if a record is a comment, in a file whose beginning has none; see `_invalid`."""
     return fields[0].startswith("#") and len(fields) != len(layout.stored)
 
 
@@ -158,7 +158,7 @@ def _fitting(text: bytes, end: int | None, layout: Layout, whole: bool) -> int:
 
 
 def _fits(fields: list[str], layout: Layout) -> bool:
-    """Whether a record has as many fields as it should, and numbers where they should be."""
+    """True if a record has as many fields as it should, and numbers where they should be."""
     kinds = [layout.kinds.get(name) for name in layout.stored]
     return len(fields) == len(kinds) and all(
         kind is None or number_of(field, layout.dialect.decimal, kind) is not None

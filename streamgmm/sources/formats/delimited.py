@@ -131,7 +131,7 @@ def fields_of(line: str, delimiter: str) -> list[str]:
 
 
 def _unfinished(text: str, dialect: Dialect) -> bool:
-    """Whether a quoted field goes on in the next line."""
+    """True if a quoted field goes on in the next line."""
     if text.count('"') % 2 == 0:
         return False
     try:

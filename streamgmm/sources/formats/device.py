@@ -19,7 +19,7 @@ __all__ = ["DeviceArraySource", "lies_on_card"]
 
 
 def lies_on_card(obj: object) -> bool:
-    """Whether an array of whatever library is in the memory of a graphics card of NVIDIA."""
+    """True if an array of whatever library is in the memory of a graphics card of NVIDIA."""
     if obj is None or isinstance(obj, np.ndarray):
         return False
     where = getattr(obj, "__dlpack_device__", None)

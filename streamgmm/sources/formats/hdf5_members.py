@@ -1,4 +1,4 @@
-"""What the arrays of an HDF5 file are: of h5py, netCDF, PyTables, pandas (both its layouts) and MATLAB 7.3.
+"""Arrays of an HDF5 file: of h5py, netCDF, PyTables, pandas (both its layouts) and MATLAB 7.3.
 
 Names that PyTables keeps as pickles are taken from the text of the pickle; nothing is ever unpickled.
 """

@@ -1,4 +1,4 @@
-"""What of an HDF5 dataset is stored: which rows were ever written, in which files they are, and how they are coded."""
+"""Storage of an HDF5 dataset: which rows were ever written, in which files they are, and how they are coded."""
 
 from __future__ import annotations
 

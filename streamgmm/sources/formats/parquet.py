@@ -368,7 +368,7 @@ def arrow_reader(stream: BinaryIO, columns: list[str] | None = None) -> pa.Recor
 
 
 def _has_page_checksums(path: str) -> bool:
-    """Whether the first page of a Parquet file carries a checksum: its header has a fourth field.
+    """True if the first page of a Parquet file carries a checksum: its header has a fourth field.
 
     A page header is a struct of Thrift's compact protocol, whose first three fields, the kind of the page and its two
     sizes, are always there: each a byte that holds the distance to the number of the field before it and the type (5

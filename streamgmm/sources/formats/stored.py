@@ -103,5 +103,5 @@ class StoredSource(RunSource):
 
     @property
     def _converts(self) -> bool:
-        """Whether rows are a copy of what is stored."""
+        """True if rows are a copy of what is stored."""
         return self.pick.columns is not None or self.stored_dtype != self.dtype or self.packing is not None

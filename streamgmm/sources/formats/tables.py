@@ -337,7 +337,7 @@ def with_text_names(table: Any, names: Sequence[str]) -> Any:
 
 
 def is_frame(obj: object) -> bool:
-    """Whether this is a table of pandas, polars or pyarrow."""
+    """True if this is a table of pandas, polars or pyarrow."""
     return any(
         (kind.__module__.partition(".")[0], kind.__name__)
         in {("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table")}
@@ -353,7 +353,7 @@ def without_numbers(table: Any) -> dict[str, str]:
 
 
 def no_number(what: str) -> bool:
-    """Whether a column holds nothing that is ever taken for a number: times, or text that is no Python object."""
+    """True if a column holds nothing that is ever taken for a number: times, or text that is no Python object."""
     return re.match(r"text$|times|time differences|date|time|duration", what, re.IGNORECASE) is not None
 
 

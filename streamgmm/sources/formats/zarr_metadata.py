@@ -1,4 +1,4 @@
-"""What the metadata of a Zarr array claim, checked before anything is believed."""
+"""Checks of the metadata of a Zarr array, before anything is believed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ _CHECKSUMS = {"crc32c", "crc32", "adler32", "fletcher32"}
 
 
 def has_checksums(array: zarr.Array[Any]) -> bool:
-    """Whether what is stored of the rows carries a checksum (that of a shard's index covers the index only)."""
+    """True if what is stored of the rows carries a checksum (that of a shard's index covers the index only)."""
 
     def found(described: object) -> bool:
         if not isinstance(described, dict):

@@ -1,1 +1,1 @@
-"""What one pass can summarize: a sample, moments, quantiles."""
+"""Summaries of one pass: a sample, moments, quantiles."""

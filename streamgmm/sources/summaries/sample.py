@@ -1,4 +1,4 @@
-"""What one pass tells of the data: a weighted sample of rows, moments and the box around them."""
+"""Summary of the data by one pass: a weighted sample of rows, moments and the box around them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SampleSummary:
 
     @property
     def complete(self) -> bool:
-        """Whether the sample is all there is."""
+        """True if the sample is all there is."""
         return self.n_rows <= len(self.rows)
 
 

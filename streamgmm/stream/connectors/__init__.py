@@ -1,4 +1,4 @@
-"""What a session can read from: one small file each, its library imported only when it is opened.
+"""Connectors that a session can read from: one small file each, its library imported only when it is opened.
 
 Every connector has ``open(position)``, an iterator of `Batch` from there on, and ``commit(position)``, which is told
 after that position is safe in a snapshot.

@@ -1,4 +1,4 @@
-"""How records become rows, as the first of them teach."""
+"""Layout of records: how they become rows, as learnt from the first ones."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Parser:
         self._heads: list[bytes] = []
 
     def is_quoted(self, text: bytes) -> bool:
-        """Whether this is CSV with fields between quotes, in which a line end need not end a record."""
+        """True if this is CSV with fields between quotes, in which a line end need not end a record."""
         if b'"' not in text or self.format == "ndjson":
             return False
         return self.format == "csv" or not _has_json(re.split(rb"\s*[\r\n]\s*", text.lstrip(), maxsplit=_A_LOOK))
@@ -124,7 +124,7 @@ class Parser:
 
 
 def _has_json(lines: Sequence[bytes]) -> bool:
-    """Whether one of the first lines begins as an array or an object does."""
+    """True if one of the first lines begins as an array or an object does."""
     return any(line[:1] in (b"[", b"{") for line in lines[:_A_LOOK])
 
 
