@@ -348,6 +348,7 @@ class _Pool:
 
 def _cut(name: str, most: int = 40) -> str:
     """A name that fits into a sentence."""
+    name = name.strip() or "(no name)"
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

@@ -14,6 +14,7 @@ from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.tails import Tails
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Chunk, Source
+from streamgmm.utils.phases import reading
 from streamgmm.utils.row_random import row_keys
 
 __all__ = ["Answered", "Answers", "Asked", "Extremes", "PageRows", "read_rows"]
@@ -185,7 +186,8 @@ def read_rows(source: Source, models: Sequence[Asked], executor: Executor, *, si
         Where no row is left.
     """
     task = within(source, partial(_read_chunk, tuple(models), size, seed))
-    part = executor.run(task, source.chunks(), partial(_merged, size=size))
+    with reading(source, "report"):
+        part = executor.run(task, source.chunks(), partial(_merged, size=size))
     if not part.n_rows:
         raise ValueError("the report needs rows; expected some of positive weight with something observed, got none.")
     lengths = np.array([part.lengths[index] for index in range(len(part.lengths))], np.int64)

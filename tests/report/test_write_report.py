@@ -101,6 +101,8 @@ def test_the_page_of_the_shell_says_what_score_says(tmp_path, capsys):
     table.write_text(f"bird,island,{','.join(NAMES)}\n" + "\n".join(lines) + "\n")
     words = [str(table), "--id", "bird", "--scale", "--set", "missing=marginalize", "--out", str(folder)]
     assert run(["select", *words, "--k-max", "3", "--set", "n_init=2", "--report"]) in (0, 3)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("next:")]
+    assert "inspect" in line and "streamgmm report" not in line  # it would take this page's place
     gm = sg.load(folder)
     document = content(folder / "report.html")
     assert document["names"] == NAMES and len(document["models"]) == 3

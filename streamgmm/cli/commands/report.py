@@ -12,7 +12,7 @@ import typer
 from streamgmm.cli.commands.fit import level_words
 from streamgmm.cli.config import Config, ConfigError
 from streamgmm.cli.output_folder import CONFIG, HISTORY, REPORT, write_text
-from streamgmm.cli.terminal import Id, Json, emit, message
+from streamgmm.cli.terminal import Id, Json, emit, message, stderr_console
 from streamgmm.sources.base import Source
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def report(
     Components and what sets them apart, pairs of features, the path of the fit, anomalies and uncertain rows with their
     numbers in the data. Reads the data twice.
     """
+    from streamgmm.report.progress import ProgressLine, showing
+
     target = Path(folder) / "report.html" if out is None else Path(out)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"--out {target}: the folder {target.parent} does not exist. Make it first.")
@@ -43,7 +45,8 @@ def report(
             f"{target} shows every K of the selection; this page would show the chosen one alone. To keep both: "
             f"--out {Path(folder) / 'chosen.html'}"
         )
-    text = folder_page(Path(folder), data, rows, id)
+    with showing(ProgressLine(), stderr_console()):
+        text = folder_page(Path(folder), data, rows, id)
     write_text(target, text)
     if json:
         emit({"file": str(target), "bytes": len(text.encode())})

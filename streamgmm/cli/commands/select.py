@@ -189,7 +189,9 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
 
             selection_page(Path(str(folder)), config, document, found, history, ready, findings)
         if folder is not None:
-            message(NEXT.format(folder, words_of(config)))
+            # `streamgmm report` would write a page of one K in place of that of all.
+            line = NEXT.replace("streamgmm report {0}   ", "") if report else NEXT
+            message(line.format(folder, words_of(config)))
     return document
 
 

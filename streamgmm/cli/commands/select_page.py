@@ -9,7 +9,7 @@ from streamgmm.cli.commands.report import facts_of
 from streamgmm.cli.config import Config
 from streamgmm.cli.output_folder import write_text
 from streamgmm.cli.preprocessing import Prepared
-from streamgmm.cli.terminal import message
+from streamgmm.cli.terminal import message, stderr_console
 
 if TYPE_CHECKING:
     from streamgmm.estimators.selection import Selection
@@ -35,6 +35,7 @@ def selection_page(
     from streamgmm.diagnostics.page import Ids, PageParts
     from streamgmm.diagnostics.page import selection_page as page_of
     from streamgmm.estimators.reader import stored_rows_of
+    from streamgmm.report.progress import ProgressLine, showing
 
     figures = ("BIC", "AIC", "ICL")
     raw = ready.raw
@@ -50,6 +51,7 @@ def selection_page(
     )
     ids = None if config.data.id is None else Ids(config.data.id, raw)
     rows = max(config.output.sample_rows, 200)
-    text = page_of(found, stored_rows_of(found.best, raw), ids=ids, n_rows=rows, parts=parts)
+    with showing(ProgressLine(), stderr_console()):
+        text = page_of(found, stored_rows_of(found.best, raw), ids=ids, n_rows=rows, parts=parts)
     write_text(folder / "report.html", text)
     message(f"written: {folder}/report.html ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")

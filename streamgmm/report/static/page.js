@@ -126,6 +126,8 @@ function model(i) {
   if (m.frames) for (const key of ["weights", "means", "covariances"]) m.frames[key] = unpack(m.frames[key], Float32Array);
   return m;
 }
+const KINDS = new Set(D.models.map(m => m.kind)).size;
+const titled = m => KINDS > 1 ? m.name : String(m.K);
 function last(m) { return m.frames ? m.frames.iteration.length - 1 : 0; }
 const triangle = (i, j) => i >= j ? i * (i + 1) / 2 + j : j * (j + 1) / 2 + i;
 // A component on two axes, in stored units: weight, means, variances and covariance; of a frame where one is given.
@@ -311,12 +313,12 @@ function drawMaps() {
   $("mapcard").className = "card " + (side ? "full" : "wide"); $("side").className = side ? "side full" : "side";
   $("figb").hidden = !side;
   $("capa").hidden = $("capb").hidden = !side;
-  $("capa").textContent = `K = ${a.name}`;
+  $("capa").textContent = `K = ${titled(a)}`;
   map = drawMap($("scatter"), a, false);
   mapB = side ? drawMap($("scatterb"), b, true) : null;
-  if (side) $("capb").textContent = `K = ${b.name}`;
+  if (side) $("capb").textContent = `K = ${titled(b)}`;
   legend(a);
-  const { hidden, outside } = map.count, notes = [`${whole(N)} of ${whole(D.rows.used)} rows, drawn at random.`];
+  const { hidden, outside } = map.count, notes = [N < D.rows.used ? `${whole(N)} of ${whole(D.rows.used)} rows, drawn at random.` : `All ${whole(N)} rows.`];
   if (state.y === DENSITY) notes.push("Bars: the rows; curves: the components, numbered, and dashed their sum.");
   else notes.push("Ellipses hold one and two standard deviations, numbered by component; red rings: rows below the anomaly threshold.");
   if (outside) notes.push(`${whole(outside)} of them lie outside the picture${state.y === DENSITY ? "" : ", marked by triangles at its border"}; “Show all rows” widens it.`);
@@ -409,20 +411,21 @@ function more(button, open, all, few) {
   button.textContent = open ? `Show the first ${few}` : `Show ${all}`;
   button.setAttribute("aria-expanded", String(open));
 }
+const FEW = window.innerWidth > 640 ? 8 : 4;
 const ranked = (m, one) => m.calibrated ? one.log_tail : one.logp;
 function drawLowest(t) {
-  const m = model(state.a), below = m.lowest.filter(one => t.count > 0 && ranked(m, one) <= t.edge), few = state.lowest ? below.length : 8;
+  const m = model(state.a), below = m.lowest.filter(one => t.count > 0 && ranked(m, one) <= t.edge), few = state.lowest ? below.length : FEW;
   const rows = below.slice(0, few).map(one => [...identity(D.listed[one.at]), short(one.logp), ...(m.calibrated ? [short(Math.exp(one.log_tail), 3)] : []), named(one.labels[0]), reasons(one.why), ...D.listed[one.at].values.map(value)]);
   table($("lowest"), [...HEAD, "log-density", ...(m.calibrated ? ["tail probability"] : []), "component", "what is unusual", ...SHOWN], rows, { text: ["what is unusual"], empty: "None: move the threshold to the right." });
-  more($("morelowest"), state.lowest, below.length, 8);
+  more($("morelowest"), state.lowest, below.length, FEW);
   $("lowesth").textContent = m.calibrated ? "Anomalies: the rows of smallest tail probability" : "Anomalies: the rows of lowest density";
   $("lowestnote").textContent = `The lowest of all ${whole(D.rows.used)} rows, not of those drawn alone; row numbers count from 0, without a header. Deviations are those of the component that is nearest to the row.` + (m.calibrated ? " Tail probability: how many rows of the model, seen in the same features, have no larger density; it compares rows that miss different values." : "") + (D.shown.length < NAMES.length ? ` Values of the ${D.shown.length} features, of ${NAMES.length}, that tell the components apart most.` : "") + (HOLES.size ? " Density is that of the values that were observed, – is missing." : "");
 }
 function drawUncertain() {
-  const m = model(state.a), few = state.uncertain ? m.uncertain.length : 8;
+  const m = model(state.a), few = state.uncertain ? m.uncertain.length : FEW;
   const rows = m.uncertain.slice(0, few).map(one => [...identity(D.listed[one.at]), `${named(one.labels[0])} (${percent(one.shares[0])})`, one.labels.length > 1 ? `${named(one.labels[1])} (${percent(one.shares[1])})` : "–", ...D.listed[one.at].values.map(value)]);
   table($("uncertain"), [...HEAD, "component", "or", ...SHOWN], rows, { empty: m.used.length > 1 ? "None: every row has one component of more than 99.9 %." : "None: there is one component." });
-  more($("moreuncertain"), state.uncertain, m.uncertain.length, 8);
+  more($("moreuncertain"), state.uncertain, m.uncertain.length, FEW);
   const parts = D.sure.map((s, i) => `${whole(m.unsure[i])} below ${s}`);
   $("uncertainnote").textContent = `Certainty is the share of a row's most responsible component. Of ${whole(D.rows.used)} rows, ${parts.join(", ")}.`;
 }
@@ -478,7 +481,7 @@ function drawProfile() {
   $("numbersbox").open = m.used.length <= 6 && window.innerWidth > 900;
   table($("numbers"), head, shown.map(([j, i]) => {
     const row = D.profiled.indexOf(j);
-    return [cut(NAMES[j], 60), ...m.used.slice(0, 60).map(c => row < 0 ? "–" : `${short(m.profile.mean[c * P + row])} ± ${short(m.profile.deviation[c * P + row], 3)}`)];
+    return [cut(NAMES[j], 32), ...m.used.slice(0, 60).map(c => row < 0 ? "–" : `${short(m.profile.mean[c * P + row])} ± ${short(m.profile.deviation[c * P + row], 3)}`)];
   }), { text: ["feature"] });
 }
 function grid(box, rows, columns, at, limit, tilted) {
@@ -542,7 +545,7 @@ function drawCorner() {
     if (i) make("text", { x: left - 4, y: 4 + i * high + (high - 6) * (1 - (mid - X[0]) / (X[1] - X[0])) + 4, "text-anchor": "end", class: "small" }, svg, cut(text, 6));
     make("text", { x: left + (i + 0.5) * size - 3, y: 4 + n * high + 27, "text-anchor": "middle", class: "small" }, svg, cut(LABELS[x], Math.floor(size / 7)));
   });
-  $("cornernote").textContent = (n < D.axis_features.length ? `The ${n} features of ${NAMES.length} that tell the components apart most. ` : "") + `Below the diagonal: rows, and ellipses of 1.5 deviations; on it: densities; above it: ellipses of two deviations${b !== a ? ` of K = ${b.name}` : ""}.`;
+  $("cornernote").textContent = (n < D.axis_features.length ? `The ${n} features of ${NAMES.length} that tell the components apart most. ` : "") + `Below the diagonal: rows, and ellipses of 1.5 deviations; on it: densities; above it: ellipses of two deviations${b !== a ? ` of K = ${titled(b)}` : ""}.`;
 }
 
 // Choice of K and two K side by side ----------------------------------------------------------------------------------------
@@ -587,17 +590,17 @@ function drawCriteria() {
   if (known.length) drawCurvesOfK(known);
   const name = known[0];
   table($("every"), ["K", ...(name ? [name.toUpperCase()] : []), "nats/row", "certainty < 0.8", "note"],
-    D.models.map(m => [m.name, ...(name ? [whole(m[name])] : []), short(m.log_density), percent(m.unsure[1] / D.rows.used), cut(clean(m.note || "–"), 160)]), { text: ["note"], now: state.a });
+    D.models.map(m => [titled(m), ...(name ? [whole(m[name])] : []), m.log_density.toFixed(3), percent(m.unsure[1] / D.rows.used), cut(clean(m.note || "–"), 160)]), { text: ["note"], now: state.a });
 }
 function drawBeside() {
   const side = state.b >= 0;
   $("besidecard").hidden = !side;
   if (!side) return;
   const a = model(state.a), b = model(state.b);
-  $("besideh").textContent = `K = ${a.name} beside K = ${b.name}`;
+  $("besideh").textContent = `K = ${titled(a)} beside K = ${titled(b)}`;
   const smallest = m => Math.min(...m.used.map(k => m.members[k]));
   const lines = [["log-density per row", m => short(m.log_density, 7)], ...["bic", "aic", "icl"].filter(n => a[n] != null && b[n] != null).map(n => [n.toUpperCase(), m => whole(m[n])]), ["rows of the smallest component", m => whole(smallest(m))], [`rows of certainty below ${D.sure[1]}`, m => whole(m.unsure[1])]];
-  table($("versus"), ["", `K = ${a.name}`, `K = ${b.name}`], lines.map(([text, f]) => [text, f(a), f(b)]), { text: [""] });
+  table($("versus"), ["", `K = ${titled(a)}`, `K = ${titled(b)}`], lines.map(([text, f]) => [text, f(a), f(b)]), { text: [""] });
   const list = $("flows");
   list.textContent = "";
   for (const k of a.used) {
@@ -636,8 +639,9 @@ function drawKey() {
 }
 function drawAll() {
   drawKey(); drawMaps();
-  const side = state.b >= 0 || window.innerWidth <= 900, height = side ? 230 : Math.max(190, Math.round(($("mapcard").clientHeight - 190) / 2));
-  drawCurve(height); drawDensity($("curvecard").hidden && !side ? $("mapcard").clientHeight - 60 : height);
+  const side = state.b >= 0 || window.innerWidth <= 900, room = Math.round($("scatternote").getBoundingClientRect().bottom - $("mapcard").getBoundingClientRect().top);
+  const height = side ? 230 : Math.max(190, Math.round((room - 162) / 2));
+  drawCurve(height); drawDensity($("curvecard").hidden && !side ? room - 50 : height);
   drawCriteria(); drawBeside(); drawComponents(); drawProfile(); drawCorner(); drawUncertain(); drawFacts(); move(); moveThreshold();
 }
 function choose(index) {
@@ -648,7 +652,7 @@ function choose(index) {
   $("stepbox").hidden = !m.frames;
   $("step").max = state.frame; $("step").value = state.frame;
   reachable();
-  $("knote").textContent = clean(m.note || "") === "(no name)" ? "" : `K = ${m.name}: ${clean(m.note)}`;
+  $("knote").textContent = clean(m.note || "") === "(no name)" ? "" : `K = ${titled(m)}: ${clean(m.note)}`;
   drawAll();
 }
 function reachable() {
@@ -660,7 +664,7 @@ function option(select, v, text) { const o = document.createElement("option"); o
 function begin() {
   paint();
   $("title").textContent = clean(D.title); document.title = clean(D.title); $("subtitle").textContent = clean(D.subtitle) === "(no name)" ? "" : clean(D.subtitle);
-  D.models.forEach((m, i) => { option($("k"), i, m.name); option($("beside"), i, m.name); });
+  D.models.forEach((m, i) => { option($("k"), i, titled(m)); option($("beside"), i, titled(m)); });
   $("beside").insertAdjacentElement("afterbegin", Object.assign(document.createElement("option"), { value: "-1", textContent: "none" }));
   LABELS.forEach((text, i) => { const name = i < D.planar && !D.plane_is_features ? text.replace(/ \(.*/, "") : cut(text, 50); option($("across"), i, name); option($("up"), i, name); });
   option($("up"), DENSITY, "density");
