@@ -134,4 +134,6 @@ def load_history(path: str | os.PathLike[str]) -> tuple[Plane, dict[str, Array]]
     """Plane and frames that `History.save` wrote."""
     arrays, _ = read_arrays(path, kind=KIND)
     plane = Plane(arrays.pop("centre"), arrays.pop("axes"), arrays.pop("share"))
+    if len(plane.centre) == 2:
+        plane = Plane.of_features(2, 0, 1)
     return plane, arrays
