@@ -173,6 +173,13 @@ def test_weights_missing_values_streams_and_collapse(name):
     assert np.isfinite(fitted(name, stuck, reg_covar=0.0).lower_bound_)
 
 
+@pytest.mark.parametrize("name", CONSTRAINED)
+def test_one_feature_has_a_volume_and_nothing_else(name):
+    column = X[:, :1]
+    gm, plain = (fitted(kind, column, reg_covar=0.0) for kind in (name, "tied" if name[0] == "E" else "full"))
+    assert gm.score(column) == pytest.approx(plain.score(column), abs=1e-6)
+
+
 def test_select_knows_the_word_mclust():
     found = sg.select(X, [2, 3], "mclust", n_init=1, random_state=0, drop=False)
     assert {row["covariance_type"] for row in found.table} == {kind.name for kind in MCLUST.values()}

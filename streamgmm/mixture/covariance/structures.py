@@ -115,7 +115,8 @@ def _pairings(D: int) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]:
     half, rounds = len(seats) // 2, []
     for _ in range(len(seats) - 1):
         pairs = [(a, b) for a, b in zip(seats[:half], seats[: half - 1 : -1], strict=True) if min(a, b) >= 0]
-        rounds.append((np.array([min(p) for p in pairs]), np.array([max(p) for p in pairs])))
+        if pairs:  # of one axis there are none
+            rounds.append((np.array([min(p) for p in pairs]), np.array([max(p) for p in pairs])))
         seats = [seats[0], seats[-1], *seats[1:-1]]
     return tuple(rounds)
 
