@@ -13,8 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File
-
 ROOT = Path(__file__).parents[1]
 PAGES = {
     "README.md": "readme.md",
@@ -35,7 +33,8 @@ GROUPS = {
     "mixture": "Mixtures and statistics",
     "sources": "Data sources",
     "stream": "Streams",
-    "diagnostics": "Diagnostics and explanations",
+    "diagnostics": "Diagnostics and reports",
+    "report": "Progress and descriptions",
     "errors": "Errors",
 }
 """Package that holds a public name -> title of its page."""
@@ -49,6 +48,8 @@ ENTRY = """
 
 
 def on_files(files: Any, config: Any) -> Any:
+    from mkdocs.structure.files import File
+
     made = {name: (ROOT / document).read_text("utf-8") for document, name in PAGES.items()}
     made |= api_pages() | {"reference/commands.md": commands(), "reference/config.md": config_keys()}
     for path, text in made.items():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
+import streamgmm as sg
 from tests.helpers.documents import run_blocks
 
 ROOT = Path(__file__).parents[1]
@@ -52,3 +54,18 @@ def test_pictures_are_small_and_used():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     for picture in (ROOT / "docs" / "pictures").iterdir():
         assert picture.name in text and picture.stat().st_size < 400_000
+
+
+def test_every_public_name_has_its_place_in_the_reference():
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    names = [name for group in hooks.public_names().values() for name in group]
+    assert sorted(names) == sorted(set(sg.__all__) - {"__version__"})
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert all(f"api/{group}.md" in nav for group in hooks.GROUPS)
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert all(f" {page.name}" in nav for page in (ROOT / "docs").glob("*.md"))
