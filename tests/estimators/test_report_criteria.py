@@ -31,7 +31,7 @@ def independent_loglik(gm, X, weight):
     return float(weight @ logsumexp(parts, axis=0))
 
 
-@pytest.mark.parametrize("laps", [1, 3, 10])
+@pytest.mark.parametrize("max_passes", [1, 3, 10])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_stepwise_counts_the_rows_once_and_gives_no_criteria(max_passes, weighted):
     weight = np.random.default_rng(1).uniform(0.5, 2.0, len(X)) if weighted else None
