@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import typer
 from typer import Typer
 from typer.core import TyperGroup
 
-from streamgmm.cli.commands import data, demo, fit, inspect, predict, report, select, stream, warmup
+from streamgmm.cli.commands import data, demo, doctor, fit, inspect, predict, report, select, stream, warmup
 from streamgmm.cli.terminal import NOT_CONVERGED, as_option, message
 from streamgmm.errors import DiskFullError
 from streamgmm.utils.signals import ending_cleanly
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     pass
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+NARROW = 60
+"""Columns of a terminal below which help is plain text."""
 BROKEN_PIPE = 141
 """What a shell says of a program whose output was closed (128 + SIGPIPE)."""
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "NOT_CONVERGED", "USAGE", "app", "run"]
@@ -82,10 +85,13 @@ _add(report.report, "report", "streamgmm report model --out page.html")
 _add(stream.stream, "stream", "streamgmm stream configs/stream.toml", "Learn from a stream, and survive a crash.")
 app.add_typer(data.app, name="data")
 _add(warmup.warmup, "warmup", "streamgmm warmup")
+_add(doctor.doctor, "doctor", "streamgmm doctor")
 
 
 def run(argv: list[str]) -> int:
     """Run one command; the exit code. Errors of users' making become one line; `--debug` shows the traceback."""
+    for one in (app, data.app):  # frames of fewer columns would break words
+        one.rich_markup_mode = "rich" if shutil.get_terminal_size().columns >= NARROW else None
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
     try:
@@ -173,5 +179,6 @@ def _option(option: str, listed: str) -> str:
 
 
 def _show_warning(text: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    if not issubclass(category, DeprecationWarning | PendingDeprecationWarning):
+    # Of floating point and of what will change in libraries a person at the terminal can do nothing.
+    if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning | RuntimeWarning):
         message(f"note: {' '.join(str(text).split())}")

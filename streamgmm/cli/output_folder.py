@@ -6,11 +6,11 @@ import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import streamgmm
 from streamgmm.cli.config import Config, dump_toml
-from streamgmm.estimators.model_file import MODEL
 from streamgmm.utils.atomic import atomic_path
 from streamgmm.utils.jsonable import jsonable
 
@@ -36,6 +36,8 @@ def write_folder(
     folder: Path, gm: MixtureEstimator, config: Config, document: dict[str, Any], history: History
 ) -> None:
     """Write model, report, resolved config and history, each whole or not at all; the model first: disks get full."""
+    from streamgmm.estimators.model_file import MODEL
+
     gm.save(folder / MODEL)
     write_text(folder / REPORT, json.dumps(jsonable(document), allow_nan=False, indent=2) + "\n")
     write_text(folder / CONFIG, dump_toml(config))
@@ -51,6 +53,26 @@ def write_text(path: Path, text: str) -> None:
 def load(where: str) -> MixtureEstimator:
     """The fitted estimator in a folder or a file."""
     return streamgmm.load(where)
+
+
+def peeked(where: str) -> Any:
+    """What `load` gives, as far as a look at a Gaussian mixture asks for it, in a tenth of the time.
+
+    No estimator is made: scikit-learn alone takes a second to import.
+    """
+    from streamgmm.estimators.model_file import load_model
+    from streamgmm.estimators.projection import Projection
+
+    content = load_model(where)
+    header, fitted = content.header, content.header.get("fitted")
+    names = header.get("feature_names")
+    plain = header.get("estimator") == "GaussianMixture" and isinstance(names, list | None)
+    if not plain or not isinstance(fitted, dict):
+        return load(where)
+    projection = Projection.read(content.arrays)
+    width = content.mixture.n_features if projection is None else len(projection.shift)
+    known = {} if names is None else {"feature_names_in_": names}
+    return SimpleNamespace(mixture_=content.mixture, projection_=projection, n_features_in_=width, **known, **fitted)
 
 
 def feature_names(gm: MixtureEstimator) -> list[str]:

@@ -9,30 +9,28 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamgmm.cli.config import Config, ConfigError
 from streamgmm.cli.terminal import as_option, message, stderr_console
-from streamgmm.estimators.projection import Projection
-from streamgmm.mixture.covariance import DIAG, Factor
-from streamgmm.mixture.mixture import Mixture
-from streamgmm.mixture.variational import VariationalMixture
-from streamgmm.runtime.executors import Executor
-from streamgmm.sources.base import Source
-from streamgmm.sources.features import leaving_out_text, listed
-from streamgmm.utils.affine import Affine
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a command that reads no data should not wait for what does
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
+    from streamgmm.estimators.projection import Projection
+    from streamgmm.mixture.mixture import Mixture
+    from streamgmm.runtime.executors import Executor
+    from streamgmm.sources.base import Source
+    from streamgmm.utils.affine import Affine
 
 CHOOSE = "To choose yourself: --columns A,B,..."
 
 
 def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
     """`open_features`, which tells what is left out where no columns are named, and what looks like an identifier."""
-    from streamgmm.sources.features import OnlyRowNumbersError, identifiers, open_features
+    from streamgmm.sources.features import OnlyRowNumbersError, identifiers, listed, open_features
 
     try:
         source = open_features(path, columns=columns, **options)
@@ -59,7 +57,14 @@ def open_rows(path: Any, columns: Any = None, **options: Any) -> Source:
 
 def leaving_out_late_text[**P, T](command: Callable[P, T]) -> Callable[P, T]:
     """`sources.features.leaving_out_text`, told at the terminal."""
-    return leaving_out_text(command, tell=lambda text: message(f"note: {text}"))
+
+    @wraps(command)
+    def again(*args: P.args, **kwargs: P.kwargs) -> T:
+        from streamgmm.sources.features import leaving_out_text
+
+        return leaving_out_text(command, tell=lambda text: message(f"note: {text}"))(*args, **kwargs)
+
+    return again
 
 
 def _tell_notice(source: Source) -> None:
@@ -97,6 +102,10 @@ class Prepared:
 
     def mixture(self, fitted: Mixture) -> Mixture:
         """A fitted mixture in the units of the data; as it is where rows are projected."""
+        from streamgmm.mixture.covariance import DIAG, Factor
+        from streamgmm.mixture.mixture import Mixture
+        from streamgmm.mixture.variational import VariationalMixture
+
         if self.scale is None:
             return fitted
         shift, s = self.scale.shift, 1.0 / self.scale.matrix
@@ -132,6 +141,9 @@ class Prepared:
         ConfigError
             Where the data have another number of features.
         """
+        from streamgmm.mixture.variational import VariationalMixture
+        from streamgmm.utils.affine import Affine
+
         if gm.n_features_in_ != self.raw.n_features:
             raise ConfigError(
                 f"--warm-start: that model was fitted to {gm.n_features_in_} features; {self.raw.name} has "
@@ -147,6 +159,8 @@ class Prepared:
 
     def restore(self, gm: MixtureEstimator) -> None:
         """Bring a fitted estimator to the rows of the data: mixture, trace and criteria, or the projection."""
+        from streamgmm.mixture.variational import VariationalMixture
+
         if self.projection is not None:
             gm.project(self.projection, self.raw.feature_names)
         if self.scale is None:
@@ -200,6 +214,8 @@ def prepare(config: Config, raw: Source, executor: Executor | str | None = None)
 
 def _transformed(config: Config, raw: Source, executor: Executor | str | None) -> Prepared:
     from streamgmm.estimators.preprocessing import PCA, Scaler, counts_of
+    from streamgmm.estimators.projection import Projection
+    from streamgmm.utils.affine import Affine
 
     data, gaps = config.data, config.model.missing == "marginalize"
     if gaps and data.pca is not None:

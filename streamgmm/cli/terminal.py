@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from streamgmm.cli import completion
 from streamgmm.utils.jsonable import jsonable
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ Data = Annotated[
     typer.Argument(metavar="DATA...", help="File, folder, pattern or URL of rows; or several.", show_default=False),
 ]
 Id = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the data that names the rows.")]
-Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1.", show_default=False)]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1.", show_default=False, autocompletion=completion.devices
+    ),
+]
 Exclude = Annotated[str | None, typer.Option("--exclude", metavar="A,B,...", help="Columns to leave out.")]
 Header = Annotated[
     bool | None,

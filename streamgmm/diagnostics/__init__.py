@@ -7,10 +7,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.diagnostics import components, data, fit
 from streamgmm.diagnostics.case import Finding, Findings, examine
+from streamgmm.diagnostics.ranking import ranked
 from streamgmm.estimators.mixture_estimator import MixtureEstimator
 from streamgmm.sources.base import Readable
-
-DROWNED_HIDES = ("duplicate-components", "too-many-components", "one-component-owns-everything")
 
 __all__ = ["Finding", "diagnose"]
 
@@ -18,6 +17,8 @@ __all__ = ["Finding", "diagnose"]
 def diagnose(gm: MixtureEstimator, X: Readable, sample_weight: ArrayLike | None = None) -> list[Finding]:
     """What an expert would remark about `gm` and the data it was fitted to; empty where nothing is wrong.
 
+    At most five findings, the most important first. Each has its evidence and one remedy, and none advises against
+    another; see `streamgmm.diagnostics.ranking`.
     One pass of X: overall moments from all rows, everything else from a sample of 20,000 of them.
 
     Parameters
@@ -35,12 +36,12 @@ def diagnose(gm: MixtureEstimator, X: Readable, sample_weight: ArrayLike | None 
     --------
     >>> import numpy as np, streamgmm as sg
     >>> X = np.random.default_rng(0).normal(size=(500, 2)) * [1.0, 1000.0]
-    >>> [finding.code for finding in sg.diagnose(sg.GaussianMixture().fit(X), X)]
+    >>> gm = sg.GaussianMixture(covariance_type="spherical").fit(X)
+    >>> [finding.code for finding in sg.diagnose(gm, X)]
     ['unscaled-features']
     """
     check_is_fitted(gm)
     case = examine(gm, X, sample_weight)
-    found = [finding for check in (*data.CHECKS, *fit.CHECKS, *components.CHECKS) for finding in check(case)]
-    # Components blurred into each other look alike and too many: what blurred them is the cause.
-    hidden = DROWNED_HIDES if any(finding.code == "drowned-features" for finding in found) else ()
-    return Findings(finding for finding in found if finding.code not in hidden)
+    return Findings(
+        ranked(finding for check in (*data.CHECKS, *fit.CHECKS, *components.CHECKS) for finding in check(case))
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.utils import html
 from streamgmm.utils.phases import advanced, phase, unwatched
 
-__all__ = ["Case", "Check", "Finding", "Findings", "examine"]
+__all__ = ["Case", "Check", "Finding", "Findings", "examine", "first_few"]
 
 Array = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ class Finding:
     --------
     >>> import numpy as np, streamgmm as sg
     >>> X = np.random.default_rng(0).normal(size=(500, 2)) * [1.0, 1000.0]
-    >>> print(sg.diagnose(sg.GaussianMixture().fit(X), X)[0].remedy[:12])
+    >>> print(sg.diagnose(sg.GaussianMixture(covariance_type="spherical").fit(X), X)[0].remedy[:12])
     Scale first:
     """
 
@@ -110,6 +110,23 @@ class Case:
     def named(self, features: NDArray[np.bool_]) -> list[str]:
         """Names of the features in a mask."""
         return [self.names[i] for i in np.flatnonzero(features)]
+
+    @property
+    def chosen_by(self) -> str | None:
+        """The criterion by which `select` chose the number of components, or None."""
+        return getattr(self.gm, "report_", {}).get("chosen_by")
+
+
+def first_few(items: Sequence[Any], most: int = 5) -> str:
+    """The first of these, and how many more there are.
+
+    Examples
+    --------
+    >>> first_few(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more
 
 
 Check = Callable[[Case], Iterator[Finding]]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from streamgmm.diagnostics.case import Case, Check, Finding
+from streamgmm.diagnostics.case import Case, Check, Finding, first_few
 from streamgmm.diagnostics.shapes import Shape
 from streamgmm.mixture.components import bhattacharyya
 from streamgmm.mixture.queries import cheapest_pair, merge_components
@@ -15,7 +15,14 @@ from streamgmm.mixture.support import unsupported
 
 __all__ = ["CHECKS"]
 
-TOO_MANY = "n_components may be too large: compare BIC and ICL over a range, sg.select(X, n_components=range(1, 16))."
+
+def _surplus(pairs: Sequence[tuple[int, int]]) -> int:
+    """Components more than there are groups of equal ones."""
+    group = {k: k for pair in pairs for k in pair}
+    for a, b in pairs:
+        old, new = group[a], group[b]
+        group = {k: new if g == old else g for k, g in group.items()}
+    return len(group) - len(set(group.values()))
 
 
 def unsupported_components(case: Case) -> Iterator[Finding]:
@@ -33,7 +40,9 @@ def unsupported_components(case: Case) -> Iterator[Finding]:
                 code,
                 f"{words[0].upper()}{words[1:]}{more}: a likelihood gains by that whatever the data.",
                 {"components": which, "rows": rows[which].tolist()},
-                "Lower n_components, take a simpler covariance_type, or set prior='default'.",
+                f"Set n_components={model.n_components - len(which)}."
+                if code == "dead-components" and len(which) < model.n_components
+                else "Set prior='default', which keeps every covariance apart from a singular one.",
             )
 
 
@@ -42,9 +51,9 @@ def duplicate_components(case: Case) -> Iterator[Finding]:
     if pairs:
         yield Finding(
             "duplicate-components",
-            f"Components {pairs} are all but the same Gaussian.",
+            f"Components {first_few([f'{a} and {b}' for a, b in pairs])} are all but the same Gaussian.",
             {"pairs": pairs},
-            "Lower n_components: these components share one cluster.",
+            f"Lower n_components to {case.model.n_components - _surplus(pairs)}: these components share one cluster.",
         )
 
 
@@ -56,8 +65,7 @@ def one_owns_all(case: Case) -> Iterator[Finding]:
             "one-component-owns-everything",
             f"Component {int(case.model.weights.argmax())} holds {largest:.1%} of the data.",
             {"component": int(case.model.weights.argmax()), "weight": largest},
-            "Either there is one cluster, or the others are outliers: compare BIC with fewer components, look at the "
-            'rows of the small ones, try noise="uniform".',
+            f"Compare the BIC with that of n_components={K - 1}.",
         )
 
 
@@ -80,10 +88,9 @@ def outlier_components(case: Case) -> Iterator[Finding]:
     if far:
         yield Finding(
             "outliers-own-a-component",
-            f"Component(s) {far} hold less than 1 % of the data, far from all others.",
+            f"Component(s) {first_few(far)} hold less than 1 % of the data, far from all others.",
             {"components": far, "weights": model.weights[far].tolist()},
-            'Look at these rows. If they are errors: leave them out, or let a background take them (noise="uniform"). '
-            "If they are a rare kind, keep them.",
+            'Look at these rows; if they are errors, let a background take them: noise="uniform".',
         )
 
 
@@ -97,7 +104,9 @@ def too_many(case: Case) -> Iterator[Finding]:
             "too-many-components",
             f"{share:.0%} of the rows belong to no component by more than 60 %.",
             {"share_below_0.6": share},
-            TOO_MANY,
+            "For clusters, choose the number by ICL: criterion='icl'."
+            if case.chosen_by != "icl"
+            else "For clusters, merge components: merge_components.",
         )
         return
     pair = cheapest_pair(case.model)
@@ -111,7 +120,9 @@ def too_many(case: Case) -> Iterator[Finding]:
             f"Components {pair[0]} and {pair[1]} as one would lose {lost:.0f} nats of log-likelihood, less than the "
             f"{saved:.0f} that BIC counts for their parameters.",
             {"pair": list(pair), "nats_lost": float(lost), "nats_of_bic": float(saved)},
-            TOO_MANY,
+            f"Compare with n_components={case.model.n_components - 1}."
+            if case.chosen_by
+            else f"Compare BIC over a range: sg.select(X, range(1, {case.model.n_components + 1})).",
         )
 
 
@@ -121,9 +132,11 @@ def too_few(case: Case) -> Iterator[Finding]:
         gains = {k: case.pieces[k].gain for k in split}  # type: ignore[union-attr]
         yield Finding(
             "too-few-components",
-            f"The rows of component(s) {list(split)} fall into separate clusters ({list(split.values())}).",
+            f"The rows of component(s) {first_few([f'{k} ({n} clusters)' for k, n in split.items()])} fall into "
+            "separate clusters.",
             {"clusters": split, "gain_per_row": gains},
-            "Raise n_components, or compare BIC over a range: sg.select(X, n_components=range(1, 16)).",
+            f"Raise n_components to {case.model.n_components + sum(n - 1 for n in split.values())}"
+            f"{', with more starts: n_init=20' if case.chosen_by else ''}.",
         )
 
 
@@ -132,13 +145,12 @@ def heavy_tails(case: Case) -> Iterator[Finding]:
     if found:
         yield Finding(
             "heavy-tails",
-            f"Standardised residuals of component(s) {list(found)} have heavier tails than a Gaussian's.",
+            f"Standardised residuals of component(s) {first_few(list(found))} have heavier tails than a Gaussian's.",
             {
                 "kurtosis_ratio": {k: s.kurtosis for k, s in found.items()},
                 "share_beyond_0.1_percent": {k: s.beyond for k, s in found.items()},
             },
-            'Transform the features (logarithm, ranks), let a background take the tails (noise="uniform"), or accept '
-            "that one cluster takes two concentric components.",
+            'Transform the features (logarithm, ranks), or let a background take the tails: noise="uniform".',
         )
 
 
@@ -157,11 +169,12 @@ def odd_shapes(case: Case) -> Iterator[Finding]:
     if odd:
         yield Finding(
             "not-gaussian",
-            f"The rows of component(s) {', '.join(odd)} hang together in a shape that no Gaussian has (a ring, a "
-            "crescent, a slab, a skewed cloud).",
+            f"The rows of component(s) {first_few(list(odd))} hang together in a shape that no Gaussian has "
+            + ("(skewed, or flat)." if case.model.n_features == 1 else "(a ring, a crescent, a slab, a skewed cloud)."),
             odd,
-            "Describe the shape with several components and merge them afterwards (merge_components), transform the "
-            "features, or use a method made for shapes (DBSCAN, spectral clustering).",
+            "Transform the feature: logarithm, square root or ranks."
+            if case.model.n_features == 1
+            else "Describe the shape with several components, and merge them afterwards: merge_components.",
         )
 
 

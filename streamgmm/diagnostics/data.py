@@ -6,11 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from streamgmm.diagnostics.case import Case, Check, Finding
+from streamgmm.diagnostics.case import Case, Check, Finding, first_few
 from streamgmm.estimators.fit_report import words_of_drowned
 from streamgmm.mixture.covariance import FULL
+from streamgmm.sources.features import is_identifier
 
 __all__ = ["CHECKS"]
+
+COMPARING = ("spherical", "EII", "VII", "EVE", "VVE", "EEV", "VEV", "ppca")
+"""Families that change with the units of single features; the others only have other numbers in other units."""
 
 
 def drowned_features(case: Case) -> Iterator[Finding]:
@@ -22,11 +26,13 @@ def drowned_features(case: Case) -> Iterator[Finding]:
             "drowned-features",
             words[0],
             {"reg_covar": reg_covar, "variances": dict(zip(case.names, variance.tolist(), strict=True))},
-            words[1],
+            words[1].partition(", or ")[0] + ".",
         )
 
 
 def unscaled_features(case: Case) -> Iterator[Finding]:
+    if case.model.family.name not in COMPARING:
+        return
     deviation = np.sqrt(np.diag(case.sample.covariance))
     present = deviation > 0
     if present.sum() < 2:
@@ -35,10 +41,10 @@ def unscaled_features(case: Case) -> Iterator[Finding]:
     if ratio > 30:
         yield Finding(
             "unscaled-features",
-            f"Standard deviations of the features differ by a factor of {ratio:.3g}.",
+            f"Standard deviations of the features differ by a factor of {ratio:.3g}, and covariances of type "
+            f"{case.model.family.name} compare features with each other.",
             {"ratio": ratio, "deviations": dict(zip(case.names, deviation.tolist(), strict=True))},
-            "Scale first: make_pipeline(sg.Scaler(), ...). reg_covar is in squared units of the data, and spherical "
-            "covariances compare features with each other.",
+            "Scale first: make_pipeline(sg.Scaler(), ...).",
         )
 
 
@@ -51,20 +57,20 @@ def constant_features(case: Case) -> Iterator[Finding]:
         which = case.named(distinct == 1)
         yield Finding(
             "constant-features",
-            f"Feature(s) {which} have one value only.",
+            f"Feature(s) {first_few(which)} have one value only.",
             {"features": which},
             "Leave them out: they hold no information, and a covariance with them is singular.",
         )
-    few = (distinct > 1) & (distinct <= 10) & (distinct * 20 <= len(rows))
-    if few.any():
-        which = case.named(few)
-        counts = {case.names[i]: int(distinct[i]) for i in np.flatnonzero(few)}
+    some = (distinct > 1) & (distinct <= 10) & (distinct * 20 <= len(rows))
+    if some.any():
+        which = case.named(some)
+        counts = {case.names[i]: int(distinct[i]) for i in np.flatnonzero(some)}
         yield Finding(
             "categorical-columns",
-            f"Feature(s) {which} take at most 10 values: they look like categories or counts, not measurements.",
+            f"Feature(s) {first_few(which)} take at most 10 values: they look like categories or counts, which no "
+            "Gaussian describes.",
             {"distinct": counts, "rows": len(rows)},
-            "A Gaussian cannot describe categories. Leave them out and compare clusters with them afterwards, fit "
-            "within each category, or encode them numerically with care.",
+            "Leave them out, and compare the clusters with them afterwards.",
         )
 
 
@@ -76,7 +82,8 @@ def many_features(case: Case) -> Iterator[Finding]:
             "few-rows-for-full",
             f"Full covariances of {D} features from {n:.6g} rows: D > n / 10.",
             {"n_features": D, "rows": n, "n_parameters": case.model.n_parameters},
-            'Use covariance_type="diag" or "tied", reduce with sg.PCA, or add a prior (prior="default").',
+            "Use covariance_type='diag', which needs "
+            f"{case.model.n_components * 2 * D:,} parameters for means and variances.",
         )
     if D > 20:
         deviation = np.sqrt(np.diag(case.sample.covariance))
@@ -105,11 +112,30 @@ def float32_trouble(case: Case) -> Iterator[Finding]:
         which = case.named(share > 0.01)
         yield Finding(
             "float32-resolution",
-            f"Feature(s) {which} are stored as float32, whose steps there are up to {share.max():.1%} of a component's "
-            "deviation.",
+            f"Feature(s) {first_few(which)} are stored as float32, whose steps there are up to {share.max():.1%} of a "
+            "component's deviation.",
             {"features": which, "step_over_deviation": float(share.max())},
-            "Store them as float64, or take their offset away before they become float32.",
+            "Store them as float64.",
         )
 
 
-CHECKS: tuple[Check, ...] = (drowned_features, unscaled_features, constant_features, many_features, float32_trouble)
+def identifier_columns(case: Case) -> Iterator[Finding]:
+    rows = np.asarray(case.sample.rows)
+    which = [name for j, name in enumerate(case.names) if is_identifier(name, rows[:, j])]
+    if which:
+        yield Finding(
+            "identifier-columns",
+            f"Feature(s) {first_few(which)} hold another whole number in every row: row numbers or identifiers.",
+            {"features": which, "rows": len(rows)},
+            f"Leave them out: sg.open_source(path, exclude={which[:3]!r}).",
+        )
+
+
+CHECKS: tuple[Check, ...] = (
+    drowned_features,
+    unscaled_features,
+    constant_features,
+    identifier_columns,
+    many_features,
+    float32_trouble,
+)

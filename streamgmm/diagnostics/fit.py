@@ -31,7 +31,7 @@ def not_converged(case: Case) -> Iterator[Finding]:
             "not-converged",
             f"The fit ended after {gm.n_iter_} iterations before it converged (tol={gm.tol:g}).",
             {"n_iter": gm.n_iter_, "last_gain": gain},
-            "Raise max_iter; warm_start=True goes on from here.",
+            "Go on with warm_start=True and a larger max_iter.",
         )
 
 
@@ -47,8 +47,7 @@ def falling_trace(case: Case) -> Iterator[Finding]:
             "falling-trace",
             f"The objective fell by {-worst:.3g} nats per row at iteration {int(falls.argmin()) + 2}.",
             {"largest_fall": -worst, "iteration": int(falls.argmin()) + 2},
-            "With reg_covar=0 exact EM never falls beyond rounding: look for nearly singular components (add reg_covar "
-            "or a prior), or for data that changed between passes.",
+            "Set reg_covar above 0: covariances that are nearly singular lose digits.",
         )
 
 

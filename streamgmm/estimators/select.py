@@ -323,6 +323,7 @@ def _result(
         "seconds": {"total": time.perf_counter() - began, "start": race.started - began},
     }
     gm = _estimator(race, plan.kinds[winner], teams[winner], probe, common, began)
+    gm.report_["chosen_by"] = criterion
     return Selection(
         table, gm, criterion, minimum, bend, race.n_passes, report,
         tuple(one.accepted for one in leaders), tuple(one.index for one in leaders),

@@ -22,6 +22,7 @@ __all__ = [
     "OnlyRowNumbersError",
     "again_without_text",
     "identifiers",
+    "is_identifier",
     "leaving_out_text",
     "listed",
     "open_features",
@@ -98,7 +99,13 @@ def identifiers(source: Source) -> list[str]:
     if first is None:
         return []
     rows = first.load()[0]
-    return [names[j] for j in suspects if len(rows) >= _FEWEST and _all_different(rows[:, j])]
+    return [names[j] for j in suspects if is_identifier(names[j], rows[:, j])]
+
+
+def is_identifier(name: str, values: Any) -> bool:
+    """Whether a column is called like an identifier and holds whole numbers, each another one."""
+    called_so = _ID.fullmatch(_words(name)) is not None
+    return called_so and len(values) >= _FEWEST and _all_different(values)
 
 
 def _words(name: str) -> str:

@@ -9,6 +9,8 @@ import pytest
 from sklearn.datasets import make_circles, make_moons
 
 import streamgmm as sg
+from streamgmm.diagnostics.case import Finding
+from streamgmm.diagnostics.ranking import HIDES, MOST, RANK, ranked
 from streamgmm.diagnostics.shapes import connected, pieces_of, shape_of
 from streamgmm.sources import ArraySource
 
@@ -41,8 +43,11 @@ def test_a_good_fit_has_no_findings():
 
 
 def test_unscaled_features():
-    assert "unscaled-features" in codes(pair() * [1, 1000], 2)
-    assert "unscaled-features" not in codes(pair() * [1, 10], 2)
+    for kind in ("spherical", "VEV"):
+        assert "unscaled-features" in codes(pair() * [1, 1000], 2, covariance_type=kind)
+        assert "unscaled-features" not in codes(pair() * [1, 10], 2, covariance_type=kind)
+    for kind in ("full", "tied", "diag", "VEE"):  # in other units they are the same mixture
+        assert "unscaled-features" not in codes(pair() * [1, 1000], 2, covariance_type=kind)
 
 
 def test_constant_and_categorical_columns():
@@ -109,8 +114,10 @@ def test_dead_and_duplicate_components():
 def test_one_component_owns_everything_and_outliers_own_one():
     X = RNG(0).normal(size=(2000, 2))
     X[:8] = RNG(1).normal(size=(8, 2)) * 0.1 + 20
-    found = codes(X, 2)
-    assert {"one-component-owns-everything", "outliers-own-a-component"} <= found
+    found = codes(X, 2)  # what explains the share of the other one is told alone
+    assert "outliers-own-a-component" in found and "one-component-owns-everything" not in found
+    broad = given([0.97, 0.03], [[0, 0], [0, 0]], [1, 6])
+    assert "one-component-owns-everything" in codes(RNG(0).normal(size=(2000, 2)), gm=broad)
     assert not {"one-component-owns-everything", "outliers-own-a-component"} & codes(pair(), 2)
 
 
@@ -151,6 +158,56 @@ def test_shapes_no_gaussian_fits(K):
     assert "not-gaussian" not in codes(pair(2000), 1)  # two clusters in one component: that is too few
 
 
+def test_identifiers():
+    X = np.column_stack([pair(), RNG(0).permutation(1000)])
+    import pandas as pd
+
+    table = pd.DataFrame(X, columns=["a", "b", "customer_id"])
+    gm = fit(table, 2)
+    finding = next(f for f in sg.diagnose(gm, table) if f.code == "identifier-columns")
+    assert finding.evidence["features"] == ["customer_id"] and "exclude=['customer_id']" in finding.remedy
+    assert "identifier-columns" not in {f.code for f in sg.diagnose(fit(table[["a", "b"]], 2), table[["a", "b"]])}
+
+
+def test_at_most_five_and_none_against_another():
+    one = {code: Finding(code, code, {}) for code in RANK}
+    told = [finding.code for finding in ranked(list(one.values())[::-1])]
+    assert len(told) == MOST == 5 and told == sorted(told, key=RANK.index) and told[0] == "drowned-features"
+    for code, hidden in HIDES.items():
+        assert next(f.code for f in ranked([*(one[name] for name in hidden), one[code]])) == code
+        assert not hidden & {f.code for f in ranked([one[code], *(one[name] for name in hidden)])}
+    for a, b in (("too-few-components", "too-many-components"), ("duplicate-components", "too-few-components"),
+                 ("not-gaussian", "too-many-components"), ("heavy-tails", "too-many-components"),
+                 ("dead-components", "too-few-components")):  # fmt: skip
+        assert len(ranked([one[a], one[b]])) == 1
+
+
+def test_a_poor_optimum_is_told_as_one():
+    four = np.concatenate([pair(), pair() + np.array([0, 12])])
+    stuck = given([0.5, 0.25, 0.25], [[4, 0], [0, 12], [8, 12]], [17, 1, 1])
+    assert "too-few-components" in codes(four, gm=stuck)
+    shared = given([0.5, 0.125, 0.125, 0.25], [[4, 0], [0, 12], [0.05, 12], [8, 12]], [17, 1, 1, 1])
+    found = {f.code: f for f in sg.diagnose(shared, four)}
+    assert not {"too-few-components", "duplicate-components", "too-many-components"} & found.keys()
+    assert found["poor-optimum"].evidence["pair"] == [1, 2] and "n_init" in found["poor-optimum"].remedy
+
+
+def test_remedies_fit_the_case():
+    flat = RNG(0).uniform(size=(3000, 1))
+    finding = next(f for f in sg.diagnose(fit(flat, 1), flat) if f.code == "not-gaussian")
+    assert "DBSCAN" not in finding.remedy and finding.remedy.startswith("Transform the feature")
+    X = RNG(0).normal(size=(3000, 2))
+    gm = fit(X, 6)
+    gm.report_["chosen_by"] = "bic"  # as select leaves it
+    assert all("sg.select" not in f.remedy for f in sg.diagnose(gm, X))
+    best = sg.select(X, range(2, 4), n_init=2, random_state=0).best
+    assert best.report_["chosen_by"] == "bic"
+    assert all("sg.select" not in f.remedy for f in sg.diagnose(best, X))
+    wide = np.column_stack([pair(), np.ones((1000, 84)), RNG(1).normal(size=(1000, 2))])
+    constant = next(f for f in sg.diagnose(fit(wide, 1, covariance_type="diag"), wide) if f.code == "constant-features")
+    assert "and 79 more" in constant.message and len(constant.evidence["features"]) == 84
+
+
 def test_float32_resolution():
     X = pair() * 0.01 + 1e4
     single = X.astype(np.float32)
@@ -161,7 +218,7 @@ def test_float32_resolution():
 
 def test_one_reading_and_any_source():
     class Counted(ArraySource):
-        passes = 0
+        readings = 0
 
         def chunks(self):
             self.readings += 1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streamgmm.cli import completion
 from streamgmm.cli.config import Config, ConfigError, load_config, parse_value
 from streamgmm.cli.preprocessing import Prepared, leaving_out_late_text, open_rows, prepare
 from streamgmm.cli.terminal import (
@@ -44,13 +45,24 @@ What = Annotated[
     typer.Argument(metavar="CONFIG.toml | DATA...", help="A config, or data.", show_default=False),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any config key, such as fit.tol=1e-8.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Any config key, such as fit.tol=1e-8.",
+        autocompletion=completion.settings,
+    ),
 ]
 Folder = Annotated[
     str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model, report and resolved config.")
 ]
 
 
+Covariance = Annotated[
+    str | None,
+    typer.Option(help="full, tied, diag, spherical, VEV or such, factor.", autocompletion=completion.covariances),
+]
 Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use (all numeric).")]
 Scale = Annotated[bool | None, typer.Option("--scale", help="Scale to deviation 1 first.")]
 Pca = Annotated[str | None, typer.Option("--pca", metavar="N", help="Fit N principal components (0.9: 90 %).")]
@@ -113,7 +125,7 @@ def estimator(config: Config) -> MixtureEstimator:
 def fit(
     what: What,
     components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
-    covariance: Annotated[str | None, typer.Option(help="full, tied, diag, spherical, VEV or such, factor.")] = None,
+    covariance: Covariance = None,
     factors: Annotated[int | None, typer.Option(metavar="Q", help="Of factor, ppca.")] = None,
     bayesian: Annotated[bool | None, typer.Option("--bayesian", help="Infer how many are needed.")] = None,
     columns: Columns = None,
@@ -190,6 +202,21 @@ def columns_of(gm: MixtureEstimator, what: list[str], exclude: str | None) -> st
     return None if named is None or config or exclude is not None else as_option(map(str, named))
 
 
+@contextmanager
+def telling_what_is_kept(config: Config) -> Iterator[None]:
+    """Where Ctrl-C ends the work, say whether the same command will go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        where = config.compute.checkpoint
+        message(
+            "interrupted: nothing was kept; with --set checkpoint=DIR the same command would go on"
+            if where is None
+            else f"interrupted: the same command goes on from the checkpoint in {where}"
+        )
+        raise
+
+
 @leaving_out_late_text
 def run_fit(config: Config, *, fresh: bool = False, begin: Any = None) -> tuple[dict[str, Any], Any]:
     """Fit, show progress, write the output folder; what happened, and the estimator.
@@ -205,6 +232,7 @@ def run_fit(config: Config, *, fresh: bool = False, begin: Any = None) -> tuple[
     raw, config = open_data(config)
     folder = config.output.dir
     with ExitStack() as stack:
+        stack.enter_context(telling_what_is_kept(config))
         if config.compute.scheduler is not None:
             from streamgmm.runtime.dask import connected
 
@@ -229,7 +257,7 @@ def run_fit(config: Config, *, fresh: bool = False, begin: Any = None) -> tuple[
 
             write_folder(Path(folder), gm, config, document, history)
             message(f"written: {folder}/model.safetensors, report.json, config.toml")
-            message(NEXT.format(folder, words_of(config)))
+            message(NEXT.format(shlex.quote(folder), words_of(config)))
     return document, gm
 
 

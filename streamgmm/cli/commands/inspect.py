@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from streamgmm.cli.commands.fit import level
-from streamgmm.cli.output_folder import feature_names, load
+from streamgmm.cli.output_folder import feature_names, load, peeked
 from streamgmm.cli.terminal import Json, Model, emit, facts, message, shown, table
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def inspect(
         raise ValueError(
             "--plot KIND and --out FILE.png belong together: inspect MODEL --plot corner --out corner.png."
         )
-    gm = load(model)
+    gm = peeked(model) if not (explain or json or plot) else load(model)
     if plot is not None and out is not None:
         draw(gm, model, data, plot, out)
     explained = described(gm, model, data) if explain else None

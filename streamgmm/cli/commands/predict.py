@@ -15,6 +15,7 @@ from streamgmm.cli.terminal import (
     Data,
     Device,
     Header,
+    Id,
     Json,
     Model,
     Out,
@@ -25,14 +26,10 @@ from streamgmm.cli.terminal import (
     one_or_more,
 )  # fmt: skip
 from streamgmm.cli.writers import check_out, write_columns, write_rows
-from streamgmm.mixture.criteria import criteria
-from streamgmm.mixture.tails import Tails
-from streamgmm.sources.arranged import names_differ
-from streamgmm.sources.base import Source
-from streamgmm.utils.affine import Checked
 
 if TYPE_CHECKING:
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
+    from streamgmm.sources.base import Source
 
 Columns = Annotated[
     str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use; by default those of the fit.")
@@ -64,6 +61,7 @@ def fitted(model: str, device: str | None = None) -> tuple[Any, Callable[..., An
 def _open(names: list[str] | None, data: str | list[str], columns: str | None, header: bool | None) -> Any:
     """The source; without --columns the ones that the model was fitted on, where both have names."""
     from streamgmm.sources import open_source
+    from streamgmm.sources.arranged import names_differ
 
     if columns is not None:
         return open_source(data, columns=names_of(columns), header=header)
@@ -92,9 +90,7 @@ def predict(
     threshold: Annotated[
         float | None, typer.Option("--threshold", metavar="NATS", help="Mark rows of log-density below NATS.")
     ] = None,
-    id_column: Annotated[
-        str | None, typer.Option("--id", metavar="COLUMN", help="Begin each line with this column of the data.")
-    ] = None,
+    id: Id = None,
     row_numbers: Annotated[bool, typer.Option("--row", help="Add the number of the row, from 0.")] = False,
     columns: Columns = None,
     header: Header = None,
@@ -115,9 +111,9 @@ def predict(
     ask = _Answering(gm, proba=proba, share=anomalies, threshold=threshold)
     width = len(gm.weights_) + bool(getattr(gm, "noise_weight_", 0.0))
     found = ask(source)
-    parts = with_places(found, source, id_column=id_column, row_numbers=row_numbers)
+    parts = with_places(found, source, id_column=id, row_numbers=row_numbers)
     names = [
-        *([id_column] if id_column is not None else []), *(["row"] if row_numbers else []),
+        *([id] if id is not None else []), *(["row"] if row_numbers else []),
         *([f"p{k}" for k in range(width)] if proba else ["label"]),
         *(["log_density", "tail_probability", "anomaly"] if marking else []),
     ]  # fmt: skip
@@ -176,6 +172,9 @@ class _Marked:
     """Labels or responsibilities, log-densities and tail probabilities of rows, side by side."""
 
     def __init__(self, gm: MixtureEstimator, *, proba: bool) -> None:
+        from streamgmm.mixture.tails import Tails
+        from streamgmm.utils.affine import Checked
+
         self.model, self.proba, self.tails = gm.mixture_, proba, Tails(gm.mixture_)
         self.map = None if gm.projection_ is None else Checked(gm.projection_.map)
 
@@ -205,9 +204,7 @@ def score(
     model: Model,
     data: Data,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Log-density of each row.")] = None,
-    id_column: Annotated[
-        str | None, typer.Option("--id", metavar="COLUMN", help="Begin each line of --out with this column.")
-    ] = None,
+    id: Id = None,
     columns: Columns = None,
     header: Header = None,
     device: Device = None,
@@ -218,6 +215,7 @@ def score(
     In nats, the mean per row. Rows of low log-density are anomalies: --out writes that of every row.
     """
     from streamgmm.estimators.fitted import totals_of
+    from streamgmm.mixture.criteria import criteria
 
     gm, opened = fitted(model, device)
     check_out(out)
@@ -229,10 +227,8 @@ def score(
         **(criteria(loglik, log_max, count, gm.mixture_.n_parameters) if hasattr(gm, "bic") else {}),
     }
     if out is not None:
-        names = ["log_density"] if id_column is None else [id_column, "log_density"]
-        parts = with_places(
-            ([part] for part in gm.score_samples(source)), source, id_column=id_column, row_numbers=False
-        )
+        names = ["log_density"] if id is None else [id, "log_density"]
+        parts = with_places(([part] for part in gm.score_samples(source)), source, id_column=id, row_numbers=False)
         message(f"{write_columns(out, names, parts):,} rows written: {out}")
     emit(result) if json else print(facts(result.items()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import time
 import warnings
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streamgmm.cli import completion
 from streamgmm.cli.commands.fit import (  # fmt: skip
     GO_ON,
     NEXT,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from streamgmm.estimators.selection import Selection
     from streamgmm.report.history import History
 
+NEXT_OF_PAGE = "next: open {0}/report.html   streamgmm inspect {0}   streamgmm predict {0} {1} --out labels.csv"
 N_INIT = 10
 """Starts of each K, where none are asked for."""
 
@@ -61,7 +64,11 @@ Kinds = Annotated[
     typer.Option(
         "--covariance",
         help="full, tied, diag, spherical, VEV, mclust (all 14), factor.",
+        autocompletion=completion.covariances,
     ),
+]
+Criterion = Annotated[
+    str | None, typer.Option(help="bic, aic, icl, heldout or cv.", autocompletion=completion.criteria)
 ]
 Factors = Annotated[list[int] | None, typer.Option("--factors", metavar="Q", help="Of factor; repeatable.")]
 
@@ -72,7 +79,9 @@ def select(
     k_max: Annotated[int | None, typer.Option("--k-max", help="Largest K (15).")] = None,
     covariance: Kinds = None,
     factors: Factors = None,
-    criterion: Annotated[str | None, typer.Option(help="bic, aic, icl, heldout or cv.")] = None,
+    criterion: Annotated[
+        str | None, typer.Option(help="bic, aic, icl, heldout or cv.", autocompletion=completion.criteria)
+    ] = None,
     columns: Columns = None,
     exclude: Exclude = None,
     header: Header = None,
@@ -143,6 +152,7 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
             gm.set_params(warm_start=True, max_iter=config.fit.max_iter)
             final = follow(gm, ready)
             gm.set_params(warm_start=False)
+            gm.report_["chosen_by"] = found.criterion
             passes += gm.n_passes_
         kind = gm.mixture_.family.name, gm.n_components
         chosen_row = next(
@@ -189,9 +199,8 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
 
             selection_page(Path(str(folder)), config, document, found, history, ready, findings)
         if folder is not None:
-            # `streamgmm report` would write a page of one K in place of that of all.
-            line = NEXT.replace("streamgmm report {0}   ", "") if report else NEXT
-            message(line.format(folder, words_of(config)))
+            line = NEXT_OF_PAGE if report else NEXT  # `report` would put a page of one K in the place of this one
+            message(line.format(shlex.quote(folder), words_of(config)))
     return document
 
 

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamgmm.cli.commands.fit import Columns, Folder, Settings, What, configured, estimator, words_of
+from streamgmm.cli.commands.fit import Columns, Covariance, Folder, Settings, What, configured, estimator, words_of
 from streamgmm.cli.config import Config, ConfigError
 from streamgmm.cli.stream_output import Watch, jsonable_line, measured, summary
 from streamgmm.cli.terminal import Header, Json, emit, message
@@ -28,7 +28,7 @@ NEXT = "next: streamgmm inspect {0}   streamgmm predict {0} DATA --out labels.cs
 def stream(
     what: What,
     components: Annotated[int | None, typer.Option("-k", "--components", help="Number of Gaussians.")] = None,
-    covariance: Annotated[str | None, typer.Option(help="full, tied, diag, spherical, VEV or such, factor.")] = None,
+    covariance: Covariance = None,
     factors: Annotated[int | None, typer.Option(metavar="Q", help="Of factor, ppca.")] = None,
     half_life: Annotated[float | None, typer.Option(help="Rows after which a row counts half.")] = None,
     columns: Columns = None,
