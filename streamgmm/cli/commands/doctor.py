@@ -99,10 +99,8 @@ def _kernels(problems: list[str], notes: list[str]) -> dict[str, Any]:
     if width < 8:
         notes.append(f"vectors of {width} doubles: this processor or NUMBA_CPU_NAME has no wider ones")
     one = Mixture([1.0], [[0.0, 0.0]], [np.eye(2)])
-    right = -np.log(2 * np.pi) - np.arange(4.0)
-    if not np.allclose(
-        one.log_prob(np.sqrt(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0], [3.0, 3.0]]))), right, rtol=0, atol=1e-12
-    ):
+    rows = np.sqrt(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0], [3.0, 3.0]]))
+    if not np.allclose(one.log_prob(rows), -np.log(2 * np.pi) - np.arange(4.0), rtol=0, atol=1e-12):
         problems.append("a kernel gave a wrong log-density: reinstall numba and llvmlite, and report this")
     return found
 

@@ -187,7 +187,9 @@ def plain(text: Text, layout: Layout) -> Text:
         text = _bytes(_COMMENT.sub(b"", text.tobytes()))
     if dialect.padded:
         mark = dialect.delimiter.encode()
-        text = _bytes(re.sub(re.escape(mark) + rb'[ \t]+"', mark + b'"', text.tobytes()))
+        # Not before a doubled quote, which is one inside a field, unless the field is empty.
+        opening = re.escape(mark) + rb'[ \t]+"(?:(?!")|(?="(?:' + re.escape(mark) + rb"|[\r\n]|\Z)))"
+        text = _bytes(re.sub(opening, mark + b'"', text.tobytes()))
     if dialect.delimiter == BLANKS:
         text = _single_blanks(text)
     if len(layout.stored) == 1 and len(text):
