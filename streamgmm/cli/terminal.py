@@ -24,14 +24,12 @@ NOT_CONVERGED = 3
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Out = Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help=".npy, .csv, .parquet or .zarr.")]
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Folder written by fit --out, or a model file.", show_default=False)
-]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Folder of fit --out, or a file.", show_default=False)]
 Data = Annotated[
     list[str],
-    typer.Argument(metavar="DATA...", help="File, folder, pattern or URL of rows; or several.", show_default=False),
+    typer.Argument(metavar="DATA...", help="Files, folders, patterns, URLs.", show_default=False),
 ]
-Id = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the data that names the rows.")]
+Id = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column that names the rows.")]
 Device = Annotated[
     str | None,
     typer.Option(

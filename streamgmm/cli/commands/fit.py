@@ -50,22 +50,20 @@ Settings = Annotated[
         "--set",
         "-s",
         metavar="KEY=VALUE",
-        help="Any config key, such as fit.tol=1e-8.",
+        help="A config key: fit.tol=1e-8.",
         autocompletion=completion.settings,
     ),
 ]
-Folder = Annotated[
-    str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model, report and resolved config.")
-]
+Folder = Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for model and report.")]
 
 
 Covariance = Annotated[
     str | None,
-    typer.Option(help="full, tied, diag, spherical, VEV or such, factor.", autocompletion=completion.covariances),
+    typer.Option(help="full, tied, diag, VEV, factor ...", autocompletion=completion.covariances),
 ]
 Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use (all numeric).")]
 Scale = Annotated[bool | None, typer.Option("--scale", help="Scale to deviation 1 first.")]
-Pca = Annotated[str | None, typer.Option("--pca", metavar="N", help="Fit N principal components (0.9: 90 %).")]
+Pca = Annotated[str | None, typer.Option("--pca", metavar="N", help="Fit principal components.")]
 
 
 def configured(what: list[str], settings: list[str] | None, *, pathless: tuple[str, ...] = (), **given: Any) -> Config:
@@ -138,9 +136,9 @@ def fit(
     out: Folder = None,
     device: Device = None,
     json: Json = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Discard a checkpoint instead of resuming it.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard a checkpoint.")] = False,
     warm_start: Annotated[
-        str | None, typer.Option("--warm-start", metavar="MODEL", help="Go on from a fitted model, on these data.")
+        str | None, typer.Option("--warm-start", metavar="MODEL", help="Go on from a fitted model.")
     ] = None,
 ) -> None:
     """Fit a mixture to data of any size, by exact EM.

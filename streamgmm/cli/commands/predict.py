@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
     from streamgmm.sources.base import Source
 
-Columns = Annotated[
-    str | None, typer.Option("--columns", metavar="A,B,...", help="Columns to use; by default those of the fit.")
-]
+Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B,...", help="By default those of the fit.")]
 
 
 def fitted(model: str, device: str | None = None) -> tuple[Any, Callable[..., Any]]:
@@ -82,16 +80,16 @@ def predict(
     model: Model,
     data: Data,
     out: Out = None,
-    proba: Annotated[bool, typer.Option("--proba", help="Responsibilities, one column a component.")] = False,
+    proba: Annotated[bool, typer.Option("--proba", help="Responsibilities instead.")] = False,
     anomalies: Annotated[
         float | None,
-        typer.Option("--anomalies", metavar="P", help="Mark rows of tail probability below P.", min=0, max=1),
+        typer.Option("--anomalies", metavar="P", help="Mark tail probabilities below P."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", metavar="NATS", help="Mark rows of log-density below NATS.")
+        float | None, typer.Option("--threshold", metavar="NATS", help="Mark log-densities below NATS.")
     ] = None,
     id: Id = None,
-    row_numbers: Annotated[bool, typer.Option("--row", help="Add the number of the row, from 0.")] = False,
+    row_numbers: Annotated[bool, typer.Option("--row", help="Row number, from 0.")] = False,
     columns: Columns = None,
     header: Header = None,
     device: Device = None,
@@ -99,11 +97,13 @@ def predict(
 ) -> None:
     """Label rows by their most responsible component, and mark anomalies.
 
-    One line a row on stdout, or a file with --out. --json gives the number of rows of each label instead.
-    With --anomalies or --threshold each row has its log-density, its tail probability and 1 where it is an anomaly.
+    One line a row on stdout, or a file with --out; --json counts the labels instead. Rows that are marked come with
+    log-density, tail probability, and 1 where they are anomalies.
     """
     gm, opened = fitted(model, device)
     check_out(out)
+    if anomalies is not None and not 0 < anomalies <= 1:
+        raise typer.BadParameter(f"--anomalies must be a probability above 0 and at most 1; got {anomalies}.")
     if anomalies is not None and threshold is not None:
         raise typer.BadParameter("--anomalies P and --threshold NATS both say what an anomaly is; give one.")
     source = opened(one_or_more(data), columns, header)
