@@ -683,7 +683,7 @@ function begin() {
   $("step").addEventListener("input", () => { stop(); state.frame = +$("step").value; move(); });
   $("cut").addEventListener("input", moveThreshold);
   $("k").addEventListener("change", () => { stop(); choose(+$("k").value); });
-  $("beside").addEventListener("change", () => { state.b = +$("beside").value === state.a ? -1 : +$("beside").value; drawAll(); });
+  $("beside").addEventListener("change", () => { state.b = +$("beside").value === state.a ? -1 : +$("beside").value; $("beside").value = state.b; drawAll(); });
   for (const [id, key] of [["across", "x"], ["up", "y"]]) $(id).addEventListener("change", () => { stop(); state[key] = +$(id).value; state.frame = last(model(state.a)); $("step").value = state.frame; reachable(); drawAll(); });
   $("colour").addEventListener("change", () => { state.colour = $("colour").value; drawAll(); });
   $("extent").addEventListener("click", () => { state.all = !state.all; $("extent").setAttribute("aria-pressed", String(state.all)); $("extent").textContent = state.all ? "Show most rows" : "Show all rows"; drawAll(); });
