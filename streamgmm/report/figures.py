@@ -220,6 +220,7 @@ def criteria(table: Sequence[Mapping[str, Any]], *, names: Sequence[str] = ("bic
             if not line:
                 continue
             K, value = np.array(line, np.float64).T
+            style = DASHES[i % len(DASHES)] if several else style
             ax.plot(K, value, style, marker=".", color=colour(i), label=kind if several else name.upper())
             best = int(np.argmin(value))
             ax.plot(K[best], value[best], "o", markersize=9, fillstyle="none", color=colour(i))

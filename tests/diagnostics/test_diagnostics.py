@@ -221,15 +221,15 @@ def test_one_reading_and_any_source():
         readings = 0
 
         def chunks(self):
-            self.readings += 1
+            self.passes += 1
             return super().chunks()
 
     X = pair(30_000)
     source = Counted(X, chunk_rows=5000)
     gm = fit(source, 1)
-    source.readings = 0
+    source.passes = 0
     findings = sg.diagnose(gm, source)
-    assert source.readings == 1
+    assert source.passes == 1
     assert {f.code for f in findings} == codes(X, gm=gm)
     assert all(f.message and f.remedy and f.evidence for f in findings)
     assert str(findings[0]).startswith(findings[0].code)

@@ -133,7 +133,9 @@ def test_plot(criterion):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ax = result.plot()
-    assert criterion.upper() in "".join(text.get_text() for text in ax.get_legend().get_texts())
+    assert criterion.upper() in ax.get_ylabel()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["full", "diag"]
+    assert len({line.get_linestyle() for line in ax.lines if len(line.get_xdata()) > 1}) == 2  # told apart in print
 
 
 def test_shuttle_in_a_handful_of_readings(shared):
