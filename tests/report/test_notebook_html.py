@@ -168,7 +168,7 @@ def test_a_selection_shows_its_table_its_curve_and_why(selection):
 
 
 def test_a_selection_prints_in_a_line_and_becomes_a_frame(selection):
-    assert len(repr(selection)) < 200 and f"bic={selection.table[selection._chosen]['bic']:.6g}" in repr(selection)
+    assert len(repr(selection)) < 200 and f"bic={selection.table[selection.chosen]['bic']:.6g}" in repr(selection)
     assert str(selection) == selection.why
     frame = selection.to_frame()
     assert frame.bic.tolist() == [row["bic"] for row in selection.table]
