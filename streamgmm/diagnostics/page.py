@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.diagnostics import Finding, diagnose
+from streamgmm.estimators.mixture_estimator import MixtureEstimator
 from streamgmm.estimators.projection import Behind
 from streamgmm.estimators.reader import executor_of, stored_rows_of
 from streamgmm.estimators.selection import Selection
@@ -23,9 +24,6 @@ from streamgmm.sources import is_array_like, open_quietly
 from streamgmm.sources.base import Readable, Source
 from streamgmm.sources.formats.tables import column_names, is_frame, select
 from streamgmm.utils.atomic import atomic_path
-
-if TYPE_CHECKING:
-    from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 __all__ = ["PageParts", "fit_page", "selection_page", "write_report"]
 
