@@ -211,7 +211,7 @@ def _model(one: Shown, answered: Answered, pool: _Pool, layout: _Layout, *, brie
     unsure = _certain_left_out(answered.uncertain)
     most = ELSEWHERE if brief else LISTED
     tails, lowest = one.asked.tails, answered.lowest
-    if tails is not None:
+    if tails is not None and layout.drawing:  # or their bounds stay
         lowest = replace(lowest, key=tails.log_tail(lowest.rows, lowest.logp))
     kind_of_score, score = _score(tails, found.rows, logp, layout.drawing)
     kind = one.criteria.get("covariance_type", mixture.family.name)
