@@ -27,6 +27,7 @@ from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.formats.device import DeviceArraySource
 from streamgmm.sources.living import LivingSource
 from streamgmm.sources.transformed import TransformedSource
+from streamgmm.sources.wrapped import WrappedSource
 from streamgmm.utils.affine import Affine
 
 __all__ = ["Card", "DeviceBlock", "PlacedSource", "placed"]
@@ -434,7 +435,7 @@ def _starts_known(source: Source) -> bool:
     return bool(first) and all(chunk.start is not None for chunk in first)
 
 
-class PlacedSource(Source):
+class PlacedSource(WrappedSource):
     """A source as it is, for those who want rows in this process, and in blocks on a card for passes of EM (`for_em`).
 
     Attributes
@@ -443,26 +444,17 @@ class PlacedSource(Source):
     """
 
     def __init__(self, source: Source, blocks: _Blocks) -> None:
-        self.source, self.blocks = source, blocks
-        for same in (
-            "name", "kind", "n_features", "n_rows", "n_chunks", "dtype", "has_weights", "in_memory", "decodes",
-            "left_out", "not_numbers", "feature_names",
-        ):  # fmt: skip
-            setattr(self, same, getattr(source, same))
+        super().__init__(source)
+        self.blocks = blocks
 
     def for_em(self) -> Source:
         return self.blocks
 
-    def chunks(self) -> Iterator[Chunk]:
-        return self.source.chunks()
+    def over(self, source: Source) -> Source:
+        return PlacedSource(source, self.blocks)
 
-    @property
-    def most_rows(self) -> int | None:
-        return self.source.most_rows
-
-    @property
-    def max_chunk_rows(self) -> int | None:
-        return self.source.max_chunk_rows
+    def wrapped(self, chunk: Chunk) -> Chunk:
+        return chunk
 
     @property
     def chunk_bytes(self) -> int | None:

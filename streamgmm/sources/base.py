@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
@@ -260,6 +261,22 @@ class RunSource(Source):
         cut = copy(self)
         cut.set_runs(runs)
         return cut
+
+    def fingerprint_of_values(self, dtype: np.dtype[Any]) -> dict[str, Any]:
+        """The fingerprint of rows that no file holds, of type `dtype` there: all their values."""
+        digest = hashlib.sha256()
+        for chunk in self.chunks():
+            rows, weight = chunk.load()
+            digest.update(rows)
+            if weight is not None:
+                digest.update(np.ascontiguousarray(weight))
+        return {
+            "kind": self.kind,
+            "shape": [self.n_rows, self.n_features],
+            "dtype": str(dtype),
+            "chunk_rows": self.max_chunk_rows,
+            "sha256": digest.hexdigest(),
+        }
 
     def weights_of(self, start: int, stop: int) -> Weights:
         """The weights of these rows, where they are not stored among the columns."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.transformed import TransformedSource
+from streamgmm.sources.wrapped import WrappedChunk, WrappedSource
 
 
 def limit_chunks(source: Source, max_rows: int) -> Source:
@@ -47,10 +47,7 @@ class _Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class _KeptChunk(Chunk):
-    chunk: Chunk
-    index: int
-    start: int | None
+class _KeptChunk(WrappedChunk):
     kept: _Kept
 
     def load(self) -> tuple[Rows, Weights]:
@@ -62,34 +59,24 @@ class _KeptChunk(Chunk):
             self.kept.keep(self.index, *found)
         return found
 
-    @property
-    def shipped_bytes(self) -> int:
-        return self.chunk.shipped_bytes
 
-
-class CachedSource(Source):
+class CachedSource(WrappedSource):
     """A source whose decoded chunks are kept in memory, the first ones that fit the budget."""
 
     def __init__(self, source: Source, budget: int) -> None:
-        self.source = source
+        super().__init__(source)
+        self.in_memory = self.decodes = False
         self.kept = _Kept(budget)
-        for name in ("name", "kind", "n_features", "n_rows", "n_chunks", "dtype", "feature_names", "has_weights"):
-            setattr(self, name, getattr(source, name))
 
     @property
     def bytes_kept(self) -> int:
         return self.kept.used
 
-    def chunks(self) -> Iterator[Chunk]:
-        return (_KeptChunk(chunk, chunk.index, chunk.start, self.kept) for chunk in self.source.chunks())
+    def over(self, source: Source) -> Source:
+        return CachedSource(source, self.kept.budget)
 
-    @property
-    def most_rows(self) -> int | None:
-        return self.source.most_rows
-
-    @property
-    def max_chunk_rows(self) -> int | None:
-        return self.source.max_chunk_rows
+    def wrapped(self, chunk: Chunk) -> Chunk:
+        return _KeptChunk(chunk, self.kept)
 
     @property
     def chunk_bytes(self) -> int | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
@@ -95,16 +93,4 @@ class ArraySource(RunSource):
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        for chunk in self.chunks():
-            rows, weight = chunk.load()
-            digest.update(rows)
-            if weight is not None:
-                digest.update(np.ascontiguousarray(weight))
-        return {
-            "kind": "array",
-            "shape": [self.n_rows, self.n_features],
-            "dtype": str(self.rows.dtype),
-            "chunk_rows": self.max_chunk_rows,
-            "sha256": digest.hexdigest(),
-        }
+        return self.fingerprint_of_values(self.rows.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,16 +106,4 @@ class DeviceArraySource(RunSource):
         return DeviceArrayChunk(index, start, stop, self.backend, self.rows, self.weights_of(start, stop))
 
     def fingerprint(self) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        for chunk in self.chunks():
-            rows, weight = chunk.load()
-            digest.update(rows)
-            if weight is not None:
-                digest.update(np.ascontiguousarray(weight))
-        return {
-            "kind": "device",
-            "shape": [self.n_rows, self.n_features],
-            "dtype": str(self.dtype),
-            "chunk_rows": self.max_chunk_rows,
-            "sha256": digest.hexdigest(),
-        }
+        return self.fingerprint_of_values(self.dtype)
