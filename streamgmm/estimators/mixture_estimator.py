@@ -26,6 +26,7 @@ from streamgmm.em.variants import Block
 from streamgmm.errors import non_finite
 from streamgmm.estimators import conversion
 from streamgmm.estimators._device import card_of, check_executor, scratch_of, warn_cpu
+from streamgmm.estimators._stream_checks import check_settings, check_unchanged
 from streamgmm.estimators.fit_report import Clock, FitReport, print_progress, warn_if_drowned
 from streamgmm.estimators.fitted import Fitted
 from streamgmm.estimators.memory_plan import MemoryPlan, Shape, plan_memory
@@ -427,37 +428,11 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         )
 
     def _check_settings(self) -> None:
-        if getattr(self, "projection_", None) is not None:
-            raise ValueError(
-                "partial_fit: this model was fitted to principal components, which a stream cannot go on from. "
-                "Use fit, or a new GaussianMixture on gm.projection_.apply(X)."
-            )
-        for name, plain in (("prior", None), ("noise", None), ("missing", "error")):
-            asked = getattr(self, name, plain)
-            if asked != plain:
-                raise ValueError(
-                    f"partial_fit learns by maximum likelihood from complete rows: {name}={asked!r} is for fit. "
-                    f"Set {name}={plain!r}, or use fit."
-                )
-        self._check_unchanged()
-
-    def _check_unchanged(self) -> None:
-        """Refuse another kind of mixture than that of the stream, or the fit, so far."""
+        settings = {name: getattr(self, name) for name in ("prior", "noise", "missing") if hasattr(self, name)}
+        check_settings(settings, self.projection_ is not None)
         last = self._learner or self.__dict__.get("mixture_")
-        if last is None:
-            return
-        so_far, now = (last.n_components, last.family), (self.n_components, self._family(self.n_features_in_))
-        if so_far[0] != now[0] or so_far[1] is not now[1]:
-            raise ValueError(
-                f"partial_fit: the model so far has n_components={so_far[0]} and covariance_type {so_far[1].name!r}; "
-                f"expected the same, got {now[0]} and {now[1].name!r}. Set them back, or begin with a new estimator: "
-                "sklearn.base.clone(gm)."
-            )
-        if isinstance(last, Mixture) and last.noise_weight > 0:
-            raise ValueError(
-                "partial_fit: the last fit has a background (noise), which a stream cannot go on from. Use fit, or "
-                "begin with a new estimator: sklearn.base.clone(gm)."
-            )
+        if last is not None:
+            check_unchanged(last, self.n_components, self._family(self.n_features_in_))
 
     @property
     def _fresh(self) -> bool:

@@ -146,7 +146,6 @@ def check(
 
     Exit code 1 where a chunk is damaged or differs from the manifest.
     """
-    from streamgmm.estimators.fit_report import words_of_drowned
     from streamgmm.sources.convert import load_manifest
 
     earlier = None if against is None else load_manifest(against)
@@ -191,17 +190,7 @@ def check(
     options += "" if exclude is None else f" --exclude {shlex.quote(exclude)}"
     options += {None: "", True: " --header", False: " --no-header"}[header]
     options += "" if weight is None else f" --set {shlex.quote(f'weight={weight}')}"
-    deviation = np.array(found.deviation, float)
-    present = deviation[deviation > 0]
-    if len(present) > 1 and present.max() > 30 * present.min():
-        factor = present.max() / present.min()
-        message(f"standard deviations of the features differ by a factor of {factor:.2g}: add --scale")
-        options += " --scale"
-    variance = np.nan_to_num(deviation**2)
-    words = words_of_drowned(np.zeros(len(spread)), variance, REG_COVAR, names)
-    if words:
-        message(f"{words[0]} {words[1]}")
-        options += "" if "--scale" in options else " --scale"
+    options += _scaling(found, names)
     if found.nan:
         message(
             f"{found.nan:,} values are missing: add --set missing=marginalize, and every row is used for what it has"
@@ -215,6 +204,23 @@ def check(
     most = max(1, found.rows // 10)
     choice = options if found.rows >= FEW else f"{options} --k-max {most}"
     message(NEXT.format(shlex.join(data), choice, options, min(5, most)))
+
+
+def _scaling(found: Manifest, names: list[str]) -> str:
+    """Say where features differ much in scale; the option that helps, or nothing."""
+    asked = ""
+    deviation = np.array(found.deviation, float)
+    present = deviation[deviation > 0]
+    if len(present) > 1 and present.max() > 30 * present.min():
+        factor = present.max() / present.min()
+        message(f"standard deviations of the features differ by a factor of {factor:.2g}: add --scale")
+        asked = " --scale"
+    variance = np.nan_to_num(deviation**2)
+    words = words_of_drowned(np.zeros(len(names)), variance, REG_COVAR, names)
+    if words:
+        message(f"{words[0]} {words[1]}")
+        asked = " --scale"
+    return asked
 
 
 def _by_feature(names: list[str], found: Manifest) -> str:
