@@ -208,6 +208,8 @@ def check(
 
 def _scaling(found: Manifest, names: list[str]) -> str:
     """Say where features differ much in scale; the option that helps, or nothing."""
+    from streamgmm.estimators.fit_report import words_of_drowned
+
     asked = ""
     deviation = np.array(found.deviation, float)
     present = deviation[deviation > 0]
