@@ -11,6 +11,8 @@ PACKAGE = ROOT / "streamgmm"
 OWN = {"self", "cls"}
 NAMED_TUPLE = {"_replace", "_asdict", "_fields", "_make"}
 """Public names of every named tuple."""
+KNOWN = {"streamgmm.kernels._target"}
+"""What `doctor` says of the processor; another name would compile every kernel of every user anew."""
 
 
 def files():
@@ -51,7 +53,7 @@ def test_no_private_name_is_imported_from_another_package():
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("streamgmm."):
                 there, *inner = node.module.split(".")[1:]
                 names = [*inner, *(alias.name for alias in node.names)]
-                if there != package and any(map(is_private, names)):
+                if there != package and any(map(is_private, names)) and node.module not in KNOWN:
                     wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.module}")
     assert not wrong
 

@@ -154,10 +154,7 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
             gm.set_params(warm_start=False)
             gm.report_["chosen_by"] = found.criterion
             passes += gm.n_passes_
-        kind = gm.mixture_.family.name, gm.n_components
-        chosen_row = next(
-            i for i, row in enumerate(found.table) if (row["covariance_type"], row["n_components"]) == kind
-        )
+        chosen_row = found.chosen
         history.follow(found.leaders[chosen_row])
         history.offset = -ready.per_row(gm)
         found = _in_data_units(found, ready, gm)
