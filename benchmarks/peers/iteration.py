@@ -5,7 +5,7 @@
 Equal threads, equal data, equal start; time per EM iteration actually run. The parameters that come back must give the
 same log-likelihood as ours after as many iterations. Runs are added to those in `results.json` in the cache that the
 same machine made with the same kernels (what the slow peers needed does not depend on ours, so it is kept when our
-kernels change); with --readme all of them go between the markers in that file. Peers are installed on first use (see
+kernels change); with --write all of them go between the markers in that file. Peers are installed on first use (see
 `environments`).
 
 With `--instructions avx2` the kernels, oneDAL and NumPy's matrix product (OpenBLAS's Haswell kernels) use no wider

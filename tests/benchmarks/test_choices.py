@@ -7,7 +7,7 @@ import json
 import numpy as np
 from sklearn.mixture import GaussianMixture
 
-from benchmarks import choices
+from benchmarks.peers import choices
 
 
 def test_made_sets_have_components_that_do_not_touch():
@@ -32,7 +32,7 @@ def test_one_set_and_then_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(choices, "N_INIT", 2)
     page, records = tmp_path / "page.md", tmp_path / "records.jsonl"
     page.write_text("<!-- begin:choices -->\n<!-- end:choices -->\n")
-    order = ["--records", str(records), "--page", str(page)]
+    order = ["--records", str(records), "--write", str(page)]
     assert choices.main([*order, "--most", "1"]) == 0 and len(records.read_text().splitlines()) == 1
     assert choices.main(order) == 0 and len(records.read_text().splitlines()) == 2
     assert choices.main(order) == 0 and len(records.read_text().splitlines()) == 2

@@ -1,6 +1,6 @@
 """The number of components that `select` recommends, beside scikit-learn's BIC and mclust's.
 
-``python -m benchmarks.choices --records choices.jsonl --page docs/choosing-k.md``; measurements are added to the
+``python -m benchmarks choices --records choices.jsonl --write docs/choosing-k.md``; measurements are added to the
 records one by one, as in `benchmarks.starts`. Penguins need the package palmerpenguins, faithful and mclust's choices
 the folder of reference fits (``--mclust FOLDER``).
 """
@@ -150,7 +150,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--records", type=Path, required=True, help="JSON lines, one a set, added to")
     parser.add_argument("--most", type=int, default=10**6, help="sets to add at most")
     parser.add_argument("--mclust", type=Path, help="folder with reference.json and faithful.csv")
-    parser.add_argument("--page", type=Path, help="write the table of all records into this file")
+    parser.add_argument("--write", type=Path, help="write the table of all records into this file")
     options = parser.parse_args(None if arguments is None else list(arguments))
     text = options.records.read_text() if options.records.exists() else ""
     records = [json.loads(line) for line in text.splitlines()]
@@ -160,8 +160,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
         with options.records.open("a") as file:
             file.write(json.dumps(records[-1]) + "\n")
     print(table(records))
-    if options.page:
-        write_section(options.page, "choices", table(records))
+    if options.write:
+        write_section(options.write, "choices", table(records))
     return 0
 
 
