@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.estimators.fitted import Fitted
-from streamgmm.estimators.projection import Behind, Projection
+from streamgmm.estimators.projection import ProjectedMixture, Projection
 from streamgmm.estimators.reader import data_of, executor_of
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.report.description import Description, Observed, description_of
@@ -137,7 +137,7 @@ def _observed(
     else:
         source = data_of(gm, X, weight)
         executor = executor_of(gm, source)
-    asked = model if projection is None else Behind(model, projection)
+    asked = model if projection is None else ProjectedMixture(model, projection)
     task = within(source, partial(_look, asked.responsibilities, model.n_components))
     with reading(source, "counting rows"):
         part: _Part = executor.run(task, source.chunks(), _merge)

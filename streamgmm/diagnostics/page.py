@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.diagnostics import Finding, diagnose
 from streamgmm.estimators.mixture_estimator import MixtureEstimator
-from streamgmm.estimators.projection import Behind
+from streamgmm.estimators.projection import ProjectedMixture
 from streamgmm.estimators.reader import executor_of, stored_rows_of
 from streamgmm.estimators.selection import Selection
 from streamgmm.mixture.mixture import Mixture
@@ -207,9 +207,9 @@ def _page(
     return page(shown, found, head)
 
 
-def _asked(gm: MixtureEstimator, mixture: Mixture) -> Behind | None:
+def _asked(gm: MixtureEstimator, mixture: Mixture) -> ProjectedMixture | None:
     """What answers for rows of the data, where that is not the mixture."""
-    return None if gm.projection_ is None else Behind(mixture, gm.projection_)
+    return None if gm.projection_ is None else ProjectedMixture(mixture, gm.projection_)
 
 
 def _trace(gm: MixtureEstimator) -> Sequence[float]:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from streamgmm.em.loop import seen
 from streamgmm.estimators._device import card_of, scratch_of, warn_cpu
 from streamgmm.estimators.pictures import Pictured
-from streamgmm.estimators.projection import Behind, Projection
+from streamgmm.estimators.projection import ProjectedMixture, Projection
 from streamgmm.estimators.reader import map_chunks
 from streamgmm.mixture.covariance import Factor
 from streamgmm.mixture.criteria import criteria
@@ -317,7 +317,7 @@ class Fitted(Pictured):
         check_is_fitted(self)
         tails: Any = Tails(self.mixture_)
         if self.projection_ is not None:
-            tails = Behind(tails, self.projection_)
+            tails = ProjectedMixture(tails, self.projection_)
         return self._ask(X, tails, "tail_probability", out)
 
     def _map(self, X: Readable, question: str, out: Writable | None = None) -> Any:
@@ -325,7 +325,7 @@ class Fitted(Pictured):
         source = self._answering_source(X, question)
         if source is not None:
             return self._collected(X, source, map_chunks(source, self.mixture_, question, self._executor()), out)
-        model = self.mixture_ if self.projection_ is None else Behind(self.mixture_, self.projection_)
+        model = self.mixture_ if self.projection_ is None else ProjectedMixture(self.mixture_, self.projection_)
         return self._ask(X, model, question, out)
 
     def _answering_source(self, X: Readable, question: str) -> Source | None:

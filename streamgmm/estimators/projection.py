@@ -99,7 +99,7 @@ class Projection:
         return cls(*parts)
 
 
-class Behind:
+class ProjectedMixture:
     """A mixture asked about rows of the data; a `Projection` stands before it."""
 
     def __init__(self, mixture: Any, projection: Projection) -> None:

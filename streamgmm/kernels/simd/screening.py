@@ -91,7 +91,7 @@ def screen_of(plan: Plan) -> Screen:
 
 
 def negligible(mass: Array, never_screened: Flags, dropped: float) -> bool:
-    """Whether components of `mass` (K,) in all rows of a call bear that `dropped` of each was left out."""
+    """True if components of `mass` (K,) in all rows of a call allow that `dropped` of each is left out."""
     return bool((mass[never_screened == 0] * DROPPED >= dropped).all())
 
 
