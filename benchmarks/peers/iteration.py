@@ -93,7 +93,7 @@ def run_once(
         environment["PYTHONPATH"] = str(root)
     environment |= {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python} | INSTRUCTIONS[instructions]
     command = [
-        python, str(root / "benchmarks" / "worker.py"), peer, str(folder(case)), case.kind, str(iterations),
+        python, str(Path(__file__).with_name("worker.py")), peer, str(folder(case)), case.kind, str(iterations),
         str(threads), save,
     ]  # fmt: skip
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

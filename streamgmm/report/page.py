@@ -110,21 +110,20 @@ class Head:
 def page(models: Sequence[Shown], found: PageRows, head: Head) -> str:
     """The page as HTML.
 
-        Parameters
-        ----------
-        models : one `Shown` per K, and per covariance type where there are several
-        found : what `read_rows` found of the data, asking each model's `Shown.asked` in the same order
+    Parameters
+    ----------
+    models : one `Shown` per K, and per covariance type where there are several
+    found : what `read_rows` found of the data, asking each model's `Shown.asked` in the same order
 
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> from streamgmm.report.description import description_of
-    from streamgmm.report.rows import read_rows
-        >>> from streamgmm.runtime.executors import Threads
-        >>> pair = sg.Mixture([0.5, 0.5], [[-2.0], [2.0]], [1.0, 1.0], "spherical")
-        >>> rows = read_rows(sg.open_source(pair.sample(100, 0)[0]), [Shown(pair).asked], Threads(1), size=50)
-        >>> page([Shown(pair)], rows, Head("Two")).startswith("<!doctype html>")
-        True
+    Examples
+    --------
+    >>> import streamgmm as sg
+    >>> from streamgmm.report.rows import read_rows
+    >>> from streamgmm.runtime.executors import Threads
+    >>> pair = sg.Mixture([0.5, 0.5], [[-2.0], [2.0]], [1.0, 1.0], "spherical")
+    >>> rows = read_rows(sg.open_source(pair.sample(100, 0)[0]), [Shown(pair).asked], Threads(1), size=50)
+    >>> page([Shown(pair)], rows, Head("Two")).startswith("<!doctype html>")
+    True
     """
     best, projection, names = head.best, head.projection, head.names
     first = models[best].mixture

@@ -218,7 +218,7 @@ def test_float32_resolution():
 
 def test_one_reading_and_any_source():
     class Counted(ArraySource):
-        readings = 0
+        passes = 0
 
         def chunks(self):
             self.passes += 1

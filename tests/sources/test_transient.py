@@ -66,7 +66,7 @@ def write(folder, kind):
 READERS = {
     "npy": "streamgmm.sources.formats.npy.read_into",
     "zarr": "streamgmm.sources.formats.zarr_decode.read_into",
-    "csv": "streamgmm.sources.formats.csv.read_into",
+    "csv": "streamgmm.sources.formats.csv_records.read_into",
     "h5": "streamgmm.sources.formats.zarr_decode.read_into",
     "hdf5": "h5py.File",
 }
