@@ -34,8 +34,9 @@ def unsupported(model: Mixture, rows: float, reg_covar: float) -> dict[int, str]
     if K == 1:
         return {}
     share = model.weights / model.weights.sum()
+    least = f"{D + 1}, too few to be a group" if model.family.shared else f"the {D + 1} that span a covariance"
     found = {
-        int(k): f"component {k} holds {share[k] * rows:.1f} rows, fewer than the {D + 1} that span a covariance"
+        int(k): f"component {k} holds {share[k] * rows:.1f} rows, fewer than {least}"
         for k in np.flatnonzero(share * rows < D + 1)
     }
     thin = _thin(model, share, reg_covar)
