@@ -40,3 +40,18 @@ def emulated(emulated_kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     card = EmulatedBackend(emulated_kernels)
     monkeypatch.setattr(backend, "_opened", {0: card})
     return card
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command line in this process and in `tmp_path`: (exit code, stdout, stderr)."""
+    from streamgmm.cli.app import run
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: Any) -> tuple[int, str, str]:
+        code = run([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call

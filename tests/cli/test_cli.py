@@ -12,18 +12,6 @@ import pytest
 from streamgmm.cli.app import run
 
 
-@pytest.fixture
-def cli(capsys):
-    """Run a command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        code = run([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
 def test_version_and_module(cli):
     import streamgmm
 

@@ -13,19 +13,7 @@ import pytest
 
 import streamgmm as sg
 from streamgmm.cli import completion
-from streamgmm.cli.app import app, run
-
-
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        code = run(list(map(str, words)))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
+from streamgmm.cli.app import app
 
 
 @pytest.fixture

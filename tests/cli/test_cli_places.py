@@ -9,19 +9,6 @@ import pandas as pd
 import pytest
 
 import streamgmm as sg
-from streamgmm.cli.app import run
-
-
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        code = run(list(map(str, words)))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture

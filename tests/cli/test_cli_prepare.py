@@ -9,20 +9,9 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
-from streamgmm.cli.app import run
 
 UNITS, OFFSET = np.array([1e-3, 1.0, 1e4]), np.array([0.5, -20.0, 3e5])
 MODEL = "model.safetensors"
-
-
-@pytest.fixture
-def cli(capsys):
-    def call(*words):
-        code = run([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

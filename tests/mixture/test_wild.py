@@ -96,6 +96,23 @@ def test_the_report_says_what_was_done():
     assert "far_rows" not in sg.GaussianMixture(2, covariance_type="tied", random_state=0).fit(good).report_
 
 
+def test_a_notice_says_what_was_done(caplog):
+    good, _ = clusters()
+    X = np.concatenate([good, wild("rows", good)])
+    sg.GaussianMixture(3, random_state=0).fit(X)
+    assert [r.getMessage() for r in caplog.records if r.name == "streamgmm.em"] == [
+        "array: Rows far from all others and from each other counted as one point: no covariance holds sizes so "
+        "different. Means and covariances of the other rows hold; `lower_bound_` and the criteria are those of the "
+        "rows as they were taken. To leave such rows out, drop them or give them weight 0."
+    ]
+    caplog.clear()
+    sg.select(X, range(2, 4), n_init=2, random_state=0)
+    assert sum(r.name == "streamgmm.em" for r in caplog.records) == 1
+    caplog.clear()
+    sg.GaussianMixture(3, random_state=0).fit(good)
+    assert not [r for r in caplog.records if r.name == "streamgmm.em"]
+
+
 def test_clean_rows_are_handed_on_as_they_are():
     good, _ = clusters()
     gathering = sg.GaussianMixture(3, covariance_type="tied", random_state=0)

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 import streamgmm as sg
-from streamgmm.cli.app import run
 
 NAMES = ["a", "b", "c"]
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # Dask's, when it writes Parquet
@@ -396,16 +395,6 @@ def test_row_labels_are_never_all_that_is_left(tmp_path):
 
 
 # The command line -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cli(capsys):
-    def call(*words):
-        code = run([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "feather"])

@@ -10,24 +10,11 @@ import pandas as pd
 import pytest
 
 import streamgmm as sg
-from streamgmm.cli.app import run
 from streamgmm.errors import LateTextError
 from streamgmm.sources.features import identifiers, open_features
 from streamgmm.sources.formats.tables import NotNumbersError
 
 X = np.random.default_rng(3).normal(size=(120, 2)).round(4)
-
-
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        code = run(list(map(str, words)))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture

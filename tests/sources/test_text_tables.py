@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 import streamgmm as sg
-from streamgmm.cli.app import run
 from streamgmm.errors import ChunkReadError
 from streamgmm.sources.formats.tables import NotNumbersError
 
@@ -279,18 +278,6 @@ def test_no_notice_without_a_doubt(tmp_path, caplog):
 
 
 # Command line ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        code = run(list(map(str, words)))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.mark.parametrize("kind", ["carriage returns", "bars", "runs of blanks", "decimal commas", "comments between"])

@@ -11,7 +11,7 @@ import numpy as np
 from streamgmm.em.candidates import Candidate, Initialization, Totals
 from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot, FitObserver
 from streamgmm.em.initialization.followed_starts import SearchContext
-from streamgmm.em.initialization.methods import Wanted, gathering_of, made, prepared
+from streamgmm.em.initialization.methods import Wanted, made, prepared, without_extremes
 from streamgmm.em.initialization.multistart import search
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.kmeans.parallel_init import SPREAD, spread_out
@@ -26,7 +26,6 @@ from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
 from streamgmm.mixture.stats import Stats, observed
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
-from streamgmm.sources.gathered import gathered
 from streamgmm.sources.summaries.sample import SampleSummary
 
 __all__ = ["InitSettings", "begin", "begin_again", "solved"]
@@ -158,10 +157,9 @@ def begin(
             "of positive weight. Lower n_components."
         )
     prior = _resolved(wanted, sample)
-    gathering = None if K == 1 or wanted.given[1] is not None else gathering_of(sample, (family,))
-    if gathering is not None:
-        source = gathered(source, gathering)
-        sample = replace(sample, rows=gathering(sample.rows), place=gathering.place)
+    gathering = None
+    if K > 1 and wanted.given[1] is None:
+        source, sample, gathering = without_extremes(source, sample, (family,))
     if closed:
         one = solved(sample, family, Maximize(wanted.reg_covar, wanted.repair, prior))
         if one is not None:

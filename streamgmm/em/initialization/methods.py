@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
@@ -20,9 +21,12 @@ from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.runtime.executors import Threads
 from streamgmm.runtime.thread_limits import one_thread
-from streamgmm.sources.gathered import Gathering
+from streamgmm.sources.base import Source
+from streamgmm.sources.gathered import Gathering, gathered
 from streamgmm.sources.summaries.moments import weighted_moments
 from streamgmm.sources.summaries.sample import SampleSummary
+
+log = logging.getLogger("streamgmm.em")
 
 Array = NDArray[np.float64]
 
@@ -95,6 +99,25 @@ def gathering_of(survey: SampleSummary, families: Collection[Covariance]) -> Gat
     if np.nanmax(np.abs(survey.box)) > LARGEST:
         return Gathering(np.zeros(survey.rows.shape[1]), np.full(survey.rows.shape[1], LARGEST))
     return None
+
+
+def without_extremes(
+    source: Source, survey: SampleSummary, families: Collection[Covariance]
+) -> tuple[Source, SampleSummary, Gathering | None]:
+    """Source and sample as a fit of several components takes them, and what was done to rows far away.
+
+    Nearly always the source and the sample that were given, and None; anything else is told once.
+    """
+    gathering = gathering_of(survey, families)
+    if gathering is None:
+        return source, survey, None
+    log.warning(
+        "%s: %s Means and covariances of the other rows hold; `lower_bound_` and the criteria are those of the rows as "
+        "they were taken. To leave such rows out, drop them or give them weight 0.",
+        source.name,
+        gathering.words,
+    )
+    return gathered(source, gathering), replace(survey, rows=gathering(survey.rows), place=gathering.place), gathering
 
 
 def drawn_in(z: Array, weight: Array) -> Callable[[Array], Array]:
@@ -314,4 +337,4 @@ def made(starts: Iterable[Callable[[], Mixture]], *, threads: int = 1) -> list[M
         return Threads(threads).run(lambda place: [place.make()], places, add)
 
 
-__all__ = ["INIT", "Wanted", "made", "prepared"]
+__all__ = ["INIT", "Wanted", "made", "prepared", "without_extremes"]

@@ -17,7 +17,7 @@ from streamgmm.em.hooks import FitObserver
 from streamgmm.em.initialization import search_settings
 from streamgmm.em.initialization.followed_starts import SampleEM, SampleSplit, SearchContext
 from streamgmm.em.initialization.initialize import solved
-from streamgmm.em.initialization.methods import DIVERSE, Wanted, gathering_of
+from streamgmm.em.initialization.methods import DIVERSE, Wanted, without_extremes
 from streamgmm.em.initialization.multistart import chains, draw, explore
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.initialization.search_settings import few_rows, sample_rows
@@ -36,7 +36,6 @@ from streamgmm.mixture.stats import observed
 from streamgmm.mixture.support import supported
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Source
-from streamgmm.sources.gathered import gathered
 from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.utils.phases import advanced, phase, reading, stepped
 
@@ -176,10 +175,8 @@ def race(
             f"Expected n_samples >= n_components but got n_components up to {plan.largest}, n_samples = "
             f"{sample.n_rows} rows of positive weight. Lower the largest number of components."
         )
-    gathering = None if plan.largest == 1 else gathering_of(sample, [family for family, _ in plan.kinds])
-    if gathering is not None:
-        source = gathered(source, gathering)
-        sample = replace(sample, rows=gathering(sample.rows), place=gathering.place)
+    if plan.largest > 1:
+        source, sample, _ = without_extremes(source, sample, [family for family, _ in plan.kinds])
     priors: dict[Kind, Conjugate] = {}
     if plan.prior is not None:
         covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
