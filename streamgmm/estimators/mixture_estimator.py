@@ -296,7 +296,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
             if self.max_iter > 0 and running(candidates):
                 data = gathered(source, begun.gathering)
                 if begun.gathering is not None and isinstance(source, PlacedSource):
-                    warn_cpu("A fit to rows of which some lie far from all others", stacklevel=6)
+                    warn_cpu("A fit to rows of which some lie far from all others", stacklevel=5)
                 for step in passes(data, candidates, stages, reader, position=position):
                     candidates, position = place = step.candidates, step.state
                     rows = rows.after(step, source)
