@@ -64,6 +64,7 @@ def waited(case: Case, cache: str) -> tuple[float, float, bool]:
     """Seconds from the start of a process to rows in memory and to the end of the job; whether Numba was loaded."""
     root = Path(__file__).parents[2]
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache, "PYTHONPATH": str(root), "PYTHONWARNINGS": "ignore"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     command = [sys.executable, "-c", WORK, repr(time.time()), case.rows, case.job]
     imported, done, compiled = json.loads(
         subprocess.run(command, env=environment, capture_output=True, check=True).stdout
