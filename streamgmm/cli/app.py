@@ -30,7 +30,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 NARROW = 60
 """Columns of a terminal below which help is plain text."""
 BROKEN_PIPE = 141
-"""What a shell says of a program whose output was closed (128 + SIGPIPE)."""
+"""Exit code that a shell gives to a program whose output was closed (128 + SIGPIPE)."""
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "NOT_CONVERGED", "USAGE", "app", "run"]
 
 

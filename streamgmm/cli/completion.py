@@ -1,4 +1,4 @@
-"""What the shell offers for the values of options."""
+"""Completion in the shell for the values of options."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ CovarianceType = Literal[
 
 
 class ModelSection(_Section):
-    """What is fitted."""
+    """The [model] section: the mixture that is fitted."""
 
     n_components: int = Field(default=1, ge=1, description="K, the number of Gaussians")
     covariance_type: CovarianceType = "full"
@@ -74,7 +74,7 @@ class ModelSection(_Section):
 
 
 class FitSection(_Section):
-    """How it is fitted."""
+    """The [fit] section: how it is fitted."""
 
     solver: Literal["auto", "exact", "squarem", "incremental", "stepwise"] = "auto"
     stopping: Literal["aitken", "change"] = "aitken"
@@ -102,7 +102,7 @@ class ComputeSection(_Section):
 
 
 class SelectSection(_Section):
-    """What `streamgmm select` compares."""
+    """The [select] section: what `streamgmm select` compares."""
 
     k_min: int = Field(default=1, ge=1)
     k_max: int = Field(default=15, ge=1)
@@ -115,7 +115,7 @@ class SelectSection(_Section):
 
 
 class StreamSection(_Section):
-    """What `streamgmm stream` reads and does; [data] path and columns say where."""
+    """The [stream] section: what `streamgmm stream` reads and does; [data] path and columns say where."""
 
     source: Literal["auto", "lines", "arrow", "zarr", "parquet", "kafka", "redis", "synthetic"] = Field(
         default="auto", description='by [data] path: a file, a folder, or "-" for lines from standard input'
@@ -145,7 +145,7 @@ class StreamSection(_Section):
 
 
 class OutputSection(_Section):
-    """What is left behind."""
+    """The [output] section: what is left behind."""
 
     dir: str | None = Field(default=None, description="folder for the model, the report and the resolved config")
     sample_rows: int = Field(default=2000, ge=0, description="rows drawn for pictures, kept in the folder")

@@ -109,7 +109,7 @@ class Watch:
 
 
 def summary(document: dict[str, Any]) -> str:
-    """What the command prints at the end."""
+    """The summary that the command prints at the end."""
     counts, position = document["counts"], document["position"]
     place = f"{position:,} {document['unit']}" if isinstance(position, int) else position
     aside = {"rejected": "unreadable", "refused_rows": "not finite or too far", "refused_batches": "batches refused"}

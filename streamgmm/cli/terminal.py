@@ -44,7 +44,7 @@ Header = Annotated[
 
 
 def one_or_more(data: list[str]) -> str | list[str]:
-    """What `open_source` takes for the words of a command."""
+    """Arguments of `open_source` from the words of a command."""
     return data[0] if len(data) == 1 else data
 
 

@@ -15,7 +15,7 @@ __all__ = ["Finding", "diagnose"]
 
 
 def diagnose(gm: MixtureEstimator, X: Readable, sample_weight: ArrayLike | None = None) -> list[Finding]:
-    """What an expert would remark about `gm` and the data it was fitted to; empty where nothing is wrong.
+    """Remarks of an expert about `gm` and the data it was fitted to; empty where nothing is wrong.
 
     At most five findings, the most important first. Each has its evidence and one remedy, and none advises against
     another; see `streamgmm.diagnostics.ranking`.

@@ -63,7 +63,7 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """What `diagnose` remarks: a list, which notebooks show as a table and `print` a line each.
+    """Findings of `diagnose`: a list, which notebooks show as a table and `print` a line each.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class Findings(list[Finding]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """What the checks look at.
+    """Model and data that the checks look at.
 
     Attributes
     ----------

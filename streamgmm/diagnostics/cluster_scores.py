@@ -26,7 +26,7 @@ Labels = Callable[[NDArray[Any]], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class ClusterScores:
-    """How well separated the clusters of hard labels are.
+    """Separation of the clusters of hard labels.
 
     Attributes
     ----------

@@ -44,7 +44,7 @@ def describe(
     *,
     feature_names: Sequence[str] | None = None,
 ) -> Description:
-    """What each component is like, and which features set it apart from the others.
+    """Description of each component, and the features that set it apart from the others.
 
     Sizes, typical rows, ranges and contrasts follow from the parameters exactly, without a pass over the data. With X,
     one pass counts the rows of each component; ranges (exact up to 20,000 rows, from a sample of them beyond) and the
@@ -116,7 +116,7 @@ def _names(gm: MixtureEstimator, D: int, given: Sequence[str] | None) -> list[st
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """What some rows show: (K,) weights of the components, rows of positive weight, and a sample of them."""
+    """Statistics of some rows: (K,) weights of the components, rows of positive weight, and a sample of them."""
 
     shares: Array
     n_rows: int

@@ -37,7 +37,7 @@ _FACTS = {
 
 @dataclass(frozen=True, slots=True)
 class PageParts:
-    """What a page shows beside what model and rows tell.
+    """Contents of a page beside what model and rows tell.
 
     Attributes
     ----------
@@ -208,7 +208,7 @@ def _page(
 
 
 def _asked(gm: MixtureEstimator, mixture: Mixture) -> ProjectedMixture | None:
-    """What answers for rows of the data, where that is not the mixture."""
+    """Model that answers for rows of the data, where that is not the mixture."""
     return None if gm.projection_ is None else ProjectedMixture(mixture, gm.projection_)
 
 
@@ -229,7 +229,7 @@ def _note(row: Mapping[str, Any], best: bool) -> str:
 
 
 def _facts_of(gm: MixtureEstimator) -> list[tuple[str, Any]]:
-    """What is known of a fit in Python."""
+    """Facts about a fit in Python."""
     report = getattr(gm, "report_", {})
     pairs = [
         ("iterations", getattr(gm, "n_iter_", None)),
@@ -247,7 +247,7 @@ def _facts_of(gm: MixtureEstimator) -> list[tuple[str, Any]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ids:
-    """What rows are called: a column of what is stored, or values that were given.
+    """Names of rows: a column of what is stored, or values that were given.
 
     Attributes
     ----------
@@ -260,7 +260,7 @@ class Ids:
     values: Sequence[Any] | None = None
 
     def of(self, stored: int) -> Callable[[NDArray[np.int64]], list[str]]:
-        """What gives the ids of rows by number; `stored` rows there are."""
+        """Source of the ids of rows by number; `stored` rows there are."""
         values = self.values
         if values is None:
             assert self.source is not None

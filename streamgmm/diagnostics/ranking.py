@@ -1,4 +1,4 @@
-"""Which findings are told, and in which order: causes before what follows from them, and none against another."""
+"""Choice and order of findings: causes before what follows from them, and none against another."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ HIDES = {
     "outliers-own-a-component": frozenset({"one-component-owns-everything", "too-many-components"}),
     "one-component-owns-everything": frozenset({"too-many-components"}),
 }
-"""What is not told beside a finding: it follows from it, says the same, or advises the opposite."""
+"""Findings that are not told beside another: they follow from it, say the same, or advise the opposite."""
 
 
 def ranked(found: Iterable[Finding]) -> list[Finding]:

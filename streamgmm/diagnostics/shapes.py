@@ -21,7 +21,7 @@ DIP = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How far weighted rows are from one Gaussian.
+    """Distance of weighted rows from one Gaussian.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """What a component's rows fall into.
+    """Clumps that a component's rows fall into.
 
     Attributes
     ----------

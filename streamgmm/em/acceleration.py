@@ -26,7 +26,7 @@ FINISH = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AcceleratorState:
-    """What an accelerator remembers of one candidate.
+    """Memory of an accelerator for one candidate.
 
     Attributes
     ----------

@@ -128,7 +128,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Initialization:
-    """What a fit begins EM with.
+    """Start of EM for a fit.
 
     Attributes
     ----------

@@ -9,7 +9,7 @@ from streamgmm.em.candidates import Candidates
 
 
 class FitObserver(Protocol):
-    """Who wants to see the way of the starts on the sample: `streamgmm.report.history.History`, for pictures."""
+    """Observers of the starts on the sample: `streamgmm.report.history.History`, for pictures."""
 
     def sampled(self, at: int, candidates: Candidates) -> None:
         """After a step on the sample; `at` is the number that the best of these starts will have as a candidate."""

@@ -21,7 +21,7 @@ Models = tuple[Mixture, ...]
 
 
 class Statistics(Protocol):
-    """What a chunk becomes: sums over rows, which merge."""
+    """Result of the E-step of a chunk: sums over rows, which merge."""
 
     @property
     def count(self) -> float:
@@ -36,7 +36,7 @@ class Statistics(Protocol):
 
 
 class Model[S](Protocol):
-    """What an E-step asks of a model with statistics `S`: `Mixture` is one, `em.kmeans.centres.Centres` another."""
+    """Interface of an E-step to a model with statistics `S`: `Mixture` is one, `em.kmeans.centres.Centres` another."""
 
     def frame_stats(self, rows: Rows, weight: Weights = None) -> S:
         """Statistics of rows (n, D) with weights (n,), in a frame of the model's choice."""

@@ -31,7 +31,7 @@ INNER = (20, 180)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a solver is built from.
+    """Settings that a solver is built from.
 
     Attributes
     ----------

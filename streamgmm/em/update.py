@@ -31,7 +31,7 @@ FitBlock = BlockStep[Mixture, Stats, Candidates, Any]
 """One block of a fit, with the state of the rule that it follows."""
 
 RESTARTS = ("re-seeded", "merged", "sorted")
-"""What is done to components after which the path so far tells nothing of where it leads."""
+"""Changes of components after which the path so far does not tell the direction of the next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Maximize:
         return m_step(stats, reg_covar=self.reg_covar, prior=self.prior_of(model))
 
     def value(self, model: Mixture, stats: Stats) -> float:
-        """What EM climbs, in nats per row, of the model that made the responsibilities behind `stats`."""
+        """Objective of EM, in nats per row, of the model that made the responsibilities behind `stats`."""
         return objective(model, stats, self.prior_of(model))
 
     def bound(self, model: Mixture, stats: Stats) -> float:
@@ -86,7 +86,7 @@ class Maximize:
         return (bound(model, stats) + penalty) / stats.count
 
     def merit(self, model: Mixture, value: float, share: Array) -> float:
-        """What EM with `reg_covar` climbs while the components' shares stay as they are.
+        """Objective of EM with `reg_covar` while the components' shares stay as they are.
 
         ``value`` less reg_covar / 2 sum_k share_k tr(inverse covariance_k): each plain step raises it, and the fixed
         point of EM with reg_covar maximises it, which is not so for the log-likelihood.
@@ -107,7 +107,7 @@ class Maximize:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What happens to every running candidate after each block; those that are done leave the tuple of models.
+    """Update of every running candidate after each block; those that are done leave the tuple of models.
 
     Attributes
     ----------

@@ -178,7 +178,7 @@ class Incremental(Rule[FoldTree]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Online:
-    """What stepwise EM remembers.
+    """State of stepwise EM.
 
     Attributes
     ----------

@@ -113,7 +113,7 @@ class VariationalBeginning:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VariationalBegin(Initialization):
-    """What variational inference begins with: `Initialization`, and the prior of the parameters."""
+    """Start of variational inference: `Initialization`, and the prior of the parameters."""
 
     posterior: GaussWishart | None = None
     moves: Moves = field(default_factory=dict)

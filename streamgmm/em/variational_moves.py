@@ -168,7 +168,7 @@ class Bench:
 
 
 Moves = dict[str, int]
-"""How many moves of each kind were made."""
+"""Number of moves of each kind."""
 
 
 def search(bench: Bench, model: VariationalMixture) -> tuple[At, Moves]:
@@ -319,7 +319,7 @@ def _birth(bench: Bench, here: At, k: int, rows: Array, weight: Array, label: ND
 
 
 def _tied_gain(here: At, one: Stats, pair: Stats) -> float:
-    """What the scatter between the two parts is worth, taken out of that of all rows."""
+    """Contribution of the scatter between the two parts, taken out of that of all rows."""
     prior, D = here.model.prior, here.model.n_features
     delta = pair.mean - one.mean
     between = prior.family.between(pair.weight, delta)

@@ -24,7 +24,7 @@ LARGEST = 1e100
 
 
 class Limits:
-    """How far from what is known a row may be.
+    """Greatest distance of a row from what is known.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What `partial_fit` refuses before it looks at a row."""
+"""Checks of `partial_fit` before it looks at a row."""
 
 from __future__ import annotations
 

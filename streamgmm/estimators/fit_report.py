@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """When a fit began, and when its EM steps did, by `time.perf_counter`."""
+    """Times at which a fit and its EM steps began, by `time.perf_counter`."""
 
     began: float
     started: float
@@ -53,7 +53,7 @@ class FitReport(dict[str, Any]):
     """
 
     def short(self) -> dict[str, Any]:
-        """What most readers want to know, in words and numbers; nothing that the report does not hold.
+        """Short form of the report, in words and numbers; nothing that the report does not hold.
 
         Examples
         --------
@@ -155,7 +155,7 @@ def drowned(mean: Array, variance: Array, reg_covar: float) -> NDArray[np.intp]:
 
 
 def words_of_drowned(mean: Array, variance: Array, reg_covar: float, names: Sequence[str]) -> tuple[str, str] | None:
-    """What is wrong with `reg_covar`, and what to do; None where nothing is."""
+    """Fault of `reg_covar`, and the remedy; None where there is none."""
     which = drowned(mean, variance, reg_covar)
     if not len(which):
         return None

@@ -49,7 +49,7 @@ def totals_of(gm: Fitted, X: Readable, sample_weight: ArrayLike | None = None) -
 
 
 class Fitted(Pictured):
-    """What an estimator can do once its fit has left a `mixture_`."""
+    """Methods of an estimator whose fit has left a `mixture_`."""
 
     random_state: RandomState
     device: str | None

@@ -288,7 +288,7 @@ class GaussianMixture(MixtureEstimator):
         memory_plan: MemoryPlan,
         watcher: FitObserver | None,
     ) -> Initialization:
-        """What the fit begins with; see `beginnings`. `reader` reads the data, `executor` the sample."""
+        """Start of the fit; see `beginnings`. `reader` reads the data, `executor` the sample."""
         K, D = self.n_components, source.n_features
         chosen = self._family(D)
         if self._goes_on:
@@ -312,7 +312,7 @@ class GaussianMixture(MixtureEstimator):
         return sample_rows(self.n_components, n_features, self._family(n_features), rich=many)
 
     def _stages(self, begun: Initialization, source: Source, executor: Executor) -> tuple[Stage, ...]:
-        """How the candidates are carried on, pass by pass."""
+        """Solver that carries the candidates on, pass by pass."""
         self.prior_ = begun.prior
         settings = Settings(
             self.n_components, source.n_features,

@@ -71,7 +71,7 @@ def parse_bytes(size: str | int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is fitted: as many models of K components over D features as share a pass."""
+    """Sizes of a fit: as many models of K components over D features as share a pass."""
 
     family: Covariance
     n_components: int
@@ -92,7 +92,7 @@ class Shape:
 
     @property
     def scratch_bytes(self) -> int:
-        """What one thread needs beside its chunk: sums, blocks of features, and the statistics it hands over."""
+        """Memory that one thread needs beside its chunk: sums, blocks of features, and the statistics it hands over."""
         K, D = self.n_components, self.n_features
         pairs = D * (D + 1) // 2
         if self.family.n_factors:
@@ -127,7 +127,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How a fit keeps within its limit.
+    """Plan by which a fit keeps within its limit.
 
     Attributes
     ----------

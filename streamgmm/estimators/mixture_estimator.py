@@ -124,7 +124,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         memory_plan: MemoryPlan,
         watcher: FitObserver | None,
     ) -> Initialization:
-        """What the fit begins with. `reader` reads the data, `executor` the sample."""
+        """Start of the fit. `reader` reads the data, `executor` the sample."""
 
     @abstractmethod
     def _sample_rows(self, n_features: int) -> int:
@@ -132,7 +132,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
 
     @abstractmethod
     def _stages(self, begun: Initialization, source: Source, executor: Executor) -> tuple[Stage, ...]:
-        """How the candidates are carried on, pass by pass."""
+        """Solver that carries the candidates on, pass by pass."""
 
     @abstractmethod
     def _finish(self, candidates: Candidates, begun: Initialization, n_passes: int, clock: Clock) -> None:
@@ -328,7 +328,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
 
     @property
     def _cpu_only(self) -> str:
-        """What of the settings has no form for graphics cards; empty where everything has."""
+        """Settings that have no form for graphics cards; empty where all have."""
         return "missing='marginalize'" if self.missing == "marginalize" else (
             "solver='stepwise'" if self.solver == "stepwise" else ""
         )  # fmt: skip
@@ -346,7 +346,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
     def _memory_plan(
         self, source: Source, executor: Executor, backend: Backend | None = None
     ) -> tuple[MemoryPlan, Peak]:
-        """What `memory_limit` allows, and a gauge that starts at the size of the process without data."""
+        """Plan for `memory_limit`, and a gauge that starts at the size of the process without data."""
         K, D = self.n_components, source.n_features
         given = all(value is not None for value in (self.weights_init, self.means_init, self.precisions_init))
         sampled = 0 if given or self._goes_on else self._sample_rows(D)

@@ -31,7 +31,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """What a model file holds.
+    """Contents of a model file.
 
     Attributes
     ----------

@@ -318,7 +318,7 @@ def without(model: Mixture, components: NDArray[np.intp]) -> Mixture:
 
 
 class _Scores:
-    """What rows are judged by: log-densities, or log tail probabilities where rows may have gaps."""
+    """Score of rows: log-densities, or log tail probabilities where rows may have gaps."""
 
     def __init__(self, model: Mixture) -> None:
         self.model = model

@@ -38,7 +38,7 @@ KINDS = (
     "ellipses", "classification", "uncertainty", "density", "corner", "marginals", "profiles", "timeline", "weights",
     "convergence",
 )  # fmt: skip
-"""What `plot` draws."""
+"""Kinds of pictures of `plot`."""
 KINDS_OF_ROWS = ("classification", "uncertainty", "timeline")
 KINDS_OF_FEATURES = ("ellipses", "classification", "uncertainty", "density", "corner", "marginals")
 PANELS = ("corner", "marginals")
@@ -91,7 +91,7 @@ def fitted_card(gm: Pictured) -> str:
 
 
 class Pictured(Reader):
-    """What can be drawn once a fit has left a `mixture_`."""
+    """Pictures of an estimator whose fit has left a `mixture_`."""
 
     mixture_: Mixture
     projection_: Projection | None = None
@@ -214,6 +214,6 @@ class Pictured(Reader):
         return sums[:, :-3] / weight[:, None], sums[:, -3] / weight, sums[:, -2] / weight
 
     def _html_repr(self) -> str:
-        """What a notebook shows: the fitted mixture, and scikit-learn's diagram of the parameters."""
+        """HTML for a notebook: the fitted mixture, and scikit-learn's diagram of the parameters."""
         diagram = str(estimator_html_repr(self))
         return fitted_card(self) + diagram if "mixture_" in self.__dict__ else diagram

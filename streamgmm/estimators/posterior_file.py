@@ -20,7 +20,7 @@ _PRIOR = "prior."
 
 
 def posterior_arrays(model: VariationalMixture) -> dict[str, Array]:
-    """What a posterior and its prior are beside the arrays of a `Mixture`."""
+    """Entries of a posterior and its prior beside the arrays of a `Mixture`."""
     prior = model.prior
     numbers = [prior.limit, prior.process, prior.concentration, prior.mean_precision, prior.dof]
     return {

@@ -34,7 +34,7 @@ FULL_MOMENTS_UP_TO = 256
 
 
 class _Moving(Transforming, BaseEstimator):
-    """What both have in common: moments that grow, and an affine map that follows from them."""
+    """Base of both: moments that grow, and an affine map that follows from them."""
 
     _fewest_rows = 1
     _moments: Moments

@@ -64,7 +64,7 @@ class Projection:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the principal components are called."""
+        """Names of the principal components."""
         return tuple(f"principal component {j + 1}" for j in range(self.n_components))
 
     @property
@@ -85,7 +85,7 @@ class Projection:
         return TransformedSource(source, self.map, feature_names=self.names)
 
     def arrays(self) -> dict[str, Array]:
-        """What a model file keeps."""
+        """Entries that a model file keeps."""
         return {_PREFIX + name: getattr(self, name) for name in ("shift", "matrix", "inverse")}
 
     @classmethod

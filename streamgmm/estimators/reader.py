@@ -68,7 +68,7 @@ class Reader:
 
     @property
     def _known_names(self) -> tuple[str, ...]:
-        """What the features of the fit are called; nothing where nobody said."""
+        """Names of the features of the fit; None where none were given."""
         return tuple(getattr(self, "feature_names_in_", ()))
 
     def _checked(self, X: Readable, reset: bool, fewest: int | None = None) -> NDArray[Any]:
@@ -226,7 +226,7 @@ def executor_of(estimator: Reader, source: Source | None = None) -> Executor:
 
 
 def model_of(estimator: Reader) -> Mixture | Centres | None:
-    """What `estimator` has learnt: a mixture, or the centres of k-means; None before `fit`."""
+    """The fitted model of `estimator`: a mixture, or the centres of k-means; None before `fit`."""
     return estimator.__dict__.get("mixture_", estimator.__dict__.get("_centres"))
 
 

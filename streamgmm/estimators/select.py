@@ -358,7 +358,7 @@ def _leader(team: Candidates, rows: int, reg_covar: float) -> Candidate:
 
 
 def _sound(candidates: Sequence[tuple[int, int]]) -> list[bool]:
-    """Which of these, given by `doubt` and K, are compared by the criterion: those against which least speaks.
+    """Candidates, given by `doubt` and K, that are compared by the criterion: those against which least speaks.
 
     One component is never in doubt. Where it is the only one of which that is true, the data have directions without
     variance in every group, and no candidate is worse for them.

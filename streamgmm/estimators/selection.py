@@ -25,7 +25,7 @@ __all__ = ["Selection", "doubts", "elbow"]
 
 
 class SelectionReport(dict[str, Any]):
-    """What happened in a selection, by name; called, it writes the page about it."""
+    """Events of a selection, by name; called, it writes the page about it."""
 
     def __init__(self, items: Mapping[str, Any], selection: Selection) -> None:
         super().__init__(items)
@@ -40,7 +40,7 @@ class SelectionReport(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Selection:
-    """What `select` found.
+    """Result of `select`.
 
     Attributes
     ----------
@@ -232,7 +232,7 @@ def _sign(value: float | None, sign: float) -> float | None:
 
 
 def doubts(table: Sequence[dict[str, Any]], best: dict[str, Any], criterion: str = "bic") -> list[str]:
-    """What a reader of the table should know before trusting it."""
+    """Warnings that a reader of the table should know before trusting it."""
     kind, K = best["covariance_type"], best["n_components"]
     tried = [row["n_components"] for row in table if row["covariance_type"] == kind]
     found = []

@@ -12,7 +12,7 @@ __all__ = ["begin_stream", "give_model", "learner_of", "merge_streams"]
 
 
 def learner_of(gm: MixtureEstimator) -> Learner | None:
-    """What has learnt the stream of `gm` so far; None before the first row."""
+    """Learner of the stream of `gm` so far; None before the first row."""
     return gm._learner
 
 

@@ -20,7 +20,7 @@ define void @f(ptr %p, <8 x double> %a) {
 
 
 class Shapes(NamedTuple):
-    """What depends on the number and width of the registers. A vector has eight doubles in either case.
+    """Sizes that depend on the number and width of the registers. A vector has eight doubles in either case.
 
     Tiles keep their sums in registers: AVX-512 has 32 of one vector each. AVX2 (16 of half a vector) and NEON (32 of a
     quarter) both hold eight vectors in all; there a tile has six sums where it can. Four are the least that hide the
@@ -73,7 +73,7 @@ NARROW = Shapes(
 
 
 class Registers(NamedTuple):
-    """What the target's vector registers can do."""
+    """The target's vector registers and their instructions."""
 
     width: int
     """Doubles in one: 8 (AVX-512), 4 (AVX, AVX2) or 2 (SSE2, NEON)."""
@@ -104,5 +104,5 @@ def registers_of(triple: str, cpu: str, features: str) -> Registers:
 
 
 def shapes() -> Shapes:
-    """What tiles are cut to on this target."""
+    """Sizes of tiles on this target."""
     return WIDE if registers().width == 8 else NARROW

@@ -264,7 +264,7 @@ def _form_of(plan: Plan, rows: NDArray[Any]) -> str:
 
 
 class _Call(NamedTuple):
-    """What the compiled forms share in one run: arrays to read, read-only, and arrays to fill in."""
+    """Arrays that the compiled forms share in one run: arrays to read, read-only, and arrays to fill in."""
 
     rows: NDArray[Any]
     weight: Array

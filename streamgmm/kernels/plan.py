@@ -1,4 +1,4 @@
-"""What a kernel is given: one mixture, written in coordinates in which its own overall covariance is about one.
+"""The plan, which a kernel is given: one mixture, written in coordinates in which its own covariance is about one.
 
 A row x enters as z = whiten (x - shift). In these coordinates (the *frame*) no offset and no unit can hurt, and
 

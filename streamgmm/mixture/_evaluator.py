@@ -27,7 +27,7 @@ PIECE_ROWS = 131_072
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """What is wanted of a mixture more than once.
+    """Values of a mixture that are needed more than once.
 
     Attributes
     ----------

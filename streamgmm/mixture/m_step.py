@@ -61,7 +61,7 @@ def estimates(
 
 
 def objective(model: Mixture, stats: Stats, prior: Conjugate | None = None) -> float:
-    """What EM climbs, in nats per row: the mean log-likelihood of `model`, penalised where there is a prior.
+    """Objective of EM, in nats per row: the mean log-likelihood of `model`, penalised where there is a prior.
 
     Parameters
     ----------

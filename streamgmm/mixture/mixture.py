@@ -290,7 +290,7 @@ class Mixture:
         return Mixture.trusted(shares, means, covariances, self.family, factors, noise_weight, self.observation)
 
     def plan(self, base: float) -> tuple[Plan, Array]:
-        """What the kernels need, and the `spread` of its frame; `base` is the log-density of the background.
+        """Plan for the kernels, and the `spread` of its frame; `base` is the log-density of the background.
 
         Examples
         --------

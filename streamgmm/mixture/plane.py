@@ -67,7 +67,7 @@ class Plane:
         return self.project(mixture.means), self.axes.T @ dense(mixture) @ self.axes
 
     def labels(self, names: Sequence[str] | None = None) -> tuple[str, str]:
-        """What to write on the axes."""
+        """Labels of the axes."""
         if self.features is not None:
             first, second = (f"feature {j}" if names is None else str(names[j]) for j in self.features)
             return first, second

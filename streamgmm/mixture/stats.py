@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """What a row may be besides complete and drawn from a component. Travels from a mixture to its statistics and back.
+    """Options of rows beside complete and drawn from a component. Statistics hold those of their mixture.
 
     Attributes
     ----------

@@ -18,7 +18,7 @@ WIDER = 100.0
 
 
 def unsupported(model: Mixture, rows: float, reg_covar: float) -> dict[int, str]:
-    """What is wrong with each component that is no finding about the data, in words; empty where nothing is.
+    """Faults of each component that are no finding about the data, in words; empty where there is none.
 
     A likelihood has no upper bound: a component on D rows or fewer, or on rows that lie in a plane, raises it as far as
     `reg_covar` lets it (Day 1969), and BIC counts that as a gain.
@@ -64,7 +64,7 @@ def _thin(model: Mixture, share: Array, reg_covar: float) -> NDArray[np.bool_]:
 
 
 def doubt(model: Mixture, rows: float, reg_covar: float) -> int:
-    """How much speaks against a model: 0 nothing, 1 a direction without variance, 2 a component of too few rows.
+    """Degree of doubt about a model: 0 none, 1 a direction without variance, 2 a component of too few rows.
 
     The second can be a property of the data (features that are constant or whole numbers within a group); the third
     never is one.

@@ -31,7 +31,7 @@ CENTRAL_90 = 1.6448536269514722
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observed:
-    """What the rows of each component show, (C,) components and (C, D) features.
+    """Statistics of the rows of each component, (C,) components and (C, D) features.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Description:
-    """What each component is like, and what sets it apart from the rest, in the units of the data.
+    """Description of each component, and the features that set it apart from the rest, in the units of the data.
 
     "The rest" of a component is the mixture of the other components, without a background. Its moments follow from the
     parameters, so nothing below needs a pass over the data, and nothing is estimated.
@@ -167,7 +167,7 @@ class Description:
         return [j for j in self.order(c) if self.divergences[c, j] >= TELLING][:MOST_NAMED]
 
     def phrase(self, c: int, j: int) -> str:
-        """What one feature of the c-th component described is, compared with the rest.
+        """One feature of the c-th component described, compared with the rest.
 
         Examples
         --------
@@ -189,7 +189,7 @@ class Description:
         return written(self.means[c, j], min(spreads, default=0.0))
 
     def sentence(self, c: int) -> str:
-        """What the c-th component described is like, in one or two sentences.
+        """The c-th component described, in one or two sentences.
 
         Examples
         --------

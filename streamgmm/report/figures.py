@@ -250,7 +250,7 @@ def weights(mixture: Mixture, *, ax: Any = None) -> Axes:
 def uncertainty(
     mixture: Mixture, rows: ArrayLike, *, ax: Any = None, plane: Plane | None = None, names: Sequence[str] | None = None
 ) -> Axes:
-    """How sure each row's label is: 1 - max_k r_ik, large and dark where components share a row."""
+    """Picture of the certainty of each row's label: 1 - max_k r_ik, large and dark where components share a row."""
     ax = _axes(ax)
     points = np.asarray(rows)
     doubt = 1.0 - mixture.responsibilities(points).max(axis=1)
@@ -276,7 +276,7 @@ def _doubts() -> Any:
 
 
 def timeline(shares: Array, log_density: Array, ends: Array, *, ax: Any = None) -> Axes:
-    """How much each component has of successive runs of rows, and how well the model fits them.
+    """Picture of the components' shares in successive runs of rows, and of the fit there.
 
     Parameters
     ----------

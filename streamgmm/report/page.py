@@ -72,13 +72,13 @@ class Shown:
 
     @property
     def asked(self) -> Asked:
-        """What answers for rows of the data, and ranks them."""
+        """Answers for rows of the data, and their ranking."""
         return Asked.of(self.mixture) if self.answers is None else Asked(self.answers)
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a page says of its models together.
+    """The models that a page shows together.
 
     Attributes
     ----------
@@ -250,7 +250,7 @@ def _model(one: Shown, answered: Answered, pool: _Pool, layout: _Layout, *, brie
 
 
 def _score(tails: Tails | None, rows: Array, logp: Array, drawing: bool) -> tuple[str, Array]:
-    """What ranks the rows of the sample: "density", "tail", or the "bound" of tails where draws cost too much."""
+    """Score that ranks the sample's rows: "density", "tail", or the "bound" of tails where draws are expensive."""
     if tails is None:
         return "density", logp
     return ("tail", tails.log_tail(rows, logp)) if drawing else ("bound", tails.log_bound(rows, logp))
@@ -296,7 +296,7 @@ class _Pool:
     def listed(
         self, extremes: Extremes, mixture: Mixture, means: Array, variances: Array, *, ranked: bool = False
     ) -> list[dict[str, Any]]:
-        """What a model says of some rows, and what makes each unusual under its component.
+        """A model's answers for some rows, and the features that make each unusual under its component.
 
         Parameters
         ----------

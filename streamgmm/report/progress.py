@@ -24,7 +24,7 @@ BAR = 16
 
 
 class ProgressLine:
-    """What a long call is doing, as one line of text.
+    """The state of a long call, as one line of text.
 
     Parameters
     ----------

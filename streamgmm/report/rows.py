@@ -30,7 +30,7 @@ _BLOCK = 16_384
 
 
 class Answers(Protocol):
-    """What a page asks of a model; a `Mixture`, or one behind a projection."""
+    """Interface of a page to a model: a `Mixture`, or one behind a projection."""
 
     def responsibilities(self, rows: NDArray[np.floating], /) -> Array: ...
 
@@ -97,7 +97,7 @@ class Extremes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answered:
-    """What one model says of all rows.
+    """A model's answers for all rows.
 
     Attributes
     ----------

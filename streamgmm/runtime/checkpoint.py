@@ -97,7 +97,7 @@ class Journal:
         return 0
 
     def report(self) -> dict[str, Any] | None:
-        """What happened, for `report_`."""
+        """The events of the checkpoint, for `report_`."""
         return None
 
 

@@ -188,7 +188,7 @@ class Dask(Executor):
 
 
 class _Head:
-    """What every task of a pass needs, and which program made it."""
+    """The job that every task of a pass needs, and which program made it."""
 
     __slots__ = ("value", "versions")
 
@@ -213,7 +213,7 @@ class _Head:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a task returns: nodes of the tree, the chunks they are of, and the seconds that took."""
+    """The result of a task: nodes of the tree, the chunks they are of, and the seconds that took."""
 
     nodes: Nodes
     read: list[int]
@@ -452,7 +452,7 @@ def _explained(client: Client, future: Future, error: BaseException) -> BaseExce
 
 
 def _of_other_version(client: Client, error: BaseException) -> ClusterError | None:
-    """What makes a process fail that cannot even take a task of this version; None where all have the same."""
+    """The difference that keeps a process from taking tasks of this version; None where all have the same."""
     names = [name for name in versions.here() if name != "code"]
 
     def found() -> dict[str, str]:  # nested, so that it travels by value: nothing of ours is asked there

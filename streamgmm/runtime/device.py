@@ -119,7 +119,7 @@ class _Buffer:
 
 @dataclass(slots=True)
 class Tally:
-    """What a card was busy with: seconds of copies and of E-steps, summed over threads, and bytes copied."""
+    """Work of a card: seconds of copies and of E-steps, summed over threads, and bytes copied."""
 
     copy: float = 0.0
     compute: float = 0.0
@@ -205,7 +205,7 @@ class Card:
         return row * n
 
     def report(self) -> dict[str, Any]:
-        """What lies on the card, in bytes."""
+        """Sizes of the arrays on the card, in bytes."""
         resident = sum(self.bytes_of(len(rows)) for rows, _ in self.kept.values())
         return {
             "name": self.backend.name,
@@ -464,7 +464,7 @@ class PlacedSource(WrappedSource):
         return {**self.blocks.fingerprint(), "source": self.source.fingerprint()}
 
     def report(self) -> dict[str, Any]:
-        """What lay on the card; `Card.report`."""
+        """The work of the card in this fit: `Card.report`."""
         return self.blocks.card.report()
 
     def seconds(self) -> dict[str, float]:

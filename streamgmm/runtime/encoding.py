@@ -85,7 +85,7 @@ _SPELLINGS = {
     }.items()
     for name in names.split()
 }
-"""How the first files spelled these names: by the modules that the classes stood in. Never changed again."""
+"""Names as the first files spelled them: by the modules that the classes stood in. Never changed again."""
 
 _NAMES = {spelling: name for name, spelling in _SPELLINGS.items()}
 
@@ -105,7 +105,7 @@ def encode(value: object, *, first: bool = False) -> tuple[Node, dict[str, NDArr
 
 
 def decode(tree: Any, arrays: dict[str, NDArray[Any]]) -> Any:
-    """What `encode` was given.
+    """The value that `encode` was given.
 
     Raises
     ------

@@ -21,7 +21,7 @@ from streamgmm.utils.phases import chunk_done
 
 
 class Indexed(Protocol):
-    """What a task is given: a `streamgmm.sources.base.Chunk`, or anything else with its place in the fold."""
+    """The argument of a task: a `streamgmm.sources.base.Chunk`, or anything else with its place in the fold."""
 
     @property
     def index(self) -> int:

@@ -27,7 +27,7 @@ class Fold[T]:
 
     @property
     def nodes(self) -> dict[tuple[int, int], T]:
-        """What waits to be combined, by (level, index): all there is to know about the leaves so far."""
+        """Nodes that wait to be combined, by (level, index): all there is to know about the leaves so far."""
         return dict(self._nodes)
 
     def result(self) -> T | None:

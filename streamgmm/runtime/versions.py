@@ -14,7 +14,7 @@ from streamgmm.errors import ClusterError
 __all__ = ["check", "here"]
 
 LIBRARIES = ("numpy", "scipy", "numba", "scikit-learn")
-"""What the bits of a fit depend on, beside the package itself."""
+"""Versions and hardware that the bits of a fit depend on, beside the package itself."""
 
 
 @cache
@@ -57,7 +57,7 @@ def check(driver: dict[str, str]) -> None:
 
 
 def differing(worker: dict[str, str], driver: dict[str, str]) -> str:
-    """What differs, and what to do."""
+    """The differences in words, and the remedy."""
     names = sorted(name for name in worker.keys() | driver.keys() if worker.get(name) != driver.get(name))
     if "streamgmm" in names:
         names = [name for name in names if name != "code"]

@@ -22,7 +22,7 @@ Readable = object
 
 
 class Writable(Protocol):
-    """What answers are written into, slice by slice: an ndarray, a memmap, a Zarr array."""
+    """Array that answers are written into, slice by slice: an ndarray, a memmap, a Zarr array."""
 
     def __len__(self) -> int: ...
 
@@ -55,7 +55,7 @@ class Chunk(ABC):
         """
 
     def texts(self, column: str) -> list[str]:
-        """What a column of the stored table holds, feature or not, as text: one for each row that `load` gives.
+        """Values of a column of the stored table, feature or not, as text: one for each row that `load` gives.
 
         Raises
         ------

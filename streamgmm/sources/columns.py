@@ -69,7 +69,7 @@ class Exclude:
 
     @classmethod
     def of(cls, columns: str | int | Sequence[str | int]) -> Exclude | None:
-        """What `exclude=` means: a name, a position, or several."""
+        """Columns that `exclude=` names: by name, by position, or several."""
         columns = (columns,) if isinstance(columns, (str, int, np.integer)) else tuple(columns)
         return cls(columns) if columns else None
 
@@ -84,7 +84,7 @@ WeightChoice = object
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """Which stored columns are features, in which order, and which one holds the sample weights."""
+    """Stored columns that are features, in their order, and the one that holds the sample weights."""
 
     columns: tuple[int, ...] | None
     weight: int | None

@@ -28,7 +28,7 @@ _MARK = "streamgmm"
 
 
 def describe(source: Source) -> dict[str, Any]:
-    """What is known without reading the rows, as a JSON-able dictionary."""
+    """Facts that are known without reading the rows, as a JSON-able dictionary."""
     return {
         "path": source.name,
         "kind": source.kind,
@@ -48,7 +48,7 @@ def describe(source: Source) -> dict[str, Any]:
 
 
 def without_checksums(source: Source) -> str | None:
-    """What damage cannot be told from data, in a sentence; None where all of the rows are under checksums."""
+    """Kinds of damage that data cannot show, in a sentence; None where all of the rows are under checksums."""
     if source.verified() is not False:
         return None
     return (
@@ -62,7 +62,7 @@ def without_checksums(source: Source) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ChunkFacts:
-    """What one chunk holds; `sha256` is over its rows as little-endian bytes, then its weights."""
+    """Facts about one chunk; `sha256` is over its rows as little-endian bytes, then its weights."""
 
     index: int
     start: int | None
@@ -76,7 +76,7 @@ class ChunkFacts:
 
 @dataclass(slots=True)
 class Manifest:
-    """What a source holds.
+    """Facts about a source.
 
     Attributes
     ----------
@@ -241,7 +241,7 @@ def _ahead[T](source: Source, work: Callable[[Chunk], T], n_jobs: int) -> Iterat
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What `convert` wrote."""
+    """Result of `convert`."""
 
     path: str
     rows: int

@@ -45,7 +45,7 @@ def files_like(pattern: str) -> list[str]:
 MAGIC = {
     b"\x93NUMPY": "npy", b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"\x89HDF": "hdf5"
 }  # fmt: skip
-"""What files of a format begin with."""
+"""First bytes of the files of a format."""
 
 _NOTES = ("readme", "license", "licence", "changelog")
 
@@ -178,7 +178,7 @@ class FilesSource(Source):
 
 
 def _notices(parts: Sequence[Source]) -> str | None:
-    """What the notices of the parts say, those that all share once."""
+    """Notices of the parts, those that all share once."""
     told = {part.notice for part in parts}
     if len(told) == 1:
         return told.pop()

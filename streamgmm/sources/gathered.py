@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gathering:
-    """What is done to the numbers of rows far away, before a fit sees them.
+    """Changes to the numbers of rows far away, before a fit sees them.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Gathering:
 
     @property
     def words(self) -> str:
-        """What was done, for the report of a fit."""
+        """Record of the changes, for the report of a fit."""
         if self.place is None:
             return f"Numbers beyond {self.reach.max():g} counted as that."
         return (

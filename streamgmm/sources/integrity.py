@@ -11,7 +11,7 @@ Stamp = tuple[int, int]
 
 
 def stamp(path: str | os.PathLike[str]) -> Stamp:
-    """What changes when somebody replaces the file."""
+    """Attributes of a file that change when somebody replaces it."""
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
 

@@ -154,7 +154,7 @@ def open_quietly(
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """What concerns some formats only."""
+    """Options that concern some formats only."""
 
     missing: str
     header: bool | None
@@ -300,7 +300,7 @@ def _is_behind_a_block(stream: BinaryIO) -> bool:
 
 
 def _kind_of_zip(file: str) -> str:
-    """What a zip file holds: a Zarr store or arrays of NumPy."""
+    """Contents of a zip file: a Zarr store or arrays of NumPy."""
     from zipfile import BadZipFile, ZipFile
 
     try:

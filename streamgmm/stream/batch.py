@@ -86,7 +86,7 @@ class Identified(Connector, Protocol):
     tail: bytes
 
     def identity(self) -> dict[str, Any]:
-        """What and where it is: "kind", and what else tells it from others."""
+        """Identity and place of the batch: "kind", and what else tells it from others."""
 
     def before(self, position: Position, n: int) -> bytes | None:
         """The last `n` bytes before `position`; None where they cannot be had."""
@@ -117,7 +117,7 @@ def batches_of(stream: Any, position: Position) -> Iterator[Batch]:
 
 
 def compare(batch: Batch, position: Position, n_rows: int) -> tuple[str, int]:
-    """How a batch of `n_rows` lies to `position`: ("new" | "repeated" | "overlaps" | "jumps" | "torn", units).
+    """Place of a batch of `n_rows` relative to `position`: ("new" | "repeated" | "overlaps" | "jumps" | "torn", units).
 
     "overlaps" can be cut (one unit is one row), "torn" cannot. Without a start only a whole-number position that counts
     rows, and a dict that must not fall, can be judged.

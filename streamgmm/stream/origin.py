@@ -12,7 +12,7 @@ __all__ = ["check", "of"]
 
 
 def of(stream: object, position: Position) -> dict[str, Any] | None:
-    """What a snapshot remembers of `stream`; None for a plain iterable, of which nothing is known."""
+    """Identity of `stream` for a snapshot; None for a plain iterable, of which nothing is known."""
     if not isinstance(stream, Identified):
         return None
     tail = stream.tail

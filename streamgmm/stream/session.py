@@ -424,7 +424,7 @@ class StreamSession:
         self._saved_rows, self._saved_at = self.counts.rows, time.monotonic()
 
     def _note_source(self) -> None:
-        """Which stream this is, and what precedes the position."""
+        """Identity of the stream, and the records that precede the position."""
         found = origin.of(self._stream, self.position)
         if found is not None:
             self.source = found
@@ -510,7 +510,7 @@ class StreamSession:
         self.counts = Counts(**header["counts"])
 
     def _settings(self) -> dict[str, Any]:
-        """What must be as it was for the state to mean the same."""
+        """Settings that must be as they were for the state to mean the same."""
         model = self.model
         chosen = {
             name: getattr(model, name) for name in ("n_components", "reg_covar", "half_life", "init_params", "n_init")

@@ -54,7 +54,7 @@ def discard(path: Path) -> None:
 
 
 def stamp(path: Path) -> Stamp:
-    """What tells one writing of the file from another; None where there is none."""
+    """Stamp that tells one writing of the file from another; None where there is none."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -33,7 +33,7 @@ class StopStream(Exception):
 
 @dataclass(slots=True)
 class Counts:
-    """What became of everything that came; kept in the snapshot.
+    """Counts of everything that came; kept in the snapshot.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one batch brought.
+    """Result of one batch.
 
     Attributes
     ----------

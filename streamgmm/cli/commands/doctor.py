@@ -23,7 +23,7 @@ EXTRAS = {
     "confluent-kafka": ("kafka", "streams of Kafka"),
     "redis": ("redis", "streams of Redis"),
 }
-"""What reads or draws what, and the extra that installs it."""
+"""Packages that read or draw something, and the extra that installs each."""
 LEAST_FREE = 200e6
 """Bytes of disk that compiled kernels and a checkpoint want."""
 
@@ -47,7 +47,7 @@ def doctor(json: Json = False) -> None:
 
 
 def examined() -> dict[str, Any]:
-    """What there is: plain values, problems, and notes about what is optional."""
+    """The state of the installation: plain values, problems, and notes about what is optional."""
     problems: list[str] = []
     notes: list[str] = []
     found = {

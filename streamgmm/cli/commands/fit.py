@@ -290,7 +290,7 @@ def follow(gm: MixtureEstimator, ready: Prepared) -> Any:
 
 
 def outcome(gm: MixtureEstimator, ready: Prepared, config: Config) -> dict[str, Any]:
-    """What `report.json` says of a fit."""
+    """Contents of `report.json` about a fit."""
     from streamgmm.cli.output_folder import versions
 
     raw = ready.raw
@@ -315,7 +315,7 @@ def outcome(gm: MixtureEstimator, ready: Prepared, config: Config) -> dict[str, 
 
 
 def level(gm: MixtureEstimator) -> dict[str, Any]:
-    """What the fit has reached: log-likelihood per row, or the evidence and its bound per row of a Bayesian mixture."""
+    """Value that the fit has reached per row: log-likelihood, or evidence and its bound of a Bayesian mixture."""
     if not hasattr(gm, "n_components_in_use_"):
         return {"log_likelihood_per_row": getattr(gm, "lower_bound_", None)}
     evidence = gm.lower_bounds_[-1] if gm.lower_bounds_ else None
@@ -339,7 +339,7 @@ def level_words(document: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def summary(document: dict[str, Any]) -> str:
-    """What a person wants to know of a fit."""
+    """Summary of a fit for a person."""
     seconds = document["seconds"]["total"]
     rows, passes = document.get("rows") or 0, document["passes"]
     memory = document["memory"]

@@ -122,7 +122,7 @@ def draw(gm: MixtureEstimator, model: str, data: str | None, kind: str, out: str
 
 
 def described(gm: MixtureEstimator, model: str, data: str | None) -> Description:
-    """What sets the components of a model apart, with the rows of `data` where they are given."""
+    """Features that set the components of a model apart, with the rows of `data` where they are given."""
     from streamgmm.cli.commands.predict import fitted
     from streamgmm.diagnostics.explain import describe
 

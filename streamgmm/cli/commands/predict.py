@@ -132,7 +132,7 @@ def predict(
 
 
 class _Answering:
-    """What a model says of rows, chunk by chunk, as columns; counts as it goes.
+    """A model's answers for rows, chunk by chunk, as columns; counts as it goes.
 
     Attributes
     ----------

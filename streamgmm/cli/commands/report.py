@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 BYTES = ("limit", "projected", "before", "peak", "growth")
-"""What of the memory report is in bytes, and of interest."""
+"""Entries of the memory report in bytes that are of interest."""
 
 
 def report(
@@ -56,7 +56,7 @@ def report(
 
 
 def n_models(path: Path) -> int:
-    """How many models the page at `path` shows; 0 where there is none."""
+    """Number of models that the page at `path` shows; 0 where there is none."""
     if not path.exists():
         return 0
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -92,7 +92,7 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000, id: s
 
 
 def facts_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What the page lists of a fit."""
+    """Facts about a fit that the page lists."""
     seconds, memory = document["seconds"], document["memory"]
     return [
         ("data", document["data"]["path"]),
@@ -112,7 +112,7 @@ def facts_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def remarks(gm: MixtureEstimator, source: Source, config: Config) -> list[Any]:
-    """What `diagnose` says of a fit. Of scales it says nothing where they were dealt with before the fit."""
+    """Findings of `diagnose` about a fit. Of scales it says nothing where they were dealt with before the fit."""
     from streamgmm.diagnostics import diagnose
 
     dealt_with = {"unscaled-features"} if config.data.scale or config.data.pca is not None else set()

@@ -77,7 +77,7 @@ def source_of(config: Config) -> str:
 
 
 def connector(config: Config) -> Any:
-    """What [stream] and [data] say to read from."""
+    """Data that [stream] and [data] name."""
     from streamgmm.stream.connectors import connect
 
     one, data, kind = config.stream, config.data, source_of(config)

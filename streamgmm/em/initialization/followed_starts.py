@@ -37,7 +37,7 @@ def _as_it_is(model: Mixture) -> Mixture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchContext:
-    """What a search works with.
+    """Data and settings of a search.
 
     Attributes
     ----------

@@ -77,7 +77,7 @@ LARGEST = 1e100
 
 
 def gathering_of(survey: SampleSummary, families: Collection[Covariance]) -> Gathering | None:
-    """What a fit of several components does to rows far away; None, as for nearly all data, where they stay.
+    """Treatment of rows far away in a fit of several components; None, as for nearly all data, where they stay.
 
     A few rows far away have a component of their own. Where they are far from each other too they would make a
     covariance that all components share, and one with cross products cannot hold sizes that differ by more than
@@ -239,7 +239,7 @@ INIT: dict[str, InitMethod] = {
 
 
 DIVERSE: dict[str, tuple[str, ...]] = {"kmeans": ("kmeans", "kmeans scaled", "rows")}
-"""What restarts alternate between: k-means on whitened rows, on rows scaled feature by feature, rows drawn."""
+"""Kinds of starts that restarts alternate between: k-means on whitened rows, on rows scaled by feature, drawn rows."""
 
 SCALED = "kmeans scaled"
 _INTERNAL: dict[str, InitMethod] = {SCALED: INIT["kmeans"], "rows": INIT["random_from_data"]}
@@ -307,7 +307,7 @@ def prepared(
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is looked for: mixtures of K components of one family, from `n_init` starts of the kind `init`."""
+    """Aim of a search: mixtures of K components of one family, from `n_init` starts of the kind `init`."""
 
     K: int
     family: Covariance

@@ -123,7 +123,7 @@ def search(
 
 
 def _n_grown(wanted: Wanted) -> int:
-    """How many of the starts are grown."""
+    """Number of the starts that are grown."""
     one_of = search_settings.SEARCH.grown_share
     return max(1, wanted.n_init // one_of) if wanted.n_init > 1 and wanted.init in DIVERSE else 0
 

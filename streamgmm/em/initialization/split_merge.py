@@ -87,7 +87,7 @@ class ComponentRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitContext:
-    """What a mixture grows on.
+    """Data and settings for the growth of a mixture.
 
     Attributes
     ----------

@@ -53,7 +53,7 @@ SURVIVORS = 2
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be compared, and how.
+    """Candidates of a comparison, and how they are compared.
 
     Attributes
     ----------

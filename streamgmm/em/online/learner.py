@@ -44,7 +44,7 @@ ALIKE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one step did.
+    """Report of one step.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class StepReport:
 
 
 class Detector(Protocol):
-    """What watches the predictive log-likelihood of a stream."""
+    """Monitor of the predictive log-likelihood of a stream."""
 
     def update(self, mean: float, rows: int) -> bool:
         """Take in the mean over the rows of a step; whether they are no longer what they were."""
@@ -459,7 +459,7 @@ class Learner:
         self.push(*other.waiting.view())
 
     def _mass(self) -> float:
-        """What the rows so far still weigh."""
+        """Effective number of rows that the statistics hold after decay."""
         if self.half_life is None:
             return self.effective_sample_size
         return -math.expm1(-self.online.seen / self.half_life * math.log(2)) * self.half_life

@@ -1,4 +1,4 @@
-"""What the kernels need of a graphics card: memory, copies, products of matrices, launches."""
+"""Interface of the kernels to a graphics card: memory, copies, products of matrices, launches."""
 
 from __future__ import annotations
 

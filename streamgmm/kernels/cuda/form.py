@@ -48,7 +48,7 @@ class Answers(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """What the card has found: sums of the rows that it took, and which it has left."""
+    """The card's result: sums of the rows that it took, and which it has left."""
 
     feature: Array
     quad: Array
@@ -127,7 +127,7 @@ def scratch_bytes(family: Family, D: int, F: int, K: int, *, fused: bool = True)
 
 
 def fused_shape(backend: Backend, plan: Plan) -> Shape | None:
-    """How the fused kernel takes this mixture on this card, or None."""
+    """The plan of the fused kernel for this mixture on this card, or None."""
     if backend.capability < (8, 0):
         return None
     form = layout.shape(plan.family, len(plan.whiten), len(plan.coef), backend.shared_bytes)
@@ -177,7 +177,7 @@ def _fused(backend: Backend, plan: Plan, form: Shape, rows: DeviceArray, weight:
 
 
 class Cut(NamedTuple):
-    """How rows are cut into batches, by their number and the sizes of the mixture alone."""
+    """Sizes of the batches of rows, by their number and the sizes of the mixture alone."""
 
     P: int  # numbers in a row of features
     batch: int  # rows in memory at a time

@@ -43,7 +43,7 @@ _LOWEST = -1e300  # of a logit: an infinite one times its share of 0 would be Na
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How rows come to the components' own means.
+    """The way from rows to the components' own means.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class FactorMoments(NamedTuple):
 
 
 class FactorSums(NamedTuple):
-    """What one run found: moments of the two forms, of those that took rows, and totals (5,) as in `Sums`."""
+    """The result of one run: moments of the two forms, of those that took rows, and totals (5,) as in `Sums`."""
 
     moments: tuple[FactorMoments, ...]
     totals: Array
@@ -390,7 +390,7 @@ def posterior_factors(plan: FactorPlan, rows: NDArray[Any]) -> Array:
 
 
 class _Given(NamedTuple):
-    """What one component makes of rows of which part was observed."""
+    """Answers of one component for rows of which part was observed."""
 
     log_density: Array  # (B,) of what was observed
     delta: Array  # (B, D) E[z] less the mean, in the frame

@@ -24,7 +24,7 @@ __all__ = ["FAR_SQUARED", "Moments", "Own", "check_finite", "squarable"]
 FAR_SQUARED = 1e6
 """Squared distance from the origin of the frame, in its units, from which the kernels leave a row to this form."""
 LEAST_LOG = -1e300
-"""What a log-density below the range of doubles counts as in sums, so that they stay finite."""
+"""The value in sums of a log-density below the range of doubles, so that they stay finite."""
 _LARGEST = 1e120
 """Differences beyond this, in units of the frame, count as this in second moments: their squares stay finite."""
 _APART = 1e2

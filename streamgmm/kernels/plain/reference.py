@@ -30,7 +30,7 @@ _LOWEST = -1e308  # of a logit: an infinite one times its share of 0 would be Na
 
 
 class Shares(NamedTuple):
-    """What the logits of a block of B rows come to; nothing is weighted."""
+    """Responsibilities and answers for a block of B rows, before the rows' weights."""
 
     resp: Array  # (K, B) responsibilities of the components
     rest: Array  # (B,) responsibility of the background

@@ -164,7 +164,7 @@ def dense(
     family: int, rows: Rows, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array,
     radius: Array, done: Flags, logp: Array, resp: Array, label: Labels, sums: Array, totals: Array,
 ) -> None:  # fmt: skip
-    """What `vector.dense` does, with the same arguments."""
+    """The same as `vector.dense`, with the same arguments, for few features."""
     D = whiten.shape[0]
     K, q = coef.shape
     panels = max(1, min(batch_panels(K, q), len(done)))

@@ -1,4 +1,4 @@
-"""What happens to 32 rows at a time, one lane per row: frame, features, responsibilities, answers."""
+"""Stages of 32 rows at a time, one lane per row: frame, features, responsibilities, answers."""
 
 from __future__ import annotations
 

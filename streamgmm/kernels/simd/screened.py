@@ -59,7 +59,7 @@ CENTRED_ONLY = 2
 SPAN = 2048
 """Rows that are screened together; a multiple of PANEL."""
 SHIFTED = 72
-"""What rows of responsibilities are apart beyond a span: at a power of two they would share sets of the cache."""
+"""Distance of rows of responsibilities beyond a span: at a power of two they would share sets of the cache."""
 _BATCH = 64
 """Rows whose outer products are added together: what they need stays in the first-level cache."""
 _ACROSS = SHAPES.across * LANES

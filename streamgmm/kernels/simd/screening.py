@@ -36,7 +36,7 @@ def cutoff_of(K: int) -> float:
 
 
 class Screen:
-    """What the screened form needs beside the plan."""
+    """Arrays that the screened form needs beside the plan."""
 
     def __init__(self, plan: Plan) -> None:
         K, D = plan.means.shape

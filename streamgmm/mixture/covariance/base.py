@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 AnyPlan = Plan | FactorPlan
 AnySums = Sums | FactorSums
-"""What families give the kernels, and what they get back."""
+"""Arguments of the kernels from a family, and their results."""
 
 LOG_2PI = math.log(2 * math.pi)
 EPS = float(np.finfo(np.float64).eps)
@@ -131,7 +131,7 @@ def bulk(share: Array, means: Array, variances: Array, limit: float, *, exact: b
 
 
 class WeightedMoments(Protocol):
-    """What a covariance is estimated from: `streamgmm.mixture.stats.Stats` has it, and `ComponentMoments`."""
+    """Moments that a covariance is estimated from: `streamgmm.mixture.stats.Stats` has them, and `ComponentMoments`."""
 
     @property
     def weight(self) -> Array: ...
@@ -187,7 +187,7 @@ class Covariance(ABC):
 
     @property
     def covariance_type(self) -> str:
-        """What an estimator calls it; with `n_factors` this names the family."""
+        """Name by which an estimator calls it; with `n_factors` this names the family."""
         return self.name
 
     def __repr__(self) -> str:
@@ -306,7 +306,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def divisor(self, weight: Array, D: int) -> Array:
-        """What a scatter of components with `weight` (K,) rows is divided by, shaped to broadcast against it."""
+        """Divisor of a scatter of components with `weight` (K,) rows, shaped to broadcast against it."""
 
     @abstractmethod
     def factor(self, covariances: Array) -> tuple[Array, NDArray[np.bool_]]:
@@ -350,7 +350,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def prior_exponent(self, dof: float, K: int, D: int) -> float:
-        """What the prior adds to the divisor of a covariance (twice the exponent of 1/|covariance|)."""
+        """Term that the prior adds to the divisor of a covariance (twice the exponent of 1/|covariance|)."""
 
     def prior_share(self, K: int) -> float:
         """The part of the prior scale that each of the K scatters takes: 1 / K where they share one covariance."""
@@ -368,7 +368,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def lift(self, covariances: Array, o: NDArray[np.int64], spread_o: Array, spread: Array) -> tuple[Array, Array]:
-        """What leads from the statistics of observed features `o` to those of all.
+        """Map from the statistics of observed features `o` to those of all.
 
         Returns
         -------
@@ -470,7 +470,7 @@ class Covariance(ABC):
         base: float,
         log_factors: Array | None = None,
     ) -> tuple[Plan, Array]:
-        """What the kernels need, and the `spread` that leads back from their frame.
+        """Plan for the kernels, and the `spread` that leads back from their frame.
 
         `log_factors` (K,) stand before the densities of the components instead of log `weights`.
         """
@@ -513,7 +513,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def _roots(self, factors: Array, K: int, D: int) -> Array:
-        """What `Own` whitens differences with: see there."""
+        """Factors by which `Own` whitens differences: see there."""
 
     @abstractmethod
     def variances(self, covariances: Array, K: int, D: int) -> Array:

@@ -15,7 +15,7 @@ from streamgmm.mixture.covariance.base import LARGEST, Array, Covariance, Framed
 
 
 class Scaled(Covariance):
-    """What diag and spherical share: frames that only scale the features."""
+    """Base of diag and spherical: frames that only scale the features."""
 
     def precisions_cholesky(self, factors: Array) -> Array:
         return 1.0 / factors

@@ -33,7 +33,7 @@ def _packed_quadratic(D: int) -> tuple[NDArray[np.intp], Array]:
 
 
 class Triangular(Covariance):
-    """What full and tied share: frames with a lower triangular factor."""
+    """Base of full and tied: frames with a lower triangular factor."""
 
     def spread_scatter(self, scatter: Array, spread: Array) -> Array:
         if scatter.ndim == 2:

@@ -28,7 +28,7 @@ MAX_ROUNDS = 500
 
 
 class Effort(NamedTuple):
-    """How far a common orientation is sought: it may end early, as every rotation raises the expected log-likelihood.
+    """Limits of the search for a common orientation: it may end early, as each rotation raises the log-likelihood.
 
     Attributes
     ----------

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 __all__ = ["Run", "is_stream", "runs", "splice"]
 
 CONTINUATION = b"\xff\xff\xff\xff"
-"""What each message begins with, since format version 0.15."""
+"""First bytes of each message, since format version 0.15."""
 
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
 _MOST_METADATA = 2**28
@@ -120,7 +120,7 @@ def _messages(file: BinaryIO, size: int) -> Iterator[_Message]:
 
 
 def _parsed(metadata: bytes, at: int) -> tuple[_Message, int]:
-    """What a message's flatbuffer says, and the bytes of its body."""
+    """The flatbuffer of a message, and the bytes of its body."""
     (root,) = struct.unpack_from("<I", metadata)
     kind = _scalar(metadata, root, 1, "B")
     body = _scalar(metadata, root, 3, "q")

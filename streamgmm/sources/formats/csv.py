@@ -207,7 +207,7 @@ class _NotNumber(Exception):
 
 
 def _invalid(row: Any) -> str:
-    """What pyarrow does with a record of another number of fields: blank lines and comments are passed over."""
+    """Answer to pyarrow about a record of another number of fields: blank lines and comments are passed over."""
     return "skip" if not row.text.strip() or row.text.lstrip().startswith("#") else "error"
 
 
@@ -315,7 +315,7 @@ class CsvSource(Source):
 
 
 def _opened(path: str, header: bool | None) -> tuple[Layout, Head, list[list[str]]]:
-    """How the file is written, its head, and the fields of records in several places of it."""
+    """Form of the file, its head, and the fields of records in several places of it."""
     mark = stamp(path)
     size = HEAD_BYTES
     while True:
@@ -345,7 +345,7 @@ def _opened(path: str, header: bool | None) -> tuple[Layout, Head, list[list[str
 def _schema(
     layout: Layout, head: Head, rows: list[list[str]], columns: Chosen
 ) -> tuple[list[tuple[str, str | None, bool]], tuple[str, ...]]:
-    """What `choose_columns` takes, and the row labels; kinds of columns are noted in `layout`.
+    """Arguments of `choose_columns`, and the row labels; kinds of columns are noted in `layout`.
 
     Columns without a name and without a value come of a delimiter at the end of the lines, and are passed over. A
     column without a value wherever a look was taken is left out, unless it is named.

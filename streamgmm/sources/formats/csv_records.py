@@ -41,7 +41,7 @@ _BLANK_LINE = re.compile(rb"(?<![^\r\n])[ \t]+(?:\r\n?|\n|\Z)")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a file is written.
+    """Form in which a file is written.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ def _end_after(
 
 
 def _fitting(text: bytes, end: int | None, layout: Layout, whole: bool) -> int:
-    """How many more of the next records are as they should than are not."""
+    """Balance of the next records: well-formed ones less the others."""
     if end is None:
         return 0
     some = islice(records(text[end:].decode("latin-1"), layout.dialect, whole=whole), 5)

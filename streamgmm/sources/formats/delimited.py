@@ -49,7 +49,7 @@ _WHOLE = re.compile(r"\d+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a table is written.
+    """Form in which a table is written.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the first lines of a table teach.
+    """Facts that the first lines of a table give.
 
     Attributes
     ----------
@@ -192,7 +192,7 @@ def number_of(field: str, decimal: str = ".", kind: str = "number") -> float | N
 
 
 def _kind(values: Sequence[str], delimiter: str, decimal: str) -> tuple[str, str | None]:
-    """What a column holds, by its fields: "number", "grouped", "truth", "empty" or "text"; the first that is none.
+    """Kind of a column by its fields: "number", "grouped", "truth", "empty" or "text"; the first that is none.
 
     A mark that sets thousands apart is believed where it cannot part fields or decimals: in a field that is quoted for
     it, or one with both marks or two groups.

@@ -25,7 +25,7 @@ _DEFLATE, _SHUFFLE = 1, 2  # numbers of the filters in the file format, IV.A.2.l
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How stored chunks become rows.
+    """Decoding of stored chunks into rows.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ _LARGE = 2**20
 
 
 def _inflated(stored: NDArray[np.uint8], size: int) -> bytes:
-    """What a zlib stream holds, `size` bytes as it should be."""
+    """Contents of a zlib stream, `size` bytes as it should be."""
     if len(stored) <= _LARGE:
         return zlib.decompress(stored, bufsize=size)
     inflate = zlib.decompressobj()

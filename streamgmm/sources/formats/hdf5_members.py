@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["Field", "fields_of", "member_of", "members_of"]
 
 MATLAB = b"MATLAB 7.3 MAT-file"
-"""What a file of MATLAB begins with."""
+"""First bytes of a file of MATLAB."""
 
 _NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 _INTERNAL = ("_i_", "#")
-"""What names of groups that are no data begin with: indices of PyTables, references of MATLAB."""
+"""Prefixes of groups that are no data: indices of PyTables, references of MATLAB."""
 
 Field = tuple[str, tuple[Any, ...], np.dtype[Any]]
 """Name of a column, the way to it (names of fields, then an index into an array), its type."""
@@ -65,7 +65,7 @@ def _is_hard(group: h5py.Group, name: str) -> bool:
 
 
 def _place(item: h5py.Dataset | h5py.Group) -> Any:
-    """What two links to the same object have in common."""
+    """Identity of the object behind a link: equal for two links to the same object."""
     from h5py import h5o
 
     if not hasattr(item, "shape") and not hasattr(item, "items"):
@@ -131,7 +131,7 @@ def _coordinates(group: h5py.Group) -> set[str]:
 
 
 def _stored_what(data: h5py.Dataset) -> str | None:
-    """What pandas says of numbers that stand for something else."""
+    """Kind of value that pandas stored as numbers; None for plain numbers."""
     kind = _text(data.attrs.get("value_type")) or ""
     return "times" if kind.startswith(("datetime", "timedelta")) else None
 

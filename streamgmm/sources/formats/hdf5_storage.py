@@ -52,7 +52,7 @@ class Stored:
 
 
 def stored_rows(data: h5py.Dataset, axis: int, name: str, missing_chunks: str, wanted: int) -> Stored:
-    """Which rows, counted along `axis`, are read of a dataset.
+    """Rows, counted along `axis`, that are read of a dataset.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def _there(data: h5py.Dataset, axis: int) -> list[int] | None:
 
 
 def _lacking(data: h5py.Dataset, axis: int) -> str | None:
-    """What is not there of the files that hold the rows of an external or virtual dataset, or None.
+    """Files that are missing of those that hold the rows of an external or virtual dataset, in words, or None.
 
     HDF5 gives fill values for a source of a virtual dataset that is not there, and for the end of a short file.
     """

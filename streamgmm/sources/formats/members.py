@@ -92,7 +92,7 @@ class _Table:
 
 
 def what_of(dtype: np.dtype[Any]) -> str | None:
-    """What an array of this type holds if not numbers; None for numbers."""
+    """Kind of the values of an array of this type if not numbers; None for numbers."""
     kind = np.dtype(dtype).kind
     if kind in "iufb":
         return None

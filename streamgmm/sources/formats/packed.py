@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How stored numbers become values.
+    """Rule by which stored numbers become values.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Packing:
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any], dtype: np.dtype[Any], name: str, fill: Any = None) -> Packing | None:
-        """What the attributes of an array say, or None where they say nothing.
+        """Rule that the attributes of an array give, or None where they give none.
 
         Parameters
         ----------

@@ -324,7 +324,7 @@ def without_labels(table: Any, keep: Collection[str] = ()) -> tuple[Any, tuple[s
 
 
 def column_names(table: Any) -> list[str]:
-    """What the columns of a pandas, polars or pyarrow table are called."""
+    """Names of the columns of a pandas, polars or pyarrow table."""
     return [str(name) for name in (table.column_names if hasattr(table, "column_names") else table.columns)]
 
 

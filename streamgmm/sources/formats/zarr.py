@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Which rows of an array are stored, in units that are read as a whole.
+    """Rows of an array that are stored, in units that are read as a whole.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Presence:
 
 
 def presence(source: ZarrSource, array: zarr.Array[Any]) -> Presence:
-    """What is stored; stamps of local files are kept on the way. Costs what is stored, whatever the metadata claim."""
+    """Stored objects and their sizes, and stamps of local files; its cost follows what is stored, not the metadata."""
     n_rows, height, unit = source.n_stored_rows, source.stored_shape[0], source.unit_shape[0]
     down, across = -(-n_rows // height), -(-source.n_stored // source.stored_shape[1])
     columns: dict[int, set[int]] = {}
@@ -154,7 +154,7 @@ PEAK = 2.4
 
 @dataclass(frozen=True, slots=True)
 class ZarrPlace:
-    """How to open the array again, in this process or another one.
+    """Arguments that open the array again, in this process or another one.
 
     Attributes
     ----------

@@ -33,7 +33,7 @@ ABSENT = np.uint64(2**64 - 1)
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """How the chunks of an array lie in its shards.
+    """Layout of the chunks of an array in its shards.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ def _index(shards: Shards, path: str, stamp: Stamp) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How stored chunks become rows.
+    """Decoding of stored chunks into rows.
 
     Attributes
     ----------
@@ -220,7 +220,7 @@ def content(path: str, offset: int, size: int) -> Bytes:
 
 
 def _checked(stored: Bytes) -> Bytes:
-    """What stands before the checksum, where that fits."""
+    """The bytes before the checksum, where that fits."""
     content, expected = stored[:-4], int.from_bytes(stored[-4:].tobytes(), "little")
     found = google_crc32c.value(content) if len(stored) >= 4 else None
     if found != expected:

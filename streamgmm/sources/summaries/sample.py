@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleSummary:
-    """What the first pass learnt.
+    """Results of the first pass.
 
     Attributes
     ----------

@@ -32,7 +32,7 @@ CONNECTORS = {
 
 
 class Source(ABC):
-    """What the connectors share: most have nothing to commit and nothing to close.
+    """Base of the connectors: most have nothing to commit and nothing to close.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Source(ABC):
     """The last of what was handed over, at most; what a snapshot remembers a hash of."""
 
     def identity(self) -> dict[str, Any]:
-        """Which stream this is, as JSON keeps it: its kind, and its path, topic or key."""
+        """Identity of this stream, as JSON keeps it: its kind, and its path, topic or key."""
         names = {name: getattr(self, name, None) for name in ("path", "topic", "key")}
         found = {name: str(value) for name, value in names.items() if isinstance(value, str | Path)}
         if found.get("path", "-") != "-":
@@ -56,12 +56,12 @@ class Source(ABC):
         return {"kind": type(self).__name__, **found}
 
     def before(self, position: Position, n: int) -> bytes | None:
-        """What stands before `position`, as `tail` of length `n` was; None where only reading all of it would tell."""
+        """The `n` bytes before `position`, as `tail` was; None where only reading all of it would tell."""
         return None
 
     @property
     def layout(self) -> dict[str, Any] | None:
-        """What the first records taught about all of them, as JSON keeps it; None where nothing is known."""
+        """Facts about all records that the first ones gave, as JSON keeps them; None where nothing is known."""
         return None if self.parser is None or self.parser.layout is None else self.parser.layout.document()
 
     def go_by(self, layout: dict[str, Any]) -> None:

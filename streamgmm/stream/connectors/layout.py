@@ -20,7 +20,7 @@ _NUMBERS = ("number", "grouped", "truth")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a record holds. It is kept in snapshots: after a restart the same values are read, whatever comes first.
+    """Layout of a record. It is kept in snapshots: after a restart the same values are read, whatever comes first.
 
     Attributes
     ----------

@@ -66,7 +66,7 @@ class Parser:
         return self.format == "csv" or not _has_json(re.split(rb"\s*[\r\n]\s*", text.lstrip(), maxsplit=_A_LOOK))
 
     def delimiter(self, text: bytes) -> str:
-        """What separates the fields of a CSV."""
+        """Separator of the fields of a CSV."""
         if self.layout is not None:
             return self.layout.delimiter
         head = sniff(text[:65_536].decode("latin-1"), whole=False, header=self.header)
