@@ -109,6 +109,26 @@ def test_modules_and_classes_have_the_field_s_names():
     assert not classes & CLASSES
 
 
+def docstrings(path: Path):
+    """(line, text) of the docstrings of a module, its classes, its functions and its attributes."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for child in node.body if hasattr(node, "body") and isinstance(node.body, list) else []:
+            value = child.value if isinstance(child, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield child.lineno, value.value
+
+
+def test_docstrings_begin_with_a_noun_or_a_verb():
+    """A first line that is a question in disguise ("What a task returns") makes the reader look for the answer."""
+    begin = re.compile(r"(?:What|How|Which|Who|When) ")
+    seen = [(path, line, text) for path in (ROOT / "streamgmm").rglob("*.py") for line, text in docstrings(path)]
+    assert len(seen) > 2_000
+    left = [
+        f"{path.relative_to(ROOT)}:{line}: {text.splitlines()[0]}" for path, line, text in seen if begin.match(text)
+    ]
+    assert not left, "\n".join(left)
+
+
 def test_what_is_retired_is_found(tmp_path):
     """The patterns find the words that they are for, in a comment, a message and a document."""
     code = tmp_path / "code.py"
