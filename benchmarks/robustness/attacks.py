@@ -1,6 +1,6 @@
 """Damaged files, forged sizes and signals, by the hundred: what survives.
 
-    python -m benchmarks attacks --tries 300
+    python -m benchmarks attacks --tries 300 [--write docs/failures.md]
 
 An attack survives where the answer is right, or an error of a documented kind names the file. It fails with another
 error, a crash, something left behind, or, where there are checksums, with a wrong value and no word. Formats without
@@ -19,12 +19,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import streamgmm as sg
+from benchmarks.readme import write_section
 from streamgmm.utils.isolated import CrashedError, isolated
 
 X = np.random.default_rng(0).normal(size=(600, 3))
@@ -92,7 +95,7 @@ def csv(folder: Path) -> Path:
 
 
 def model(folder: Path) -> Path:
-    sg.GaussianMixture(2, random_state=0).fit(X).save(folder / "m.safetensors")
+    fitted().save(folder / "m.safetensors")
     return folder / "m.safetensors"
 
 
@@ -119,23 +122,37 @@ def right_rows(path: Path) -> bool:
     return np.array_equal(rows_of(path), X)
 
 
+@cache
+def fitted() -> sg.GaussianMixture:
+    return sg.GaussianMixture(2, random_state=0).fit(X)
+
+
+@cache
+def learnt() -> sg.StreamSession:
+    session = sg.StreamSession(sg.GaussianMixture(2, random_state=0))
+    for _ in session.run([(X, 600)]):
+        pass
+    return session
+
+
 def right_model(path: Path) -> bool:
-    return np.array_equal(sg.load(path).means_, sg.GaussianMixture(2, random_state=0).fit(X).means_)
+    found = sg.load(path)
+    same = [np.array_equal(getattr(found, name), getattr(fitted(), name)) for name in ("means_", "covariances_")]
+    return all(same) and found.lower_bounds_ == fitted().lower_bounds_ and found.get_params() == fitted().get_params()
 
 
 def right_fit(path: Path) -> bool:
     found = sg.GaussianMixture(2, random_state=0, checkpoint=path.parent).fit(X)
-    return np.array_equal(found.means_, sg.GaussianMixture(2, random_state=0).fit(X).means_)
+    return np.array_equal(found.means_, fitted().means_) and found.lower_bounds_ == fitted().lower_bounds_
 
 
 def right_stream(path: Path) -> bool:
     session = sg.StreamSession(sg.GaussianMixture(2, random_state=0), snapshot=path)
     for _ in session.run([(X[:300], 300), (X[300:], 600)]):
         pass
-    whole = sg.StreamSession(sg.GaussianMixture(2, random_state=0))
-    for _ in whole.run([(X, 600)]):
-        pass
-    return session.counts.rows == 600 and np.array_equal(session.mixture.means, whole.mixture.means)  # type: ignore[union-attr]
+    counted = replace(session.counts, repeated=0)
+    same = np.array_equal(session.mixture.means, learnt().mixture.means)  # type: ignore[union-attr]
+    return same and counted == learnt().counts
 
 
 # Damage --------------------------------------------------------------------------------------------------------------
@@ -296,15 +313,21 @@ def table(found: dict[str, Counter[str]]) -> str:
         + (f"{counts['not told']:6d}" if counts["not told"] else "")
         for name, counts in found.items()
     ]
-    return "\n".join([head, *lines])
+    every = sum(found.values(), Counter())
+    total = f"{'all':34s}{every.total():8d}{every['survived']:10d}{every['failed']:8d}{every['not told']:6d}"
+    return "\n".join([head, *lines, total])
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=300, help="attacks of each kind on files")
     parser.add_argument("--signals", type=int, default=20)
+    parser.add_argument("--write", type=Path, help="put the table between the markers of this page")
     given = parser.parse_args(arguments)
     found = {name: campaign(name, given.tries) for name in CASES}
     found["signals to data convert"] = interrupted(given.signals)
-    print(table(found))
+    text = table(found)
+    print(text)
+    if given.write is not None:
+        write_section(given.write, "attacks", f"```text\n{text}\n```")
     return int(any(counts["failed"] for counts in found.values()))

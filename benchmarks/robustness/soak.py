@@ -1,6 +1,6 @@
 """A stream at full speed for a long time: killed at random, drifting, with bad lines, and nothing lost.
 
-    python -m benchmarks soak --seconds 7200 --kill-every 60
+    python -m benchmarks soak --seconds 7200 --kill-every 60 [--write docs/failures.md]
 
 Lines are appended to a file as fast as they are learnt. The command `streamgmm stream` follows it, is ended by SIGKILL
 at random moments and started again, while its metrics are read and its memory is measured. At the end every line that
@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.readme import write_section
 
 BLOCK = 20_000
 """Lines that are written at a time."""
@@ -221,6 +223,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--kill-every", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", type=Path, help="put the balance between the markers of this page")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as where:
-        print(soak(Path(where), seconds=given.seconds, kill_every=given.kill_every, seed=given.seed))
+        balance = soak(Path(where), seconds=given.seconds, kill_every=given.kill_every, seed=given.seed)
+    print(balance)
+    if given.write is not None:
+        write_section(given.write, "soak", f"```text\n{balance}\n```")

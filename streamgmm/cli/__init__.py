@@ -12,6 +12,11 @@ from typing import NoReturn
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
-    from streamgmm.cli.app import run
+    try:
+        from streamgmm.cli.app import run
 
-    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+        code = run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # while half a second of modules is imported
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)

@@ -1,8 +1,9 @@
 """Model files: safetensors with a versioned JSON header and a SHA-256 of the payload. Loading runs no code.
 
 Layout (the safetensors format): 8 bytes little-endian header length, a JSON header, the arrays' bytes. The header's
-``__metadata__`` holds four strings: ``format``, ``version``, ``sha256`` (of everything after the header) and
-``streamgmm``, which is JSON of our own. Everything read is checked against the size of the file before memory is taken.
+``__metadata__`` holds five strings: ``format``, ``version``, ``sha256`` (of everything after the header),
+``header_sha256`` (of the header without itself; files of before have none) and ``streamgmm``, which is JSON of our own.
+Everything read is checked against the size of the file before memory is taken.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def write_arrays(
         "sha256": hashlib.sha256(payload).hexdigest(),
         "streamgmm": json.dumps(jsonable(header), allow_nan=False),
     }
+    layout["__metadata__"]["header_sha256"] = _header_digest(layout, layout["__metadata__"])
     text = json.dumps(layout).encode()
     text += b" " * (-len(text) % 8)
     with atomic_path(path, needed=8 + len(text) + len(payload)) as part, part.open("wb") as file:
@@ -112,15 +114,27 @@ def _read(file: BinaryIO, kind: str, version: int, oldest: int) -> tuple[dict[st
         raise _BadFileError(f"is of version {found[:20]}; this release reads {oldest} to {version}. Write it anew.")
     if not found.isdecimal() or int(found[:9]) > version:
         raise _BadFileError(f"is of version {found[:20]}; this release reads up to {version}. Upgrade streamgmm.")
+    if not all(isinstance(text, str) for text in meta.values()):
+        raise _BadFileError("its metadata must be text.")
     places = _places(layout, size - 8 - length)
+    header = _header_digest(layout, meta)
     if _digest(file) != meta.get("sha256"):
         raise _BadFileError("its content does not match its SHA-256: damaged or altered. Restore it from a copy.")
+    if meta.get("header_sha256", header) != header:
+        raise _BadFileError("its header does not match its SHA-256: damaged or altered. Restore it from a copy.")
     arrays = {}
     for name, (dtype, shape, begin) in places.items():
         file.seek(8 + length + begin)
         array = np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
         arrays[name] = array
     return arrays, _json(str(meta.get("streamgmm", "{}")).encode(), "metadata")
+
+
+def _header_digest(layout: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
+    """SHA-256 of what the header says: places of arrays, and metadata but for this hash."""
+    arrays = {name: entry for name, entry in layout.items() if name != "__metadata__"}
+    rest = {name: text for name, text in meta.items() if name != "header_sha256"}
+    return hashlib.sha256(json.dumps([arrays, rest], sort_keys=True).encode()).hexdigest()
 
 
 def _named(meta: object) -> str:

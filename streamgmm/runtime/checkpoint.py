@@ -146,7 +146,10 @@ class FileJournal(Journal):
         self._serial = 1 + int(_NAME.fullmatch(files[0].name)[2]) if files else 0  # type: ignore[index]
         for path in files:
             try:
-                self._take(read_state(path))
+                state = read_state(path)
+                if state["about"] != self.about:
+                    raise ModelFileError(f"{path}: {self._stranger(state)}, whatever its name says")
+                self._take(state)
             except FileNotFoundError:  # another process, at the same fit, has tidied up
                 continue
             except (ModelFileError, OSError) as error:
@@ -160,15 +163,17 @@ class FileJournal(Journal):
 
     def _open_named(self, path: Path) -> None:
         state = read_state(path)
-        mine, theirs = self.about, state["about"]
-        if theirs != mine:
+        if state["about"] != self.about:
             raise CheckpointMismatchError(
-                f"{path}: belongs to another fit; {differences(theirs, mine)}. Give the same data and settings, or a "
-                "folder as checkpoint= to begin anew beside it."
+                f"{path}: {self._stranger(state)}. Give the same data and settings, or a folder as checkpoint= to "
+                "begin anew beside it."
             )
         self._take(state)
         files = self.files()
         self._serial = 1 + int(_NAME.fullmatch(files[0].name)[2]) if files else 0  # type: ignore[index]
+
+    def _stranger(self, state: dict[str, Any]) -> str:
+        return f"belongs to another fit; {differences(state['about'], self.about)}"
 
     def _take(self, state: dict[str, Any]) -> None:
         self._entries = state["entries"]

@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,7 +109,7 @@ class StreamSession:
         if anomaly_rate is not None and not 0.0 < anomaly_rate < 1.0:
             raise ValueError(f"anomaly_rate must lie between 0 and 1; got {anomaly_rate}.")
         self.model = model
-        self.snapshot = None if snapshot is None else Path(snapshot)
+        self.snapshot = None if snapshot is None else snapshots.place(snapshot)
         self.every_rows, self.every_seconds = every_rows, every_seconds
         self.anomaly_rate, self.score = anomaly_rate, score or anomaly_rate is not None
         self.judge = Judge(anomaly_rate) if self.score else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from streamgmm.errors import CheckpointMismatchError, ModelFileError
 from streamgmm.runtime.array_file import read_arrays, write_arrays
 from streamgmm.utils.locks import FileLock
 
-__all__ = ["Arrays", "Stamp", "discard", "exists", "expect", "previous", "read", "stamp", "write"]
+__all__ = ["Arrays", "Stamp", "discard", "exists", "expect", "place", "previous", "read", "stamp", "write"]
 
 Arrays = dict[str, NDArray[Any]]
 """Named arrays of a file."""
@@ -22,6 +23,11 @@ Arrays = dict[str, NDArray[Any]]
 KIND = "streamgmm-stream"
 Stamp = tuple[int, int, int] | None
 log = logging.getLogger("streamgmm.stream")
+
+
+def place(path: str | os.PathLike[str]) -> Path:
+    """The file itself, where `path` is a link: a session that comes by another name must find the same lock."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 
 def previous(path: Path) -> Path:
@@ -42,6 +48,7 @@ def discard(path: Path) -> None:
     StreamGMMError
         Where a session has them in use.
     """
+    path = place(path)
     if not exists(path):
         return
     lock = FileLock(path)
@@ -83,7 +90,10 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, A
     if path.exists():
         keep = path.with_name(f".{path.name}.previous.part")
         keep.unlink(missing_ok=True)
-        os.link(path, keep)
+        try:
+            os.link(path, keep)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, keep)
         keep.replace(previous(path))
     write_arrays(path, arrays, header, kind=KIND)
 

@@ -35,6 +35,9 @@ _STRANGERS = 24 * 3600.0
 def atomic_path(path: str | os.PathLike[str], *, needed: int | None = None) -> Iterator[Path]:
     """A temporary name beside `path` to write a file to; renamed to `path` on success, removed on failure.
 
+    A file that is replaced keeps its permissions, and a link what it is: the file that it leads to is written. What is
+    no file (a pipe, a terminal, ``/dev/null``) gets the contents when they are whole.
+
     Parameters
     ----------
     needed : bytes that will be written, where that is known; for the message when they do not fit
@@ -43,33 +46,72 @@ def atomic_path(path: str | os.PathLike[str], *, needed: int | None = None) -> I
     ------
     FileNotFoundError
         Where the folder does not exist.
+    PermissionError
+        Where the file is for reading only.
     DiskFullError
         Where there is no room.
     """
-    target = Path(path)
+    if _is_stream(Path(path)):
+        with _passed_on(Path(path)) as part:
+            yield part
+        return
+    target = _followed(path)
     with _temporary(target, "part", needed) as part:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
+        if target.is_file():
+            shutil.copymode(target, part)
         part.replace(target)
     _sync_folder(target.parent)
+
+
+def _is_stream(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _followed(path: str | os.PathLike[str]) -> Path:
+    """Where a link leads to; what is to be replaced must be for writing."""
+    target = Path(path)
+    if target.is_symlink():
+        target = Path(os.path.realpath(target))
+        if target.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
+    if target.exists() and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+    return target
+
+
+@contextmanager
+def _passed_on(target: Path) -> Iterator[Path]:
+    """A file elsewhere, copied to `target` in the end."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="streamgmm-") as folder:
+        part = Path(folder) / target.name
+        part.touch()
+        yield part
+        with part.open("rb") as file, target.open("wb", buffering=0) as out:
+            shutil.copyfileobj(file, out)
 
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary folder beside `path`, renamed to it on success and removed on failure.
 
-    A folder that is at `path` already is replaced. Where a kill comes between its removal and the renaming, `sweep`
-    puts it back.
+    A folder that is at `path` already is replaced, or the one that a link leads to. Where a kill comes between its
+    removal and the renaming, `sweep` puts it back.
 
     Raises
     ------
     FileNotFoundError
         Where the folder around it does not exist.
+    PermissionError
+        Where the folder that is there is for reading only.
     DiskFullError
         Where there is no room.
     """
-    target = Path(path)
+    target = _followed(path)
     with _temporary(target, "part", None, folder=True) as part:
         yield part
         for file in part.rglob("*"):

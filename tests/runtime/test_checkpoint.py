@@ -157,6 +157,19 @@ def test_nothing_but_damage_starts_anew_and_keeps_what_is_not_ours(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_checkpoint_under_the_name_of_another_fit_is_not_believed(tmp_path, caplog):
+    model(checkpoint=tmp_path / "a").fit(source())
+    model(checkpoint=tmp_path / "b").fit(source(seed=1))
+    mine, other = (max((tmp_path / name).iterdir()) for name in "ab")
+    for path in (tmp_path / "a").iterdir():
+        path.unlink()
+    other.replace(mine)
+    again = model(checkpoint=tmp_path / "a").fit(source())
+    same(model().fit(source()), again)
+    assert again.report_["checkpoint"]["damaged"] == [mine.name] and not again.report_["checkpoint"]["resumed"]
+    assert "belongs to another fit; data: sha256 was" in caplog.text
+
+
 def test_named_checkpoint_must_fit(tmp_path):
     model(checkpoint=tmp_path).fit(source())
     path = newest(tmp_path)

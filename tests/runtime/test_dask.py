@@ -25,7 +25,7 @@ from distributed import Client, LocalCluster, wait
 
 import streamgmm as sg
 from benchmarks.costs.cluster import local_workers
-from benchmarks.robustness.deaths import Killer, fitted, lost
+from benchmarks.robustness.deaths import Killer, fitted, lost, processes
 from streamgmm.errors import ChunkReadError, ClusterError
 from streamgmm.runtime.dask import Dask, _fetch, connected
 from streamgmm.runtime.executors import Threads
@@ -81,11 +81,16 @@ def fit(data, family, executor, *args, **parameters):
 def fit_with_death(data, family, client, moment, rng):
     """A fit on the cluster, of which a worker is killed when `moment` chunks are done."""
     killer = Killer(client, moment, rng)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sg_convergence())
-        model, _ = fitted(unfitted(family, Dask(client)), data, killer)
+    model = quietly(client, data, killer, family)
     killer.mourn(client)
     return model
+
+
+def quietly(client, data, on_chunk, family="full"):
+    """A fit on the cluster that calls `on_chunk` with each chunk that is done."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sg_convergence())
+        return fitted(unfitted(family, Dask(client)), data, on_chunk)[0]
 
 
 def sg_convergence():
@@ -307,6 +312,95 @@ def test_worker_killed_in_the_middle_of_a_reading_changes_no_bit(chunks_of, clie
     expected = fit(chunks_of(), "full", Threads(1))
     for moment in 60 * np.arange(1, 4) + rng.integers(5, 55, 3):
         same_bits(expected, fit_with_death(chunks_of(), "full", client, moment, rng))
+
+
+def test_worker_whose_connection_is_cut_changes_no_bit(chunks_of, client):
+    """It lives, and nobody hears of it any more: its chunks are read again elsewhere."""
+    seen = count(1)
+    alive = set(processes(client))
+
+    def cut(dask_worker):
+        dask_worker.loop.add_callback(dask_worker.batched_stream.comm.abort)
+
+    def at_the_seventieth(chunk):
+        if next(seen) == 70:
+            client.run(cut, workers=[next(iter(client.scheduler_info(n_workers=-1)["workers"]))], on_error="ignore")
+
+    found = quietly(client, chunks_of(), at_the_seventieth)
+    same_bits(fit(chunks_of(), "full", Threads(1)), found)
+    client.wait_for_workers(2, timeout=60)
+    assert next(seen) > 70 and alive != set(processes(client))
+
+
+@pytest.mark.slow
+def test_worker_that_hangs_is_given_up(chunks_of):
+    """A stopped process stands for a machine that does not answer: its connections are open, and nothing comes."""
+    stopped = []
+    seen = count(1)
+    with dask.config.set({"distributed.scheduler.worker-ttl": "2s"}), workers(2) as client:
+
+        def at_the_seventieth(chunk):
+            if next(seen) == 70:
+                stopped.append(processes(client)[0])
+                os.kill(stopped[0], signal.SIGSTOP)
+
+        try:
+            found = quietly(client, chunks_of(), at_the_seventieth)
+        finally:
+            for process in stopped:
+                os.kill(process, signal.SIGKILL)
+    same_bits(fit(chunks_of(), "full", Threads(1)), found)
+
+
+def unreliable(times):
+    """On a worker: each place of a file is read in vain so many times, as of a network that hiccups."""
+    import errno
+
+    from streamgmm.sources import retry
+    from streamgmm.sources.formats import npy
+
+    seen, real = {}, npy.read_into
+
+    def read_into(file, *rest):
+        place = file.tell()
+        seen[place] = seen.get(place, 0) + 1
+        if seen[place] <= times:
+            raise TimeoutError(errno.ETIMEDOUT, "timed out")
+        return real(file, *rest)
+
+    npy.kept = real, retry._PAUSES, seen
+    npy.read_into, retry._PAUSES = read_into, (0.0, 0.0, 0.0)
+
+
+def reliable():
+    from streamgmm.sources import retry
+    from streamgmm.sources.formats import npy
+
+    npy.read_into, retry._PAUSES, seen = npy.kept
+    return len(seen)
+
+
+@contextmanager
+def hiccups(client, times):
+    """Counts, for each worker, the places that were read in vain."""
+    places = []
+    client.run(unreliable, times)
+    try:
+        yield places
+    finally:
+        places += client.run(reliable).values()
+
+
+def test_chunks_that_fail_for_a_while_on_a_cluster(tmp_path, client):
+    np.save(tmp_path / "x.npy", X)
+    source = open_source(tmp_path / "x.npy", chunk_rows=150)
+    expected = fit(source, "full", Threads(2))
+    with hiccups(client, 2) as places:
+        same_bits(expected, fit(source, "full", Dask(client)))
+    assert sum(places) >= 60 and min(places) > 0
+    with hiccups(client, 10**9), pytest.raises(ChunkReadError, match=r"x\.npy: chunk \d+: .*timed out"):
+        fit(source, "full", Dask(client))
+    same_bits(expected, fit(source, "full", Dask(client)))
 
 
 def test_result_that_died_with_its_worker_is_made_again(client):

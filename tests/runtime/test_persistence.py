@@ -11,7 +11,7 @@ import pytest
 
 from streamgmm.errors import ModelFileError
 from streamgmm.estimators.model_file import load_model, save_model
-from streamgmm.runtime.array_file import read_arrays, write_arrays
+from streamgmm.runtime.array_file import _header_digest, read_arrays, write_arrays
 from streamgmm.utils.atomic import atomic_path
 from tests.helpers.mixtures import FAMILIES, random_mixture
 
@@ -31,7 +31,9 @@ def parts(path):
 
 def forge(path, layout, payload, *, rehash=True):
     if rehash and isinstance(layout, dict) and "__metadata__" in layout:
-        layout["__metadata__"]["sha256"] = hashlib.sha256(payload).hexdigest()
+        meta = layout["__metadata__"]
+        meta["sha256"] = hashlib.sha256(payload).hexdigest()
+        meta["header_sha256"] = _header_digest(layout, meta)
     text = layout if isinstance(layout, bytes) else json.dumps(layout).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + payload)
 
@@ -164,6 +166,34 @@ def test_damaged_and_forged_files_are_refused_without_taking_memory(model_file, 
     tracemalloc.stop()
     assert model_file.name in str(caught.value)
     assert peak < 8 * 2**20
+
+
+def test_every_flipped_bit_of_a_header_is_noticed(tmp_path):
+    """Positions, counts and names stand there: a changed digit is valid JSON."""
+    path = tmp_path / "x"
+    written = {"position": 1000, "counts": {"rows": 12345}, "names": ["a", "b"], "threshold": -1.5}
+    write_arrays(path, {"a": np.arange(6.0).reshape(2, 3), "b": np.arange(3)}, written, kind="k")
+    good = path.read_bytes()
+    length = int.from_bytes(good[:8], "little")
+    harmless = 0
+    for bit in range(8 * (8 + length)):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bad)
+        try:
+            arrays, header = read_arrays(path, kind="k")
+        except ModelFileError:
+            continue
+        harmless += 1
+        assert header == written and np.array_equal(arrays["a"], np.arange(6.0).reshape(2, 3))
+    assert harmless <= 8 * len("header_sha256")  # under another name it is none
+
+
+def test_a_header_without_a_hash_is_of_an_older_release(model_file):
+    layout, payload = parts(model_file)
+    del layout["__metadata__"]["header_sha256"]
+    forge(model_file, layout, payload, rehash=False)
+    assert load_model(model_file).header == {"name": "x"}
 
 
 def test_kind_is_checked(tmp_path):

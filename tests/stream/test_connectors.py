@@ -231,6 +231,26 @@ def test_following_a_file_waits_for_whole_lines(tmp_path):
     np.testing.assert_array_equal(stack(got), [[1, 2], [3, 4]])
 
 
+@pytest.mark.parametrize("how", ["cut", "replaced"])
+def test_a_file_that_is_cut_or_replaced_while_it_is_followed_is_named(tmp_path, how):
+    path = tmp_path / "x"
+    path.write_bytes(b"[1, 2]\n" * 10)
+    lines = Lines(path, follow=True, poll=0.01)
+    stream = lines.open(None)
+    assert len(next(stream).rows) == 10
+    if how == "cut":
+        path.write_bytes(b"[3, 4]\n")
+    else:
+        path.rename(tmp_path / "x.1")
+        threading.Timer(0.05, path.write_bytes, [b"[3, 4]\n" * 20]).start()
+        with (tmp_path / "x.1").open("ab") as old:  # a writer may have it open for a while
+            old.write(b"[5, 6]\n")
+        np.testing.assert_array_equal(next(stream).rows, [[5, 6]])
+    with pytest.raises(StreamPositionError, match=f"was {how} while it was followed"):
+        next(stream)
+    lines.close()
+
+
 def test_standard_input_is_replayed(tmp_path, monkeypatch):
     text = ndjson(rows_of(1000))
     half = text.rfind(b"\n", 0, len(text) // 2) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -51,6 +52,31 @@ def test_a_second_session_is_told_who_has_the_snapshot(tmp_path):
     for _ in running:
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s", "s.previous"]
+
+
+def test_a_session_that_comes_by_a_link_finds_the_same_snapshot(tmp_path):
+    (tmp_path / "kept").mkdir()
+    path, link = tmp_path / "kept" / "s", tmp_path / "link"
+    link.symlink_to(path)
+    running = session(link).run(pairs(X))
+    next(running)
+    with pytest.raises(sg.StreamGMMError, match="in use by process"):
+        next(session(path).run(pairs(X)))
+    for _ in running:
+        pass
+    assert link.is_symlink() and session(link).counts.rows == session(path).counts.rows == len(X)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["s", "s.previous"]
+
+
+def test_a_file_system_without_links_keeps_the_snapshot_before(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "s"
+    drain(session(path), pairs(X))
+    path.write_bytes(b"damaged")
+    assert session(path).counts.rows == len(X)
 
 
 def test_a_session_that_was_overtaken_does_not_write_over_the_other(tmp_path):

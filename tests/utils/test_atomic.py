@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -117,6 +118,77 @@ def test_a_failure_leaves_the_old_content(tmp_path):
         with pytest.raises(RuntimeError), write(tmp_path / "x"):
             raise RuntimeError
     assert names(tmp_path) == ["x"] and (tmp_path / "x").read_text() == "old"
+
+
+# What is no plain file -----------------------------------------------------------------------------------------------
+
+
+def test_a_link_stays_a_link_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "real").mkdir()
+    link, target = tmp_path / "x", tmp_path / "real" / "y"
+    link.symlink_to("real/y")
+    for text in ("new", "newer"):
+        with atomic_path(link) as part:
+            assert part.parent == target.parent  # renaming is atomic on one file system only
+            part.write_text(text)
+        assert link.is_symlink() and target.read_text() == text
+    store = tmp_path / "x.zarr"
+    store.symlink_to("real/store")
+    for text in ("new", "newer"):
+        with atomic_folder(store) as part:
+            (part / "inside").write_text(text)
+        assert store.is_symlink() and (tmp_path / "real" / "store" / "inside").read_text() == text
+    assert names(tmp_path / "real") == ["store", "y"] and names(tmp_path) == ["real", "x", "x.zarr"]
+    (tmp_path / "loop").symlink_to("loop")
+    for write in (atomic_path, atomic_folder):
+        with pytest.raises(OSError, match="loop") as caught, write(tmp_path / "loop"):
+            pass
+        assert caught.value.errno == errno.ELOOP
+
+
+def test_a_pipe_and_a_device_are_written_to_and_stay(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        with atomic_path(tmp_path / "pipe") as part:
+            part.write_bytes(b"whole")
+        assert reader.stdout.read() == b"whole"
+    assert (tmp_path / "pipe").is_fifo()
+    gm = sg.GaussianMixture(1).fit(np.random.default_rng(0).normal(size=(50, 2)))
+    null, full = device(tmp_path / "null", 3), device(tmp_path / "full", 7)
+    gm.save(null)
+    with pytest.raises(OSError, match="No space left"):
+        gm.save(full)
+    assert null.is_char_device() and full.is_char_device() and names(tmp_path) == ["full", "null", "pipe"]
+
+
+def device(path, minor):
+    """Like /dev/null and /dev/full, without a danger to those."""
+    try:
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+        path.open("wb").close()
+    except OSError:
+        pytest.skip("needs the right to make devices")
+    return path
+
+
+def test_permissions_stay(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+    path.chmod(0o600)
+    with atomic_path(path) as part:
+        part.write_text("new")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_for_reading_only_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_text("old")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anything
+    for write in (atomic_path, atomic_folder):
+        with pytest.raises(PermissionError) as caught, write(path):
+            pass
+        assert caught.value.filename == str(path)
+    assert path.read_text() == "old" and names(tmp_path) == ["x"]
 
 
 # No room --------------------------------------------------------------------------------------------------------------

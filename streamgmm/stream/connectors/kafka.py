@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +15,18 @@ from streamgmm.stream.connectors import Source
 from streamgmm.stream.connectors.lines import DeadLetters
 from streamgmm.stream.connectors.parse import Parser
 
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, KafkaError, TopicPartition
+
 __all__ = ["Kafka"]
+
+log = logging.getLogger("streamgmm.stream")
+_WAIT = 0.2
+"""Seconds to wait for messages in one call."""
+_PATIENCE = 30.0
+"""Seconds that a broker may take to answer a question."""
+_AT_A_TIME = 2.0
+"""Seconds of one call that waits for an answer: signals are heard between calls."""
 
 
 class Kafka(Source):
@@ -22,6 +35,9 @@ class Kafka(Source):
     Every partition is assigned to this process (no group balancing), from the snapshot's offsets, or from the earliest.
     Within a partition the order is kept; between partitions it is the broker's, so the same bits after a restart are
     promised for one partition, the same counts for any number.
+
+    While no broker answers the stream waits: librdkafka connects again and goes on where it was. Silence is the end of
+    the stream only where the brokers say that nothing is left.
 
     Parameters
     ----------
@@ -35,7 +51,8 @@ class Kafka(Source):
     batch_rows : int
         Messages per batch at most.
     idle : float or None
-        Seconds without a message after which the stream has ended; None waits forever.
+        Seconds without a message after which the stream has ended, or has failed where a broker does not answer; None
+        waits forever.
     dead_letters : path, optional
     options : dict, optional
         More settings of librdkafka (security and so on).
@@ -55,11 +72,14 @@ class Kafka(Source):
         dead_letters: Any = None,
         options: dict[str, Any] | None = None,
     ) -> None:
-        self.topic, self.batch_rows, self.idle = topic, batch_rows, idle
+        self.servers, self.topic, self.batch_rows, self.idle = servers, topic, batch_rows, idle
         self.parser = None if format == "float64" else Parser(format, columns, width)
         self.width = width
         self.dead = DeadLetters(dead_letters)
         self.settings = {
+            "error_cb": self._told,
+            "log_level": 2,  # what fails is told by the callback
+            "session.timeout.ms": 6000,  # so long does a last commit wait for a broker that is away
             **(options or {}),
             "bootstrap.servers": servers,
             "group.id": group,
@@ -68,29 +88,85 @@ class Kafka(Source):
             "auto.offset.reset": "error",  # an offset that is gone must be told, not skipped
         }
         self._consumer: Any = None
+        self._broken = ""  # why brokers cannot be reached, until a message comes
 
     def open(self, position: Position) -> Iterator[Batch]:
         from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
         self._consumer = consumer = Consumer(self.settings)
-        found = consumer.list_topics(self.topic, timeout=30).topics[self.topic]
+        at = {key: int(offset) for key, offset in (position or {}).items()}
+        partitions = [
+            TopicPartition(self.topic, p, at.get(f"{self.topic}:{p}", OFFSET_BEGINNING))
+            for p in self._partitions(consumer)
+        ]
+        consumer.assign(partitions)
+        quiet = 0.0
+        while True:
+            messages = consumer.consume(self.batch_rows, timeout=_WAIT)
+            if messages:
+                batch = self._batch(messages)
+                at |= batch.end
+                quiet, self._broken = 0.0, ""
+                yield batch
+                continue
+            quiet += _WAIT
+            if self.idle is not None and quiet >= self.idle and self._ended(quiet - self.idle, partitions, at):
+                return
+
+    def _ended(self, over: float, partitions: list[TopicPartition], at: dict[str, int]) -> bool:
+        """True if silence is the end: no broker holds more, or in `over` seconds nothing came of it.
+
+        The latter are marks of transactions, which are no messages.
+        """
+        return over >= _PATIENCE or not self._more(partitions, at)
+
+    def _partitions(self, consumer: Consumer) -> list[int]:
+        found = self._answer(lambda seconds: consumer.list_topics(self.topic, timeout=seconds)).topics[self.topic]
         if found.error is not None:
             raise StreamGMMError(f"Kafka topic {self.topic!r}: {found.error.str()}. Create it, or correct its name.")
-        at = {key: int(offset) for key, offset in (position or {}).items()}
-        consumer.assign(
-            [
-                TopicPartition(self.topic, p, at.get(f"{self.topic}:{p}", OFFSET_BEGINNING))
-                for p in sorted(found.partitions)
-            ]
+        return sorted(found.partitions)
+
+    def _more(self, partitions: list[TopicPartition], at: dict[str, int]) -> bool:
+        """True where the leader of some partition holds messages beyond what was read."""
+        left = False
+        for one in partitions:
+            low, high = self._answer(
+                lambda seconds, one=one: self._consumer.get_watermark_offsets(one, timeout=seconds, cached=False)
+            )
+            left |= max(low, at.get(f"{one.topic}:{one.partition}", low)) < high
+        return left
+
+    def _answer(self, ask: Callable[[float], Any]) -> Any:
+        """What the brokers answer.
+
+        Raises
+        ------
+        StreamGMMError
+            Where they do not.
+        """
+        from confluent_kafka import KafkaException
+
+        end = time.monotonic() + _PATIENCE
+        why = "it takes too long"
+        while (left := end - time.monotonic()) > 0:
+            try:
+                answer = ask(min(left, _AT_A_TIME))
+                if answer is not None:
+                    return answer
+            except KafkaException as error:
+                why = error.args[0].str()
+                time.sleep(min(left, 0.1))
+        raise StreamGMMError(
+            f"Kafka at {self.servers}, topic {self.topic!r}: no broker answered in {_PATIENCE:.0f} s "
+            f"({self._broken or why}). Start the brokers or correct servers. Started again, a stream with a snapshot "
+            "goes on from where it was."
         )
-        quiet = 0.0
-        while self.idle is None or quiet < self.idle:
-            messages = consumer.consume(self.batch_rows, timeout=0.2)
-            if not messages:
-                quiet += 0.2
-                continue
-            quiet = 0.0
-            yield self._batch(messages)
+
+    def _told(self, error: KafkaError) -> None:
+        """A connection failed: librdkafka goes on trying."""
+        if not self._broken:
+            log.warning("Kafka at %s: %s; waiting for it to come back", self.servers, error.str())
+        self._broken = error.str()
 
     def _batch(self, messages: list[Any]) -> Batch:
         start: dict[str, int] = {}

@@ -95,6 +95,7 @@ class Lines(Source):
         while True:
             block = os.read(self._file.fileno(), _BLOCK)
             if not block and self.follow:
+                self._look_after(self._file, at + len(rest))
                 time.sleep(self.poll)
                 continue
             rest += block
@@ -108,6 +109,19 @@ class Lines(Source):
                 rest = rest[cut:]
             if not block:
                 return
+
+    def _look_after(self, file: IO[bytes], read: int) -> None:
+        """See that the file is the one that was opened, and not shorter than what was read of it."""
+        if not os.path.isfile(self.path):  # moved away: who writes it may have it open still
+            return
+        found = os.fstat(file.fileno())
+        if found.st_size < read or not os.path.samestat(found, os.stat(self.path)):
+            what = "cut" if found.st_size < read else "replaced"
+            raise StreamPositionError(
+                f"{self.path} was {what} while it was followed, {read} bytes into it. All of these were read; what was "
+                "written since the last look may be missing. Go on with the new file under a new snapshot, or let logs "
+                "be rotated between runs."
+            )
 
     def before(self, position: Position, n: int) -> bytes | None:
         return self._at(int(position) - n, n)
