@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,13 +129,16 @@ class Kafka(Source):
 
     def _more(self, partitions: list[TopicPartition], at: dict[str, int]) -> bool:
         """True where the leader of some partition holds messages beyond what was read."""
-        left = False
+
+        def extent(one: TopicPartition, seconds: float) -> tuple[int, int] | None:
+            found: tuple[int, int] | None = self._consumer.get_watermark_offsets(one, timeout=seconds, cached=False)
+            return found
+
         for one in partitions:
-            low, high = self._answer(
-                lambda seconds, one=one: self._consumer.get_watermark_offsets(one, timeout=seconds, cached=False)
-            )
-            left |= max(low, at.get(f"{one.topic}:{one.partition}", low)) < high
-        return left
+            low, high = self._answer(partial(extent, one))
+            if max(low, at.get(f"{one.topic}:{one.partition}", low)) < high:
+                return True
+        return False
 
     def _answer(self, ask: Callable[[float], Any]) -> Any:
         """What the brokers answer.
