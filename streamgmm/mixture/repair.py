@@ -49,17 +49,24 @@ def bulk_of(stats: Stats) -> NDArray[np.bool_]:
 def overall_covariance(stats: Stats) -> Array:
     """(D, D) covariance of the rows behind `stats`, but for components far from the bulk.
 
-    Diagonal for the families that keep no cross products.
+    Variances (D,) for the families that keep no cross products: of thousands of features a matrix is too large.
     """
-    D = stats.mean.shape[1]
     within, weight, delta = _about_the_bulk(stats)
-    between = (weight[:, None] * delta).T @ delta
-    overall = np.diag(within + np.diag(between)) if within.ndim == 1 else within + between
-    overall = overall / weight.sum()
+    between = weight @ delta**2 if within.ndim == 1 else (weight[:, None] * delta).T @ delta
+    overall = (within + between) / weight.sum()
     constant = constant_features(stats)
     overall[constant] = 0.0
-    overall[:, constant] = 0.0
-    return np.asarray(overall).reshape(D, D)
+    overall[..., constant] = 0.0
+    return np.asarray(overall)
+
+
+def _variances(overall: Array) -> Array:
+    return np.diag(overall) if overall.ndim == 2 else overall
+
+
+def _axis_spread(scale: Array, like: Array) -> Array:
+    """Scales (D,) as a spread: (D, D) diagonal beside a covariance, a column (D, 1) beside variances."""
+    return np.diag(scale) if like.shape == (len(scale), len(scale)) else scale[:, None]
 
 
 def _about_the_bulk(stats: Stats) -> tuple[Array, Array, Array]:
@@ -91,17 +98,17 @@ def constant_features(stats: Stats) -> NDArray[np.bool_]:
 
 
 def floor_spread(stats: Stats, overall: Array) -> Array:
-    """(D, D) lower triangular: the coordinates in which eigenvalues are floored.
+    """(D, D) lower triangular: the coordinates in which eigenvalues are floored. Of variances alone a column (D, 1).
 
     Those that whiten `overall`, where that is possible; scaled features where features are collinear, as no rounding
     would leave anything of a floor in coordinates that are themselves all but singular.
     """
-    scale = np.sqrt(np.maximum(np.diag(overall), 0.0))
+    scale = np.sqrt(np.maximum(_variances(overall), 0.0))
     # A constant feature has no scale of its own: its floor is to be above the rounding of its value.
     size = np.abs(stats.mean[int(np.argmax(stats.weight))])
     scale = np.where(scale > 0, scale, np.maximum(1.0, 1e-7 * size))
-    if not np.count_nonzero(overall - np.diag(np.diag(overall))):
-        return np.diag(scale)
+    if overall.ndim == 1 or not np.count_nonzero(overall - np.diag(np.diag(overall))):
+        return _axis_spread(scale, overall)
     correlation = overall / scale[:, None] / scale
     np.fill_diagonal(correlation, 1.0)
     if np.linalg.eigvalsh(correlation)[0] < COLLINEAR:
@@ -139,7 +146,7 @@ def repairing_m_step(
     events: list[dict[str, Any]] = []
     overall = overall_covariance(stats)
     spread = floor_spread(stats, overall)
-    overall = overall + reg_covar * np.eye(means.shape[1])
+    overall = overall + (reg_covar if overall.ndim == 1 else reg_covar * np.eye(means.shape[1]))
     covariances = _representable(family, covariances, overall, ~dead)
     degenerate = degenerate_features(overall)
     if degenerate:
@@ -191,8 +198,7 @@ def _factored(
         factors, good = family.factor(covariances)
     if good.all():
         return covariances, factors
-    scale = np.einsum("ij,ij->i", spread, spread)
-    whole = family.from_overall(np.diag(scale))
+    whole = _of_axes(family, spread)
     covariances = whole if family is TIED else family.replace_component(covariances, _numbers(~good), whole)
     factors, good = family.factor(covariances)
     if not good.all():
@@ -206,7 +212,7 @@ def _structured(structure: Covariance, covariances: Array, share: Array, spread:
     for floor in (0.0, 1e-10, 1e-8, 1e-6, np.inf):
         raised = covariances
         if floor == np.inf:
-            whole = family.from_overall(np.diag(np.einsum("ij,ij->i", spread, spread)))
+            whole = _of_axes(family, spread)
             raised = family.replace_component(covariances, _numbers(everyone), whole)
         elif floor > 0.0:
             raised = family.floor(covariances, spread, floor, everyone)
@@ -215,6 +221,12 @@ def _structured(structure: Covariance, covariances: Array, share: Array, spread:
         if good.all():
             return found, factors
     raise CollapsedError(~good, repairing=True)
+
+
+def _of_axes(family: Covariance, spread: Array) -> Array:
+    """One component's covariance: the variances behind `spread`, and nothing else."""
+    scale = np.einsum("ij,ij->i", spread, spread)
+    return family.from_overall(np.diag(scale) if len(scale) == spread.shape[1] else scale)
 
 
 def _representable(family: Covariance, covariances: Array, overall: Array, present: NDArray[np.bool_]) -> Array:
@@ -243,7 +255,7 @@ def _unstretched(
     if good.all():
         return covariances, []
     own = family.variances(covariances, K, D)
-    usual = np.maximum(np.diag(overall), np.finfo(float).tiny)
+    usual = np.maximum(_variances(overall), np.finfo(float).tiny)
     far = present & (own > APART**2 * usual).any(axis=1) & np.isfinite(own).all(axis=1)
     if family is TIED:
         far = np.full(1, far.any())
@@ -252,16 +264,16 @@ def _unstretched(
         scale = np.sqrt(np.maximum(own[k], usual * FLOOR))
         only = np.zeros(K, bool)
         only[k] = True
-        covariances = family.floor(covariances, np.diag(scale), FLOOR, only)
+        covariances = family.floor(covariances, _axis_spread(scale, overall), FLOOR, only)
     return covariances, [int(k) for k in _numbers(far)]
 
 
 def degenerate_features(overall: Array) -> list[int]:
     """Features that take part in a direction without variance: constant ones, and collinear groups."""
-    scale = np.sqrt(np.maximum(np.diag(overall), 0.0))
+    scale = np.sqrt(np.maximum(_variances(overall), 0.0))
     constant = ~(scale > 0)
     scale = np.where(constant, 1.0, scale)
-    if not np.count_nonzero(overall - np.diag(np.diag(overall))):
+    if overall.ndim == 1 or not np.count_nonzero(overall - np.diag(np.diag(overall))):
         return np.flatnonzero(constant).tolist()
     values, vectors = np.linalg.eigh(overall / np.outer(scale, scale))
     null = vectors[:, values < FLOOR]

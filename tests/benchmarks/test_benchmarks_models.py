@@ -1,4 +1,4 @@
-"""The benchmarks of the outlier detector, of k-means and of the covariance structures run, tiny."""
+"""The benchmarks of the outlier detector, k-means, covariance structures and Bayesian mixtures run, tiny."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.costs import structures
-from benchmarks.peers import kmeans, outliers
+from benchmarks.peers import bayesian, kmeans, outliers
 from benchmarks.readme import write_section
 
 
@@ -49,3 +49,25 @@ def test_costs_of_the_structures():
     lines = structures.table(costs, 3, 2).splitlines()
     assert len(lines) == 4 + 14 and lines[4].startswith("| EII | ") and "1.00 of full" in lines[-1]
     assert all(0 < cost.share < 1 for cost in costs.values())
+
+
+def test_bayesian_mixtures_beside_scikit_learn(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(bayesian, "ALLOWED", 5)
+    monkeypatch.setitem(bayesian.ROWS, "patches", 400)
+    monkeypatch.setattr(bayesian, "rows_of", lambda name: bayesian.separated(3, 2, 900, seed=0))
+    page = tmp_path / "page.md"
+    marks = [f"<!-- {end}:bayesian-{name} -->" for name in ("count", "data") for end in ("begin", "end")]
+    page.write_text("\n".join(marks))
+    bayesian.main(["count", "3x2", "--rows", "500", "--seeds", "2", "--starts", "1", "--write", str(page)])
+    bayesian.main(["data", "patches", "--starts", "1", "--components", "4", "--write", str(page)])
+    lines = page.read_text().splitlines()
+    (counted,) = [line for line in lines if line.startswith("| 3, 2 |")]
+    assert counted.split("|")[2:4] == [" 3 to 3 ", " 2 of 2 "]
+    first = next(i for i, line in enumerate(lines) if line.startswith("| patches, 400 x 2 |"))
+    cells = [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines[first : first + 4]]
+    assert [row[0] for row in cells][2:] == ["scikit-learn, best of 1", "select, BIC"]
+    assert cells[0][1] == cells[3][1] == "3"
+    assert float(cells[0][2]) >= float(cells[2][2]) - 1e-6
+    with pytest.raises(SystemExit):
+        bayesian.main(["data", "elsewhere"])

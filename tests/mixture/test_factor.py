@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import tracemalloc
 import warnings
 
 import mpmath
@@ -20,7 +21,9 @@ from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels.plain import factor as kernel
 from streamgmm.mixture.components import stats_of
 from streamgmm.mixture.covariance import FACTORS, family
+from streamgmm.mixture.labelled_stats import stats_from_responsibilities
 from streamgmm.mixture.m_step import m_step
+from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.runtime.executors import Threads
 from streamgmm.runtime.thread_limits import single_threaded_blas
 from tests.helpers import naive
@@ -418,3 +421,22 @@ def test_three_thousand_features_in_half_a_gigabyte(tmp_path):
 @parametrize_with_checks([sg.GaussianMixture(covariance_type=kind, n_factors=1, tol=1e-3) for kind in FACTORS])
 def test_check_estimator(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("kind", FACTORS)
+def test_a_repair_makes_no_matrix_of_all_features(kind):
+    """A component without rows and one of a single row, in 2,000 features: 32 MB would be a matrix."""
+    D, q = 2000, 2
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, D))
+    labels = np.repeat([0, 1], [39, 1])
+    stats = stats_from_responsibilities(X, np.ones(40), labels, 3, family(kind, q))
+    tracemalloc.start()
+    try:
+        model, _, events = repairing_m_step(stats, reg_covar=0.0, reseeds=(0, 0, 0))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8e6
+    assert {event["action"] for event in events} >= {"re-seeded"}
+    assert np.isfinite(model.log_prob(X)).all()

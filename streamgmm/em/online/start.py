@@ -43,7 +43,8 @@ def steady_m_step(totals: Stats, reg_covar: float, fallback: Mixture | None) -> 
     family = totals.family
     thin = totals.weight < 2 * family.least_rows(D)
     if thin.all() if family.shared else thin.any():
-        spread = spread_of(overall_covariance(totals))
+        overall = overall_covariance(totals)
+        spread = spread_of(overall) if overall.ndim == 2 else np.sqrt(np.where(overall > 0, overall, 1.0))[:, None]
         covariances = family.floor(model.covariances, spread, FLOOR, thin)
         covariances = family.constrained(covariances, model.weights, D)
         factors, good = family.factor(covariances)

@@ -442,11 +442,14 @@ class Covariance(ABC):
 
     @abstractmethod
     def from_overall(self, overall: Array) -> Array:
-        """One component's covariance that equals the overall covariance (D, D)."""
+        """One component's covariance that equals the overall one: (D, D), or variances (D,) without cross products."""
 
     @abstractmethod
     def floor(self, covariances: Array, spread: Array, floor: float, which: NDArray[np.bool_]) -> Array:
-        """Raise the marked components' eigenvalues below `floor`, in the coordinates that `spread` (D, D) whitens."""
+        """Raise the marked components' eigenvalues below `floor`, in the coordinates that `spread` whitens.
+
+        (D, D) lower triangular, or a column (D, 1) of scales for families without cross products.
+        """
 
     @abstractmethod
     def split(self, covariances: Array, j: int, spread: Array) -> tuple[Array, Array]:

@@ -129,7 +129,7 @@ class Diag(Scaled):
         return np.asarray(scatter.sum(axis=0))
 
     def from_overall(self, overall: Array) -> Array:
-        return np.diag(overall).copy()
+        return (np.diag(overall) if overall.ndim == 2 else overall).copy()
 
     def floor(self, covariances: Array, spread: Array, floor: float, which: NDArray[np.bool_]) -> Array:
         least = floor * np.einsum("ij,ij->i", spread, spread)
@@ -221,7 +221,7 @@ class Spherical(Scaled):
         return np.full(D, scatter.sum() / D)
 
     def from_overall(self, overall: Array) -> Array:
-        return np.asarray(np.diag(overall).mean())
+        return np.asarray((np.diag(overall) if overall.ndim == 2 else overall).mean())
 
     def floor(self, covariances: Array, spread: Array, floor: float, which: NDArray[np.bool_]) -> Array:
         least = floor * float(np.einsum("ij,ij->i", spread, spread).mean())
