@@ -425,18 +425,17 @@ def test_check_estimator(estimator, check):
 
 @pytest.mark.parametrize("kind", FACTORS)
 def test_a_repair_makes_no_matrix_of_all_features(kind):
-    """A component without rows and one of a single row, in 2,000 features: 32 MB would be a matrix."""
-    D, q = 2000, 2
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(40, D))
-    labels = np.repeat([0, 1], [39, 1])
-    stats = stats_from_responsibilities(X, np.ones(40), labels, 3, family(kind, q))
+    """A component without rows and one of a single row, in 600 features: 2.9 MB would be such a matrix."""
+    n, D, q = 700, 600, 2
+    X = np.random.default_rng(0).normal(size=(n, D))
+    labels = np.repeat([0, 1], [n - 1, 1])
+    stats = stats_from_responsibilities(X, np.ones(n), labels, 3, family(kind, q))
     tracemalloc.start()
     try:
         model, _, events = repairing_m_step(stats, reg_covar=0.0, reseeds=(0, 0, 0))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 8e6
-    assert {event["action"] for event in events} >= {"re-seeded"}
+    assert peak < 1.5e6
+    assert "re-seeded" in {event["action"] for event in events}
     assert np.isfinite(model.log_prob(X)).all()
