@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from streamgmm.diagnostics.case import Case, Check, Finding, first_few
-from streamgmm.estimators.fit_report import words_of_drowned
+from streamgmm.diagnostics.case import PIECE_ROWS, Case, Check, Finding, first_few
+from streamgmm.diagnostics.shapes import pieces_of
+from streamgmm.estimators.fit_report import words_of_drowned, words_of_long_tails
 from streamgmm.mixture.covariance import FULL
 from streamgmm.sources.features import is_identifier
+from streamgmm.utils.phases import unwatched
 
 __all__ = ["CHECKS"]
 
 COMPARING = ("spherical", "EII", "VII", "EVE", "VVE", "EEV", "VEV", "ppca")
 """Families that change with the units of single features; the others only have other numbers in other units."""
+
+Array = NDArray[np.float64]
+FEWEST_ROWS = 100
+DECADES, SKEWED = 1.5, 2.0
+"""Of a feature to be fitted in logarithms: decades between quantiles, and skewness, at least."""
 
 
 def drowned_features(case: Case) -> Iterator[Finding]:
@@ -72,6 +81,82 @@ def constant_features(case: Case) -> Iterator[Finding]:
             {"distinct": counts, "rows": len(rows)},
             "Leave them out, and compare the clusters with them afterwards.",
         )
+
+
+def long_tails(case: Case) -> Iterator[Finding]:
+    """Amounts, counts and durations: positive, over decades, and nearer to a Gaussian in logarithms."""
+    found = {name: tail for j, name in enumerate(case.names) if (tail := long_tail(case, j)) is not None}
+    if found:
+        words = words_of_long_tails(list(found))
+        yield Finding("long-tails", words[0], {name: asdict(tail) for name, tail in found.items()}, words[1])
+
+
+@dataclass(frozen=True, slots=True)
+class LongTail:
+    """A feature that should be fitted in logarithms.
+
+    Attributes
+    ----------
+    decades : between the 1 % and the 99 % quantile of the positive values
+    skewness, skewness_of_logarithm : of all rows
+    components_of_logarithm : that BIC asks for; they hang together
+    nats_per_row : that these describe the feature better than the components of the fit do
+    """
+
+    decades: float
+    skewness: float
+    skewness_of_logarithm: float
+    components_of_logarithm: int
+    nats_per_row: float
+
+
+def long_tail(case: Case, j: int) -> LongTail | None:
+    """Gain of feature j in logarithms of what is not 0; None without a gain, or where they fall into clusters."""
+    low = float(case.sample.box[0, j])
+    x = np.asarray(case.sample.rows[:, j], np.float64)
+    present = x >= low  # what was filled in for a missing value may lie below
+    kept = np.flatnonzero(present & (x > 0))
+    if low < 0 or len(kept) < max(FEWEST_ROWS, 0.5 * present.sum()) or x[kept].max() == x[kept].min():
+        return None
+    positive = len(kept) / present.sum()
+    kept = kept[np.sort(np.random.default_rng(j).permutation(len(kept))[:PIECE_ROWS])]
+    x, weight = x[kept], case.sample.weight[kept]
+    logarithm = np.log(x)
+    spread = np.quantile(x, [0.01, 0.99])
+    decades = float(np.log10(spread[1] / spread[0]))
+    skew, skew_of_log = skewness(x, weight), skewness(logarithm, weight)
+    if decades < DECADES or skew < SKEWED or abs(skew_of_log) > skew / 2:
+        return None
+    with unwatched():
+        pieces = pieces_of(logarithm[:, None], weight)
+    variance = float(np.cov(logarithm, aweights=weight, ddof=0))
+    # Densities of x, not of its logarithm: with the derivative.
+    in_logs = (
+        np.log(positive)
+        + pieces.gain
+        - 0.5 * np.log(2 * np.pi * np.e * variance)
+        - float(np.average(logarithm, weights=weight))
+    )
+    gain = float(in_logs - np.average(marginal_log_density(case, j, x), weights=weight))
+    fewer = 3 * (case.model.n_components - pieces.count)  # parameters
+    if pieces.groups > 1 or gain + 0.5 * fewer * np.log(len(x)) / len(x) <= 0:
+        return None
+    return LongTail(decades, skew, skew_of_log, pieces.count, gain)
+
+
+def skewness(x: Array, weight: Array) -> float:
+    """Third standardised moment."""
+    centred = x - np.average(x, weights=weight)
+    return float(np.average(centred**3, weights=weight) / np.average(centred**2, weights=weight) ** 1.5)
+
+
+def marginal_log_density(case: Case, j: int, x: Array) -> Array:
+    """(n,) log-density of feature j under the components of the fit."""
+    model = case.model
+    variance = model.family.variances(model.covariances, *model.means.shape)[:, j]
+    logs = np.log(model.weights / model.weights.sum()) - 0.5 * np.log(2 * np.pi * variance)
+    logs = logs - 0.5 * (x[:, None] - model.means[:, j]) ** 2 / variance
+    return np.asarray(np.logaddexp.reduce(logs, axis=1))
 
 
 def many_features(case: Case) -> Iterator[Finding]:
@@ -136,6 +221,7 @@ CHECKS: tuple[Check, ...] = (
     unscaled_features,
     constant_features,
     identifier_columns,
+    long_tails,
     many_features,
     float32_trouble,
 )

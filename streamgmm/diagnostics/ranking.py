@@ -23,6 +23,7 @@ RANK = (
     "identifier-columns",
     "few-rows-for-full",
     "unscaled-features",
+    "long-tails",
     "poor-optimum",
     "duplicate-components",
     "too-few-components",
@@ -52,6 +53,8 @@ HIDES = {
     # Columns that are no measurements make clusters of their own.
     "categorical-columns": frozenset({"too-few-components", "not-gaussian", "too-many-components"}),
     "few-rows-for-full": frozenset({"many-features"}),
+    # A tail is tiled by components of all sizes, and each more of them seems to help.
+    "long-tails": _COMPONENTS | {"poor-optimum"},
     "poor-optimum": frozenset({"single-start", "too-many-components", "too-few-components", "duplicate-components"}),
     "duplicate-components": frozenset({"too-many-components", "too-few-components"}),
     "too-few-components": frozenset({"too-many-components", "one-component-owns-everything"}),

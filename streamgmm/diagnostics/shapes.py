@@ -105,8 +105,9 @@ def pieces_of(rows: Array, weight: Array) -> Pieces:
     n_groups = int(groups.max()) + 1
     resp = model.responsibilities(rows)
     parts = [weight * resp[:, groups == g].sum(axis=1) + 1e-300 for g in range(n_groups)]
-    # a few rows span no covariance to measure a shape by
-    shapes = tuple(shape_of(rows, part) for part in parts if part.sum() ** 2 > 2 * (D + 1) * float(part @ part))
+    # a few rows span no covariance to measure a shape by, and rows of other groups may lie too far away to be squared
+    large = [part for part in parts if part.sum() ** 2 > 2 * (D + 1) * float(part @ part)]
+    shapes = tuple(shape_of(rows[own], part[own]) for part in large for own in [part > 1e-12 * part.max()])
     return Pieces(n_groups, model.n_components, gain, shapes)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "warn_if_drowned",
     "warn_unless_converged",
     "words_of_drowned",
+    "words_of_long_tails",
 ]
 
 
@@ -166,6 +167,16 @@ def words_of_drowned(mean: Array, variance: Array, reg_covar: float, names: Sequ
         f"{listed}: clusters closer than {np.sqrt(reg_covar):.2g} in their units cannot be told apart.",
         f"Set reg_covar={fitting:.1g}, or scale the features: make_pipeline(sg.Scaler(), ...), --scale on the command "
         "line.",
+    )
+
+
+def words_of_long_tails(names: Sequence[str]) -> tuple[str, str]:
+    """Words on features to be fitted in logarithms, and the remedy."""
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return (
+        f"Feature(s) {listed} are positive, skewed, and spread over decades, as amounts of money and counts are: "
+        "Gaussians tile such a tail, and no number of them is right.",
+        "Take logarithms before the fit (np.log; np.log1p where there are zeros).",
     )
 
 

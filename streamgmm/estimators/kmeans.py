@@ -23,6 +23,7 @@ from streamgmm.em.kmeans.parallel_init import kmeans_parallel
 from streamgmm.em.loop import e_step, em, merge_all
 from streamgmm.em.variants import Exact
 from streamgmm.estimators._parameters import DEVICE, EXECUTION, NOT_NEGATIVE, WHOLE
+from streamgmm.estimators.cards import beside_diagram, kmeans_card
 from streamgmm.estimators.fit_report import FitReport
 from streamgmm.estimators.reader import Transforming
 from streamgmm.report.progress import drawing, progress
@@ -77,6 +78,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
     n_passes_ : int
         Passes of the data: start, steps, and one more for the inertia of the last centres unless nothing moved.
     report_ : dict
+        With "sizes", the weight of the rows of each cluster.
 
     Examples
     --------
@@ -175,9 +177,10 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
             run = runs[int(np.argmin(inertias))]
             passes += more
         in_memory = is_array_like(X)
-        self.inertia_ = run.inertias[-1]
+        self.inertia_, sizes = run.inertias[-1], run.mass
         if in_memory or run.status != "settled":
-            self.inertia_, labels = self._last_reading(source, executor, run.centres, in_memory)
+            last, labels = self._last_reading(source, executor, run.centres, in_memory)
+            self.inertia_, sizes = last.inertia, last.mass
             passes += 1
         if in_memory:
             self.labels_ = np.concatenate(labels)
@@ -193,6 +196,7 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
             "n_iter": self.n_iter_,
             "status": run.status,
             "inertias": list(run.inertias),
+            "sizes": np.asarray(sizes).tolist(),
             "starts": [{"inertia": r.inertias[-1], "n_iter": len(r.inertias), "status": r.status} for r in runs],
             "seconds": time.perf_counter() - began,
         })  # fmt: skip
@@ -218,13 +222,10 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         fresh = iter(stats)
         return [run.inertias[-1] if run.status == "settled" else next(fresh).inertia for run in runs], 1
 
-    def _last_reading(
-        self, source: Source, executor: Executor, centres: Centres, keep: bool
-    ) -> tuple[float, tuple[NDArray[np.int32], ...]]:
-        """Inertia, and the labels chunk by chunk if they are to be kept."""
+    def _last_reading(self, source: Source, executor: Executor, centres: Centres, keep: bool) -> Final:
+        """Sums about the last centres, and the labels chunk by chunk if they are to be kept."""
         task = within(source, partial(_final, centres, keep))
-        stats, labels = executor.run(task, source.chunks(), _join_final)
-        return stats.inertia, labels
+        return executor.run(task, source.chunks(), _join_final)
 
     # Starts -----------------------------------------------------------------------------------------------------
 
@@ -338,6 +339,9 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
         task = within(source, partial(e_step, (self._centres,)))
         (stats,) = self._executor(source).run(task, source.chunks(), merge_all)
         return -float(stats.inertia)
+
+    def _html_repr(self) -> str:
+        return beside_diagram(self, kmeans_card, "cluster_centers_")
 
 
 Final = tuple[LloydStats, tuple[NDArray[np.int32], ...]]

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.em.initialization.methods import INIT
 from streamgmm.estimators._parameters import FAMILY, WHOLE
+from streamgmm.estimators.cards import beside_diagram, outlier_card
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.estimators.reader import Reader, map_chunks
 from streamgmm.estimators.select import select
@@ -90,6 +91,8 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         BIC of each number of components that was tried; for one that could no longer win, when that was clear.
     offset_ : float
         The threshold, in nats: a row is an outlier where ``score_samples`` is below it.
+    outlier_share_ : float
+        Share of the training rows, by weight, below the threshold.
     offset_error_ : float
         Share of the training rows by which those below the threshold may fall short of `contamination`: 0 for arrays in
         memory, about 1e-5 where scores went through a sketch.
@@ -175,7 +178,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
             self.estimator_.feature_names_in_ = self.feature_names_in_
         self.mixture_, self.dropped_ = self._scoring_mixture()
         self._scores = _Scores(self.mixture_)
-        self.offset_, self.offset_error_ = self._threshold(source, in_memory, sample_weight)
+        self.offset_, self.outlier_share_, self.offset_error_ = self._threshold(source, in_memory, sample_weight)
         self.n_passes_ = passes + 1
         return self
 
@@ -231,11 +234,14 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         light = lightest(model, self.contamination)
         return (without(model, light), tuple(sorted(light.tolist()))) if len(light) else (model, ())
 
-    def _threshold(self, source: Source, in_memory: bool, sample_weight: ArrayLike | None) -> tuple[float, float]:
+    def _threshold(
+        self, source: Source, in_memory: bool, sample_weight: ArrayLike | None
+    ) -> tuple[float, float, float]:
+        """The threshold, the share of the weight below it, and how much of the share may be missing."""
         model, share = self._scores, self.contamination
         if in_memory:
             scores = np.concatenate(list(map_chunks(source, model, "log_prob", self._executor())))
-            return exact_threshold(scores, check_weight(sample_weight, len(scores)), share), 0.0
+            return *exact_threshold(scores, check_weight(sample_weight, len(scores)), share), 0.0
         scale = Scale(_guess(source, model, share))
         counts = self._executor().run(within(source, partial(_count, model, scale)), source.chunks(), np.add)
         return scale.threshold(counts, share)
@@ -295,6 +301,9 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         """
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
+    def _html_repr(self) -> str:
+        return beside_diagram(self, outlier_card, "outlier_share_")
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         missing = self.missing if self.estimator is None else self.estimator.missing
@@ -349,7 +358,7 @@ def _guess(source: Source, model: _Scores, share: float) -> float:
     for chunk in source.chunks():
         rows, weight = chunk.load()
         if len(rows) and (weight is None or weight.sum() > 0):
-            return exact_threshold(within(source, model.log_prob)(rows), weight, share)
+            return exact_threshold(within(source, model.log_prob)(rows), weight, share)[0]
     return 0.0
 
 

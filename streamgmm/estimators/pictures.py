@@ -1,4 +1,4 @@
-"""A fitted mixture to be looked at: pictures, and what notebooks show of it."""
+"""Pictures of a fitted mixture."""
 
 from __future__ import annotations
 
@@ -8,29 +8,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
+from streamgmm.estimators.cards import beside_diagram, mixture_card
 from streamgmm.estimators.projection import Projection
 from streamgmm.estimators.reader import Reader
-from streamgmm.mixture import card
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.plane import Plane
-from streamgmm.mixture.variational import VariationalMixture
 from streamgmm.report import figures, panels
 from streamgmm.report.description import description_of
 from streamgmm.report.view import feature_moments
 from streamgmm.runtime.executors import within
 from streamgmm.sources.base import Chunk, Readable
 from streamgmm.sources.summaries.reservoir import draw_rows, merge_draws
-from streamgmm.utils import html
 from streamgmm.utils.phases import reading
 from streamgmm.utils.types import Feature
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Pictured", "fitted_card"]
+__all__ = ["Pictured"]
 
 Array = NDArray[np.float64]
 
@@ -60,34 +57,6 @@ def _along(model: Mixture, n_rows: int, runs: int, chunk: Chunk) -> Array:
         values = np.column_stack([model.responsibilities(part), model.log_prob(part), number, np.ones(len(part))])
         np.add.at(out, number * runs // n_rows, mass[:, None] * values)
     return out
-
-
-def fitted_card(gm: Pictured) -> str:
-    """A fitted estimator for notebooks: how the fit went, weights and means in the units of the data, ellipses."""
-    model, projection = gm.mixture_, gm.projection_
-    means, variances = feature_moments(model, projection)
-    deviations = np.sqrt(np.maximum(variances, 0.0))
-    known = getattr(gm, "feature_names_in_", None)
-    names = [f"x{j}" for j in range(means.shape[1])] if known is None else [str(name) for name in known]
-    used = np.asarray(getattr(gm, "components_in_use_", np.arange(len(means))))
-    report = getattr(gm, "report_", {})
-    converged = getattr(gm, "converged_", None)
-    facts = html.facts([
-        ("components", len(used)),
-        ("features", len(names)),
-        ("covariance type", model.family.name),
-        ("principal components", None if projection is None else projection.n_components),
-        ("background", html.share(model.noise_weight) if model.box is not None else None),
-        ("converged", converged if converged is None else bool(converged)),
-        ("passes", getattr(gm, "n_passes_", None)),
-        ("rows", report.get("rows")),
-        ("log-likelihood per row", getattr(gm, "lower_bound_", None)),
-        ("BIC", report.get("bic")),
-    ])  # fmt: skip
-    table = card.components_table(model.weights[used], means[used], deviations[used], names, used.tolist())
-    inner = names if projection is None else projection.names
-    drawn = model.alone(used) if isinstance(model, VariationalMixture) else model
-    return html.wrapped(type(gm).__name__, facts, table, card.picture(drawn, inner, used.tolist()))
 
 
 class Pictured(Reader):
@@ -215,5 +184,4 @@ class Pictured(Reader):
 
     def _html_repr(self) -> str:
         """HTML for a notebook: the fitted mixture, and scikit-learn's diagram of the parameters."""
-        diagram = str(estimator_html_repr(self))
-        return fitted_card(self) + diagram if "mixture_" in self.__dict__ else diagram
+        return beside_diagram(self, mixture_card, "mixture_")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from streamgmm.mixture.parameters import Parameters
 from streamgmm.mixture.plane import Plane
 from streamgmm.utils import html
-from streamgmm.utils.numbers import written
+from streamgmm.utils.numbers import count, written
 
 __all__ = ["components_table", "picture"]
 
@@ -24,8 +24,19 @@ WIDEST = 256
 """Features up to which the principal axes are found for a small picture."""
 
 
+MIXTURE_HEAD = ("component", "weight", "mean")
+"""Names of the columns of a mixture: number, share, and what stands before the name of a feature."""
+
+
 def components_table(
-    weights: Array, means: Array, deviations: Array, names: Sequence[str], numbers: Sequence[int] | None = None
+    weights: Array,
+    means: Array,
+    deviations: Array,
+    names: Sequence[str],
+    numbers: Sequence[int] | None = None,
+    *,
+    head: tuple[str, str, str] = MIXTURE_HEAD,
+    sizes: Array | None = None,
 ) -> str:
     """Weights (K,) and means (K, D) as an HTML table, the heaviest first.
 
@@ -33,6 +44,8 @@ def components_table(
     ----------
     deviations : (K, D), of which the digits of the means follow
     numbers : (K,) of the components
+    head : names of the columns, as `MIXTURE_HEAD`
+    sizes : (K,) rows of each, for one more column
     """
     K, D = means.shape
     called = list(range(K)) if numbers is None else [int(k) for k in numbers]
@@ -41,15 +54,18 @@ def components_table(
     rows = [
         [
             html.component(called[k]),
+            *([] if sizes is None else [html.Number(float(sizes[k]), count(float(sizes[k])))]),
             html.share(float(weights[k])),
             *(html.Number(float(means[k, j]), written(means[k, j], deviations[k, j])) for j in range(shown)),
         ]
         for k in order.tolist()
     ]
-    body = html.table(["component", "weight", *(f"mean {name}" for name in names[:shown])], rows, sortable=K > 1)
+    number, weight, mean = head
+    named = [number, *([] if sizes is None else ["rows"]), weight, *(f"{mean} {name}" for name in names[:shown])]
+    body = html.table(named, rows, sortable=K > 1)
     more = []
     if len(rows) < K:
-        more.append(f"{K - len(rows)} lighter components")
+        more.append(f"{K - len(rows)} lighter {number}s")
     if shown < D:
         more.append(f"{D - shown} more features")
     return body + (html.note(f"and {' and '.join(more)}") if more else "")

@@ -178,7 +178,7 @@ def test_at_most_five_and_none_against_another():
         assert not hidden & {f.code for f in ranked([one[code], *(one[name] for name in hidden)])}
     for a, b in (("too-few-components", "too-many-components"), ("duplicate-components", "too-few-components"),
                  ("not-gaussian", "too-many-components"), ("heavy-tails", "too-many-components"),
-                 ("dead-components", "too-few-components")):  # fmt: skip
+                 ("dead-components", "too-few-components"), ("long-tails", "too-few-components")):  # fmt: skip
         assert len(ranked([one[a], one[b]])) == 1
 
 
@@ -206,6 +206,73 @@ def test_remedies_fit_the_case():
     wide = np.column_stack([pair(), np.ones((1000, 84)), RNG(1).normal(size=(1000, 2))])
     constant = next(f for f in sg.diagnose(fit(wide, 1, covariance_type="diag"), wide) if f.code == "constant-features")
     assert "and 79 more" in constant.message and len(constant.evidence["features"]) == 84
+
+
+def amounts(n=1000, sigma=1.2, seed=0):
+    """Two groups in one feature; the other is an amount of money."""
+    return np.column_stack([pair(n, seed=seed)[:, 0], 500.0 * np.exp(sigma * RNG(seed + 1).normal(size=n))])
+
+
+@pytest.mark.parametrize(("K", "kind"), [(1, "full"), (4, "diag")])
+def test_amounts_are_to_be_fitted_in_logarithms(K, kind):
+    X = amounts()
+    found = {f.code: f for f in sg.diagnose(fit(X, K, covariance_type=kind), X)}
+    finding = found["long-tails"]
+    assert list(finding.evidence) == ["1"] and "np.log" in finding.remedy
+    tail = finding.evidence["1"]
+    log = np.log(X[:, 1])
+    assert tail["components_of_logarithm"] == 1
+    assert tail["decades"] == pytest.approx(np.subtract(*np.quantile(log, [0.99, 0.01])) / np.log(10), rel=0.1)
+    assert tail["skewness"] > 4 and abs(tail["skewness_of_logarithm"]) < 0.3
+    if K == 1:  # one Gaussian of the logarithm, and one of the amount itself
+        gain = 0.5 * np.log(X[:, 1].var() / log.var()) - log.mean()
+        assert tail["nats_per_row"] == pytest.approx(gain, rel=1e-3)
+    assert not {"too-few-components", "too-many-components", "not-gaussian", "heavy-tails"} & found.keys()
+    after = np.column_stack([X[:, 0], log])
+    assert codes(after, 2) == set()
+
+
+def test_amounts_with_zeros_holes_and_weights():
+    X = amounts()
+    X[:20, 1] = 0.0
+    assert "long-tails" in codes(X, 3)
+    X[RNG(5).random(X.shape) < 0.1] = np.nan
+    assert "long-tails" in codes(X, 3, missing="marginalize")
+    weight = np.r_[np.ones(800), np.zeros(200)]
+    plain = amounts()
+    plain[800:, 1] = -1.0  # rows of no weight are no rows
+    gm = fit(plain[:800], 2)
+    assert "long-tails" in {f.code for f in sg.diagnose(gm, plain, sample_weight=weight)}
+
+
+def test_features_that_are_well_as_they_are():
+    rng = RNG(3)
+    groups = np.concatenate([c * (1 + 0.05 * rng.normal(size=(900 // c, 1))) for c in (1, 10, 100)])
+    few = np.concatenate([groups, [[100.0], [101.0]]])
+    for K in (1, 2, 3):  # groups at 1, 10 and 100 are groups in any unit
+        assert "long-tails" not in codes(few, K, n_init=5)
+    for X in (rng.exponential(size=(600, 1)), rng.uniform(0, 1, (600, 1)), rng.normal(size=(600, 1)),
+              np.exp(0.3 * rng.normal(size=(600, 1))), -np.exp(1.5 * rng.normal(size=(600, 1))),
+              np.exp(1.5 * rng.normal(size=(600, 1))) - 0.5, np.ones((300, 1))):  # fmt: skip
+        assert "long-tails" not in codes(X, 1)
+    assert "long-tails" not in codes(np.exp(1.5 * rng.normal(size=(50, 1))), 1)  # too few rows to say so
+
+
+def test_the_shell_speaks_of_long_tails_as_diagnose_does(tmp_path, monkeypatch, capsys):
+    from streamgmm.cli.app import run
+    from streamgmm.estimators.fit_report import words_of_long_tails
+
+    monkeypatch.chdir(tmp_path)
+    np.savetxt("t.csv", amounts(), delimiter=",", header="score,income", comments="")
+    words = words_of_long_tails(["income"])
+    assert run(["data", "check", "t.csv"]) == 0
+    assert " ".join(words) in capsys.readouterr().err
+    assert run(["select", "t.csv", "--scale", "--k-max", "3", "--set", "n_init=2", "--report", "--out", "m"]) in (0, 3)
+    assert f"long-tails: {' '.join(words)}" in capsys.readouterr().out
+    assert words[0] in (tmp_path / "m" / "report.html").read_text()
+    np.savetxt("t.csv", pair(), delimiter=",", header="a,b", comments="")
+    assert run(["data", "check", "t.csv"]) == 0
+    assert "Feature(s)" not in capsys.readouterr().err
 
 
 def test_float32_resolution():

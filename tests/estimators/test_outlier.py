@@ -29,6 +29,7 @@ def test_the_share_below_the_threshold_is_the_contamination(contamination):
     detector = sg.OutlierDetector(2, contamination=contamination, random_state=0).fit(X)
     assert (detector.predict(X) == -1).sum() == contamination * len(X)
     assert detector.offset_error_ == 0
+    assert detector.outlier_share_ == pytest.approx(contamination, rel=1e-12)
     np.testing.assert_array_equal(detector.predict(X) == -1, detector.score_samples(X) < detector.offset_)
     np.testing.assert_allclose(detector.decision_function(X), detector.score_samples(X) - detector.offset_)
     assert detector.predict([[20.0, 20.0], [0.0, 0.0]]).tolist() == [-1, 1]
@@ -44,6 +45,7 @@ def test_a_stream_of_chunks_gives_nearly_the_same_threshold():
     verdicts = np.concatenate(list(cut.predict(source)))
     outliers = (verdicts == -1).mean()
     assert 0.03 - cut.offset_error_ - 1e-9 <= outliers <= 0.03
+    assert cut.outlier_share_ == pytest.approx(outliers, rel=1e-12)
     assert cut.offset_error_ < 2e-3
     assert cut.n_passes_ == cut.estimator_.n_passes_ + 1
 
@@ -60,10 +62,12 @@ def test_the_sketch_never_exceeds_the_share_and_merges(scores, guess, share, cut
     scale = Scale(guess)
     counts = scale.counts(scores, None)
     np.testing.assert_array_equal(counts, scale.counts(scores[:cut], None) + scale.counts(scores[cut:], None))
-    threshold, error = scale.threshold(counts, share)
+    threshold, told, error = scale.threshold(counts, share)
     below = (scores < threshold - 1e-9 * (1 + abs(threshold))).mean()
-    assert below <= share + 1e-9
-    exact = exact_threshold(scores, None, share)
+    assert below <= share + 1e-9 and told <= share + 1e-9
+    assert below <= told + 1e-12 <= (scores < threshold + 1e-9 * (1 + abs(threshold))).mean() + 2e-12
+    exact, exact_share = exact_threshold(scores, None, share)
+    assert exact_share == pytest.approx((scores < exact).mean(), abs=1e-12)
     assert abs(threshold - exact) <= 1.1e-5 + 0.0101 * abs(exact - guess)
     assert (scores < exact).mean() <= share + 1e-9
     assert 0 < error <= 1
@@ -75,6 +79,7 @@ def test_weights_are_repeated_rows():
     weighted = sg.OutlierDetector(contamination=0.1).fit(X, sample_weight=weight)
     repeated = sg.OutlierDetector(contamination=0.1).fit(np.repeat(X, weight, axis=0))
     assert weighted.offset_ == pytest.approx(repeated.offset_, rel=1e-10)
+    assert weighted.outlier_share_ == pytest.approx(repeated.outlier_share_, rel=1e-12)
     np.testing.assert_array_equal(weighted.predict(X), repeated.predict(X))
 
 

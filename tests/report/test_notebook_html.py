@@ -151,6 +151,66 @@ def test_other_estimators(iris):
     assert "streamgmm" in sg.GaussianMixture(1).partial_fit(np.tile(rows, (4, 1)))._repr_html_()
 
 
+def facts_of(text):
+    return {row[0]: row[1] for row in read(text).rows if len(row) == 2}
+
+
+def card_of(estimator):
+    text = estimator._repr_html_()
+    assert "sk-" in text and estimator._repr_mimebundle_()["text/html"].startswith('<div class="streamgmm"')
+    return text[text.index('<div class="streamgmm"') : text.index("<style>")]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_kmeans_shows_sizes_and_centres(iris, kept, tmp_path):
+    assert 'class="streamgmm"' not in sg.KMeans(3)._repr_html_()
+    np.save(tmp_path / "rows.npy", iris.to_numpy())
+    km = sg.KMeans(3, random_state=0).fit(iris if kept else str(tmp_path / "rows.npy"))
+    labels = np.concatenate(list(km.predict(str(tmp_path / "rows.npy"))))
+    sizes = np.bincount(labels, minlength=3)
+    np.testing.assert_array_equal(km.report_["sizes"], sizes)
+    text = card_of(km)
+    facts, table = facts_of(text), [row for row in read(text).rows if len(row) == 7]
+    assert facts["clusters"] == "3" and facts["rows"] == "150" and facts["inertia"] == f"{km.inertia_:.6g}"
+    assert facts["deviation within clusters"] == f"{np.sqrt(km.inertia_ / 600):.4g} in every feature"
+    assert table[0][:3] == ["cluster", "rows", "share"]
+    assert table[0][3] == ("centre sepal length (cm)" if kept else "centre x0")
+    order = np.argsort(-sizes, kind="stable")
+    assert [int(row[1]) for row in table[1:]] == sizes[order].tolist()
+    centres = np.array([[float(cell) for cell in row[3:]] for row in table[1:]])
+    np.testing.assert_allclose(centres, km.cluster_centers_[order], atol=0.05)
+    assert text.count("<ellipse") == 3
+
+
+def test_kmeans_shows_odd_fits():
+    rows = np.repeat([[0.0, 1.0], [5.0, 1.0]], 6, axis=0)
+    weights = np.linspace(0.5, 2.0, 12)
+    apart = sg.KMeans(2, random_state=0).fit(rows, sample_weight=weights)  # inertia 0
+    assert sorted(apart.report_["sizes"]) == pytest.approx(sorted([weights[:6].sum(), weights[6:].sum()]))
+    read(card_of(apart))
+    read(card_of(sg.KMeans(1, random_state=0).fit(rows[:, :1])))
+    with pytest.warns(UserWarning, match="distinct clusters"):
+        surplus = sg.KMeans(3, random_state=0).fit(rows)
+    assert sum(surplus.report_["sizes"]) == 12
+    read(card_of(surplus))
+
+
+@pytest.mark.parametrize("missing", ["error", "marginalize"])
+def test_an_outlier_detector_shows_its_threshold(iris, missing, tmp_path):
+    assert 'class="streamgmm"' not in sg.OutlierDetector()._repr_html_()
+    detector = sg.OutlierDetector(range(1, 4), contamination=0.1, missing=missing, random_state=0).fit(iris)
+    text = card_of(detector)
+    facts = facts_of(text)
+    assert facts["is below the threshold of"] == f"{detector.offset_:.6g}"
+    share = (detector.predict(iris) == -1).mean()
+    assert facts["outliers among the training rows"] == f"{100 * share:.3g}\xa0%" and 0.09 < share <= 0.1
+    assert ("tail" if missing == "marginalize" else "log-density") in facts["a row is an outlier where its"]
+    assert facts["numbers of components tried"] == "1, 2, 3" and "mean petal length (cm)" in text
+    np.save(tmp_path / "rows.npy", iris.to_numpy())
+    streamed = sg.OutlierDetector(2, contamination=0.1, random_state=0).fit(str(tmp_path / "rows.npy"))
+    assert "short by up to" in facts_of(card_of(streamed))["outliers among the training rows"]
+
+
 def test_a_selection_shows_its_table_its_curve_and_why(selection):
     found = read(selection)
     head, *lines = found.rows

@@ -113,11 +113,14 @@ def test_the_page_of_the_shell_says_what_score_says(tmp_path, capsys):
     assert run(["score", str(folder), str(table), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["log_likelihood_per_row"]
     assert document["models"][document["best"]]["log_density"] == pytest.approx(told, rel=1e-12)
-    # the page of one K does not take the place of that of all
-    assert run(["report", str(folder)]) == 2
-    assert "every K" in capsys.readouterr().err and len(content(folder / "report.html")["models"]) == 3
+    # the page of the recommended K does not take the place of that of all
+    assert run(["report", str(folder)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{folder / 'chosen.html'}\n" and "every K of the selection, and stays" in said.err
+    assert content(folder / "report.html") == document
+    one = content(folder / "chosen.html")
     assert run(["report", str(folder), "--out", str(tmp_path / "one.html")]) == 0
-    one = content(tmp_path / "one.html")
+    assert content(tmp_path / "one.html") == one and "every K" not in capsys.readouterr().err
     check_numbers(one, 0, gm, rows)
     assert one["ids"] == document["ids"] and one["models"][0]["frames"]
 

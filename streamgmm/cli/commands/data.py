@@ -42,6 +42,8 @@ MOST_FEATURES = 200
 """Features of a table that are listed."""
 REG_COVAR = 1e-6
 """Default of the estimators."""
+LONG_TAIL = 1.5
+"""Deviation over mean beyond which positive values have a long tail: that of a log-normal over two decades."""
 FEW = 150
 """Rows below which fewer numbers of components are proposed than usual: one for each ten."""
 
@@ -191,6 +193,7 @@ def check(
     options += {None: "", True: " --header", False: " --no-header"}[header]
     options += "" if weight is None else f" --set {shlex.quote(f'weight={weight}')}"
     options += _scaling(found, names)
+    _tell_long_tails(found, names)
     if found.nan:
         message(
             f"{found.nan:,} values are missing: add --set missing=marginalize, and every row is used for what it has"
@@ -223,6 +226,18 @@ def _scaling(found: Manifest, names: list[str]) -> str:
         message(f"{words[0]} {words[1]}")
         asked = " --scale"
     return asked
+
+
+def _tell_long_tails(found: Manifest, names: list[str]) -> None:
+    """Say which features `diagnose` would have in logarithms, as far as moments tell."""
+    from streamgmm.estimators.fit_report import words_of_long_tails
+
+    low, high, mean, deviation = (np.array(getattr(found, name), float) for name in ("min", "max", "mean", "deviation"))
+    with np.errstate(invalid="ignore"):
+        long = (low >= 0) & (deviation > LONG_TAIL * mean) & (high > 15 * mean)
+    if long.any():
+        words = words_of_long_tails([str(names[j]) for j in np.flatnonzero(long)])
+        message(f"{words[0]} {words[1]}")
 
 
 def _by_feature(names: list[str], found: Manifest) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamgmm.cli.commands.fit import level_words
-from streamgmm.cli.config import Config, ConfigError
+from streamgmm.cli.config import Config
 from streamgmm.cli.output_folder import CONFIG, HISTORY, REPORT, write_text
 from streamgmm.cli.terminal import Id, Json, emit, message, stderr_console
 from streamgmm.sources.base import Source
@@ -25,7 +25,9 @@ BYTES = ("limit", "projected", "before", "peak", "growth")
 def report(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder written by fit --out.", show_default=False)],
     data: Annotated[str | None, typer.Option("--data", metavar="DATA", help="Rows; by default those fitted.")] = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE.html", help="DIR/report.html.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE.html", help="DIR/report.html, or chosen.html.")
+    ] = None,
     id: Id = None,
     rows: Annotated[int, typer.Option("--rows", help="Rows drawn for the pictures.", min=10, max=5000)] = 2000,
     json: Json = False,
@@ -33,18 +35,16 @@ def report(
     """Write an interactive page that works offline.
 
     Components and what sets them apart, pairs of features, the path of the fit, anomalies and uncertain rows with their
-    numbers in the data. Reads the data twice.
+    numbers in the data. Reads the data twice. Where select wrote a page of every K, that page is kept, and the
+    recommended K has its own: DIR/chosen.html.
     """
     from streamgmm.report.progress import ProgressLine, showing
 
-    target = Path(folder) / "report.html" if out is None else Path(out)
+    whole = Path(folder) / "report.html"
+    kept = out is None and n_models(whole) > 1
+    target = Path(out) if out is not None else whole.with_name("chosen.html") if kept else whole
     if not target.parent.is_dir():
         raise FileNotFoundError(f"--out {target}: the folder {target.parent} does not exist. Make it first.")
-    if out is None and n_models(target) > 1:
-        raise ConfigError(
-            f"{target} shows every K of the selection; this page would show the chosen one alone. To keep both: "
-            f"--out {Path(folder) / 'chosen.html'}"
-        )
     with showing(ProgressLine(), stderr_console()):
         text = folder_page(Path(folder), data, rows, id)
     write_text(target, text)
@@ -53,6 +53,8 @@ def report(
     else:
         print(target)
         message(f"{len(text.encode()) / 1e6:.1f} MB; open it in a browser")
+        if kept:
+            message(f"note: this page shows the recommended K alone; {whole} shows every K of the selection, and stays")
 
 
 def n_models(path: Path) -> int:

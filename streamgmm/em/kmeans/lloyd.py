@@ -33,6 +33,7 @@ class Run:
         Squared movement, summed over centres, below which a run stops; NaN before the first pass.
     extra_passes : int
         Spent on finding rows for centres that had lost all of theirs.
+    mass : (K,) weight of the rows of each centre, found by the last pass
     """
 
     centres: Centres
@@ -41,6 +42,7 @@ class Run:
     tolerance: float = np.nan
     extra_passes: int = 0
     empty: int = 0
+    mass: Array | None = None
 
 
 Runs = tuple[Run, ...]
@@ -86,6 +88,7 @@ class LloydUpdate:
             tolerance=tolerance,
             extra_passes=extra,
             empty=empty,
+            mass=stats.mass,
         )
 
 

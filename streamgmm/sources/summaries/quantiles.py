@@ -35,11 +35,11 @@ class Scale:
         """Lower edge of a bin."""
         return float(self.guess + np.sinh((index - _HALF) * _STEP) / _FINENESS)
 
-    def threshold(self, counts: Array, share: float) -> tuple[float, float]:
-        """A score with at most `share` of the weight below it, and how much of the weight it may fall short by."""
+    def threshold(self, counts: Array, share: float) -> tuple[float, float, float]:
+        """A score with at most `share` of the weight below it, that weight, and by how much it may fall short."""
         total = np.cumsum(counts)
         index = _first_above(total, share)
-        return self.edge(index), float(counts[index] / total[-1])
+        return self.edge(index), float((total[index] - counts[index]) / total[-1]), float(counts[index] / total[-1])
 
 
 def _first_above(total: Array, share: float) -> int:
@@ -47,8 +47,10 @@ def _first_above(total: Array, share: float) -> int:
     return int(np.searchsorted(total, (share + 1e-9) * total[-1], side="right"))
 
 
-def exact_threshold(scores: Array, weight: Array | None, share: float) -> float:
-    """The largest score with at most `share` of the weight strictly below it."""
+def exact_threshold(scores: Array, weight: Array | None, share: float) -> tuple[float, float]:
+    """The largest score with at most `share` of the weight strictly below it, and that weight's share."""
     order = np.argsort(scores, kind="stable")
-    total = np.cumsum(np.ones(len(scores)) if weight is None else weight[order])
-    return float(scores[order[min(_first_above(total, share), len(scores) - 1)]])
+    sorted_scores = scores[order]
+    total = np.concatenate([[0.0], np.cumsum(np.ones(len(scores)) if weight is None else weight[order])])
+    score = sorted_scores[min(_first_above(total[1:], share), len(scores) - 1)]
+    return float(score), float(total[np.searchsorted(sorted_scores, score)] / total[-1])
