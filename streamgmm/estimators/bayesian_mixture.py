@@ -37,7 +37,6 @@ from streamgmm.estimators.memory_plan import MemoryPlan
 from streamgmm.estimators.mixture_estimator import MixtureEstimator
 from streamgmm.estimators.model_file import ModelFile
 from streamgmm.estimators.posterior_file import posterior_arrays, posterior_of
-from streamgmm.estimators.projection import ProjectedMixture
 from streamgmm.mixture.covariance import FAMILIES, Covariance, family
 from streamgmm.mixture.variational import (
     DISTRIBUTION,
@@ -554,8 +553,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         if not predictive:
             return super().score_samples(X, out=out)
         check_is_fitted(self)
-        model = self.mixture_ if self.projection_ is None else ProjectedMixture(self.mixture_, self.projection_)
-        return self._ask(X, model, "predictive", out)
+        return self._ask(X, self._before_projection(self.mixture_), "predictive", out=out)
 
     # Files ------------------------------------------------------------------------------------------------------
 

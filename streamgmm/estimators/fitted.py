@@ -17,7 +17,6 @@ from streamgmm.em.loop import seen
 from streamgmm.estimators._device import card_of, scratch_of, warn_cpu
 from streamgmm.estimators.pictures import Pictured
 from streamgmm.estimators.projection import ProjectedMixture, Projection
-from streamgmm.estimators.reader import map_chunks
 from streamgmm.mixture.covariance import Factor
 from streamgmm.mixture.criteria import criteria
 from streamgmm.mixture.mixture import Mixture
@@ -228,7 +227,7 @@ class Fitted(Pictured):
         array([[[0.8]]])
         """
         self._factor_analysers()
-        return self._map(X, "factor_scores", out)
+        return self._ask(X, *self._asked(X, "factor_scores"), out)
 
     @property
     def precisions_cholesky_(self) -> Array:
@@ -275,7 +274,7 @@ class Fitted(Pictured):
         >>> [part.tolist() for part in gm.predict("rows.npy")]
         [[0, 1]]
         """
-        return self._map(X, "labels", out)
+        return self._ask(X, *self._asked(X, "labels"), out)
 
     def predict_proba(self, X: Readable, *, out: Writable | None = None) -> Any:
         """(N, K) responsibilities, with a background (N, K + 1), its own last; `X` and `out` as in `predict`.
@@ -287,7 +286,7 @@ class Fitted(Pictured):
         >>> gm.predict_proba([[2.0]])
         array([[0.5, 0.5]])
         """
-        return self._map(X, "responsibilities", out)
+        return self._ask(X, *self._asked(X, "responsibilities"), out)
 
     def score_samples(self, X: Readable, *, out: Writable | None = None) -> Any:
         """(N,) log p(x) in nats; `X` and `out` as in `predict`.
@@ -299,7 +298,7 @@ class Fitted(Pictured):
         >>> one.score_samples([[0.0], [2.0]]).round(4)
         array([-0.9189, -2.9189])
         """
-        return self._map(X, "log_prob", out)
+        return self._ask(X, *self._asked(X, "log_prob"), out)
 
     def tail_probability(self, X: Readable, *, out: Writable | None = None) -> Any:
         """(N,) chances that a row of the model, seen in the features that the row shows, has no larger density.
@@ -315,32 +314,27 @@ class Fitted(Pictured):
         array([1.  , 0.01])
         """
         check_is_fitted(self)
-        tails: Any = Tails(self.mixture_)
-        if self.projection_ is not None:
-            tails = ProjectedMixture(tails, self.projection_)
-        return self._ask(X, tails, "tail_probability", out)
+        return self._ask(X, self._before_projection(Tails(self.mixture_)), "tail_probability", out=out)
 
-    def _map(self, X: Readable, question: str, out: Writable | None = None) -> Any:
+    def _asked(self, X: Readable, question: str) -> tuple[Any, str, Source | None]:
+        """The model that answers, `question`, and the rows of X on the card where they are answered; None for the
+        CPU."""
         check_is_fitted(self)
-        source = self._answering_source(X, question)
-        if source is not None:
-            return self._collected(X, source, map_chunks(source, self.mixture_, question, self._executor()), out)
-        model = self.mixture_ if self.projection_ is None else ProjectedMixture(self.mixture_, self.projection_)
-        return self._ask(X, model, question, out)
-
-    def _answering_source(self, X: Readable, question: str) -> Source | None:
-        """The rows of X on the card that answers `question`; None where this is for the CPU."""
+        cpu = self._before_projection(self.mixture_), question, None
         if self.device in (None, "cpu") and not lies_on_card(X) and not isinstance(X, Source):
-            return None
+            return cpu
         source = self._seen(X)
         backend = card_of(self.device, source)
-        if backend is None:
-            return None
-        if self._cpu_answers(source, question, stacklevel=4):
-            return None
+        if backend is None or self._cpu_answers(source, question, stacklevel=3):
+            return cpu
         scratch = self._scratch(source, fused=False)
         answer = self._answer_bytes(question)
-        return placed(source, backend, keep=False, answer_bytes=answer, scratch=scratch).for_em()
+        there = placed(source, backend, keep=False, answer_bytes=answer, scratch=scratch).for_em()
+        return self.mixture_, question, there
+
+    def _before_projection(self, model: Any) -> Any:
+        """`model` as rows of the data are shown to it."""
+        return model if self.projection_ is None else ProjectedMixture(model, self.projection_)
 
     def _scratch(self, source: Source, *, fused: bool) -> int:
         return scratch_of(source, self.mixture_.family, self.mixture_.n_components, fused=fused)
@@ -373,7 +367,7 @@ class Fitted(Pictured):
         array([[2., 1.]])
         """
         self._fitted("impute")
-        return self._map(X, "impute", out)
+        return self._ask(X, *self._asked(X, "impute"), out)
 
     def score(self, X: Readable, y: object = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean log-likelihood per row, in nats (weighted mean with weights).

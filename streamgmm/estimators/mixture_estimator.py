@@ -277,9 +277,10 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         with journal.running(), component_threads(resolve_n_jobs(self.n_jobs)):
             executor = memory_plan.executor(executor)
             reader = journal.executor(executor)
-            begun: Initialization = journal.once(
-                "begin", lambda: self._begin(source, reader, executor, journal, memory_plan, watcher)
-            )
+            begun: Initialization | None = journal.get("begin")
+            if begun is None:
+                begun = self._begin(source, reader, executor, journal, memory_plan, watcher)
+                journal.put("begin", begun)
             clock = Clock(began, time.perf_counter())
             known = tuple(one.known for one in begun.explored)
             place = journal.get("em") or (

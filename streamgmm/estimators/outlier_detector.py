@@ -20,7 +20,7 @@ from streamgmm.em.initialization.methods import INIT
 from streamgmm.estimators._parameters import FAMILY, WHOLE
 from streamgmm.estimators.cards import beside_diagram, outlier_card
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
-from streamgmm.estimators.reader import Reader, map_chunks
+from streamgmm.estimators.reader import Reader, answers_by_chunk
 from streamgmm.estimators.select import select
 from streamgmm.mixture.covariance import TIED
 from streamgmm.mixture.mixture import Mixture
@@ -240,7 +240,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         """The threshold, the share of the weight below it, and how much of the share may be missing."""
         model, share = self._scores, self.contamination
         if in_memory:
-            scores = np.concatenate(list(map_chunks(source, model, "log_prob", self._executor())))
+            scores = np.concatenate(list(answers_by_chunk(source, model, "log_prob", self._executor())))
             return *exact_threshold(scores, check_weight(sample_weight, len(scores)), share), 0.0
         scale = Scale(_guess(source, model, share))
         counts = self._executor().run(within(source, partial(_count, model, scale)), source.chunks(), np.add)

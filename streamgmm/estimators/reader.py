@@ -16,10 +16,11 @@ from streamgmm.em.kmeans.centres import Centres
 from streamgmm.em.loop import seen
 from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.kernels.cuda.base import DeviceArray
+from streamgmm.kernels.dispatch import part_of_pass
 from streamgmm.mixture.mixture import Mixture, answers
 from streamgmm.mixture.placement import empty_like
 from streamgmm.runtime.device import DeviceBlock
-from streamgmm.runtime.executors import Executor, Threads, within
+from streamgmm.runtime.executors import Executor, Threads
 from streamgmm.runtime.thread_limits import single_threaded_blas
 from streamgmm.sources import array_source, is_array_like, open_features, refuse_unreadable, tell_features
 from streamgmm.sources.arranged import matched, select_names
@@ -29,7 +30,7 @@ from streamgmm.sources.formats.tables import is_frame, no_number, with_text_name
 from streamgmm.sources.labels import tell_left_out
 from streamgmm.sources.living import living
 from streamgmm.utils.masked import unmasked
-from streamgmm.utils.phases import advanced, phase
+from streamgmm.utils.phases import phase
 from streamgmm.utils.sample_weight import check_weight
 
 
@@ -125,23 +126,27 @@ class Reader:
                 return Dask()
         return Threads(self.n_jobs)
 
-    def _ask(self, X: Readable, model: object, question: str, out: Writable | None = None) -> Any:
-        """Answers of `model` to `question` (a method of it) for every row: an array for arrays, else an iterator, or
-        a lazy dask array for collections of Dask.
+    def _ask(
+        self,
+        X: Readable,
+        model: object,
+        question: str,
+        source: Source | None = None,
+        out: Writable | None = None,
+    ) -> Any:
+        """Answers of `model` to `question` (a method of it) for every row: an array for arrays, on their card where
+        they lie on one, else an iterator, or a lazy dask array for collections of Dask.
 
-        With `out`, anything with slices that can be set, the answers are written there and `out` is returned.
+        With `out`, anything with slices that can be set, the answers are written there and `out` is returned. `source`
+        are the rows of X as the model takes them, where these are not X as it is opened.
         """
-        source = self._source(X, None, reset=False)
+        source = self._source(X, None, reset=False) if source is None else source
         if out is None and source.kind == "dask":
             from streamgmm.runtime.dask import lazily
 
-            return lazily(source, model, question, within(source, answer))
-        return self._collected(X, source, map_chunks(source, model, question, self._executor()), out)
-
-    def _collected(self, X: Readable, source: Source, results: Iterator[Any], out: Writable | None) -> Any:
-        """The answers as `_ask` gives them; those for a device array in one device array."""
-        there = source.kind == "device"
-        if out is None and not (there or is_array_like(X)):
+            return lazily(source, model, question, partial(answer, n_rows=source.most_rows))
+        results = answers_by_chunk(source, model, question, self._executor())
+        if out is None and source.kind != "device" and not is_array_like(X):
             return results
         first = next(results, None)
         if first is None:
@@ -230,25 +235,25 @@ def model_of(estimator: Reader) -> Mixture | Centres | None:
     return estimator.__dict__.get("mixture_", estimator.__dict__.get("_centres"))
 
 
-def map_chunks(source: Source, model: object, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
+def answers_by_chunk(source: Source, model: object, question: str, executor: Executor) -> Iterator[NDArray[Any]]:
     """Answers to `question` (a method of `model`), chunk by chunk, in order; a few chunks ahead are in work."""
     phase("reading and answering", source.n_chunks, "chunks")
-    for found in executor.map(within(source, partial(answer, model, question)), source.chunks()):
-        advanced("chunks")
-        yield found
+    return executor.map(partial(answer, model, question, n_rows=source.most_rows), source.chunks())
 
 
-def answer(model: Any, question: str, chunk: Chunk) -> NDArray[Any]:
-    """`question` asked of the rows of one chunk. For rows that came from a card, the answers stay there."""
+def answer(model: Any, question: str, chunk: Chunk, *, n_rows: int | None) -> NDArray[Any]:
+    """`question` asked of the rows of one chunk of a pass over `n_rows` rows.
+
+    For rows that came from a card, the answers stay there.
+    """
     if isinstance(chunk, DeviceBlock):
         with seen((model,), chunk) as ((view,), rows, _):
             found = answers(view, question, rows)
-            return (
-                found if chunk.card.source.kind == "device" else chunk.card.backend.download(cast(DeviceArray, found))
-            )
+            stay = chunk.card.source.kind == "device"
+            return found if stay else chunk.card.backend.download(cast(DeviceArray, found))
     rows, _ = chunk.load()
     try:
-        with single_threaded_blas():
+        with part_of_pass(n_rows), single_threaded_blas():
             return np.asarray(getattr(model, question)(rows))
     except NonFiniteRowError as error:
         raise non_finite(rows, error.row, chunk) from None

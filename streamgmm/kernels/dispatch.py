@@ -10,7 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,7 @@ from streamgmm.kernels.plan import Array, Family, Plan, Sums, phi_length
 if TYPE_CHECKING:
     from streamgmm.kernels.simd.screening import Screen
 
-__all__ = ["FORMS", "form", "in_all", "is_small", "ready", "run", "small", "warmup"]  # fmt: skip
+__all__ = ["FORMS", "form", "in_all", "is_small", "part_of_pass", "ready", "run", "small", "warmup"]
 
 FORMS = ("auto", "reference", "vector", "screened")
 _OLD_NAMES = {"plain": "reference"}
@@ -62,16 +62,29 @@ def small(n_rows: float, K: int, p: int) -> bool:
     return n_rows * (K * (p + 32) + 16 * p) <= SMALL
 
 
-def in_all[T](n_rows: int | None, task: Callable[..., T], *arguments: Any) -> T:
-    """``task(*arguments)``, a part of a pass over `n_rows` rows; None where nobody knows how many: then many.
+class part_of_pass:
+    """Around work that is part of a pass over `n_rows` rows; None where nobody knows how many: then many.
 
     Without this the rows of each call count as all there are.
     """
-    token = _rows_in_all.set(math.inf if n_rows is None else n_rows)
-    try:
+
+    __slots__ = ("_n_rows", "_token")
+    _token: Token[float | None]
+
+    def __init__(self, n_rows: int | None) -> None:
+        self._n_rows = math.inf if n_rows is None else n_rows
+
+    def __enter__(self) -> None:
+        self._token = _rows_in_all.set(self._n_rows)
+
+    def __exit__(self, *_: object) -> None:
+        _rows_in_all.reset(self._token)
+
+
+def in_all[T](n_rows: int | None, task: Callable[..., T], *arguments: Any) -> T:
+    """``task(*arguments)``, as `part_of_pass`: for tasks that executors send to other threads and processes."""
+    with part_of_pass(n_rows):
         return task(*arguments)
-    finally:
-        _rows_in_all.reset(token)
 
 
 def is_small(n_rows: int, K: int, p: int) -> bool:

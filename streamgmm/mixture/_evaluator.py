@@ -1,23 +1,22 @@
-"""A mixture made ready to be asked: what follows from its parameters, and rows run through the kernels."""
+"""What follows from the parameters of a mixture and is wanted more than once: plans for the kernels, and a frame."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.kernels.plan import Plan
 from streamgmm.mixture.covariance.base import AnyPlan
-from streamgmm.mixture.missing import Answers, Patterns
+from streamgmm.mixture.missing import Patterns
 from streamgmm.mixture.parameters import Parameters
-from streamgmm.mixture.stats import Stats, stats_from_sums
 from streamgmm.utils.affine import Affine
 
-__all__ = ["Prepared"]
+__all__ = ["Prepared", "pieces"]
 
 Array = NDArray[np.float64]
 
@@ -27,12 +26,10 @@ PIECE_ROWS = 131_072
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """Values of a mixture that are needed more than once.
+    """A mixture made ready for the kernels.
 
     Attributes
     ----------
-    model : Parameters
-        A copy of the mixture that knows nothing of this, or the two were a cycle.
     plan : Plan, or FactorPlan
     origin, spread : (D,), and (D, D) lower triangular or (D,)
         The frame: x = origin + spread z.
@@ -40,7 +37,6 @@ class Prepared:
         For rows with missing entries.
     """
 
-    model: Parameters
     plan: AnyPlan
     origin: Array
     spread: Array
@@ -48,13 +44,14 @@ class Prepared:
 
     @classmethod
     def from_model(cls, model: Parameters) -> Prepared:
+        """`model` is kept: give a copy that knows nothing of this, or the two are a cycle."""
         base = -np.inf if model.noise_weight == 0.0 else float(np.log(model.noise_weight)) - model.log_volume
         plan, spread = model.plan(base)
-        return cls(model, plan, plan.shift, spread, Patterns(model, plan, spread))
+        return cls(plan, plan.shift, spread, Patterns(model, plan, spread))
 
     def behind(self, affine: Affine) -> Prepared | None:
         """The same for rows that `affine` has still to move; None where it cannot be taken in (`Mixture.through`)."""
-        joined = None if self.model.missing else affine.before(self.plan.shift, self.plan.whiten)
+        joined = affine.before(self.plan.shift, self.plan.whiten)
         if joined is None:
             return None
         plan = cast(Plan, self.plan)  # or a FactorPlan, which has these fields too
@@ -62,61 +59,15 @@ class Prepared:
         own = replace(plan.own, move=affine.apply)
         return replace(self, plan=plan._replace(shift=joined[0], whiten=joined[1], own=own))
 
-    def stats(self, rows: NDArray[Any], weight: Array | None) -> Stats:
-        """Statistics in the frame. Very large chunks are taken in pieces: rounding in a kernel's sums grows with rows.
 
-        Raises
-        ------
-        NonFiniteRowError
-            With the number of the row.
-        """
-        if is_device_array(rows):  # many partial sums are kept there
-            return self._piece(rows, weight)
-        total: Stats | None = None
-        for start in range(0, max(len(rows), 1), PIECE_ROWS):
-            part = slice(start, start + PIECE_ROWS)
-            try:
-                stats = self._piece(rows[part], None if weight is None else weight[part])
-            except NonFiniteRowError as error:
-                raise NonFiniteRowError(start + error.row) from None
-            total = stats if total is None else total.merge(stats)
-        assert total is not None
-        return total
+def pieces(rows: NDArray[Any], weight: Array | None) -> Iterator[tuple[int, NDArray[Any], Array | None]]:
+    """Runs of at most `PIECE_ROWS` rows: the number of the first one, the rows, and their weights.
 
-    def _piece(self, rows: NDArray[Any], weight: Array | None) -> Stats:
-        model = self.model
-        if model.missing:
-            if is_device_array(rows):
-                raise TypeError("missing values are marginalized on the host: pass NumPy rows, or missing='error'.")
-            stats, _, _ = self.patterns.run(rows, weight, statistics=True)
-            assert stats is not None
-        else:
-            stats = stats_from_sums(
-                model.family, model.family.sums(self.plan, rows, weight, statistics=True), self.plan
-            )
-        return stats if model.observation is None else replace(stats, observation=model.observation)
-
-    def restored(self, stats: Stats) -> Stats:
-        """Statistics in the units of the data, from means that are less the components' own, in the frame."""
-        spread = self.spread
-        with np.errstate(over="ignore", invalid="ignore"):  # variances beyond doubles: see `repair`
-            mean = stats.mean * spread if spread.ndim == 1 else stats.mean @ spread.T
-            scatter = self.model.family.spread_scatter(stats.scatter, spread)
-        return Stats(
-            stats.weight, mean + self.model.means, scatter, stats.loglik, stats.entropy, stats.log_max, stats.count,
-            stats.rows, stats.family, stats.observation, stats.dropped,
-        )  # fmt: skip
-
-    def totals(self, rows: NDArray[Any], weight: Array | None) -> Array:
-        """(5,) sums; see `Mixture.totals`."""
-        if self.model.missing:
-            return self.patterns.run(rows, weight, statistics=False)[1]
-        return self.model.family.sums(self.plan, rows, weight, statistics=False).totals
-
-    def answer(self, rows: NDArray[Any], answers: Answers) -> None:
-        """Fill in what is wanted of each row."""
-        if self.model.missing or answers.filled is not None:
-            self.patterns.run(rows, None, statistics=False, answers=answers)
-        else:
-            logp, resp, label = answers.logp, answers.resp, answers.label
-            self.model.family.sums(self.plan, rows, None, statistics=False, logp=logp, resp=resp, label=label)
+    Rows on a graphics card are one piece: many partial sums are kept there.
+    """
+    if len(rows) <= PIECE_ROWS or is_device_array(rows):
+        yield 0, rows, weight
+        return
+    for start in range(0, len(rows), PIECE_ROWS):
+        part = slice(start, start + PIECE_ROWS)
+        yield start, rows[part], None if weight is None else weight[part]

@@ -13,7 +13,7 @@ from streamgmm.mixture.plane import Plane
 from streamgmm.utils import html
 from streamgmm.utils.numbers import count, written
 
-__all__ = ["components_table", "picture"]
+__all__ = ["components_table", "mixture_card", "picture"]
 
 Array = NDArray[np.float64]
 
@@ -26,6 +26,15 @@ WIDEST = 256
 
 MIXTURE_HEAD = ("component", "weight", "mean")
 """Names of the columns of a mixture: number, share, and what stands before the name of a feature."""
+
+
+def mixture_card(mixture: Parameters) -> str:
+    """The weights and means of a mixture, and a picture."""
+    K, D = mixture.means.shape
+    deviations = np.sqrt(mixture.family.variances(mixture.covariances, K, D))
+    names = [f"x{j}" for j in range(D)]
+    table = components_table(mixture.weights, mixture.means, deviations, names)
+    return html.wrapped(repr(mixture), table, picture(mixture, names))
 
 
 def components_table(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels import dispatch
+from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.kernels.plain import missing as reference_missing
 from streamgmm.kernels.plain.factor import run_missing
 from streamgmm.kernels.plan import Plan
@@ -105,7 +106,11 @@ class Patterns:
         ------
         NonFiniteRowError
             At a row with infinity.
+        TypeError
+            For rows on a graphics card.
         """
+        if is_device_array(rows):
+            raise TypeError("missing values are marginalized on the host: pass NumPy rows, or missing='error'.")
         answers = answers or Answers()
         if isinstance(self._model.family, Factor):
             return self._with_factors(rows, weight, answers, statistics)

@@ -6,22 +6,22 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels.plan import Plan
 from streamgmm.mixture import card, queries
-from streamgmm.mixture._evaluator import Prepared
+from streamgmm.mixture._evaluator import Prepared, pieces
 from streamgmm.mixture.covariance import Covariance, check_covariances, family
 from streamgmm.mixture.missing import Answers
 from streamgmm.mixture.parameters import checked_factors, checked_rows, checked_weights
 from streamgmm.mixture.placement import empty_like
-from streamgmm.mixture.stats import Observation, Stats, observed
-from streamgmm.utils import html
+from streamgmm.mixture.stats import Observation, Stats, in_units, observed, stats_from_sums
 from streamgmm.utils.affine import Affine
 from streamgmm.utils.sample_weight import check_weight
 
@@ -30,11 +30,6 @@ Array = NDArray[np.float64]
 
 _preparing = threading.Lock()
 """Held while a mixture is made ready: all threads of a pass ask for it when they begin, and one of them makes it."""
-
-
-def _frozen(array: Array) -> Array:
-    array.flags.writeable = False
-    return array
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)
@@ -113,12 +108,14 @@ class Mixture:
         noise_weight: float = 0.0,
         observation: Observation | None = None,
     ) -> None:
+        for array in (weights, means, covariances, factors):
+            array.flags.writeable = False
         put = partial(object.__setattr__, self)
-        put("weights", _frozen(weights))
-        put("means", _frozen(means))
-        put("covariances", _frozen(covariances))
+        put("weights", weights)
+        put("means", means)
+        put("covariances", covariances)
         put("family", chosen)
-        put("factors", _frozen(factors))
+        put("factors", factors)
         put("noise_weight", noise_weight)
         put("observation", observation)
         put("_prepared", None)
@@ -204,11 +201,7 @@ class Mixture:
         return f"Mixture(n_components={K}, n_features={D}, covariance_type={self.family.name!r})"
 
     def _repr_html_(self) -> str:
-        K, D = self.means.shape
-        deviations = np.sqrt(self.family.variances(self.covariances, K, D))
-        names = [f"x{j}" for j in range(D)]
-        body = card.components_table(self.weights, self.means, deviations, names), card.picture(self, names)
-        return html.wrapped(repr(self), *body)
+        return card.mixture_card(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         parts = (self.weights, self.means, self.covariances, self.family, self.factors)
@@ -226,14 +219,7 @@ class Mixture:
 
     @property
     def n_parameters(self) -> int:
-        """Degrees of freedom: K - 1 weights (K with a background), K D means, and those of the covariances.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").n_parameters  # 1 + 2 + 2
-        5
-        """
+        """Degrees of freedom: K - 1 weights (K with a background), K D means, and those of the covariances."""
         K, D = self.means.shape
         return K - (self.box is None) + K * D + self.family.n_parameters(K, D)
 
@@ -260,14 +246,7 @@ class Mixture:
 
     @property
     def precisions_cholesky(self) -> Array:
-        """Upper triangular U with U U^T = precision (full, tied), reciprocal deviations (diag, spherical).
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.Mixture([1.0], [[0.0]], [4.0], "spherical").precisions_cholesky
-        array([0.5])
-        """
+        """Upper triangular U with U U^T = precision (full, tied), reciprocal deviations (diag, spherical)."""
         return self.family.precisions_cholesky(self.factors)
 
     @property
@@ -323,7 +302,7 @@ class Mixture:
         >>> doubled.log_prob([[1.0]]).round(4)  # log N(2 | 0, 1)
         array([-2.9189])
         """
-        prepared = self._prepare().behind(affine)
+        prepared = None if self.missing else self._prepare().behind(affine)
         if prepared is None:
             return None
         view = copy(self)
@@ -335,13 +314,6 @@ class Mixture:
         """Coordinates z, x = shift + spread z, in which this mixture's overall covariance is about one.
 
         shift (D,); spread lower triangular (D, D) for full and tied, scales (D,) for diag and spherical.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> shift, spread = sg.Mixture([1.0], [[7.0]], [4.0], "spherical").frame
-        >>> shift, spread
-        (array([7.]), array([2.]))
         """
         return self._prepare().origin, self._prepare().spread
 
@@ -350,7 +322,8 @@ class Mixture:
     def frame_stats(self, rows: NDArray[Any], weight: Array | None = None) -> Stats:
         """Statistics of `rows` in this mixture's own coordinates; see `restore`.
 
-        Kept there while chunks are merged, so that no offset of the data can cost a digit.
+        Kept there while chunks are merged, so that no offset of the data can cost a digit. Very large chunks are taken
+        in pieces: rounding in a kernel's sums grows with rows.
 
         Examples
         --------
@@ -358,7 +331,18 @@ class Mixture:
         >>> sg.Mixture([1.0], [[7.0]], [4.0], "spherical").frame_stats(np.array([[11.0]])).mean
         array([[2.]])
         """
-        return self._prepare().stats(rows, weight)
+        ready, total = self._prepare(), None
+        for start, part, w in pieces(rows, weight):
+            try:
+                stats = ready.patterns.run(part, w, statistics=True)[0] if self.missing else None
+                if stats is None:
+                    sums = self.family.sums(ready.plan, part, w, statistics=True)
+                    stats = stats_from_sums(self.family, sums, ready.plan)
+            except NonFiniteRowError as error:
+                raise NonFiniteRowError(start + error.row) from None
+            total = stats if total is None else total.merge(stats)
+        assert total is not None
+        return total if self.observation is None else replace(total, observation=self.observation)
 
     def totals(self, rows: NDArray[Any], weight: Array | None = None) -> Array:
         """(5,) sums over `rows`: w log p, w entropy, w log max r, w, and rows of positive weight.
@@ -369,7 +353,10 @@ class Mixture:
         >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical").totals(np.array([[0.0]])).round(4)
         array([-0.9189,  0.    ,  0.    ,  1.    ,  1.    ])
         """
-        return self._prepare().totals(rows, weight)
+        ready = self._prepare()
+        if self.missing:
+            return ready.patterns.run(rows, weight, statistics=False)[1]
+        return self.family.sums(ready.plan, rows, weight, statistics=False).totals
 
     def restore(self, stats: Stats) -> Stats:
         """The same statistics in the units of the data.
@@ -381,7 +368,7 @@ class Mixture:
         >>> one.restore(one.frame_stats(np.array([[11.0]]))).mean
         array([[11.]])
         """
-        return self._prepare().restored(stats)
+        return in_units(stats, self.means, self._prepare().spread)
 
     def accumulate(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Stats:
         """E-step: the expected sufficient statistics of the rows of X.
@@ -403,11 +390,8 @@ class Mixture:
         >>> stats.weight, stats.rows
         (array([0.5, 0.5]), 1)
         """
-        rows = self._rows(X)
+        rows = checked_rows(X, self.n_features)
         return self.restore(self.frame_stats(rows, check_weight(sample_weight, len(rows))))
-
-    def _rows(self, X: ArrayLike) -> NDArray[Any]:
-        return checked_rows(X, self.n_features)
 
     def log_prob(self, X: ArrayLike) -> Array:
         """(N,) log p(x) in nats.
@@ -418,7 +402,7 @@ class Mixture:
         >>> sg.Mixture([1.0], [[0.0]], [1.0], "spherical").log_prob([[0.0], [2.0]]).round(4)
         array([-0.9189, -2.9189])
         """
-        return answers(self, "log_prob", self._rows(X))
+        return answers(self, "log_prob", checked_rows(X, self.n_features))
 
     def responsibilities(self, X: ArrayLike) -> Array:
         """(N, K) posterior probabilities of the components; with a background (N, K + 1), its own last.
@@ -429,7 +413,7 @@ class Mixture:
         >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").responsibilities([[2.0]])
         array([[0.5, 0.5]])
         """
-        return answers(self, "responsibilities", self._rows(X))
+        return answers(self, "responsibilities", checked_rows(X, self.n_features))
 
     def labels(self, X: ArrayLike) -> NDArray[np.int64]:
         """(N,) most responsible component of each row, -1 for the background.
@@ -440,7 +424,7 @@ class Mixture:
         >>> sg.Mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").labels([[-1.0], [5.0]])
         array([0, 1])
         """
-        return answers(self, "labels", self._rows(X))
+        return answers(self, "labels", checked_rows(X, self.n_features))
 
     def impute(self, X: ArrayLike) -> Array:
         """(N, D) float64 rows with every NaN replaced by its conditional mean given what the row shows.
@@ -453,9 +437,9 @@ class Mixture:
         >>> sg.Mixture([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]]).impute([[2.0, np.nan]])
         array([[2., 1.]])
         """
-        rows = self._rows(X)
+        rows = checked_rows(X, self.n_features)
         out = np.empty(rows.shape)
-        self._prepare().answer(rows, Answers(filled=out))
+        self._prepare().patterns.run(rows, None, statistics=False, answers=Answers(filled=out))
         return out
 
     def factor_scores(self, X: ArrayLike) -> Array:
@@ -467,7 +451,7 @@ class Mixture:
         >>> sg.Mixture.from_factors([1.0], [[0.0, 0.0]], [[[1.0], [1.0]]], 0.5).factor_scores([[1.0, 1.0]])
         array([[[0.8]]])
         """
-        return queries.factor_scores(self.family, self._prepare().plan, self._rows(X))
+        return queries.factor_scores(self.family, self._prepare().plan, checked_rows(X, self.n_features))
 
     def moments(self) -> tuple[Array, Array]:
         """Overall mean (D,) and covariance (D, D), background included.
@@ -556,12 +540,11 @@ class Mixture:
         >>> print(two.weights, two.means.ravel(), two.covariances)
         [0.4 0.6] [1. 9.] [2. 1.]
         """
-        if (groups is None) == (n_components is None):
-            raise ValueError("merge_components: give either groups, e.g. [[0, 1]], or n_components.")
-        if groups is not None:
+        if n_components is None and groups is not None:
             return queries.merge_components(self, groups)
-        assert n_components is not None
-        return queries.reduced(self, n_components)
+        if groups is None and n_components is not None:
+            return queries.reduced(self, n_components)
+        raise ValueError("merge_components: give either groups, e.g. [[0, 1]], or n_components.")
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[Array, NDArray[np.int64]]:
         """Draw rows: (N, D) values and (N,) component labels, ordered by component as scikit-learn does.
@@ -588,8 +571,12 @@ class Mixture:
 
 def answers(model: Mixture, question: str, rows: NDArray[Any]) -> NDArray[Any]:
     """Answer to "labels", "log_prob" or "responsibilities" for checked rows, in memory of the same kind as theirs."""
+    ready = model._prepare()
     wide = (model.n_components + (model.box is not None),) if question == "responsibilities" else ()
     out: NDArray[Any] = empty_like(rows, (len(rows), *wide), np.int64 if question == "labels" else np.float64)
-    name = {"labels": "label", "log_prob": "logp", "responsibilities": "resp"}[question]
-    model._prepare().answer(rows, Answers(**{name: out}))
+    wanted = {{"labels": "label", "log_prob": "logp", "responsibilities": "resp"}[question]: out}
+    if model.missing:
+        ready.patterns.run(rows, None, statistics=False, answers=Answers(**wanted))
+    else:
+        model.family.sums(ready.plan, rows, None, statistics=False, **wanted)
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -197,6 +197,15 @@ def stats_from_sums(family: Covariance, sums: AnySums, plan: AnyPlan) -> Stats:
     for part in others:
         total = total.merge(Stats(*part, 0.0, 0.0, 0.0, 0.0, 0, family))
     return total
+
+
+def in_units(stats: Stats, means: Array, spread: Array) -> Stats:
+    """Statistics in the units of the data, from those in a frame (`spread` as in `Mixture.frame`), whose means are less
+    the components' own `means`, (K, D) in the units of the data."""
+    with np.errstate(over="ignore", invalid="ignore"):  # variances beyond doubles: see `repair`
+        moved = stats.mean * spread if spread.ndim == 1 else stats.mean @ spread.T
+        scatter = stats.family.spread_scatter(stats.scatter, spread)
+    return replace(stats, mean=moved + means, scatter=scatter)
 
 
 def merge(a: Stats, b: Stats) -> Stats:

@@ -25,6 +25,7 @@ from streamgmm.kernels.plan import Plan
 from streamgmm.mixture.covariance import DIAG, FAMILIES, SPHERICAL, Covariance
 from streamgmm.mixture.covariance.base import LOG_2PI
 from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.parameters import checked_rows
 from streamgmm.mixture.stats import Stats
 
 Array = NDArray[np.float64]
@@ -332,7 +333,7 @@ class VariationalMixture(Mixture):
         It accounts for the uncertainty of all parameters and integrates to 1. Component k has
         dof + 1 - D degrees of freedom; diag and spherical take the restricted posterior as it is.
         """
-        rows = self._rows(X)
+        rows = checked_rows(X, self.n_features)
         D = self.n_features
         nu = np.broadcast_to(self.dof, (self.n_components,)) + 1.0 - D
         kappa = self.mean_precision

@@ -71,14 +71,6 @@ class Journal:
     def forget(self, *names: str) -> None:
         """Drop entries that nothing goes on from any more."""
 
-    def once[T](self, name: str, make: Callable[[], T]) -> T:
-        """The entry called `name`, made if it is not there yet."""
-        value: T | None = self.get(name)
-        if value is None:
-            value = make()
-            self.put(name, value)
-        return value
-
     def generator(self, random_state: RandomState) -> np.random.RandomState:
         """The generator to draw from: scikit-learn's `check_random_state`, or the one of the fit that is resumed."""
         return check_random_state(random_state)

@@ -17,7 +17,7 @@ from streamgmm.kernels.dispatch import in_all
 from streamgmm.runtime.fold import Fold
 from streamgmm.runtime.thread_limits import quick_switching, resolve_n_jobs, single_threaded_blas
 from streamgmm.sources.base import Source
-from streamgmm.utils.phases import chunk_done
+from streamgmm.utils.phases import advanced, chunk_done
 
 
 class Indexed(Protocol):
@@ -81,7 +81,9 @@ class Executor(ABC):
 
         Chunks are taken as answers are, so that few are in memory at a time: here one after the other.
         """
-        yield from map(task, chunks)
+        for answer in map(task, chunks):
+            advanced("chunks")
+            yield answer
 
 
 class _Shared[C: Indexed, T]:
@@ -179,7 +181,9 @@ class Threads(Executor):
         iterator = iter(chunks)
         head = list(islice(iterator, 2))
         if len(head) < 2 or self.n_jobs == 1:
-            yield from map(task, chain(head, iterator))
+            for answer in map(task, chain(head, iterator)):
+                advanced("chunks")
+                yield answer
             return
         ahead: deque[tuple[C, Future[T]]] = deque()
         try:
@@ -249,7 +253,9 @@ def _first_of[C: Indexed, T](ahead: deque[tuple[C, Future[T]]], task: Callable[[
             made.set_result(task(chunk))
         except Exception as error:
             made.set_exception(error)
-    return ahead.popleft()[1].result()
+    answer = ahead.popleft()[1].result()
+    advanced("chunks")
+    return answer
 
 
 def result_of[T](tree: Fold[T]) -> T:

@@ -211,20 +211,19 @@ def test_a_row_that_is_not_finite_is_named(card, value):
     rows = rows_of(203, 8)
     rows[150, 3] = value
     rows[201, 0] = np.nan
-    prepared = Prepared.from_model(mixture("full", 5, 8))
     with pytest.raises(NonFiniteRowError) as found:
-        prepared.stats(card.upload(rows), None)
+        mixture("full", 5, 8).frame_stats(card.upload(rows))
     assert found.value.row == 150
 
 
 def test_statistics_and_totals_through_the_mixture(card):
     model = mixture("spherical", 5, 8)
-    prepared, rows = Prepared.from_model(model), rows_of(203, 8)
-    ours, theirs = prepared.stats(card.upload(rows), None), prepared.stats(rows, None)
+    rows = rows_of(203, 8)
+    ours, theirs = model.frame_stats(card.upload(rows)), model.frame_stats(rows)
     assert np.allclose(ours.mean, theirs.mean, rtol=0, atol=1e-12)
     assert np.allclose(ours.scatter, theirs.scatter, rtol=1e-12)
-    assert np.allclose(prepared.totals(card.upload(rows), None), prepared.totals(rows, None), rtol=1e-12)
-    empty = prepared.stats(card.upload(rows[:0]), None)
+    assert np.allclose(model.totals(card.upload(rows)), model.totals(rows), rtol=1e-12)
+    empty = model.frame_stats(card.upload(rows[:0]))
     assert empty.rows == 0 and not empty.weight.any()
 
 

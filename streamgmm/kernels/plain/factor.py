@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.kernels.plain.own_mean import check_finite, squarable
 from streamgmm.kernels.plain.reference import Shares, softmax
 from streamgmm.kernels.plan import TOLERANCE, Array, Family
@@ -123,7 +124,11 @@ def run(
     ------
     NonFiniteRowError
         At the first row with NaN or infinity.
+    ValueError
+        For rows on a graphics card.
     """
+    if is_device_array(rows):
+        raise ValueError("Factor analysers run on the CPU; got rows on a graphics card. Expected a NumPy array.")
     K, D, q = plan.loadings.shape
     size = min(int(np.clip(NUMBERS // max(D, K * (1 + q)), _LEAST_ROWS, _MOST_ROWS)), len(rows))
     fast, own, totals = _Fast(plan, size, statistics), _Own(plan, statistics), np.zeros(5)

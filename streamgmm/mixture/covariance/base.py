@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,10 +242,8 @@ class Covariance(ABC):
         """Scatter about mu + shift, from moments about mu, as the centred form makes them."""
         return second - self.between(mass, shift)
 
-    def sums(self, plan: AnyPlan, rows: NDArray[Any], weight: Array | None, **wanted: Any) -> AnySums:
-        """E-step over `rows` under what `plan` made: what `stats` takes; see `kernels.dispatch.run`."""
-        assert isinstance(plan, Plan)
-        return dispatch.run(plan, rows, weight, **wanted)
+    sums: ClassVar[staticmethod[..., AnySums]] = staticmethod(dispatch.run)
+    """(plan, rows, weight, ...) -> sums: the E-step over rows under what `plan` made, for `moments`."""
 
     def moments(self, sums: AnySums, plan: AnyPlan) -> list[ComponentMoments]:
         """Centred moments from the raw sums of one kernel run under `plan`, in its frame; of each form that took rows.

@@ -26,7 +26,6 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.kernels.plain.factor import FactorMoments, FactorPlan, FactorSums, Origin, run
 from streamgmm.kernels.plan import Family, Sums
 from streamgmm.mixture.covariance.base import (
@@ -120,11 +119,7 @@ class Factor(Covariance):
 
     # Statistics -------------------------------------------------------------------------------------------------
 
-    def sums(self, plan: AnyPlan, rows: NDArray[Any], weight: Array | None, **wanted: Any) -> AnySums:
-        if is_device_array(rows):
-            raise ValueError(f"covariance_type {self.kind!r} runs on the CPU only. Expected device=None or 'cpu'.")
-        assert isinstance(plan, FactorPlan)
-        return run(plan, rows, weight, **wanted)
+    sums = staticmethod(run)
 
     def moments(self, sums: AnySums, plan: AnyPlan) -> list[ComponentMoments]:
         assert isinstance(sums, FactorSums)
