@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.kernels.plain.own_mean import squarable
 from streamgmm.mixture.covariance.base import AnyPlan, AnySums, Covariance
-
-if TYPE_CHECKING:
-    from streamgmm.mixture.mixture import Mixture
 
 Array = NDArray[np.float64]
 
@@ -89,6 +87,8 @@ class Stats:
     family: Covariance
     observation: Observation | None = None
     dropped: int = 0
+    _m_step: ClassVar[Callable[..., Any]]
+    """`streamgmm.mixture.m_step.m_step`, which the package sets: that module imports this one."""
 
     @classmethod
     def zeros(cls, family: Covariance, n_components: int, n_features: int) -> Stats:
@@ -169,13 +169,17 @@ class Stats:
         """
         return self.scaled(1.0 - rate).merge(other.scaled(rate))
 
-    def maximize(self, reg_covar: float = 0.0) -> Mixture:
+    def maximize(self, reg_covar: float = 0.0) -> Any:
         """The mixture that maximises the expected log-likelihood: the exact M-step.
 
         Parameters
         ----------
         reg_covar : float, >= 0
             Added to every variance, in squared units of the data.
+
+        Returns
+        -------
+        Mixture
 
         Examples
         --------
@@ -184,9 +188,7 @@ class Stats:
         >>> best.means, best.covariances
         (array([[2.]]), array([1.]))
         """
-        from streamgmm.mixture.m_step import m_step
-
-        return m_step(self, reg_covar=reg_covar)
+        return self._m_step(reg_covar=reg_covar)
 
 
 def stats_from_sums(family: Covariance, sums: AnySums, plan: AnyPlan) -> Stats:
