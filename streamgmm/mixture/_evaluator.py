@@ -1,4 +1,4 @@
-"""What follows from the parameters of a mixture and is wanted more than once: plans for the kernels, and a frame."""
+"""Mixtures made ready for the kernels: values that follow from the parameters and are needed more than once."""
 
 from __future__ import annotations
 
