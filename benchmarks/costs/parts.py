@@ -114,14 +114,14 @@ def seconds(task: Any, n: int, *arguments: Any) -> float:
 def parts(D: int, K: int, work: float) -> dict[str, float]:
     """Seconds a row of each part, and of the kernel; `work` is about the flop of one measurement."""
     q = D * (D + 1) // 2 + D
-    cyclic, few = dense.cyclic_form(0, D), few_features.suits(0, D)
+    cyclic, few = dense.cyclic_form(0, D), few_features.suits(0, D, K)
     q8, D8 = rounded(q, LANES), rounded(D, LANES)
     u = few_features.batch_panels(K, q + 1) if few else dense.BATCH
     x, z, norm, common, out, w, masses, squares, phi, R, twice, psi, part, coef, by_lane, scales, *frame = zeros(
         (D8, PANEL), (D8, PANEL), (PANEL,), (u * PANEL,), (u, 5, PANEL), (PANEL,), (K, LANES), (0, LANES),
         (u if few else 1, products.STRIP + D8 if cyclic else q + 1, PANEL), (u, K, PANEL),
         (u * PANEL, products.twice_width(D)), (u * PANEL + 1, products.SPILL if cyclic else q8),
-        (K, q8), (K, q + 1), (K, q + 1, LANES), (LANES,), (D,), (D, D),
+        (K, q8), (K, q + 1), (K, q + 1, few_features.PARTIAL), (LANES,), (D,), (D, D),
     )  # fmt: skip
     frame[1][:] = np.eye(D)
     rng = np.random.default_rng(0)

@@ -34,8 +34,8 @@ class Shapes(NamedTuple):
     """Tiles of logits: numbers of components."""
     sums: tuple[tuple[int, tuple[int, ...]], ...]
     """Tiles of statistics: vectors of features, each with numbers of components."""
-    by_lane: tuple[tuple[int, ...], tuple[int, ...]]
-    """Tiles of statistics with few features: numbers of components, numbers of features."""
+    by_lane: tuple[int, tuple[int, ...], tuple[int, ...]]
+    """Tiles of statistics with few features: partial sums of each, numbers of components, numbers of features."""
     outer: tuple[int, tuple[int, ...]]
     """Tiles of outer products: rows, and numbers of vectors."""
     singles: int
@@ -52,7 +52,7 @@ WIDE = Shapes(
     across=4,
     logits=(4, 2, 1),
     sums=((4, (4, 2, 1)), (2, (4, 2, 1)), (1, (8, 4, 2, 1))),
-    by_lane=((4, 1), (5, 3, 1)),
+    by_lane=(8, (4, 1), (5, 3, 1)),
     outer=(8, (3, 2, 1)),
     singles=16,
     bounds={4: (2, 2), 8: (1, 2)},
@@ -63,7 +63,7 @@ NARROW = Shapes(
     across=1,
     logits=(6, 4, 2, 1),
     sums=((1, (6, 4, 2, 1)),),
-    by_lane=((2, 1), (3, 1)),
+    by_lane=(4, (4, 2, 1), (3, 2, 1)),
     outer=(4, (1,)),
     singles=8,
     bounds={4: (1, 2), 8: (1, 1)},

@@ -119,8 +119,17 @@ def _why_not(few: bool, dtype: str = "float64") -> str:
     return ""
 
 
-def form(family: Family = Family.TIED, D: int = 1, dtype: DTypeLike = np.float64) -> str:
-    """The form in use for large tables and models of D features; STREAMGMM_KERNELS in the environment forces one.
+def _for_few(family: Family, D: int, K: int) -> bool:
+    """Whether models of this size have the hand-tiled form for few features."""
+    try:
+        from streamgmm.kernels.simd.few_features import suits
+    except Exception:  # `_why_not` says it
+        return False
+    return suits(int(family), D, K)
+
+
+def form(family: Family = Family.TIED, D: int = 1, dtype: DTypeLike = np.float64, K: int = 1) -> str:
+    """The form in use for large tables and models of K components in D features; STREAMGMM_KERNELS forces one.
 
     "reference" is NumPy alone, "vector" takes every row densely, "screened" screens wherever it can, "auto" where it
     pays, and takes the reference form for tables that are `small`. ("plain" is an old name of "reference".)
@@ -133,7 +142,7 @@ def form(family: Family = Family.TIED, D: int = 1, dtype: DTypeLike = np.float64
     asked = _asked()
     if asked == "reference":
         return asked
-    reason = _why_not(D <= 4 and family != Family.TIED, np.dtype(dtype).name)
+    reason = _why_not(_for_few(family, D, K), np.dtype(dtype).name)
     if not reason:
         return asked
     if asked != "auto":
@@ -182,7 +191,7 @@ def warmup(dtypes: tuple[Any, ...] = (np.float64, np.float32)) -> None:
     """Compile every kernel of the E-step for rows of the given types, or load it from the cache on disk."""
     for dtype in dtypes:
         in_all(None, _compile, Family.DIAG, 1, 1, dtype, ())
-        in_all(None, _compile, Family.FULL, 1, 5, dtype, (0.5, 1.0))
+        in_all(None, _compile, Family.FULL, 1, 9, dtype, (0.5, 1.0))
 
 
 def ready(family: Family, K: int, D: int, dtype: DTypeLike, n_rows: int | None) -> None:
@@ -191,7 +200,7 @@ def ready(family: Family, K: int, D: int, dtype: DTypeLike, n_rows: int | None) 
         return  # NumPy alone
     if n_rows is not None and in_all(n_rows, is_small, n_rows, K, phi_length(family, D)):
         return
-    max_shares = (0.5, 1.0) if form(family, D, dtype) != "reference" and _suits_screening(family, K, D) else ()
+    max_shares = (0.5, 1.0) if form(family, D, dtype, K) != "reference" and _suits_screening(family, K, D) else ()
     in_all(None, _compile, family, K, D, dtype, max_shares)
 
 
@@ -215,7 +224,7 @@ def _blank(family: Family, K: int, D: int) -> Plan:
 
 
 def _compile(family: Family, K: int, D: int, dtype: DTypeLike, max_shares: tuple[float, ...]) -> None:
-    if form(family, D, dtype) == "reference":
+    if form(family, D, dtype, K) == "reference":
         return
     blank, row = _blank(family, K, D), np.zeros((1, D), dtype)
     for narrow in (0.0, np.inf):  # the feature form takes the row, the centred form takes it
@@ -273,7 +282,7 @@ def run(
 
 
 def _form_of(plan: Plan, rows: NDArray[Any]) -> str:
-    return form(plan.family, len(plan.whiten), rows.dtype)
+    return form(plan.family, len(plan.whiten), rows.dtype, len(plan.coef))
 
 
 class _Call(NamedTuple):

@@ -55,10 +55,11 @@ def test_elementary_functions_on_narrower_processors(cpu):
 @needs_x86
 @pytest.mark.parametrize("cpu", ["x86-64-v3", pytest.param("x86-64", marks=pytest.mark.slow)])
 def test_dense_forms_on_narrower_processors(cpu):
-    """Few features and many, all families; blocks that go to the centred form."""
+    """Small models and others, all families; blocks that go to the centred form."""
     run_tests(
         cpu,
         *one_shape(3, 5),
+        *one_shape(8, 16),
         *one_shape(21, 3),
         "tests/kernels/test_kernels.py::test_blocks_beyond_the_bound_go_to_the_centred_form",
     )

@@ -222,12 +222,12 @@ def dense(
     if block != PANEL:
         raise ValueError(f"Expected blocks of {PANEL} rows, got {block}.")
     D = whiten.shape[0]
-    if few_features.suits(family, D):
+    K, p = coef.shape
+    if few_features.suits(family, D, K):
         few_features.dense(
             family, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, totals
         )
         return
-    K, p = coef.shape
     statistics = sums.shape[0] > 0
     outer = statistics and family == TIED
     D8 = rounded(D, LANES)

@@ -1,8 +1,8 @@
-"""Feature form, hand-tiled, for few features: a row in each lane from end to end, nothing is ever turned round.
+"""Feature form, hand-tiled, for small models: a row in each lane from end to end, nothing is ever turned round.
 
-What `vector` does for more features, with three differences: the features are multiplied by the scale of the row, not
-the responsibilities, as there are fewer of them; sums stay in registers for all panels of a batch; and where nothing
-is asked for row by row, the logarithm of a product of four rows stands for four logarithms.
+What `dense` does for more features, with three differences: the features or the responsibilities are multiplied by the
+scale of the row, whichever are fewer; sums stay in registers for all panels of a batch; and where nothing is asked for
+row by row, the logarithm of a product of four rows stands for four logarithms.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from streamgmm.kernels._jit import bare_jit, inline
-from streamgmm.kernels.family import Flags, Labels, Rows
-from streamgmm.kernels.plan import TIED, Array
+from streamgmm.kernels.family import Family, Flags, Labels, Rows, phi_length
+from streamgmm.kernels.plan import FULL, TIED, Array
 from streamgmm.kernels.simd.elementary import log_and_inverse
-from streamgmm.kernels.simd.intrinsics import LANES, add, broadcast, fma, load, mul, store, sub, total
+from streamgmm.kernels.simd.intrinsics import LANES, SHAPES, add, broadcast, fma, load, mul, store, sub, total
 from streamgmm.kernels.simd.panels import (
     accurate,
     columns,
@@ -30,13 +30,19 @@ from streamgmm.kernels.simd.panels import (
 from streamgmm.kernels.simd.products import PANEL, START, accumulate_by_lane, logits
 from streamgmm.kernels.simd.scratch import rounded, zeros
 
+_SPACE = 24_576
+"""Bytes of sums that may stay in the first-level cache beside a panel."""
+PARTIAL = SHAPES.by_lane[0]
+"""Partial sums of each component and feature."""
 _BATCH = 96
 """Rows of 32 numbers, features and responsibilities, that are to stay in the first-level cache."""
 
 
-def suits(family: int, D: int) -> bool:
-    """Whether this form is the one for models of `family` in D features."""
-    return D <= 4 and family != TIED
+def suits(family: int, D: int, K: int) -> bool:
+    """Whether this form is the one for models of `family`, K components in D features."""
+    if family == TIED or (family == FULL and D > 8):
+        return False
+    return D <= 4 or 8 * PARTIAL * K * phi_length(Family(family), D) <= _SPACE
 
 
 def batch_panels(K: int, q: int) -> int:
@@ -146,8 +152,13 @@ def _batches(
                     s = load(out[u], v)
                     if not whole:
                         s = mul(s, load(w, v))
-                    for f in range(v, (q - 1) * PANEL, PANEL):
-                        store(mul(s, load(phi[u], f)), phi[u], f)
+                    if q > K:
+                        for k in range(v, K * PANEL, PANEL):
+                            store(mul(s, load(R[u], k)), R[u], k)
+                        s = broadcast(1.0)
+                    else:
+                        for f in range(v, (q - 1) * PANEL, PANEL):
+                            store(mul(s, load(phi[u], f)), phi[u], f)
                     store(s, phi[u], (q - 1) * PANEL + v)
         if statistics:
             accumulate_by_lane(R, K, phi, used, by_lane)
@@ -157,7 +168,8 @@ def _batches(
     totals[3] += total_weight
     for k in range(by_lane.shape[0]):
         for f in range(q):
-            sums[k, f] += total(load(by_lane[k], f * LANES))
+            for lane in range(by_lane.shape[2]):
+                sums[k, f] += by_lane[k, f, lane]
 
 
 def dense(
@@ -179,7 +191,7 @@ def dense(
         (PANEL,),
         (panels, q, PANEL),
         (panels, K, PANEL),
-        (len(sums), q, LANES),
+        (len(sums), q, PARTIAL),
     )
     _batches(
         family, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, totals,

@@ -68,7 +68,7 @@ def _load(builder: ir.IRBuilder, pointer: ir.Value, kind: ir.Type = _doubles) ->
 
 
 def _store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value) -> None:
-    builder.store(value, builder.bitcast(pointer, _doubles.as_pointer()), align=8)
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=8)
 
 
 def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.Type = _doubles) -> ir.Value:

@@ -9,6 +9,7 @@ from streamgmm.kernels.plan import DIAG, FULL, SPHERICAL, TOLERANCE
 from streamgmm.kernels.simd.elementary import exp, log_and_inverse
 from streamgmm.kernels.simd.intrinsics import (
     LANES,
+    REGISTERS,
     add,
     broadcast,
     evens,
@@ -148,49 +149,78 @@ def columns(family, z, at, D, phi):
 
 
 @inline
-def softmax(R, at, K, base, common, out):
-    """Logits (K, 32) at `at` of R, in place, to exponentials e^d, d the distance to the largest; then see `finish`.
-
-    Two vectors at a time: with four, the registers do not hold the constants of the exponential.
-
-    out : (5, 32) sum of e^d; e^d of the background; largest logit; sum of d e^d; unused.
-    """
+def _in_registers(R, at, K, out):
+    """The exponentials of `softmax`, two vectors at a time, whose sums stay in registers."""
     for v in range(0, PANEL, 2 * LANES):
-        b0 = sub(broadcast(base), load(common, v))
-        b1 = sub(broadcast(base), load(common, v + 8))
-        t0 = b0
-        t1 = b1
+        t0 = load(out, 2 * PANEL + v)
+        t1 = load(out, 2 * PANEL + v + 8)
+        s0 = load(out, v)
+        s1 = load(out, v + 8)
+        h0 = load(out, 3 * PANEL + v)
+        h1 = load(out, 3 * PANEL + v + 8)
         for i in range(at + v, at + v + K * PANEL, PANEL):
-            t0 = maximum(load(R, i), t0)
-            t1 = maximum(load(R, i + 8), t1)
-        h0 = h1 = broadcast(0.0)
-        s0 = s1 = broadcast(0.0)
-        if base > -np.inf:
-            b0 = sub(b0, t0)
-            b1 = sub(b1, t1)
-            s0 = exp(b0)
-            s1 = exp(b1)
-            h0 = mul(s0, b0)
-            h1 = mul(s1, b1)
-        store(s0, out, PANEL + v)
-        store(s1, out, PANEL + v + 8)
-        for i in range(at + v, at + v + K * PANEL, PANEL):
-            b0 = sub(load(R, i), t0)
-            b1 = sub(load(R, i + 8), t1)
-            e0 = exp(b0)
-            e1 = exp(b1)
+            d0 = sub(load(R, i), t0)
+            d1 = sub(load(R, i + 8), t1)
+            e0 = exp(d0)
+            e1 = exp(d1)
             store(e0, R, i)
             store(e1, R, i + 8)
             s0 = add(s0, e0)
             s1 = add(s1, e1)
-            h0 = fma(e0, b0, h0)
-            h1 = fma(e1, b1, h1)
+            h0 = fma(e0, d0, h0)
+            h1 = fma(e1, d1, h1)
         store(s0, out, v)
         store(s1, out, v + 8)
-        store(t0, out, 2 * PANEL + v)
-        store(t1, out, 2 * PANEL + v + 8)
         store(h0, out, 3 * PANEL + v)
         store(h1, out, 3 * PANEL + v + 8)
+
+
+@inline
+def _in_memory(R, at, K, out):
+    """The same where registers do not hold the sums beside constants of the exponential: those of AVX2 do not."""
+    for i in range(at, at + K * PANEL, PANEL):
+        for v in range(0, PANEL, LANES):
+            d = sub(load(R, i + v), load(out, 2 * PANEL + v))
+            e = exp(d)
+            store(e, R, i + v)
+            store(add(load(out, v), e), out, v)
+            store(fma(e, d, load(out, 3 * PANEL + v)), out, 3 * PANEL + v)
+
+
+_exponentials = _in_registers if REGISTERS.width == LANES else _in_memory
+
+
+@inline
+def softmax(R, at, K, base, common, out):
+    """Logits (K, 32) at `at` of R, in place, to exponentials e^d, d the distance to the largest; then see `finish`.
+
+    The largest of all components is looked for in four vectors together: each number waits for the one before.
+
+    out : (5, 32) sum of e^d; e^d of the background; largest logit; sum of d e^d; unused.
+    """
+    t0 = sub(broadcast(base), load(common, 0))
+    t1 = sub(broadcast(base), load(common, 8))
+    t2 = sub(broadcast(base), load(common, 16))
+    t3 = sub(broadcast(base), load(common, 24))
+    for i in range(at, at + K * PANEL, PANEL):
+        t0 = maximum(load(R, i), t0)
+        t1 = maximum(load(R, i + 8), t1)
+        t2 = maximum(load(R, i + 16), t2)
+        t3 = maximum(load(R, i + 24), t3)
+    store(t0, out, 2 * PANEL)
+    store(t1, out, 2 * PANEL + 8)
+    store(t2, out, 2 * PANEL + 16)
+    store(t3, out, 2 * PANEL + 24)
+    for v in range(0, PANEL, LANES):
+        h = s = broadcast(0.0)
+        if base > -np.inf:
+            d = sub(sub(broadcast(base), load(common, v)), load(out, 2 * PANEL + v))
+            s = exp(d)
+            h = mul(s, d)
+        store(s, out, v)
+        store(s, out, PANEL + v)
+        store(h, out, 3 * PANEL + v)
+    _exponentials(R, at, K, out)
 
 
 @inline

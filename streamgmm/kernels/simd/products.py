@@ -157,7 +157,7 @@ def accumulate_products(resp, twice, B, D, K, step, psi, sums):
 
 @inline
 def accumulate_by_lane(resp, K, phi, panels, sums):
-    """sums (K, q, 8) += the eight partial sums over rows of R (panels, K, 32) phi (panels, q, 32)."""
+    """sums (K, q, lanes) += partial sums over rows of R (panels, K, 32) phi (panels, q, 32)."""
     _by_lane(resp, phi, panels, sums, K, sums.shape[1])
 
 

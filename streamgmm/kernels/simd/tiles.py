@@ -300,19 +300,20 @@ def quadratic_tiles(m_rows: int, n_vectors: int, *, square: bool = False) -> Cal
     return tiles
 
 
-def lane_tiles(heights: tuple[int, ...], widths: tuple[int, ...]) -> Callable[..., Any]:
-    """out[k, f, :] += sum over panels and v < 4 of resp[k, v, :] phi[f, v, :], for k < K and f < q.
+def lane_tiles(lanes: int, heights: tuple[int, ...], widths: tuple[int, ...]) -> Callable[..., Any]:
+    """out[k, f, :] += sum over panels and v of resp[k, v, :] phi[f, v, :], for k < K and f < q.
 
-    In tiles of `heights` values of k and `widths` values of f. A lane is a row of the data: what comes out are eight
-    partial sums each. Arguments: resp (panels, K, 32); phi (panels, q, 32); panels; out (K, q, 8); K; q.
+    In tiles of `heights` values of k and `widths` values of f. A lane is a row of the data: what comes out are `lanes`
+    partial sums each. Arguments: resp (panels, K, 32); phi (panels, q, 32); panels; out (K, q, lanes); K; q.
     """
+    kind = ir.VectorType(ir.DoubleType(), lanes)
+    length = _PANEL_VECTORS * LANES
 
     @intrinsic
     def tiles(typingctx, resp, phi, panels, out, K, q):
         def codegen(context, builder, signature, args):
             resp, phi, panels, out, K, q = args
-            zero, lanes = ir.Constant(_int64, 0), ir.Constant(_int64, LANES)
-            panel = ir.Constant(_int64, _PANEL_VECTORS * LANES)
+            zero, unit, panel = (ir.Constant(_int64, i) for i in (0, lanes, length))
             resps = _pointer(context, builder, signature.args[0], resp, zero)
             features = _pointer(context, builder, signature.args[1], phi, zero)
             target = _pointer(context, builder, signature.args[3], out, zero)
@@ -320,23 +321,22 @@ def lane_tiles(heights: tuple[int, ...], widths: tuple[int, ...]) -> Callable[..
             def tile(n_features: int, f: ir.Value, m_rows: int, k: ir.Value) -> None:
                 left = builder.gep(resps, [builder.mul(k, panel)])
                 right = builder.gep(features, [builder.mul(f, panel)])
-                to = builder.gep(target, [builder.mul(builder.add(builder.mul(k, q), f), lanes)])
-                down = _down(builder, to, builder.mul(q, lanes), m_rows)
-                places = [_along(builder, row, n_features) for row in down]
-                sums = _Sums(builder, [_vectors(builder, row) for row in places])
+                to = builder.gep(target, [builder.mul(builder.add(builder.mul(k, q), f), unit)])
+                down = _down(builder, to, builder.mul(q, unit), m_rows)
+                places = [_along(builder, row, n_features, lanes) for row in down]
+                sums = _Sums(builder, [_vectors(builder, row, kind) for row in places])
                 with cgutils.for_range(builder, panels) as loop:
                     step = builder.mul(loop.index, panel)
                     left_panel = builder.gep(left, [builder.mul(step, K)])
                     right_panel = builder.gep(right, [builder.mul(step, q)])
 
-                    def part(base: ir.Value, row: int, vector: int) -> ir.Value:
-                        at = (row * _PANEL_VECTORS + vector) * LANES
-                        return _load(builder, builder.gep(base, [ir.Constant(_int64, at)]))
+                    def part(base: ir.Value, row: int, at: int) -> ir.Value:
+                        return _load(builder, builder.gep(base, [ir.Constant(_int64, row * length + at)]), kind)
 
-                    for v in range(_PANEL_VECTORS):
-                        loaded = [part(right_panel, f, v) for f in range(n_features)]
+                    for at in range(0, length, lanes):
+                        loaded = [part(right_panel, f, at) for f in range(n_features)]
                         for m in range(m_rows):
-                            sums.add(m, loaded, [part(left_panel, m, v)] * n_features)
+                            sums.add(m, loaded, [part(left_panel, m, at)] * n_features)
                 sums.put(places)
 
             def rows(n_features: int, f: ir.Value) -> None:
