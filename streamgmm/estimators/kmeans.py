@@ -33,6 +33,7 @@ from streamgmm.sources import is_array_like, leaving_out_text
 from streamgmm.sources.base import Chunk, Readable, Source
 from streamgmm.sources.summaries.sample import SampleSummary, sample_size
 from streamgmm.utils.phases import stepped
+from streamgmm.utils.sample_weight import no_rows
 from streamgmm.utils.types import RandomState
 
 Array = NDArray[np.float64]
@@ -158,6 +159,8 @@ class KMeans(Transforming, ClassNamePrefixFeaturesOutMixin, ClusterMixin, BaseEs
             )
         source = self._training_source(X, sample_weight)
         executor = self._executor(source)
+        if source.n_rows == 0:
+            raise no_rows()
         if source.n_rows is not None and source.n_rows < self.n_clusters:
             raise ValueError(f"n_samples={source.n_rows} should be >= n_clusters={self.n_clusters}. Lower n_clusters.")
         starts, passes = self._starts(source, executor)

@@ -49,7 +49,7 @@ from streamgmm.sources.gathered import gathered
 from streamgmm.sources.living import living_rows
 from streamgmm.utils.by_component import component_threads
 from streamgmm.utils.phases import stepped
-from streamgmm.utils.sample_weight import check_weight
+from streamgmm.utils.sample_weight import check_weight, no_rows
 
 Array = NDArray[np.float64]
 
@@ -259,6 +259,8 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         self, source: Source, executor: Executor, began: float, watcher: FitObserver | None = None
     ) -> Iterator[Step]:
         """Fit `source`, yielding every `Step`; attributes are set when the last one is taken."""
+        if source.n_rows == 0:
+            raise no_rows()
         if source.n_rows is not None and source.n_rows < self.n_components:
             raise ValueError(
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "

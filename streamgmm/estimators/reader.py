@@ -26,7 +26,16 @@ from streamgmm.sources import array_source, is_array_like, open_features, refuse
 from streamgmm.sources.arranged import matched, select_names
 from streamgmm.sources.base import Chunk, Readable, Source, Writable
 from streamgmm.sources.columns import row_dtype
-from streamgmm.sources.formats.tables import is_frame, no_number, with_text_names, without_labels, without_numbers
+from streamgmm.sources.formats.tables import (
+    column_names,
+    is_frame,
+    no_number,
+    of_plain_numbers,
+    unnested,
+    with_text_names,
+    without_labels,
+    without_numbers,
+)
 from streamgmm.sources.labels import tell_left_out
 from streamgmm.sources.living import living
 from streamgmm.utils.masked import unmasked
@@ -48,6 +57,11 @@ class Reader:
         if is_array_like(X):
             rows = self._checked(X, reset)
             return array_source(rows, check_weight(sample_weight, len(rows)))
+        if isinstance(X, Source) and sample_weight is not None:
+            raise ValueError(
+                f"sample_weight= belongs where the source is opened: open_source(..., weight=...). Got it with the "
+                f"source {X.name}."
+            )
         known = () if reset else self._known_names
         source = X if isinstance(X, Source) else _opened(X, sample_weight, known, tell=reset)
         if reset:
@@ -75,7 +89,7 @@ class Reader:
     def _checked(self, X: Readable, reset: bool, fewest: int | None = None) -> NDArray[Any]:
         """An array of numbers by scikit-learn's rules, of at least `fewest` rows; frames without their row labels."""
         refuse_unreadable(X)
-        X = unmasked(X)
+        X = unnested(unmasked(X))
         least = (self._fewest_rows if fewest is None else fewest) if reset else 1
         known = () if reset else self._known_names
         X, labels = without_labels(X, known)
@@ -84,6 +98,12 @@ class Reader:
         elif known and is_frame(X):
             # scikit-learn demands an error for columns of pandas in another order; the others are put in order.
             X = with_text_names(X, known) if hasattr(X, "iloc") else select_names(X, known)
+        if is_frame(X) and not column_names(X):
+            raise ValueError(
+                f"Found array with 0 feature(s) (shape=({len(X)}, 0)) while a minimum of 1 is required by "
+                f"{type(self).__name__}: the table has no column. Expected at least one column of numbers."
+            )
+        X = of_plain_numbers(X)
         other = without_numbers(X)
         try:
             if any(no_number(what) for what in other.values()):
@@ -91,13 +111,16 @@ class Reader:
             rows: NDArray[Any] = validate_data(
                 self, X, reset=reset, dtype="numeric", ensure_all_finite=False, ensure_min_samples=least
             )
+            if other and rows.dtype.kind == "O":
+                raise TypeError("could not convert")
         except (ValueError, TypeError) as error:
             if not other or not ("could not convert" in str(error) or _is_about_types(error)):
                 raise
             listed = ", ".join(f"{name!r} ({what})" for name, what in other.items())
+            drop = "drop(columns=" if hasattr(X, "iloc") else "drop_columns(" if hasattr(X, "column_names") else "drop("
             raise ValueError(
-                f"X: expected numbers; these columns hold none: {listed}. Leave them out with "
-                f"X.drop(columns={list(other)}), or encode them as numbers."
+                f"X: expected numbers; these columns hold none: {listed}. Leave them out with X.{drop}{list(other)}), "
+                "or encode them as numbers."
             ) from None
         row_dtype(rows.dtype)
         return rows
@@ -151,6 +174,8 @@ class Reader:
         first = next(results, None)
         if first is None:
             return out
+        if out is not None:
+            _check_out(out, first)
         if out is None:
             if len(first) == source.n_rows:
                 return first
@@ -159,11 +184,31 @@ class Reader:
         for part in chain([first], results):
             if row + len(part) > len(out):
                 raise ValueError(f"out has {len(out)} rows; X has more. Expected as many rows as X.")
+            _check_range(out, part)
             out[row : row + len(part)] = part
             row += len(part)
         if row != len(out):
             raise ValueError(f"out has {len(out)} rows; X has {row}. Expected as many rows as X.")
         return out
+
+
+def _check_out(out: Writable, answers: NDArray[Any]) -> None:
+    """Refuse an `out` of a type or shape that cannot hold `answers` as they are."""
+    shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
+    if shape is not None and tuple(shape[1:]) != answers.shape[1:]:
+        wanted = ", ".join(map(str, ("rows", *answers.shape[1:])))
+        raise ValueError(f"out has shape {tuple(shape)}; expected ({wanted}{',' * (answers.ndim == 1)}).")
+    if isinstance(dtype, np.dtype) and (dtype.kind not in "iuf" or (dtype.kind != "f" and answers.dtype.kind == "f")):
+        raise ValueError(f"out has dtype {dtype}, which cannot hold the answers; expected {answers.dtype}.")
+
+
+def _check_range(out: Writable, answers: NDArray[Any]) -> None:
+    """Refuse labels that an `out` of whole numbers would wrap around."""
+    dtype = getattr(out, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind in "iu" and dtype != answers.dtype and answers.size:
+        low, high = answers.min(), answers.max()
+        if low < np.iinfo(dtype).min or high > np.iinfo(dtype).max:
+            raise ValueError(f"out has dtype {dtype}, which cannot hold labels from {low} to {high}; expected int64.")
 
 
 class Transforming(Reader, TransformerMixin):

@@ -34,6 +34,7 @@ from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
 from streamgmm.sources import leaving_out_text
 from streamgmm.sources.base import Readable, Source
 from streamgmm.utils.by_component import component_threads
+from streamgmm.utils.sample_weight import no_rows
 from streamgmm.utils.types import RandomState
 
 if TYPE_CHECKING:
@@ -222,6 +223,8 @@ def _check(
 
 def _check_data(source: Source, Ks: Sequence[int], kinds: Sequence[Covariance], solver: str) -> None:
     """Refuse what these data do not make possible."""
+    if source.n_rows == 0:
+        raise no_rows()
     if source.n_rows is not None and source.n_rows < Ks[-1]:
         raise ValueError(
             f"Expected n_samples >= n_components but got n_components up to {Ks[-1]}, n_samples = {source.n_rows}. "

@@ -5,7 +5,7 @@ One file for each format; it is imported when somebody opens something of that f
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ _READ_IN_CHUNKS = {"zarr", "dask", "h5py", "xarray", "dask_expr"}
 def is_array_like(obj: object) -> bool:
     """True for what scikit-learn would take as rows in the memory of this process: arrays, nested lists, tables."""
     module = type(obj).__module__.partition(".")[0]
-    if isinstance(obj, (str, Path, Source)) or are_paths(obj) or module in _READ_IN_CHUNKS:
+    if isinstance(obj, (str, os.PathLike, Source)) or are_paths(obj) or module in _READ_IN_CHUNKS:
         return False
     return not lies_on_card(obj)
 

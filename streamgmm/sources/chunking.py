@@ -70,6 +70,6 @@ def check_filled(declared: int, stored: int, name: str) -> None:
 
 
 def check_chunk_rows(chunk_rows: int) -> int:
-    if not isinstance(chunk_rows, (int, np.integer)) or chunk_rows < 1:
+    if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, (int, np.integer)) or chunk_rows < 1:
         raise ValueError(f"chunk_rows must be a whole number of at least 1; got {chunk_rows!r}.")
     return int(chunk_rows)

@@ -11,31 +11,38 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from streamgmm.sources.base import Rows, Weights
-from streamgmm.utils.masked import unmasked
-from streamgmm.utils.sample_weight import first_bad
+from streamgmm.utils.sample_weight import as_weights, first_bad
 
 MAX_COLUMNS = 2**24
 """Columns that metadata may claim: no mixture has so many features."""
 
 
-def row_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+def row_dtype(dtype: DTypeLike, name: str | None = None) -> np.dtype[Any]:
     """float32 for float32, float64 for every other real type.
+
+    Parameters
+    ----------
+    name : of what holds it, for messages
 
     Raises
     ------
     TypeError, ValueError
         For text, objects, times, complex numbers and records, with the remedy.
     """
-    dtype = np.dtype(dtype)
+    dtype, where = np.dtype(dtype), "" if name is None else f"{name}: "
     if dtype.kind in "iufb":
         return np.dtype(np.float32) if dtype.kind == "f" and dtype.itemsize == 4 else np.dtype(np.float64)
     if dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: expected real numbers, got dtype {dtype}. Split the parts.")
+        raise ValueError(
+            f"{where}Complex data not supported: expected real numbers, got dtype {dtype}. Split the parts."
+        )
     kinds = {"O": "Python objects", "U": "text", "S": "text", "T": "text", "M": "times", "m": "times", "V": "records"}
-    raise ValueError(
-        f"Expected numbers; got dtype {dtype} ({kinds.get(dtype.kind, 'no numbers')}). "
+    remedy = (
         "Convert to float64 first, or choose numeric columns with columns=."
+        if dtype.names is None
+        else "Pass pandas.DataFrame(X), where every field is a column."
     )
+    raise ValueError(f"{where}Expected numbers; got dtype {dtype} ({kinds.get(dtype.kind, 'no numbers')}). {remedy}")
 
 
 def as_rows(values: ArrayLike, dtype: np.dtype[Any]) -> Rows:
@@ -51,14 +58,14 @@ def check_weights(weights: object, name: str, start: int | None, index: int) -> 
     ValueError
         Where one is negative, NaN or infinite, naming the row.
     """
-    weights = np.ascontiguousarray(unmasked(weights), np.float64)
-    row = first_bad(weights)
+    found = as_weights(weights)
+    row = first_bad(found)
     if row is not None:
         where = f"row {start + row}" if start is not None else f"row {row} of chunk {index}"
         raise ValueError(
-            f"{name}: sample weights must be finite and >= 0 (0 leaves a row out); {where} has {weights[row]}."
+            f"{name}: sample weights must be finite and >= 0 (0 leaves a row out); {where} has {found[row]}."
         )
-    return weights
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,11 @@ class Pick:
             )
 
         def position(column: object) -> int:
+            if isinstance(column, (bool, np.bool_)):
+                raise ValueError(
+                    f"{name}: expected names or positions of columns; got {column}. For a mask of booleans: "
+                    "numpy.flatnonzero(mask)."
+                )
             if isinstance(column, str) and names is not None and column in names:
                 return list(names).index(column)
             if isinstance(column, str) and names is None and column.isdecimal():
@@ -150,7 +162,7 @@ def weight_array(weight: WeightChoice, name: str, n_rows: int) -> Weights:
     """A `weight=` argument that is not a column: one number for each of `n_rows` rows, or None."""
     if weight is None or isinstance(weight, (str, int, np.integer)):
         return None
-    array = np.ascontiguousarray(unmasked(weight), np.float64)
+    array = as_weights(weight)
     if array.shape != (n_rows,):
         raise ValueError(f"{name}: sample weights must have shape ({n_rows},), one for each row; got {array.shape}.")
     return check_weights(array, name, 0, 0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Leaf", "UnequalListsError", "leaves", "roots"]
+__all__ = ["Leaf", "UnequalListsError", "is_nested", "leaves", "roots"]
 
 
 class UnequalListsError(ValueError):
@@ -57,6 +57,13 @@ class Leaf:
                 )
             column = pc.list_element(column, at)
         return column
+
+
+def is_nested(kind: pa.DataType) -> bool:
+    """True for structs and lists."""
+    import pyarrow.types as t
+
+    return bool(t.is_struct(kind) or t.is_fixed_size_list(kind) or t.is_list(kind) or t.is_large_list(kind))
 
 
 def leaves(schema: pa.Schema, sample: Callable[[str], Iterable[Any]]) -> list[Leaf]:

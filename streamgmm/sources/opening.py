@@ -44,6 +44,8 @@ _SUFFIXES = {
     ".nc": "hdf5",
     ".mat": "hdf5",
 }
+_TEXTS = (".asc", ".dat", ".data", ".prn", ".psv", ".tab")
+"""Suffixes of text tables that are read where they are named, and not looked for in folders."""
 _ZIP = b"PK\x03\x04"
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, Zstandard
 
@@ -123,8 +125,11 @@ def open_quietly(
     """As `open_source`, but logs nothing of row labels and headers: see `Source.left_out` and `Source.notice`."""
     if missing_chunks not in _MISSING:
         raise ValueError(f"missing_chunks must be one of {', '.join(map(repr, _MISSING))}; got {missing_chunks!r}.")
-    if header not in (None, True, False):
-        raise ValueError(f"header must be True, False or None (the first line is looked at); got {header!r}.")
+    if not (header is None or isinstance(header, (bool, np.bool_))):  # 0 is the first line for pandas, and not False
+        raise ValueError(
+            f"header must be True, False or None (the first line is looked at); got {header!r}. True: the first line "
+            "names the columns."
+        )
     if isinstance(obj, Source):
         given: dict[str, object] = {
             "columns": columns, "exclude": exclude, "weight": weight, "chunk_rows": chunk_rows, "header": header
@@ -139,6 +144,8 @@ def open_quietly(
         columns = exclude if isinstance(exclude, Exclude) else Exclude.of(exclude)
     elif isinstance(columns, (str, int, np.integer)):
         columns = [columns]
+    elif isinstance(columns, (set, frozenset, slice)):
+        raise ValueError(f"columns= must be a list of names or positions, in order; got {columns!r}.")
     choices: dict[str, Any] = {"columns": columns, "weight": weight, "chunk_rows": chunk_rows}
     how = _How(missing_chunks, header)
     if are_paths(obj):
@@ -240,7 +247,8 @@ def _open_kind(file: str, inner: str, kind: str, choices: dict[str, Any], how: _
 
 
 def _kind_of(file: str, remote: bool) -> str:
-    kind = _SUFFIXES.get(Path(file.rstrip("/")).suffix.lower())
+    suffix = Path(file.rstrip("/")).suffix.lower()
+    kind = "csv" if suffix in _TEXTS else _SUFFIXES.get(suffix)
     if remote:
         return kind or "zarr"
     if os.path.isdir(file):
@@ -270,6 +278,11 @@ def _kind_of(file: str, remote: bool) -> str:
             f"{file}: this is a MATLAB file of before version 7.3, which cannot be read in parts. Save it with "
             "save(..., '-v7.3'), or pass scipy.io.loadmat(path)['X']."
         )
+    if head.startswith(b"FEA1"):
+        raise ValueError(
+            f"{file}: this is version 1 of Feather; version 2 is read, which is Arrow. Write it again: "
+            "pyarrow.feather.write_feather(pyarrow.feather.read_table(path), path)."
+        )
     if head.startswith(b"CDF"):
         raise ValueError(
             f"{file}: this is classic NetCDF; of NetCDF only version 4 is read. Open it with xarray.open_dataset and "
@@ -282,8 +295,9 @@ def _kind_of(file: str, remote: bool) -> str:
         )
     if kind is None:
         raise ValueError(
-            f"{file}: the format is not known; expected one of {', '.join(sorted(_SUFFIXES))}, or a folder. "
-            "Write it as one of these, or open it in Python and pass the array or table."
+            f"{file}: the format is not known; expected one of {', '.join(sorted([*_SUFFIXES, *_TEXTS]))}, or a "
+            "folder. Rename a text table to .csv; write it as one of these, or open it in Python and pass the array or "
+            "table."
         )
     return kind
 

@@ -7,9 +7,35 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.utils.masked import unmasked
 
-__all__ = ["check_weight", "first_bad", "no_rows"]
+__all__ = ["as_weights", "check_weight", "first_bad", "no_rows"]
 
 Array = NDArray[np.float64]
+
+
+def as_weights(weight: object) -> Array:
+    """Sample weights as float64; what is masked is NaN.
+
+    Raises
+    ------
+    ValueError
+        For text, complex numbers and objects that are no numbers.
+    """
+    weight = unmasked(weight)
+    if isinstance(weight, str):
+        raise ValueError(
+            f"sample_weight must be numbers, one for each row; got the text {weight!r}. If it names a column: "
+            f"open_source(X, weight={weight!r})."
+        )
+    try:
+        array = np.asarray(weight)
+        if array.dtype.kind not in "iufbO":
+            raise TypeError(f"dtype {array.dtype}")
+        return np.ascontiguousarray(array, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"sample_weight must be real numbers, one for each row; got a {type(weight).__name__} that holds something "
+            f"else ({error}). Convert it to float64 first."
+        ) from None
 
 
 def first_bad(weight: Array) -> int | None:
@@ -28,7 +54,7 @@ def check_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
     """
     if sample_weight is None:
         return None
-    weight = np.ascontiguousarray(unmasked(sample_weight), np.float64)
+    weight = as_weights(sample_weight)
     if weight.shape != (n_rows,):
         raise ValueError(f"sample_weight must have shape ({n_rows},), one weight a row; got {weight.shape}.")
     row = first_bad(weight)

@@ -36,6 +36,8 @@ from streamgmm.sources.formats.delimited import (
     MISSING,
     Head,
     column_kinds,
+    doubt_of,
+    is_comment,
     number_of,
     records,
     sniff,
@@ -78,7 +80,11 @@ class CsvChunk(Chunk):
     def texts(self, column: str) -> list[str]:
         check_stored(column, self.layout.stored, self.layout.path)
         table = self._table(self._text(), {column}, [column])
-        return ["" if v is None else v.decode("utf-8", "replace").strip() for v in table.column(column).to_pylist()]
+        return ["" if v is None else self._decoded(v).strip() for v in table.column(column).to_pylist()]
+
+    def _decoded(self, field: bytes) -> str:
+        """A field of `plain` text; the bytes of Latin-1 are as they are stored."""
+        return field.decode("utf-8" if self.layout.unit > 1 else self.layout.encoding, "replace")
 
     def _text(self) -> Text:
         self.check()
@@ -163,7 +169,7 @@ class CsvChunk(Chunk):
         if kind == "number" and self.layout.dialect.delimiter == "," and decimal == ".":
             kind = "grouped"  # a comma in a field was quoted for it
         for i, value in enumerate(column.to_pylist()):
-            text = "" if value is None else value.decode("utf-8", "replace")
+            text = "" if value is None else self._decoded(value)
             number = number_of(text, decimal, kind)
             if number is None:
                 raise self._no_number(i, name, text)
@@ -208,7 +214,7 @@ class _NotNumber(Exception):
 
 def _invalid(row: Any) -> str:
     """Answer to pyarrow about a record of another number of fields: blank lines and comments are passed over."""
-    return "skip" if not row.text.strip() or row.text.lstrip().startswith("#") else "error"
+    return "skip" if not row.text.strip() or is_comment(row.text) else "error"
 
 
 class CsvSource(Source):
@@ -330,6 +336,9 @@ def _opened(path: str, header: bool | None) -> tuple[Layout, Head, list[list[str
         size *= 4
     if head is None:
         raise ValueError(f"{path}: the file is empty; expected rows of numbers.")
+    doubt = doubt_of(head)
+    if doubt is not None:
+        raise ValueError(f"{path}: {doubt}.")
     first = bom + len(text[: head.first].encode(encoding))
     names = [f"f{i}" for i in range(head.n_fields)] if head.names is None else list(head.names)
     layout = Layout(path, mark, encoding, first, head.dialect, tuple(told_apart(names)), {})

@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.sources.buffers import read_into, scratch
-from streamgmm.sources.formats.delimited import BLANKS, Dialect, fields_of, number_of, records
+from streamgmm.sources.formats.delimited import (
+    BLANKS,
+    COMMENT,
+    Dialect,
+    fields_of,
+    is_comment,
+    number_of,
+    records,
+)
 from streamgmm.sources.integrity import Stamp
 
 __all__ = [
@@ -35,7 +43,7 @@ Switch = tuple[int, bool, bool]
 
 _LINE_END = re.compile(rb"\r\n?|\n")
 _QUOTES = re.compile(rb'"+')
-_COMMENT = re.compile(rb"(?<![^\r\n])[ \t]*#[^\r\n]*(?:\r\n?|\n|\Z)")
+_COMMENT = re.compile(rb"(?<![^\r\n])" + COMMENT.encode() + rb"[^\r\n]*(?:\r\n?|\n|\Z)")
 _BLANK_LINE = re.compile(rb"(?<![^\r\n])[ \t]+(?:\r\n?|\n|\Z)")
 
 
@@ -71,7 +79,7 @@ class Layout:
 
 def is_remark(fields: list[str], layout: Layout) -> bool:
     """True if a record is a comment, in a file whose beginning has none; see `_invalid`."""
-    return fields[0].startswith("#") and len(fields) != len(layout.stored)
+    return is_comment(fields[0]) and len(fields) != len(layout.stored)
 
 
 def unit_of(encoding: str) -> int:
@@ -234,6 +242,11 @@ def lines_before(path: str, at: int, layout: Layout) -> int:
     return count
 
 
+def _is_remark(line: str, layout: Layout) -> bool:
+    dialect = layout.dialect
+    return (dialect.comment and is_comment(line)) or is_remark(fields_of(line, dialect.delimiter), layout)
+
+
 def count_records(layout: Layout, chunk_rows: int, size: int) -> tuple[list[int], list[int]]:
     """Byte edges of runs of `chunk_rows` records, and rows before each edge; `size` bytes are read at a time."""
     edges, rows_at, row = [layout.first], [0], 0
@@ -266,9 +279,7 @@ def _ends(text: bytes, layout: Layout) -> Iterator[int]:
         found = _LINE_END.search(text, at)
         end = len(text) if found is None else found.end()
         line = text[at:end].strip()
-        remark = line.startswith(b"#") and (
-            dialect.comment or is_remark(fields_of(line.decode("latin-1"), dialect.delimiter), layout)
-        )
+        remark = line.startswith(b"#") and _is_remark(line.decode("latin-1"), layout)
         if line and not remark:
             yield end
         at = end

@@ -232,7 +232,7 @@ def open_dask(
     pick = Pick.of(name, n_stored, columns, weight)
     lengths = None if any(np.isnan(n) for n in obj.chunks[0]) else [int(n) for n in obj.chunks[0]]
     blocks = list(obj.to_delayed().ravel())
-    return DaskSource(blocks, lengths, pick, row_dtype(obj.dtype), weight, name, str(obj.name), n_stored)
+    return DaskSource(blocks, lengths, pick, row_dtype(obj.dtype, name), weight, name, str(obj.name), n_stored)
 
 
 def _weight_blocks(weight: Any, lengths: list[int] | None, n_blocks: int, name: str) -> list[Any]:

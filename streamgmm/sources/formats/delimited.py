@@ -13,20 +13,27 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 __all__ = [
-    "BLANKS", "MISSING", "Dialect", "Head", "Record", "column_kinds", "delimiter_of", "fields_of", "number_of",
-    "records", "sniff",
+    "BLANKS", "COMMENT", "MISSING", "Dialect", "Head", "Record", "column_kinds", "delimiter_of", "doubt_of",
+    "fields_of", "is_comment", "number_of", "records", "sniff",
 ]  # fmt: skip
 
 BLANKS = " "
 """The delimiter of tables whose fields are separated by runs of blanks and tabs."""
 _DELIMITERS = (",", ";", "\t", "|", BLANKS)
-MISSING = ("na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "\\n", "?", ".", "-", "--", "*")
+MISSING = (
+    "na", "n/a", "nan", "-nan", "null", "none", "<na>", "\\n", "?", ".", "-", "--", "*", "#n/a", "#n/a n/a", "#na",
+    "#div/0!", "#null!", "#num!", "#ref!", "#value!", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan",
+)  # fmt: skip
 """Fields that stand for a missing value, besides the empty one, in any case."""
 _MISSING = frozenset(MISSING) | {""}
+COMMENT = r"[ \t]*#(?!(?i:n/a|n/a n/a|na|div/0!|null!|num!|ref!|value!)[ \t]*(?:[,;\t|\r\n]|\Z))"
+"""How comments begin: with #, but not with one of the fields that stand for a missing value."""
 _A_LOOK = 200
 """Records by which the delimiter is judged."""
 _MOSTLY = 0.9
 """Share of numbers among the values of a column above which the others are errors, and the column is no text."""
+_A_TITLE = 20
+"""Lines that may stand above a header."""
 _SURE = 10
 """Rows that must differ from a first line of whole numbers in kind, before this is taken for a header of one name."""
 
@@ -39,9 +46,11 @@ _NUMBERS = {
     mark: re.compile(rf"(?:(?:{number.pattern})?\0)*+", re.IGNORECASE | re.ASCII) for mark, number in _NUMBER.items()
 }
 """Fields of a column that are numbers or empty, each with a zero byte behind it: one look for all of them."""
+_MARKS = "'\u2019 \u00a0\u202f"
+"""Apostrophes and blanks that set thousands apart: they never part decimals."""
 _GROUPED = {
-    ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.ASCII),
-    ",": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?", re.ASCII),
+    ".": re.compile(rf"[+-]?\d{{1,3}}(?:(?:,\d{{3}})+|(?:[{_MARKS}]\d{{3}})+)(?:\.\d*)?", re.ASCII),
+    ",": re.compile(rf"[+-]?\d{{1,3}}(?:(?:\.\d{{3}})+|(?:[{_MARKS}]\d{{3}})+)(?:,\d+)?", re.ASCII),
 }
 _TRUTH = {"true": 1.0, "false": 0.0}
 _WHOLE = re.compile(r"\d+", re.ASCII)
@@ -87,7 +96,8 @@ class Head:
     n_fields : fields of a record
     body : the records after the header
     first : where in the text the first of them begins
-    notice : a sentence where the first line may have been taken for the wrong thing
+    notice : a sentence where the first lines may have been taken for the wrong thing
+    header : the record that names the columns
     """
 
     dialect: Dialect
@@ -96,6 +106,18 @@ class Head:
     body: list[Record]
     first: int
     notice: str | None
+    header: Record | None = None
+
+
+def is_comment(line: str) -> bool:
+    """True for lines that begin as comments do.
+
+    Examples
+    --------
+    >>> is_comment("# made today"), is_comment("#N/A,3.5")
+    (True, False)
+    """
+    return re.match(COMMENT, line) is not None
 
 
 def delimiter_of(line: str) -> str:
@@ -156,7 +178,7 @@ def records(text: str, dialect: Dialect, *, whole: bool = True, line: int = 1) -
             return
         if not pending:
             start, first = found.start(), number
-            if not content.strip() or (dialect.comment and content.lstrip().startswith("#")):
+            if not content.strip() or (dialect.comment and is_comment(content)):
                 continue
         pending += content
         last = end == len(text)
@@ -187,7 +209,7 @@ def number_of(field: str, decimal: str = ".", kind: str = "number") -> float | N
     if kind == "truth" and field.lower() in _TRUTH:
         return _TRUTH[field.lower()]
     if kind == "grouped" and _GROUPED[decimal].fullmatch(field):
-        field = field.replace("." if decimal == "," else ",", "")
+        field = re.sub(rf"[{'.' if decimal == ',' else ','}{_MARKS}]", "", field)
     return float(field.replace(decimal, ".")) if _NUMBER[decimal].fullmatch(field) else None
 
 
@@ -195,7 +217,7 @@ def _kind(values: Sequence[str], delimiter: str, decimal: str) -> tuple[str, str
     """Kind of a column by its fields: "number", "grouped", "truth", "empty" or "text"; the first that is none.
 
     A mark that sets thousands apart is believed where it cannot part fields or decimals: in a field that is quoted for
-    it, or one with both marks or two groups.
+    it, or one with both marks or two groups; apostrophes and blanks always.
     """
     if any(values) and _NUMBERS[decimal].fullmatch("\0".join([*values, ""])):
         return "number", None
@@ -206,7 +228,9 @@ def _kind(values: Sequence[str], delimiter: str, decimal: str) -> tuple[str, str
         return "truth", None
     other = "." if decimal == "," else ","
     grouped = [value for value in present if _GROUPED[decimal].fullmatch(value)]
-    decisive = delimiter == other or any(value.count(other) > 1 or decimal in value for value in grouped)
+    decisive = delimiter == other or any(
+        value.count(other) > 1 or decimal in value or not set(_MARKS).isdisjoint(value) for value in grouped
+    )
     grouped = [v for v in grouped if not _NUMBER[decimal].fullmatch(v)] if decisive else []
     odd = [v for v in present if not _NUMBER[decimal].fullmatch(v) and not (grouped and _GROUPED[decimal].fullmatch(v))]
     if len(odd) > (1 - _MOSTLY) * len(present):
@@ -262,23 +286,29 @@ def sniff(text: str, *, whole: bool = True, header: bool | None = None) -> Head 
     Parameters
     ----------
     whole : the text is the whole table
-    header : whether the first record names the columns; None: it does where its fields differ in kind from those below
+    header : whether the first record names the columns; None: it does where its fields differ in kind from those below,
+        and lines of a title above it are passed over
     """
     lines = [found[1].strip() for found in _LINE.finditer(text)]
-    comment = next((line for line in lines if line), "").startswith("#")
-    delimiter, decimal, n = _choose(text, whole, comment or any(line.startswith("#") for line in lines))
+    comment = is_comment(next((line for line in lines if line), ""))
+    delimiter, decimal, n = _choose(text, whole, comment or any(map(is_comment, lines)))
     if not comment:  # further down: comments where they are no records of the table
-        marked = [line for line in lines if line.startswith("#")]
-        comment = any(len(fields_of(line, delimiter)) != n for line in marked)
+        comment = _has_comments(lines, n, delimiter, decimal)
     mark, quotes = re.escape(delimiter), '"' in text
     quoted = quotes and re.search(rf"(?:^|[\r\n{mark}])([ \t]*)\"", text) is not None
     padded = quotes and delimiter != BLANKS and re.search(rf"{mark}[ \t]+\"", text) is not None
     dialect = Dialect(delimiter, decimal, comment, quoted, padded)
     found = list(records(text, dialect, whole=whole))
+    if len(found) > 1 and found[0].fields[0].lower().startswith("sep="):
+        found = found[1:]  # Excel's word on the delimiter
     if not found:
         return None
-    first, rest = found[0].fields, found[1:]
     notice = None
+    above = _title(found, n, dialect) if header is None else 0
+    if above:
+        notice = f"what stands above line {found[above].line} was taken for a title; the columns are named there"
+        found, header = found[above:], True
+    first, rest = found[0].fields, found[1:]
     if header is None:
         header, notice = _is_header(first, [record.fields for record in rest], n, dialect)
     if not header:
@@ -287,13 +317,77 @@ def sniff(text: str, *, whole: bool = True, header: bool | None = None) -> Head 
     names = first[:n] if len(first) > n else [*[""] * (n - len(first)), *first]
     if len(first) < n and all(not record.fields[-1] for record in rest if len(record.fields) == n):
         names = [*first, *[""] * (n - len(first))]  # a delimiter at the end of every row
-    return Head(dialect, tuple(names), n, rest, found[0].end, notice)
+    return Head(dialect, tuple(names), n, rest, found[0].end, notice, found[0])
+
+
+def _has_comments(lines: Sequence[str], n: int, delimiter: str, decimal: str) -> bool:
+    """Whether lines that begin with # are comments: some have no `n` fields, or all others begin with a number."""
+    marked = list(filter(is_comment, lines))
+    if any(len(fields_of(line, delimiter)) != n for line in marked):
+        return True
+    others = [line for line in lines[1:] if line and not is_comment(line)][:_A_LOOK]
+    begin = [fields_of(line, delimiter)[0] for line in others]
+    return bool(marked and begin) and all(number_of(field, decimal, "grouped") is not None for field in begin)
+
+
+def _title(found: Sequence[Record], n: int, dialect: Dialect) -> int:
+    """How many records stand above the header: none has `n` fields, and words above numbers follow them."""
+    for i, record in enumerate(found[: _A_TITLE + 1]):
+        if len(record.fields) == n:
+            return i if i and _names(record.fields, found[i + 1 :], n, dialect) else 0
+    return 0
+
+
+def _names(fields: Sequence[str], below: Sequence[Record], n: int, dialect: Dialect, least: int = 1) -> bool:
+    """Whether each of the `n` fields above a column of numbers, `least` of them, is a word."""
+    kinds = column_kinds([record.fields for record in below[:_A_LOOK]], n, dialect)
+    numeric = [j for j, (kind, _) in enumerate(kinds) if below and kind in ("number", "grouped", "truth")]
+    return len(numeric) >= least and all(number_of(fields[j], dialect.decimal, kinds[j][0]) is None for j in numeric)
+
+
+def doubt_of(head: Head) -> str | None:
+    """What makes a header doubtful, and the remedy; None where there is no doubt."""
+    if head.header is None or not head.body:
+        return None
+    named, n, line = len(head.header.fields), head.n_fields, head.header.line
+    if named > n and any(head.header.fields[n:]):
+        return (
+            f"line {line} names {named} columns, and most lines below have {n} fields; expected as many. Mend the "
+            "header, or fill the lines up with delimiters"
+        )
+    rows = [record.fields for record in head.body if len(record.fields) == n]
+    if named < n - 1 and head.names is not None and not head.names[0]:
+        return (
+            f"line {line} has {named} field(s), and most lines below have {n}; expected a name for each column. Mend "
+            "the header, or remove what stands above it"
+        )
+    if named == 1 and n == 2 and not head.header.fields[0].isdigit() and not _counts([row[0] for row in rows]):
+        return (
+            f"line {line} names one column, and the lines below have two fields, "
+            f"{head.dialect.delimiter.join(rows[0])!r}; expected a name for each. Name both; or, where the comma parts "
+            "decimals, write points"
+        )
+    first = head.body[0]
+    if len(first.fields) == n and _names(first.fields, head.body[1:], n, head.dialect, 2):
+        return (
+            f"line {first.line} ({head.dialect.delimiter.join(first.fields)[:40]}) holds no numbers where the lines "
+            "below do; expected one line of names. If it is a line of units or more names, remove it"
+        )
+    return None
+
+
+def _counts(fields: Sequence[str]) -> bool:
+    """True for row labels: text, or whole numbers that go up by one."""
+    numbers = [number_of(field) for field in fields]
+    if any(number is None for number in numbers):
+        return True
+    return len(numbers) > 1 and all(b - a == 1 for a, b in pairwise(number for number in numbers if number is not None))
 
 
 def _names_above(lines: Sequence[str], first: Record, n: int, dialect: Dialect) -> tuple[str, ...] | None:
     """The names in a comment right above the first record, as NumPy's savetxt writes them."""
     above = lines[first.line - 2] if first.line > 1 else ""
-    if not (dialect.comment and above.startswith("#")):
+    if not (dialect.comment and is_comment(above)):
         return None
     names = [name.strip() for name in fields_of(above.lstrip("# \t"), dialect.delimiter)]
     fits = len(names) == n == len(set(names)) and all(names) and not any(number_of(name) is not None for name in names)

@@ -43,6 +43,8 @@ def _within(group: h5py.Group, path: str, seen: set[Any]) -> Iterator[Member]:
         return
     coordinates = _coordinates(group)
     for name, item in group.items():
+        if name == "meta" and kind == "frame_table":
+            continue  # the categories of columns
         below = f"{path}/{name}" if path else name
         if item is None and _is_hard(group, name):
             item = group[name]  # damaged: raises

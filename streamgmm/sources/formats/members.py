@@ -93,9 +93,10 @@ class _Table:
 
 def what_of(dtype: np.dtype[Any]) -> str | None:
     """Kind of the values of an array of this type if not numbers; None for numbers."""
-    kind = np.dtype(dtype).kind
+    dtype = np.dtype(dtype)
+    kind = dtype.kind
     if kind in "iufb":
-        return None
+        return "categories" if dtype.metadata and "enum" in dtype.metadata else None
     kinds = {"c": "complex numbers", "M": "times", "m": "time differences", "V": "records"}
     return kinds.get(kind, "text or objects")
 

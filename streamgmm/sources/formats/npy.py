@@ -154,7 +154,7 @@ def npy_layout(path: str) -> Layout:
     with open(path, "rb") as file:
         mark = stamp(path)
         shape, fortran, dtype = read_header(file, path)
-        row_dtype(dtype)
+        row_dtype(dtype, path)
         return Layout(path, mark, file.tell(), dtype, check_two_dimensional(shape, path), fortran)
 
 

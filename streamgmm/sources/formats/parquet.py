@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -182,8 +182,9 @@ class ParquetSource(RunSource):
         self.nested: dict[str, Leaf] = {}
         self.message_bytes = 0
         surveyed = [self._survey(file) for file in self.files]
-        schema = _common(path, self.files, [found for found, _ in surveyed], columns)
-        labels = surveyed[0][1]
+        labels = dict.fromkeys(label for _, marked in surveyed for label in marked)
+        schema, columns = _common(path, self.files, [found for found, _ in surveyed], labels, columns)
+        labels = [label for label in labels if any(label == name for name, _, _ in schema)]
         self.columns = choose_columns(path, schema, columns, weight, labels)
         self.nested = {name: leaf for name, leaf in self.nested.items() if name in self.columns.all}
         self.left_out = self.columns.left_out
@@ -283,33 +284,50 @@ class ParquetSource(RunSource):
 _Schema = list[tuple[str, str | None, bool]]
 
 
-def _common(path: str, files: list[str], schemas: list[_Schema], columns: Chosen) -> _Schema:
-    """The schema of files whose columns are read by name, in any order and precision.
+def _common(
+    path: str, files: list[str], schemas: list[_Schema], labels: Collection[str], columns: Chosen
+) -> tuple[_Schema, Chosen]:
+    """The schema of files whose columns are read by name, in any order and precision, and the choice among them.
 
-    Columns that some files lack are left out where others are asked for by name.
+    Columns that some files lack are left out where others are asked for by name, or where they are excluded or labels.
+
+    Raises
+    ------
+    ValueError
+        Where files differ in other columns.
     """
+    if len(schemas) == 1:
+        return schemas[0], columns
     by_name = [{name: (what, single) for name, what, single in schema} for schema in schemas]
+    excluded = set(columns.columns) if isinstance(columns, Exclude) else set()
     names = () if columns is None or isinstance(columns, Exclude) else columns
     named = bool(names) and all(isinstance(name, str) for name in names)
+
+    def counts(name: str) -> bool:
+        return name in names if named else name not in excluded and name not in labels
+
+    first = by_name[0]
     for file, found in zip(files[1:], by_name[1:], strict=True):
-        different = sorted(name for name in set(found) ^ set(by_name[0]) if not named or name in names)
-        different += sorted(
-            name
-            for name in set(found) & set(by_name[0])
-            if found[name][0] != by_name[0][name][0] and (not named or name in names)
-        )
+        different = [name for name in sorted(set(found) ^ set(first)) if counts(name)]
+        different += [
+            f"{name} ({found[name][0] or 'numbers'}, {first[name][0] or 'numbers'})"
+            for name in sorted(set(found) & set(first))
+            if (found[name][0] is None) != (first[name][0] is None) and counts(name)
+        ]
         if different:
             raise ValueError(
                 f"{path}: expected the same columns in every file; {file} and {files[0]} differ in "
                 f"{', '.join(different)}. Rewrite them alike, or name those that all have, columns=[...]."
             )
-    if len(schemas) == 1:
-        return schemas[0]
-    return [
+    common = [
         (name, what, all(found[name][1] for found in by_name))
         for name, what, _ in schemas[0]
         if all(name in found for found in by_name)
     ]
+    if isinstance(columns, Exclude):
+        absent = set().union(*by_name) - {name for name, _, _ in common}
+        columns = Exclude.of([column for column in columns.columns if column not in absent])
+    return common, columns
 
 
 def _join(groups: list[Group], wanted: int) -> list[Group]:

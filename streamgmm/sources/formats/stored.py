@@ -81,7 +81,7 @@ class StoredSource(RunSource):
         n_rows, self.n_stored = shape
         self.name = name
         self.stored_dtype = np.dtype(dtype)
-        self.dtype = row_dtype(dtype)
+        self.dtype = row_dtype(dtype, name)
         self.pick = Pick.of(name, self.n_stored, columns, weight, names)
         self.n_features = self.pick.n_features(self.n_stored)
         if names is not None:

@@ -14,7 +14,7 @@ from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
 from streamgmm.sources.chunking import cut_runs, even_runs, wanted_rows
 from streamgmm.sources.columns import Chosen, Exclude, Pick, WeightChoice, check_weights, digest, weight_array
 from streamgmm.sources.labels import index_columns, row_labels
-from streamgmm.sources.nested import Leaf
+from streamgmm.sources.nested import Leaf, is_nested, leaves
 
 if TYPE_CHECKING:
     import polars
@@ -165,17 +165,23 @@ def arrow_schema(fields: Iterable[pa.Field]) -> list[tuple[str, str | None, bool
     """A pyarrow schema, or pairs of name and type, in the form `choose_columns` takes."""
     import pyarrow.types as t
 
-    def what(kind: pa.DataType) -> str | None:
-        if t.is_dictionary(kind):
-            return "categories" if what(kind.value_type) else None
-        if t.is_floating(kind) or t.is_integer(kind) or t.is_boolean(kind) or t.is_null(kind) or t.is_decimal(kind):
-            return None
-        if t.is_string(kind) or t.is_large_string(kind) or str(kind) == "string_view":
-            return "text"
-        return str(kind)
-
     pairs = [field if isinstance(field, tuple) else (field.name, field.type) for field in fields]
-    return [(name, what(kind), t.is_float32(kind)) for name, kind in pairs]
+    return [(name, _arrow_kind(kind), t.is_float32(kind)) for name, kind in pairs]
+
+
+def _arrow_kind(kind: pa.DataType) -> str | None:
+    """What a pyarrow type holds if not numbers."""
+    import pyarrow.types as t
+
+    if t.is_run_end_encoded(kind):
+        return _arrow_kind(kind.value_type)
+    if t.is_dictionary(kind):
+        return "categories" if _arrow_kind(kind.value_type) else None
+    if t.is_floating(kind) or t.is_integer(kind) or t.is_boolean(kind) or t.is_null(kind) or t.is_decimal(kind):
+        return None
+    if t.is_string(kind) or t.is_large_string(kind) or str(kind) == "string_view":
+        return "text"
+    return str(kind)
 
 
 def arrow_rows(
@@ -198,7 +204,10 @@ def arrow_rows(
 def arrow_numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """The numbers of a pyarrow column as float64, or float32 where they are; nulls become NaN."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
+    if pa.types.is_run_end_encoded(column.type):
+        column = pc.run_end_decode(column)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     wanted = pa.float32() if column.type == pa.float32() else pa.float64()
@@ -243,6 +252,7 @@ class TableSource(RunSource):
         self, table: Any, *, columns: Chosen = None, weight: WeightChoice = None, chunk_rows: int | None = None
     ) -> None:
         self.name = f"{type(table).__module__.partition('.')[0]} {type(table).__name__}"
+        table = unnested(table)
         self.columns = choose_columns(self.name, frame_schema(table), columns, weight, frame_labels(table))
         self.left_out = self.columns.left_out
         self.table, self.stored = select(table, self.columns.all), table
@@ -283,10 +293,7 @@ def frame_schema(table: Any) -> list[tuple[str, str | None, bool]]:
     if module == "pyarrow":
         return arrow_schema(table.schema)
     if module == "polars":
-        return [
-            (name, None if kind.is_numeric() or str(kind) == "Boolean" else _polars_kind(kind), str(kind) == "Float32")
-            for name, kind in table.schema.items()
-        ]
+        return [(name, _polars_kind(kind), str(kind) == "Float32") for name, kind in table.schema.items()]
     return [
         (str(name), _pandas_kind(kind), str(kind).lower() == "float32")
         for name, kind in zip(table.columns, table.dtypes, strict=True)
@@ -357,16 +364,73 @@ def no_number(what: str) -> bool:
     return re.match(r"text$|times|time differences|date|time|duration", what, re.IGNORECASE) is not None
 
 
-def _polars_kind(kind: polars.DataType) -> str:
+def unnested(table: Any) -> Any:
+    """A table whose structs and lists of equal lengths are columns of their own; itself where there are none.
+
+    Raises
+    ------
+    UnequalListsError
+    """
+    if not is_frame(table) or hasattr(table, "iloc"):
+        return table
+    is_arrow = hasattr(table, "column_names")
+    if not any(map(is_nested, table.schema.types) if is_arrow else (kind.is_nested() for kind in table.dtypes)):
+        return table
+    import pyarrow as pa
+
+    arrow = table if is_arrow else table.to_arrow()
+    found = leaves(arrow.schema, lambda name: arrow.column(name).chunks)
+    parts = [leaf.take(arrow.column(leaf.root)) for leaf in found]
+    return pa.Table.from_arrays(parts, names=[leaf.name for leaf in found], metadata=arrow.schema.metadata)
+
+
+def of_plain_numbers(table: Any) -> Any:
+    """A table with what NumPy takes for objects (decimals, dictionaries, missing truth values) as float64.
+
+    What is no table, holds columns that are no numbers, or names a column twice, stays as it is.
+    """
+    if not is_frame(table):
+        return table
+    kinds = table.schema.types if hasattr(table, "column_names") else list(table.dtypes)
+    names = column_names(table)
+    if not any(map(_is_object, kinds)) or without_numbers(table) or len(set(names)) < len(names):
+        return table
+    rows, _ = frame_rows(table, Columns(tuple(names), None, np.dtype(np.float64)))
+    if hasattr(table, "iloc"):
+        return type(table)(rows, index=table.index, columns=table.columns)
+    if hasattr(table, "column_names"):
+        return type(table).from_arrays(list(rows.T.copy()), names=names, metadata=table.schema.metadata)
+    return type(table)(rows, schema=names)
+
+
+def _is_object(kind: Any) -> bool:
+    """True if numbers of this type in a table become Python objects, or nothing, in NumPy."""
+    module = type(kind).__module__.partition(".")[0]
+    if module == "pandas":
+        return getattr(kind, "kind", "O") not in "iufb" or str(kind).startswith("Sparse")
+    return module != "numpy" and str(kind).lower() not in _PLAIN
+
+
+_PLAIN = {
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "float", "double", "float32", "float64"
+}  # fmt: skip
+"""Types of polars and pyarrow that NumPy has too, in small letters."""
+
+
+def _polars_kind(kind: polars.DataType) -> str | None:
+    if kind.is_numeric() or str(kind) in ("Boolean", "Null"):
+        return None
     return "text" if str(kind) == "String" else str(kind)
 
 
-def _pandas_kind(kind: object) -> str | None:
+def _pandas_kind(kind: Any) -> str | None:
     code = getattr(kind, "kind", "O")
     if code in "iufb":
         return None
     if str(kind) == "category":
-        return "categories"
+        return "categories" if _pandas_kind(kind.categories.dtype) else None
+    if hasattr(kind, "pyarrow_dtype") and _arrow_kind(kind.pyarrow_dtype) is None:
+        return None
     return {"O": "text or objects", "M": "times", "m": "time differences", "c": "complex numbers"}.get(code, str(kind))
 
 

@@ -13,8 +13,10 @@ from streamgmm.sources.chunking import even_runs, wanted_rows
 from streamgmm.sources.columns import Chosen, Exclude, Pick, WeightChoice, digest, row_dtype
 from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.formats.dask import open_dask
+from streamgmm.sources.formats.members import what_of
 from streamgmm.sources.formats.npy import check_two_dimensional
 from streamgmm.sources.formats.stored import StoredChunk, StoredSource
+from streamgmm.sources.formats.tables import check_stored, choose_columns
 from streamgmm.sources.labels import row_labels
 
 if TYPE_CHECKING:
@@ -49,10 +51,11 @@ class XarraySource(StoredSource):
         chunk_rows: int | None = None,
     ) -> None:
         first = data[0]
-        name = str(first.encoding.get("source") or f"xarray DataArray {first.name or ''}".strip())
+        what = f"xarray DataArray {first.name or ''}".strip() if len(data) == 1 else "xarray Dataset"
+        name = str(first.encoding.get("source") or what)
         shape = first.shape if first.ndim == 2 else (len(first), len(data))
         self.data = data
-        dtype = np.result_type(*(row_dtype(part.dtype) for part in data))
+        dtype = np.result_type(*(row_dtype(part.dtype, name) for part in data))
         self._describe(name, shape, dtype, columns, weight, names)
         stored = first.encoding.get("preferred_chunks", {}).get(first.dims[0])
         wanted = wanted_rows(chunk_rows, self.n_features)
@@ -99,35 +102,37 @@ def open_xarray(
         weight = weight.data
     if not hasattr(obj, "data_vars"):
         return _table(obj, columns, weight, chunk_rows)
-    if isinstance(weight, str):
-        if weight not in obj:
-            raise ValueError(f"xarray Dataset: there is no variable {weight!r} for the weights.")
-        obj, weight = obj.drop_vars(weight), obj[weight].data
     shapes = {str(name): variable.dims for name, variable in obj.data_vars.items()}
     tables = [name for name, dims in shapes.items() if len(dims) == 2]
     if len(tables) == 1 and (
         columns is None or isinstance(columns, Exclude) or not set(map(str, columns)) <= set(shapes)
     ):
+        if isinstance(weight, str):
+            check_stored(weight, list(shapes), "xarray Dataset")
+            weight = obj[weight].data
         return _table(obj[tables[0]], columns, weight, chunk_rows)
-    if isinstance(columns, Exclude):
-        picked = Pick.of("xarray Dataset", len(shapes), columns, None, list(shapes)).columns or ()
-        columns = [list(shapes)[i] for i in picked]
-    left_out = row_labels(list(shapes)) if columns is None else ()
-    wanted = [name for name in shapes if name not in left_out] if columns is None else [str(name) for name in columns]
-    unknown = [name for name in wanted if name not in shapes]
-    if unknown:
-        raise ValueError(f"xarray Dataset: there is no variable {unknown[0]!r}; expected some of {', '.join(shapes)}.")
-    if not wanted or any(len(shapes[name]) != 1 or shapes[name] != shapes[wanted[0]] for name in wanted):
-        raise _not_rows({name: tuple(map(str, shapes[name])) for name in wanted})
-    parts = tuple(obj[name] for name in wanted)
+    return _columns(obj, columns, weight, chunk_rows)
+
+
+def _columns(obj: xarray.Dataset, columns: Chosen, weight: WeightChoice, chunk_rows: int | None) -> Source:
+    """A source over variables of one common dimension; single numbers are no columns, unless they are asked for."""
+    whole = columns is None or isinstance(columns, Exclude)
+    held = {str(name): variable for name, variable in obj.data_vars.items() if variable.ndim or not whole}
+    stored = [(name, what_of(variable.dtype), variable.dtype == np.float32) for name, variable in held.items()]
+    chosen = choose_columns("xarray Dataset", stored, columns, weight, row_labels(list(held)))
+    shapes = {name: held[name].dims for name in chosen.all}
+    if len(set(shapes.values())) > 1 or any(len(dims) != 1 for dims in shapes.values()):
+        raise _not_rows({name: tuple(map(str, dims)) for name, dims in shapes.items()})
+    given = weight if chosen.weight is None else held[chosen.weight].data
+    parts = tuple(held[name] for name in chosen.names)
     if all(type(part.variable._data).__module__.startswith("dask") for part in parts):
         import dask.array as da
 
         table = da.stack([part.data for part in parts], axis=1).rechunk({1: -1})
-        source: Source = open_dask(table, weight=weight, chunk_rows=chunk_rows).named(tuple(wanted))
+        source: Source = open_dask(table, weight=given, chunk_rows=chunk_rows).named(chosen.names)
     else:
-        source = XarraySource(parts, tuple(wanted), weight=weight, chunk_rows=chunk_rows)
-    source.left_out = left_out
+        source = XarraySource(parts, chosen.names, weight=given, chunk_rows=chunk_rows)
+    source.left_out = chosen.left_out
     return source
 
 
@@ -147,6 +152,10 @@ def _not_rows(found: dict[str, tuple[str, ...]]) -> ValueError:
     )
 
 
+_OF_FEATURES = ("variable", "feature", "column")
+"""What a dimension of features is called, by `Dataset.to_array` for one."""
+
+
 def _table(obj: xarray.Dataset, columns: Chosen, weight: WeightChoice, chunk_rows: int | None) -> Source:
     """A source over a two-dimensional DataArray; text labels of its second dimension are feature names."""
     if obj.ndim > 2:
@@ -157,6 +166,13 @@ def _table(obj: xarray.Dataset, columns: Chosen, weight: WeightChoice, chunk_row
             f"X.to_dataset(name='x').stack(row={dims!r}) where there is one feature."
         )
     check_two_dimensional(obj.shape, f"xarray {type(obj).__name__}")
+    first, second = map(str, obj.dims)
+    if first.lower().removesuffix("s") in _OF_FEATURES and second.lower().removesuffix("s") not in _OF_FEATURES:
+        raise ValueError(
+            f"xarray DataArray: expected the rows first; its first dimension is called {first!r}, like one of "
+            f"features. Use X.transpose({second!r}, {first!r}); or, where these are rows, "
+            f"X.rename({{{first!r}: 'row'}})."
+        )
     labels = obj.coords.get(obj.dims[1])
     names = None if labels is None or labels.dtype.kind not in "UOT" else tuple(map(str, labels.values))
     inner = obj.variable._data

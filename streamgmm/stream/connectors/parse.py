@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.sources.formats.delimited import BLANKS, fields_of, number_of, sniff
+from streamgmm.sources.formats.delimited import BLANKS, fields_of, is_comment, number_of, sniff
 from streamgmm.stream.connectors.layout import Layout, layout_of_csv, layout_of_json
 
 __all__ = ["FORMATS", "Bad", "Parser"]
@@ -87,7 +87,7 @@ class Parser:
             return np.empty((0, 0)), [(line, self._reason(line)) for line in lines]
         layout = self.layout
         if layout.comment:
-            lines = [line for line in lines if not line.lstrip().startswith(b"#")]
+            lines = [line for line in lines if not is_comment(line.decode("latin-1"))]
         if lines:
             rows = _quick(layout, lines)
             if rows is not None:
