@@ -102,8 +102,11 @@ def test_damage_is_named(tmp_path):
     path.write_bytes(content + content)
     with pytest.raises(ChunkReadError, match="bytes follow the end of the stream"):
         open_source(path)
-    path.write_bytes(b"FEA1" + bytes(100))
+    path.write_bytes(b"ARR0" + bytes(100))
     with pytest.raises(ChunkReadError, match="no Arrow stream"):
+        open_source(path)
+    path.write_bytes(b"FEA1" + bytes(100))
+    with pytest.raises(ValueError, match="version 1 of Feather"):
         open_source(path)
     rng = np.random.default_rng(0)
     for at in rng.integers(0, 600, 60):  # any byte of the headers

@@ -249,10 +249,10 @@ def _good(rows: Sequence[Sequence[str]], n: int, delimiter: str, decimal: str) -
     return sum(kind in ("number", "grouped", "truth") for kind, _ in kinds)
 
 
-def _choose(text: str, whole: bool, comment: bool) -> tuple[str, str, int]:
+def _choose(text: str, whole: bool, comment: bool, delimiters: Sequence[str]) -> tuple[str, str, int]:
     """Delimiter, decimal mark and fields of a record: with which most columns hold numbers in most records."""
     best, found = (-1.0, -1.0), (",", ".", 1)
-    for delimiter in _DELIMITERS:
+    for delimiter in delimiters:
         some = []
         for record in records(text, Dialect(delimiter, comment=comment), whole=whole):
             some.append(record.fields)
@@ -291,7 +291,9 @@ def sniff(text: str, *, whole: bool = True, header: bool | None = None) -> Head 
     """
     lines = [found[1].strip() for found in _LINE.finditer(text)]
     comment = is_comment(next((line for line in lines if line), ""))
-    delimiter, decimal, n = _choose(text, whole, comment or any(map(is_comment, lines)))
+    told = re.match(r"sep=([,;\t|])[ \t]*(?:\r\n?|\n)", text, re.IGNORECASE)  # as Excel writes it
+    table, delimiters = (text, _DELIMITERS) if told is None else (text[told.end() :], (told[1],))
+    delimiter, decimal, n = _choose(table, whole, comment or any(map(is_comment, lines)), delimiters)
     if not comment:  # further down: comments where they are no records of the table
         comment = _has_comments(lines, n, delimiter, decimal)
     mark, quotes = re.escape(delimiter), '"' in text
@@ -299,8 +301,7 @@ def sniff(text: str, *, whole: bool = True, header: bool | None = None) -> Head 
     padded = quotes and delimiter != BLANKS and re.search(rf"{mark}[ \t]+\"", text) is not None
     dialect = Dialect(delimiter, decimal, comment, quoted, padded)
     found = list(records(text, dialect, whole=whole))
-    if len(found) > 1 and found[0].fields[0].lower().startswith("sep="):
-        found = found[1:]  # Excel's word on the delimiter
+    found = found if told is None else found[1:]
     if not found:
         return None
     notice = None
