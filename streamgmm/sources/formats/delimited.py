@@ -27,7 +27,7 @@ MISSING = (
 """Fields that stand for a missing value, besides the empty one, in any case."""
 _MISSING = frozenset(MISSING) | {""}
 COMMENT = r"[ \t]*#(?!(?i:n/a|n/a n/a|na|div/0!|null!|num!|ref!|value!)[ \t]*(?:[,;\t|\r\n]|\Z))"
-"""How comments begin: with #, but not with one of the fields that stand for a missing value."""
+"""Beginning of a comment: #, but not one of the fields that stand for a missing value."""
 _A_LOOK = 200
 """Records by which the delimiter is judged."""
 _MOSTLY = 0.9
@@ -332,7 +332,7 @@ def _has_comments(lines: Sequence[str], n: int, delimiter: str, decimal: str) ->
 
 
 def _title(found: Sequence[Record], n: int, dialect: Dialect) -> int:
-    """How many records stand above the header: none has `n` fields, and words above numbers follow them."""
+    """Number of records above the header: none has `n` fields, and words above numbers follow them."""
     for i, record in enumerate(found[: _A_TITLE + 1]):
         if len(record.fields) == n:
             return i if i and _names(record.fields, found[i + 1 :], n, dialect) else 0
@@ -347,7 +347,7 @@ def _names(fields: Sequence[str], below: Sequence[Record], n: int, dialect: Dial
 
 
 def doubt_of(head: Head) -> str | None:
-    """What makes a header doubtful, and the remedy; None where there is no doubt."""
+    """Reason to doubt a header, and the remedy; None where there is no doubt."""
     if head.header is None or not head.body:
         return None
     named, n, line = len(head.header.fields), head.n_fields, head.header.line

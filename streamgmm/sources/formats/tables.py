@@ -170,7 +170,7 @@ def arrow_schema(fields: Iterable[pa.Field]) -> list[tuple[str, str | None, bool
 
 
 def _arrow_kind(kind: pa.DataType) -> str | None:
-    """What a pyarrow type holds if not numbers."""
+    """Kind of the values of a pyarrow type if not numbers; None for numbers."""
     import pyarrow.types as t
 
     if t.is_run_end_encoded(kind):

@@ -153,7 +153,7 @@ def _not_rows(found: dict[str, tuple[str, ...]]) -> ValueError:
 
 
 _OF_FEATURES = ("variable", "feature", "column")
-"""What a dimension of features is called, by `Dataset.to_array` for one."""
+"""Names of dimensions of features, in the singular: by `Dataset.to_array` for one."""
 
 
 def _table(obj: xarray.Dataset, columns: Chosen, weight: WeightChoice, chunk_rows: int | None) -> Source:
