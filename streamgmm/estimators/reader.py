@@ -100,8 +100,8 @@ class Reader:
             X = with_text_names(X, known) if hasattr(X, "iloc") else select_names(X, known)
         if is_frame(X) and not column_names(X):
             raise ValueError(
-                f"Found array with 0 feature(s) (shape=({len(X)}, 0)) while a minimum of 1 is required by "
-                f"{type(self).__name__}: the table has no column. Expected at least one column of numbers."
+                f"Found a table with 0 feature(s) while a minimum of 1 is required by {type(self).__name__}. Expected "
+                "at least one column of numbers."
             )
         X = of_plain_numbers(X)
         other = without_numbers(X)

@@ -182,9 +182,9 @@ class ParquetSource(RunSource):
         self.nested: dict[str, Leaf] = {}
         self.message_bytes = 0
         surveyed = [self._survey(file) for file in self.files]
-        labels = dict.fromkeys(label for _, marked in surveyed for label in marked)
-        schema, columns = _common(path, self.files, [found for found, _ in surveyed], labels, columns)
-        labels = [label for label in labels if any(label == name for name, _, _ in schema)]
+        marked = dict.fromkeys(label for _, found in surveyed for label in found)
+        schema, columns = _common(path, self.files, [found for found, _ in surveyed], marked, columns)
+        labels = [label for label in marked if any(label == name for name, _, _ in schema)]
         self.columns = choose_columns(path, schema, columns, weight, labels)
         self.nested = {name: leaf for name, leaf in self.nested.items() if name in self.columns.all}
         self.left_out = self.columns.left_out
