@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,8 +15,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.em.loop import seen
 from streamgmm.estimators._device import card_of, scratch_of, warn_cpu
-from streamgmm.estimators.pictures import Pictured
+from streamgmm.estimators.cards import beside_diagram, mixture_card
+from streamgmm.estimators.pictures import draw
 from streamgmm.estimators.projection import ProjectedMixture, Projection
+from streamgmm.estimators.reader import Reader
 from streamgmm.mixture.covariance import Factor
 from streamgmm.mixture.criteria import criteria
 from streamgmm.mixture.mixture import Mixture
@@ -30,8 +32,10 @@ from streamgmm.sources.formats.tables import is_frame
 from streamgmm.utils.phases import reading
 from streamgmm.utils.types import Feature, RandomState
 
-__all__ = ["Fitted", "score_chunk"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
+__all__ = ["Fitted", "score_chunk"]
 
 Array = NDArray[np.float64]
 
@@ -47,7 +51,7 @@ def totals_of(gm: Fitted, X: Readable, sample_weight: ArrayLike | None = None) -
     return gm._totals(X, sample_weight)
 
 
-class Fitted(Pictured):
+class Fitted(Reader):
     """Methods of an estimator whose fit has left a `mixture_`."""
 
     random_state: RandomState
@@ -105,6 +109,47 @@ class Fitted(Pictured):
         source = self._source(X, sample_weight, reset=False)
         return source if self.projection_ is None else self.projection_.of(source)
 
+    def plot(
+        self,
+        kind: str = "ellipses",
+        X: Readable = None,
+        *,
+        ax: Axes | None = None,
+        n_rows: int = 2000,
+        features: Feature | Sequence[Feature] | None = None,
+    ) -> Axes:
+        """Draw one picture with matplotlib; the axes, of "corner" and "marginals" an array of them.
+
+        Parameters
+        ----------
+        kind : {"ellipses", "classification", "uncertainty", "density", "corner", "marginals", "profiles", \
+                "timeline", "weights", "convergence"}
+            Components as ellipses on the first two principal axes, or on two `features`, rows coloured by hard label
+            ("classification" asks for rows); how sure the labels are; contours of the joint density of two features;
+            all pairs of features; each feature by itself; each component's means in deviations; the share of each
+            component along the rows, in their order; the weights; the trace of the log-likelihood.
+        X : array-like, path or source, optional ("classification", "uncertainty" and "timeline" need it)
+            `n_rows` of its rows are drawn at random, in one pass; "timeline" counts all of them.
+        features : names or numbers, optional
+            Two for a plane; for "corner" and "marginals" any, by default those in which components differ most.
+
+        Examples
+        --------
+        >>> import numpy as np, streamgmm as sg
+        >>> X = np.random.default_rng(0).normal(size=(200, 3))
+        >>> gm = sg.GaussianMixture(2, random_state=0, tol=1e-3).fit(X)
+        >>> gm.plot("ellipses", X).get_ylabel()[:16]
+        'principal axis 2'
+        >>> gm.plot("density", X, features=[0, 2]).get_ylabel()
+        'feature 2'
+        """
+        check_is_fitted(self)
+        return draw(self, kind, X, ax=ax, n_rows=n_rows, features=features)
+
+    def _html_repr(self) -> str:
+        """HTML for a notebook: the fitted mixture, and scikit-learn's diagram of the parameters."""
+        return beside_diagram(self, mixture_card, "mixture_")
+
     def report(self, X: Readable, path: str | os.PathLike[str] = "report.html", **options: Any) -> Path:
         """Write one interactive page about this fit that works offline; see `streamgmm.write_report`.
 
@@ -129,52 +174,22 @@ class Fitted(Pictured):
 
     @property
     def weights_(self) -> Array:
-        """(K,) weights of the components; with `noise_weight_` they sum to 1.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> gm = sg.GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
-        >>> gm.weights_
-        array([0.5, 0.5])
-        """
+        """(K,) weights of the components; with `noise_weight_` they sum to 1."""
         return self._model().weights
 
     @property
     def noise_weight_(self) -> float:
-        """Weight of the uniform background; 0 without one.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> gm = sg.GaussianMixture(noise="uniform").fit([[-1.0], [0.0], [1.0], [99.0]])
-        >>> bool(abs(gm.weights_.sum() + gm.noise_weight_ - 1) < 1e-12)
-        True
-        """
+        """Weight of the uniform background; 0 without one."""
         return self._model().noise_weight
 
     @property
     def means_(self) -> Array:
-        """(K, D) means, in the units of the data.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.GaussianMixture().fit([[0.0, 1.0], [4.0, 3.0]]).means_
-        array([[2., 2.]])
-        """
+        """(K, D) means, in the units of the data."""
         return self._model().means
 
     @property
     def covariances_(self) -> Array:
-        """Covariances: full (K, D, D), tied (D, D), diag (K, D), spherical (K,); of factor analysers (K, D, D).
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.GaussianMixture(covariance_type="diag", reg_covar=0).fit([[0.0, 1.0], [4.0, 3.0]]).covariances_
-        array([[4., 1.]])
-        """
+        """Covariances: full (K, D, D), tied (D, D), diag (K, D), spherical (K,); of factor analysers (K, D, D)."""
         model = self._model()
         if isinstance(model.family, Factor):
             return model.family.dense(model.covariances, *model.means.shape)
@@ -190,27 +205,13 @@ class Fitted(Pictured):
 
     @property
     def loadings_(self) -> Array:
-        """(K, D, q) loadings of factor analysers; determined up to a rotation of the factors of each component.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.GaussianMixture.from_factors([1.0], [[0.0, 0.0]], [[[2.0], [1.0]]], 0.5).loadings_.ravel()
-        array([2., 1.])
-        """
+        """(K, D, q) loadings of factor analysers; determined up to a rotation of the factors of each component."""
         model, family = self._factor_analysers()
         return family.split_columns(model.covariances)[0]
 
     @property
     def noise_variance_(self) -> Array:
-        """(K, D) noise variances of factor analysers.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.GaussianMixture.from_factors([1.0], [[0.0, 0.0]], [[[2.0], [1.0]]], 0.5).noise_variance_
-        array([[0.5, 0.5]])
-        """
+        """(K, D) noise variances of factor analysers."""
         model, family = self._factor_analysers()
         return family.split_columns(model.covariances)[1]
 
@@ -231,26 +232,12 @@ class Fitted(Pictured):
 
     @property
     def precisions_cholesky_(self) -> Array:
-        """Upper triangular U with U U^T = precision (full, tied); reciprocal deviations (diag, spherical).
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.GaussianMixture(covariance_type="diag", reg_covar=0).fit([[0.0, 1.0], [4.0, 3.0]]).precisions_cholesky_
-        array([[0.5, 1. ]])
-        """
+        """Upper triangular U with U U^T = precision (full, tied); reciprocal deviations (diag, spherical)."""
         return self._model().precisions_cholesky
 
     @property
     def precisions_(self) -> Array:
-        """Inverses of `covariances_`, in the same shape.
-
-        Examples
-        --------
-        >>> import streamgmm as sg
-        >>> sg.GaussianMixture(covariance_type="diag", reg_covar=0).fit([[0.0, 1.0], [4.0, 3.0]]).precisions_
-        array([[0.25, 1.  ]])
-        """
+        """Inverses of `covariances_`, in the same shape."""
         model = self._model()
         return model.family.precisions(model.precisions_cholesky)
 

@@ -25,7 +25,7 @@ from streamgmm.kernels.plan import Array, Family, Plan, Sums, phi_length
 if TYPE_CHECKING:
     from streamgmm.kernels.simd.screening import Screen
 
-__all__ = ["FORMS", "form", "in_all", "is_small", "part_of_pass", "ready", "run", "small", "warmup"]
+__all__ = ["FORMS", "form", "in_all", "is_small", "part_of_pass", "ready", "run", "small", "vectors", "warmup"]
 
 FORMS = ("auto", "reference", "vector", "screened")
 _OLD_NAMES = {"plain": "reference"}
@@ -117,6 +117,13 @@ def _why_not(few: bool, dtype: str = "float64") -> str:
     except Exception as error:
         return f"they do not compile: {error}"
     return ""
+
+
+def vectors() -> tuple[int, bool]:
+    """Doubles in one vector of the target of the kernels, and whether it has a fused multiply-add."""
+    from streamgmm.kernels._target import registers
+
+    return registers()
 
 
 def _for_few(family: Family, D: int, K: int) -> bool:

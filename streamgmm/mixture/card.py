@@ -13,7 +13,7 @@ from streamgmm.mixture.plane import Plane
 from streamgmm.utils import html
 from streamgmm.utils.numbers import count, written
 
-__all__ = ["components_table", "mixture_card", "picture"]
+__all__ = ["components_table", "picture", "whole_card"]
 
 Array = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ MIXTURE_HEAD = ("component", "weight", "mean")
 """Names of the columns of a mixture: number, share, and what stands before the name of a feature."""
 
 
-def mixture_card(mixture: Parameters) -> str:
+def whole_card(mixture: Parameters) -> str:
     """The weights and means of a mixture, and a picture."""
     K, D = mixture.means.shape
     deviations = np.sqrt(mixture.family.variances(mixture.covariances, K, D))

@@ -201,7 +201,7 @@ class Mixture:
         return f"Mixture(n_components={K}, n_features={D}, covariance_type={self.family.name!r})"
 
     def _repr_html_(self) -> str:
-        return card.mixture_card(self)
+        return card.whole_card(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         parts = (self.weights, self.means, self.covariances, self.family, self.factors)

@@ -91,10 +91,10 @@ def _kernels(problems: list[str], notes: list[str]) -> dict[str, Any]:
     """Width of the vectors that kernels use, and whether one compiles and gives the right numbers."""
     import numpy as np
 
-    from streamgmm.kernels._target import registers
+    from streamgmm.kernels.dispatch import vectors
     from streamgmm.mixture.mixture import Mixture
 
-    width, fused = registers()
+    width, fused = vectors()
     found = {"doubles_per_vector": width, "fused_multiply_add": fused}
     if width < 8:
         notes.append(f"vectors of {width} doubles: this processor or NUMBA_CPU_NAME has no wider ones")

@@ -141,7 +141,7 @@ class Kafka(Source):
         return False
 
     def _answer(self, ask: Callable[[float], Any]) -> Any:
-        """What the brokers answer.
+        """Answers of the brokers.
 
         Raises
         ------
