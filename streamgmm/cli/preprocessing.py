@@ -238,4 +238,4 @@ def _transformed(config: Config, raw: Source, executor: Executor | str | None) -
     matrix, inverse = scale.matrix[:, None] * pca.components_.T, pca.components_ / scale.matrix
     projection = Projection(shift, matrix, inverse)
     passes = pca.n_passes_ + (scaler.n_passes_ if data.scale else 0)
-    return Prepared(raw, projection.of(raw), passes, projection=projection)
+    return Prepared(raw, projection.projected(raw), passes, projection=projection)

@@ -201,7 +201,7 @@ def _page(
         names=None if names is None else [str(name) for name in names],
         facts=parts.facts or _facts_of(gm),
         projection=gm.projection_,
-        identify=None if ids is None else ids.of(found.stored),
+        identify=None if ids is None else ids.by_number(found.stored),
         id_name=None if ids is None else ids.name,
     )
     return page(shown, found, head)
@@ -259,7 +259,7 @@ class Ids:
     source: Source | None = None
     values: Sequence[Any] | None = None
 
-    def of(self, stored: int) -> Callable[[NDArray[np.int64]], list[str]]:
+    def by_number(self, stored: int) -> Callable[[NDArray[np.int64]], list[str]]:
         """Source of the ids of rows by number; `stored` rows there are."""
         values = self.values
         if values is None:

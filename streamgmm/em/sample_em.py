@@ -44,14 +44,14 @@ def cheap_rows(K: int, D: int) -> int:
 
 
 class _Sample(ArraySource):
-    """Rows drawn from `of`: passes over them have the form of passes over all, whose code is loaded anyway."""
+    """Rows drawn from `rows_in_all`: passes over them have the form of passes over all, whose code is loaded anyway."""
 
-    of: int = 0
+    rows_in_all: int = 0
     sampled = True
 
     @property
     def most_rows(self) -> int:
-        return max(self.of, self.n_rows or 0)
+        return max(self.rows_in_all, self.n_rows or 0)
 
 
 def in_memory(rows: NDArray[Any], weight: NDArray[np.float64] | None = None, of: int = 0) -> Source:
@@ -76,7 +76,7 @@ def in_memory(rows: NDArray[Any], weight: NDArray[np.float64] | None = None, of:
 
 def _sample(rows: NDArray[Any], weight: NDArray[np.float64] | None, chunk_rows: int, of: int) -> Source:
     source = _Sample(rows, weight, chunk_rows=chunk_rows)
-    source.of = of
+    source.rows_in_all = of
     return source
 
 

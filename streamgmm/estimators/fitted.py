@@ -107,7 +107,7 @@ class Fitted(Reader):
 
     def _seen(self, X: Readable, sample_weight: ArrayLike | None = None) -> Source:
         source = self._source(X, sample_weight, reset=False)
-        return source if self.projection_ is None else self.projection_.of(source)
+        return source if self.projection_ is None else self.projection_.projected(source)
 
     def plot(
         self,

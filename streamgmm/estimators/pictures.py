@@ -24,7 +24,7 @@ from streamgmm.utils.types import Feature
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw"]
+__all__ = ["draw", "timeline"]
 
 Array = NDArray[np.float64]
 
@@ -116,7 +116,7 @@ def _plot_whole(gm: Drawn, kind: str, X: Readable, ax: Axes | None) -> Axes:
     if kind == "weights":
         return figures.weights(gm.mixture_, ax=ax)
     if kind == "timeline":
-        return figures.timeline(*_timeline(gm, X), ax=ax)
+        return figures.timeline(*timeline(gm, X), ax=ax)
     means, variances = feature_moments(gm.mixture_, gm.projection_)
     deviations = np.sqrt(np.maximum(variances, 0.0))
     known = getattr(gm, "feature_names_in_", None)
@@ -152,7 +152,8 @@ def _drawn_rows(gm: Drawn, X: Readable, n_rows: int) -> Array:
     return draw.rows[np.argsort(draw.numbers)]
 
 
-def _timeline(gm: Drawn, X: Readable) -> tuple[Array, Array, Array]:
+def timeline(gm: Drawn, X: Readable) -> tuple[Array, Array, Array]:
+    """Runs of neighbouring rows, in their order: (R, K) shares, background included, log-density, number of a row."""
     source = gm._seen(X)
     if source.n_rows is None:
         raise ValueError(

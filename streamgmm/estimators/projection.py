@@ -80,7 +80,7 @@ class Projection:
         """(N, D) rows in the units of the data; directions that were left out are at their means."""
         return rows @ self.inverse + self.shift
 
-    def of(self, source: Source) -> Source:
+    def projected(self, source: Source) -> Source:
         """The principal components of `source`, as it is read."""
         return TransformedSource(source, self.map, feature_names=self.names)
 

@@ -81,7 +81,7 @@ def components_table(
 
 
 def picture(mixture: Parameters, names: Sequence[str] | None = None, numbers: Sequence[int] | None = None) -> str:
-    """The components as ellipses of two deviations in `Plane.of`, of one feature as densities; SVG.
+    """The components as ellipses of two deviations in `Plane.of_principal_axes`, of one feature as densities; SVG.
 
     Empty for more features than a small picture can say anything of.
     """
@@ -92,7 +92,7 @@ def picture(mixture: Parameters, names: Sequence[str] | None = None, numbers: Se
     if D == 1:
         return _densities(mixture, "x0" if names is None else str(names[0]))
     order = np.argsort(-mixture.weights, kind="stable")[:MOST_DRAWN]
-    plane = Plane.of(mixture)
+    plane = Plane.of_principal_axes(mixture)
     means, covariances = plane.ellipses(mixture)
     return html.ellipses(
         means[order], covariances[order], mixture.weights[order], [called[k] for k in order],

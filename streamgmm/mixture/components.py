@@ -28,14 +28,14 @@ def stats_of(model: Mixture, reg_covar: float = 0.0) -> Stats:
         scatter = family.scatter_behind(covariances, model.weights)
         return Stats(model.weights, model.means, scatter, 0.0, 0.0, 0.0, 1.0, 0, family)
 
-    def of(scatter: Array) -> Stats:
+    def with_scatter(scatter: Array) -> Stats:
         return Stats(model.weights, model.means, scatter, 0.0, 0.0, 0.0, 1.0, 0, family)
 
-    divided = own.estimate(of(np.ones(shape)), 0.0)
-    ridge = own.estimate(of(np.zeros(shape)), reg_covar)
+    divided = own.estimate(with_scatter(np.ones(shape)), 0.0)
+    ridge = own.estimate(with_scatter(np.zeros(shape)), reg_covar)
     with np.errstate(divide="ignore", invalid="ignore"):
         scatter = (model.covariances - ridge) / divided
-    return of(np.where(np.isfinite(scatter), scatter, 0.0))
+    return with_scatter(np.where(np.isfinite(scatter), scatter, 0.0))
 
 
 def low_density_cluster(model: Mixture, rows: Array) -> NDArray[np.intp]:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from streamgmm.kernels.cuda.backend import of
+from streamgmm.kernels.cuda.backend import backend_of
 
 __all__ = ["empty_like"]
 
 
 def empty_like(rows: Any, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
     """An array of any content where `rows` are: here, or on their graphics card."""
-    return np.empty(shape, dtype) if isinstance(rows, np.ndarray) else of(rows).empty(shape, dtype)
+    return np.empty(shape, dtype) if isinstance(rows, np.ndarray) else backend_of(rows).empty(shape, dtype)

@@ -41,7 +41,7 @@ class Plane:
         return cls(np.zeros(n_features), axes, np.full(2, 1.0 / n_features), (first, second))
 
     @classmethod
-    def of(cls, mixture: Parameters) -> Plane:
+    def of_principal_axes(cls, mixture: Parameters) -> Plane:
         """The plane of a mixture's own two leading axes."""
         D = mixture.n_features
         if D == 2:

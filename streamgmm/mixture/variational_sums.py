@@ -118,7 +118,7 @@ class Merges(NamedTuple):
     sure: Array
     """(P,) lower bound of the gain."""
 
-    def of(self, weight: Array) -> Merges:
+    def between_occupied(self, weight: Array) -> Merges:
         """Pairs whose components both have more than `EMPTY` rows."""
         both = (weight[self.i] > EMPTY) & (weight[self.j] > EMPTY)
         return Merges(self.i[both], self.j[both], self.hoped[both], self.sure[both])

@@ -62,7 +62,7 @@ def ellipses(
     ax = _axes(ax)
     if mixture.n_features == 1:
         return _curves(mixture, rows, ax, names)
-    plane = plane or Plane.of(mixture)
+    plane = plane or Plane.of_principal_axes(mixture)
     if rows is not None:
         scatter(ax, mixture, np.asarray(rows), plane)
     outlines(ax, mixture, plane, deviations)
@@ -254,7 +254,7 @@ def uncertainty(
     ax = _axes(ax)
     points = np.asarray(rows)
     doubt = 1.0 - mixture.responsibilities(points).max(axis=1)
-    plane = plane or Plane.of(mixture)
+    plane = plane or Plane.of_principal_axes(mixture)
     flat = placed(mixture, points, plane)
     order = np.argsort(doubt)
     picture = ax.scatter(

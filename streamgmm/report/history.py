@@ -73,7 +73,7 @@ class History:
     def sampled(self, at: int, candidates: Any) -> None:
         """Take what the starts did on the sample; see `streamgmm.em.hooks.FitObserver`."""
         if self.plane is None:
-            self.plane = Plane.of(self.units(candidates[0].model))
+            self.plane = Plane.of_principal_axes(self.units(candidates[0].model))
         for candidate in candidates:
             path = self._sampled.setdefault(candidate.index, [])
             if len(candidate.trace) > len(path):
@@ -89,7 +89,7 @@ class History:
         if not step.block.last:
             return
         if self.plane is None:
-            self.plane = Plane.of(self.units(step.candidates[0].model))
+            self.plane = Plane.of_principal_axes(self.units(step.candidates[0].model))
         for candidate in step.candidates:
             path = self._paths.setdefault(candidate.index, [])
             if candidate.status == "running" or not path or path[-1][0] != candidate.objective:

@@ -73,7 +73,7 @@ class Shown:
     @property
     def asked(self) -> Asked:
         """Answers for rows of the data, and their ranking."""
-        return Asked.of(self.mixture) if self.answers is None else Asked(self.answers)
+        return Asked.from_mixture(self.mixture) if self.answers is None else Asked(self.answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ def page(models: Sequence[Shown], found: PageRows, head: Head) -> str:
     D = found.rows.shape[1]
     named = tuple(f"x{j}" for j in range(D)) if names is None else tuple(map(str, names))
     total = sum(one.mixture.n_components for one in models)
-    plane = head.plane or Plane.of(first)
-    view = View.of(first, found.rows, plane=plane, names=named, projection=projection, n_components=total)
+    plane = head.plane or Plane.of_principal_axes(first)
+    view = View.from_rows(first, found.rows, plane=plane, names=named, projection=projection, n_components=total)
     telling = separation(first.weights, *feature_moments(first, projection))
     order = np.argsort(-telling, kind="stable")
     drawn_frames = sum(one.mixture.n_components for one in models if one.frames)

@@ -51,7 +51,7 @@ class Asked:
     tails: Tails | None = None
 
     @classmethod
-    def of(cls, mixture: Mixture) -> Asked:
+    def from_mixture(cls, mixture: Mixture) -> Asked:
         """A mixture that answers for rows of the data itself."""
         return cls(mixture, Tails(mixture) if mixture.missing else None)
 

@@ -89,7 +89,7 @@ class View:
     scale: Array
 
     @classmethod
-    def of(
+    def from_rows(
         cls,
         mixture: Mixture,
         rows: Array,

@@ -75,7 +75,7 @@ class Exclude:
     columns: tuple[Any, ...]
 
     @classmethod
-    def of(cls, columns: str | int | Sequence[str | int]) -> Exclude | None:
+    def from_columns(cls, columns: str | int | Sequence[str | int]) -> Exclude | None:
         """Columns that `exclude=` names: by name, by position, or several."""
         columns = (columns,) if isinstance(columns, (str, int, np.integer)) else tuple(columns)
         return cls(columns) if columns else None
@@ -97,7 +97,7 @@ class Pick:
     weight: int | None
 
     @classmethod
-    def of(
+    def from_choice(
         cls, name: str, n_stored: int, columns: ColumnChoice, weight: WeightChoice, names: Sequence[str] | None = None
     ) -> Pick:
         """Resolve positions and, where there are `names`, names.

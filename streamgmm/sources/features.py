@@ -76,7 +76,7 @@ def open_features(
     except NotNumbersError as error:
         if columns is not None or not error.numeric:
             raise
-        given = () if exclude is None else getattr(Exclude.of(exclude), "columns", ())
+        given = () if exclude is None else getattr(Exclude.from_columns(exclude), "columns", ())
         others = list(dict.fromkeys(error.other))
         source = open_features(obj, exclude=[*given, *others], **options)
         source.not_numbers = (*others, *source.not_numbers)

@@ -141,7 +141,7 @@ def open_quietly(
     if exclude is not None:
         if columns is not None:
             raise ValueError("columns= says what is read, exclude= what is not: give one of the two.")
-        columns = exclude if isinstance(exclude, Exclude) else Exclude.of(exclude)
+        columns = exclude if isinstance(exclude, Exclude) else Exclude.from_columns(exclude)
     elif isinstance(columns, (str, int, np.integer)):
         columns = [columns]
     elif isinstance(columns, (set, frozenset, slice)):

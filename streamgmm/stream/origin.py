@@ -8,10 +8,10 @@ from typing import Any
 from streamgmm.errors import CheckpointMismatchError
 from streamgmm.stream.batch import Identified, Position, StreamPositionError
 
-__all__ = ["check", "of"]
+__all__ = ["check", "origin_of"]
 
 
-def of(stream: object, position: Position) -> dict[str, Any] | None:
+def origin_of(stream: object, position: Position) -> dict[str, Any] | None:
     """Identity of `stream` for a snapshot; None for a plain iterable, of which nothing is known."""
     if not isinstance(stream, Identified):
         return None

@@ -424,7 +424,7 @@ class StreamSession:
 
     def _note_source(self) -> None:
         """Identity of the stream, and the records that precede the position."""
-        found = origin.of(self._stream, self.position)
+        found = origin.origin_of(self._stream, self.position)
         if found is not None:
             self.source = found
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -189,3 +192,14 @@ def test_fold_takes_whole_nodes():
         tree.add(i, part, level=2)
     tree.add(12, "12")
     assert tree.result() == fold([str(j) for j in range(13)], combine)
+
+
+def test_statistics_from_another_process_become_a_mixture(tmp_path):
+    """Nothing but the file is imported there: the M-step comes with the package of the statistics."""
+    stats = sg.Mixture([1.0], [[0.0]], [1.0], "spherical").accumulate([[1.0], [3.0]])
+    (tmp_path / "stats").write_bytes(pickle.dumps(stats))
+    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).maximize().means)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "stats")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[[2.]]\n"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
+from streamgmm.estimators.pictures import timeline
 from streamgmm.report import figures
 from tests.helpers.mixtures import FAMILIES, random_mixture
 
@@ -30,7 +31,7 @@ def fitted():
 @pytest.mark.parametrize("covariance_type", FAMILIES)
 def test_the_plane_sees_marginals(covariance_type):
     mixture = random_mixture(covariance_type, 3, 5)
-    plane = figures.Plane.of(mixture)
+    plane = figures.Plane.of_principal_axes(mixture)
     means, covariances = plane.ellipses(mixture)
     values, labels = mixture.sample(200_000, 1)
     seen = plane.project(values)
@@ -159,18 +160,18 @@ def test_profiles_are_those_of_describe(fitted):
 
 def test_a_timeline_counts_every_row(fitted, tmp_path):
     gm, rows = fitted
-    shares, level, at = gm._timeline(rows)
+    shares, level, at = timeline(gm, rows)
     assert shares.shape == (120, 2) and np.allclose(shares.sum(axis=1), 1) and (np.diff(at) > 0).all()
     resp, logp, run = gm.predict_proba(rows), gm.score_samples(rows), np.arange(500) * 120 // 500
     for t in (0, 59, 119):
         np.testing.assert_allclose(shares[t], resp[run == t].mean(axis=0))
         assert level[t] == pytest.approx(logp[run == t].mean()) and at[t] == np.flatnonzero(run == t).mean()
     np.save(tmp_path / "rows.npy", rows)
-    other = gm._timeline(sg.open_source(str(tmp_path / "rows.npy"), chunk_rows=33))
+    other = timeline(gm, sg.open_source(str(tmp_path / "rows.npy"), chunk_rows=33))
     np.testing.assert_allclose(other[0], shares)
     ax = gm.plot("timeline", rows)
     assert ax.get_ylabel() == "share of each component" and ax.get_ylim() == (0, 1)
-    few = sg.GaussianMixture(1).fit(rows[:7])._timeline(rows[:7])
+    few = timeline(sg.GaussianMixture(1).fit(rows[:7]), rows[:7])
     assert len(few[0]) == 7
 
 

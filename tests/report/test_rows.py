@@ -26,7 +26,9 @@ def test_it_says_what_the_models_say_of_every_row(covariance_type, chunk_rows):
     rows = holes(models[1].sample(500, 0)[0], 0.2)
     rows[[3, 77]] = np.nan  # nothing was observed
     seen = np.flatnonzero(~np.isnan(rows).all(axis=1))
-    found = read_rows(sg.open_source(rows, chunk_rows=chunk_rows), [Asked.of(m) for m in models], Threads(2), size=100)
+    found = read_rows(
+        sg.open_source(rows, chunk_rows=chunk_rows), [Asked.from_mixture(m) for m in models], Threads(2), size=100
+    )
     assert found.stored == 500 and found.n_rows == len(seen) < 500
     assert np.array_equal(found.rows, rows[found.numbers], equal_nan=True)
     assert len(np.unique(found.numbers)) == 100 and set(found.numbers) <= set(seen)
@@ -49,7 +51,7 @@ def test_it_does_not_depend_on_the_chunks_or_threads():
     model = random_mixture("full", 3, 2)
     rows = model.sample(2000, 1)[0]
     one, other = (
-        read_rows(sg.open_source(rows, chunk_rows=size), [Asked.of(model)], Threads(jobs), size=50)
+        read_rows(sg.open_source(rows, chunk_rows=size), [Asked.from_mixture(model)], Threads(jobs), size=50)
         for size, jobs in ((2000, 1), (64, 3))
     )
     assert np.array_equal(one.numbers, other.numbers) and np.array_equal(one.rows, other.rows)
@@ -60,15 +62,15 @@ def test_rows_without_weight_are_no_rows():
     model = random_mixture("diag", 2, 2)
     rows = model.sample(40, 1)[0]
     weight = np.where(np.arange(40) % 4 == 0, 0.0, 2.0)
-    found = read_rows(sg.open_source(rows, weight=weight), [Asked.of(model)], Threads(1), size=100)
+    found = read_rows(sg.open_source(rows, weight=weight), [Asked.from_mixture(model)], Threads(1), size=100)
     assert found.n_rows == 30 and found.numbers.tolist() == np.flatnonzero(weight).tolist()
     assert found.answers[0].count == 60
     with pytest.raises(ValueError, match="needs rows"):
-        read_rows(sg.open_source(rows, weight=np.zeros(40)), [Asked.of(model)], Threads(1), size=100)
+        read_rows(sg.open_source(rows, weight=np.zeros(40)), [Asked.from_mixture(model)], Threads(1), size=100)
 
 
 def test_a_background_is_counted_apart():
     model = sg.Mixture([0.9], [[0.0]], [1.0], "spherical", noise_weight=0.1, box=[[-50.0], [50.0]])
     rows = np.array([[0.0], [0.5], [40.0]])
-    answer = read_rows(sg.open_source(rows), [Asked.of(model)], Threads(1), size=9).answers[0]
+    answer = read_rows(sg.open_source(rows), [Asked.from_mixture(model)], Threads(1), size=9).answers[0]
     assert answer.members.tolist() == [2, 1]

@@ -78,7 +78,7 @@ class VariationalLearner(Learner):
         mean, events = self.online.mean[0], []
         while True:
             found = merges(mean.scaled(self._rows / mean.count), self.prior, self.reg_covar)
-            found = found.of(mean.weight)
+            found = found.between_occupied(mean.weight)
             if not len(found.sure) or not found.sure.max() > GAIN:
                 break
             best = int(np.argmax(found.sure))

@@ -14,7 +14,7 @@ import numpy as np
 from streamgmm.errors import DeviceError
 from streamgmm.kernels.cuda.base import INSTALL, Backend
 
-__all__ = ["Backend", "get", "is_device_array", "of"]
+__all__ = ["Backend", "backend_of", "get", "is_device_array"]
 
 
 def is_device_array(x: object) -> bool:
@@ -46,7 +46,7 @@ def get(device: str) -> Backend:
         return _opened[index]
 
 
-def of(array: object) -> Backend:
+def backend_of(array: object) -> Backend:
     """The card that an array lies on."""
     index = getattr(getattr(array, "device", None), "id", None)
     if index is None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels.cuda import layout
-from streamgmm.kernels.cuda.backend import Backend, of
+from streamgmm.kernels.cuda.backend import Backend, backend_of
 from streamgmm.kernels.cuda.base import DeviceArray
 from streamgmm.kernels.cuda.layout import TOTALS, Shape
 from streamgmm.kernels.plain.reference import NEGLIGIBLE
@@ -80,7 +80,7 @@ def run(
     NonFiniteRowError
         At the first row with NaN or infinity.
     """
-    backend = of(rows)
+    backend = backend_of(rows)
     rows = backend.contiguous(backend.wrap(rows))
     if len(rows.shape) != 2 or np.dtype(rows.dtype) not in _TYPES or rows.shape[1] != len(plan.shift):
         raise ValueError(

@@ -68,7 +68,7 @@ class ArraySource(RunSource):
         self.name = name
         self.rows = rows
         self.dtype = row_dtype(rows.dtype, None if name == "array" else name)
-        self.pick = Pick.of(name, rows.shape[1], columns, weight, feature_names)
+        self.pick = Pick.from_choice(name, rows.shape[1], columns, weight, feature_names)
         self.n_features = self.pick.n_features(rows.shape[1])
         if feature_names is not None:
             chosen = range(rows.shape[1]) if self.pick.columns is None else self.pick.columns

@@ -229,7 +229,7 @@ def open_dask(
     n_stored = int(obj.shape[1])
     if hasattr(obj._meta, "tocsr"):
         raise TypeError(f"{name}: sparse blocks; dense data is required. Use X.map_blocks(lambda b: b.toarray()).")
-    pick = Pick.of(name, n_stored, columns, weight)
+    pick = Pick.from_choice(name, n_stored, columns, weight)
     lengths = None if any(np.isnan(n) for n in obj.chunks[0]) else [int(n) for n in obj.chunks[0]]
     blocks = list(obj.to_delayed().ravel())
     return DaskSource(blocks, lengths, pick, row_dtype(obj.dtype, name), weight, name, str(obj.name), n_stored)

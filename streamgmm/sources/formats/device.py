@@ -76,7 +76,7 @@ class DeviceArraySource(RunSource):
             raise ValueError("columns= does not choose from an array on a graphics card: pass array[:, columns].")
         if isinstance(weight, (str, int)):
             raise ValueError("weight= must be (N,) numbers for an array on a graphics card, not a column of it.")
-        self.backend = cuda.of(array)
+        self.backend = cuda.backend_of(array)
         rows = self.backend.wrap(array)
         if rows.ndim != 2:
             raise ValueError(

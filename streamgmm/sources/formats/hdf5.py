@@ -81,8 +81,8 @@ class Hdf5Source(StoredSource):
         axis = 1 if self.transposed else 0
         self.decodes = data.compression is not None or bool(data.shuffle)
         self.has_checksums = bool(data.fletcher32)
-        self.layout = None if self.transposed else Layout.of(data)
-        packing = Packing.of(_attributes(data), data.dtype, name)
+        self.layout = None if self.transposed else Layout.from_dataset(data)
+        packing = Packing.from_attributes(_attributes(data), data.dtype, name)
         self._describe(name, shape, data.dtype, columns, weight)
         self._unpack(packing)
         self.missing_chunks = missing_chunks

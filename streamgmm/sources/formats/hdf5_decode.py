@@ -39,7 +39,7 @@ class Layout:
     filters: tuple[int, ...]
 
     @classmethod
-    def of(cls, data: h5py.Dataset) -> Layout | None:
+    def from_dataset(cls, data: h5py.Dataset) -> Layout | None:
         """The layout of a `h5py.Dataset`, or None where only HDF5 itself can read it."""
         settings = data.id.get_create_plist()
         filters = tuple(settings.get_filter(i)[0] for i in range(settings.get_nfilters()))

@@ -32,7 +32,9 @@ class Packing:
     unsigned: bool = False
 
     @classmethod
-    def of(cls, attributes: Mapping[str, Any], dtype: np.dtype[Any], name: str, fill: Any = None) -> Packing | None:
+    def from_attributes(
+        cls, attributes: Mapping[str, Any], dtype: np.dtype[Any], name: str, fill: Any = None
+    ) -> Packing | None:
         """Rule that the attributes of an array give, or None where they give none.
 
         Parameters

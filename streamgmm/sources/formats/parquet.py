@@ -326,7 +326,7 @@ def _common(
     ]
     if isinstance(columns, Exclude):
         absent = set().union(*by_name) - {name for name, _, _ in common}
-        columns = Exclude.of([column for column in columns.columns if column not in absent])
+        columns = Exclude.from_columns([column for column in columns.columns if column not in absent])
     return common, columns
 
 

@@ -82,7 +82,7 @@ class StoredSource(RunSource):
         self.name = name
         self.stored_dtype = np.dtype(dtype)
         self.dtype = row_dtype(dtype, name)
-        self.pick = Pick.of(name, self.n_stored, columns, weight, names)
+        self.pick = Pick.from_choice(name, self.n_stored, columns, weight, names)
         self.n_features = self.pick.n_features(self.n_stored)
         if names is not None:
             chosen = range(self.n_stored) if self.pick.columns is None else self.pick.columns

@@ -107,7 +107,7 @@ def choose_columns(
     if len(set(names)) < len(names):
         repeated = next(n for n in names if names.count(n) > 1)
         raise ValueError(f"{name}: two columns are called {repeated!r}; rename one.")
-    pick = Pick.of(name, len(names), columns, weight, names)
+    pick = Pick.from_choice(name, len(names), columns, weight, names)
     labels = tuple(label for label in labels if pick.weight is None or label != names[pick.weight])
     whole = columns is None or isinstance(columns, Exclude)
     left_out = labels if whole else ()

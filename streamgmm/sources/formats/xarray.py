@@ -177,7 +177,7 @@ def _table(obj: xarray.Dataset, columns: Chosen, weight: WeightChoice, chunk_row
     names = None if labels is None or labels.dtype.kind not in "UOT" else tuple(map(str, labels.values))
     inner = obj.variable._data
     if type(inner).__module__.startswith("dask"):
-        pick = Pick.of("xarray DataArray", obj.shape[1], columns, weight, names)
+        pick = Pick.from_choice("xarray DataArray", obj.shape[1], columns, weight, names)
         source = open_dask(
             obj.data, columns=pick.columns, weight=weight if pick.weight is None else pick.weight, chunk_rows=chunk_rows
         )

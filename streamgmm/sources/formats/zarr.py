@@ -130,7 +130,7 @@ def holes(array: zarr.Array[Any], name: str, key: str, first: int, stop: int) ->
     from zarr.core.buffer import default_buffer_prototype
     from zarr.core.sync import sync
 
-    shards = Shards.of(array)
+    shards = Shards.from_array(array)
     if shards is None:
         return ()
     length, unit = shards.index_bytes, int(array.chunks[0])
@@ -279,7 +279,7 @@ class ZarrSource(StoredSource):
         firsts = range(0, n_rows, unit) if missing_chunks == "fill" else there.units
         units = [(row, min(row + unit, n_rows)) for row in firsts]
         self.n_missing = there.n_gone
-        self.layout = Layout.of(array) if self.stamps and not place.is_zip else None
+        self.layout = Layout.from_array(array) if self.stamps and not place.is_zip else None
         if self.layout is not None and self.layout.shards is not None and missing_chunks == "fill":
             self.layout = None  # Zarr knows how to fill holes in a shard
         self._largest_file = max((size for size, _ in self.stamps.values()), default=0)

@@ -47,7 +47,7 @@ class Shards:
     at_end: bool
 
     @classmethod
-    def of(cls, array: zarr.Array[Any]) -> Shards | None:
+    def from_array(cls, array: zarr.Array[Any]) -> Shards | None:
         """Of a sharded Zarr array; None where the index is coded in an unusual way."""
         metadata: dict[str, Any] = array.metadata.to_dict()
         settings = metadata["codecs"][0]["configuration"]
@@ -105,7 +105,7 @@ class Layout:
     shards: Shards | None = None
 
     @classmethod
-    def of(cls, array: zarr.Array[Any]) -> Layout | None:
+    def from_array(cls, array: zarr.Array[Any]) -> Layout | None:
         """The layout of a Zarr array, or None where only Zarr itself can read it."""
         rows, columns = array.chunks[0], math.prod(array.chunks[1:])
         if array.chunks[1:] != array.shape[1:]:
@@ -113,7 +113,7 @@ class Layout:
         metadata: dict[str, Any] = array.metadata.to_dict()
         shards = None
         if array.shards is not None:
-            shards = Shards.of(array)
+            shards = Shards.from_array(array)
             if shards is None or shards.grid[1] != 1:
                 return None
             metadata = metadata["codecs"][0]["configuration"]

@@ -38,7 +38,7 @@ def packing_of(array: zarr.Array[Any], name: str) -> Packing | None:
     """Rule by which the stored numbers of a Zarr array become values."""
     # xarray gives the fill value of version 2 this meaning; in arrays of others it is what was not written.
     by_xarray = array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in array.attrs
-    return Packing.of(dict(array.attrs), array.dtype, name, array.fill_value if by_xarray else None)
+    return Packing.from_attributes(dict(array.attrs), array.dtype, name, array.fill_value if by_xarray else None)
 
 
 def regular(shape: Sequence[int], name: str) -> tuple[int, int]:

@@ -72,7 +72,7 @@ class Source(ABC):
         ValueError
             Where other columns are asked for.
         """
-        known = Layout.of(layout)
+        known = Layout.from_document(layout)
         if self.parser is not None:
             if self.parser.columns not in (None, known.columns):
                 raise ValueError(

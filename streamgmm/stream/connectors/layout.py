@@ -57,7 +57,7 @@ class Layout:
         return asdict(self)
 
     @classmethod
-    def of(cls, document: dict[str, Any]) -> Layout:
+    def from_document(cls, document: dict[str, Any]) -> Layout:
         def back(value: object) -> Any:
             return tuple(value) if isinstance(value, list) else value
 
