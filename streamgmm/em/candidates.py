@@ -97,11 +97,10 @@ class Candidate:
         """The objectives of the present run of plain EM steps."""
         return (() if self.plain_from else self.known) + self.trace[self.plain_from :]
 
-    @property
-    def reach(self) -> float:
-        """The objective that may be hoped for: `OPTIMISM` more gains like the largest of the last three."""
+    def reach(self, optimism: float = OPTIMISM) -> float:
+        """The objective that may be hoped for: so many more gains like the largest of the last three."""
         gains = np.abs(np.diff(self.trace[-4:]))
-        return self.objective + OPTIMISM * float(gains.max()) if len(gains) else np.inf
+        return self.objective + optimism * float(gains.max()) if len(gains) else np.inf
 
     def dropped(self) -> Candidate:
         """Without a chance any more; the model is the last that was no proposal."""
@@ -206,7 +205,7 @@ def prune_dominated(candidates: Candidates) -> Candidates:
         if c.status == "running"
         and c is not leader
         and len(c.trace) > 3
-        and ((c.objective < leader.objective and c.reach < leader.objective) or _twins(c, leader))
+        and ((c.objective < leader.objective and c.reach() < leader.objective) or _twins(c, leader))
         else c
         for c in candidates
     )

@@ -14,7 +14,7 @@ from streamgmm.em.acceleration import Accelerator, Corrected, Squarem
 from streamgmm.em.candidates import Candidate, Candidates, Initialization, keep_all, new_candidates
 from streamgmm.em.convergence import aitken
 from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot
-from streamgmm.em.initialization.methods import Wanted, made, prepared
+from streamgmm.em.initialization.methods import Wanted, counted, made, prepared, without_extremes
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.kmeans.parallel_init import SPREAD, spread_out
 from streamgmm.em.passes import Stage, passes
@@ -137,8 +137,12 @@ def begin_variational(
             f"Expected n_samples >= n_components but got n_components = {K}, n_samples = {sample.n_rows} rows "
             "of positive weight. Lower n_components."
         )
+    source, sample, gathering = without_extremes(source, sample, (family,), pulled=True)
     prior = wanted.prior(sample)
-    begun = partial(VariationalBegin, prior=None, rows=sample.n_rows, sample=sample, posterior=prior)
+    begun = partial(
+        VariationalBegin, prior=None, rows=counted(sample, gathering), sample=sample, posterior=prior,
+        gathering=gathering,
+    )  # fmt: skip
     if wanted.responsibilities is not None:
         stats = given_stats(source, wanted.responsibilities, K, family)
         return begun((variational_m_step(stats, prior, wanted.reg_covar),), passes=2)

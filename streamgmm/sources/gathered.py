@@ -26,11 +26,14 @@ class Gathering:
         A number is far where it lies more than `reach` from `centre`.
     place : (D,) or None
         Where a row with such a number is put, so that all of them are one point; None: the number is cut to `reach`.
+    aside : bool
+        Whether such a row has weight 0 instead; the place is then of no account.
     """
 
     centre: Array
     reach: Array
     place: Array | None = None
+    aside: bool = False
 
     def far(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """(n,) mask of the rows (n, D) with a number that is far; NaN is not."""
@@ -49,9 +52,23 @@ class Gathering:
             rows[far] = self.place
         return rows
 
+    def weighed(self, rows: Rows, weight: Weights) -> Weights:
+        """(n,) weights of the rows as a fit takes them: the same where none is set aside."""
+        far = self.far(rows) if self.aside else np.zeros(0, bool)
+        if not far.any():
+            return weight
+        weight = np.ones(len(rows)) if weight is None else np.array(weight)
+        weight[far] = 0.0
+        return weight
+
     @property
     def words(self) -> str:
         """Record of the changes, for the report of a fit."""
+        if self.aside:
+            return (
+                "Rows far from all others were set aside: the prior pulls the mean of their component towards the "
+                "others, and no covariance holds both."
+            )
         if self.place is None:
             return f"Numbers beyond {self.reach.max():g} counted as that."
         return (
@@ -67,7 +84,7 @@ class GatheredChunk(WrappedChunk):
 
     def load(self) -> tuple[Rows, Weights]:
         rows, weight = self.chunk.load()
-        return self.gathering(rows), weight
+        return self.gathering(rows), self.gathering.weighed(rows, weight)
 
 
 class GatheredSource(WrappedSource):
@@ -76,6 +93,7 @@ class GatheredSource(WrappedSource):
     def __init__(self, source: Source, gathering: Gathering) -> None:
         super().__init__(source)
         self.gathering = gathering
+        self.has_weights = source.has_weights or gathering.aside
 
     def over(self, source: Source) -> Source:
         return GatheredSource(source, self.gathering)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
+from benchmarks.peers.starts import mixture
 from streamgmm.em.initialization import followed_starts
 from streamgmm.em.initialization.search_settings import SEARCH
 from tests.helpers.mixtures import random_mixture
@@ -28,10 +29,10 @@ def walked(monkeypatch):
     return seen
 
 
-def test_a_start_in_no_doubt_has_one_rival(monkeypatch):
+def test_a_start_in_no_doubt_has_no_rival(monkeypatch):
     seen = walked(monkeypatch)
     gm = sg.GaussianMixture(3, random_state=0).fit(groups(3, 20.0))
-    assert len(seen[0]) == 2 and seen[0][1] <= SEARCH.rival_steps
+    assert len(seen[0]) == 1
     assert gm.converged_ and gm.n_passes_ == 2 and sorted(gm.weights_.round(6)) == [0.333333] * 3
 
 
@@ -44,7 +45,14 @@ def test_rivals_take_no_more_steps_than_the_first_but_for_those_that_pass_it(mon
     squarem = sg.GaussianMixture(6, random_state=0, max_iter=500, solver="squarem").fit(X)
     assert auto.lower_bound_ >= squarem.lower_bound_ - 1e-5
     if auto.lower_bound_ < squarem.lower_bound_ + 1e-5:
-        assert sum(others) <= max(2 * SEARCH.rival_steps, SEARCH.rival_share * first) + SEARCH.rival_steps
+        allowed = max(0.0, SEARCH.rival_share * (first - SEARCH.quick_steps))
+        assert sum(others) + SEARCH.making_steps * len(others) <= allowed + SEARCH.rival_steps + SEARCH.making_steps
+
+
+def test_two_starts_of_k_means_that_agree_are_no_proof():
+    """Both end 0.775 nats per row below rows drawn at random; EM creeps there, and so there are more rivals."""
+    X, K = mixture(14)
+    assert sg.GaussianMixture(K, random_state=14, max_iter=1000).fit(X).lower_bound_ > -10.478
 
 
 def test_where_one_frame_serves_all_kinds_the_second_start_is_of_rows(monkeypatch):

@@ -187,6 +187,45 @@ def test_starts_keep_no_splinters():
     assert without_splinters(z[:12], few, 4, 11) is few, "where no component can have enough rows"
 
 
+def test_points_that_stand_for_rows_count_as_those():
+    """Half of the rows of the largest cluster, not half of its points; a cluster of one point is not halved."""
+    z = np.array([[0.0], [1.0], [2.0], [3.0], [9.0], [12.0]])
+    mass = np.array([10.0, 10.0, 70.0, 10.0, 500.0, 2.0])
+    mended = without_splinters(z, np.array([0, 0, 0, 0, 1, 2]), 3, 3, mass)
+    assert mended.tolist() == [0, 0, 0, 0, 1, 2], "far from both, in their radii"
+    mended = without_splinters(z, np.array([0, 0, 0, 0, 1, 2]), 3, 3, mass, within=1.0)
+    assert mended.tolist() in ([0, 0, 0, 0, 1, 2], [0, 0, 0, 0, 2, 1]), (
+        "halved is the largest, which has two points now"
+    )
+    mass = np.array([10.0, 10.0, 70.0, 10.0, 8.0])
+    wide = without_splinters(z[:5], np.array([0, 0, 0, 0, 1]), 2, 10, mass)
+    assert sorted(mass[wide == k].sum() for k in (0, 1)) in ([20.0, 88.0], [18.0, 90.0])
+
+
+@pytest.mark.parametrize("family", ["full", "diag"])
+@pytest.mark.parametrize("init", ["kmeans", "k-means++", "random_from_data", "random", "kmeans||"])
+def test_no_way_of_starting_keeps_splinters(init, family):
+    """Heavy tails, whose farthest rows are drawn as centres first."""
+    rng = np.random.default_rng(8)
+    X = rng.standard_t(1.5, (3000, 6)) @ rng.normal(size=(6, 6))
+    for make in (sg.GaussianMixture, sg.BayesianGaussianMixture):
+        gm = make(5, covariance_type=family, init_params=init, random_state=1, solver="exact", max_iter=1, tol=0.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            gm.fit(X)
+        rows = gm.weights_ * 3000 if make is sg.GaussianMixture else gm.mean_precision_ - gm.mean_precision_prior_
+        assert rows.min() >= 7
+
+
+def test_means_that_are_given_are_taken_as_they_are():
+    X = np.concatenate([np.random.default_rng(0).normal(size=(500, 2)), [[5.0, 5.0], [5.1, 5.0]]])
+    gm = sg.GaussianMixture(2, means_init=[[0.0, 0.0], [5.0, 5.0]], solver="exact", max_iter=1, tol=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        gm.fit(X)
+    assert gm.weights_.min() * 502 == pytest.approx(2.0, abs=0.1)
+
+
 @pytest.mark.parametrize("solver", ["auto", "squarem", "exact", "incremental", "stepwise"])
 def test_no_fit_begins_on_a_handful_of_rows(solver):
     rng = np.random.default_rng(3)

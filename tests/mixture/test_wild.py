@@ -146,6 +146,92 @@ def test_select_finds_the_clusters_beside_wild_rows():
         assert adjusted_rand_score(label, best.predict(good)) >= 0.95
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [("rows", [1e6]), ("cells", [1e20]), ("directions", [9.97e36] * 10), ("directions", SIZES)],
+)
+def test_a_bayesian_mixture_finds_the_clusters(family, kind, sizes):
+    good, label = clusters()
+    X = np.concatenate([good[:300], wild(kind, good, np.array(sizes)), good[300:]])
+    gm = sg.BayesianGaussianMixture(4, covariance_type=family, random_state=0, max_iter=300).fit(X)
+    assert adjusted_rand_score(label, gm.predict(good)) >= 0.95
+    assert not np.isnan(gm.score_samples(X)).any() and not np.isnan(gm.predict_proba(X)).any()
+    assert np.isfinite(gm.lower_bound_) and np.isfinite(gm.means_).all()
+    if family in ("full", "tied"):
+        assert "set aside" in gm.report_["far_rows"] and gm.report_["rows"] == len(good)
+
+
+@pytest.mark.parametrize("solver", ["auto", "exact"])
+@pytest.mark.parametrize("family", ["full", "tied"])
+def test_a_bayesian_mixture_is_that_of_the_other_rows(family, solver, caplog):
+    good, _ = clusters()
+    settings = {"n_components": 3, "covariance_type": family, "solver": solver, "random_state": 0, "max_iter": 1000}
+    alone = sg.BayesianGaussianMixture(**settings).fit(good)
+    X = np.concatenate([good, wild("directions", good), np.full((10, 3), 1e15)])
+    for source in (X, sg.open_source(X, chunk_rows=64)):
+        caplog.clear()
+        beside = sg.BayesianGaussianMixture(**settings).fit(source)
+        (said,) = [r.getMessage() for r in caplog.records if r.name == "streamgmm.em"]
+        assert said.endswith("are those of the rows as they were taken.")
+        np.testing.assert_allclose(beside.means_, alone.means_, atol=1e-6)
+        np.testing.assert_allclose(beside.mean_precision_, alone.mean_precision_, atol=1e-4)
+        np.testing.assert_allclose(beside.covariances_, alone.covariances_, atol=1e-6)
+        assert beside.lower_bounds_[-1] == pytest.approx(alone.lower_bounds_[-1], rel=1e-9)
+    single = sg.BayesianGaussianMixture(**settings).fit(
+        np.concatenate([good, np.full((1, 3), 1e20)]).astype(np.float32)
+    )
+    np.testing.assert_allclose(single.means_, alone.means_, atol=1e-4)
+
+
+def test_far_rows_of_which_only_a_sample_is_seen_are_set_aside_too(tmp_path):
+    good, label = clusters(n=30_000)
+    X = np.concatenate([good, np.full((40, 3), 1e12)])
+    np.save(tmp_path / "X.npy", X)
+    gm = sg.BayesianGaussianMixture(4, random_state=0).fit(str(tmp_path / "X.npy"))
+    assert gm.report_["rows"] == 30_000 and gm.n_components_in_use_ == 2
+    assert adjusted_rand_score(label, gm.predict(good)) >= 0.95
+    given = np.concatenate([label, np.full(40, 2)])
+    again = sg.BayesianGaussianMixture(4, responsibilities_init=given, random_state=0).fit(X)
+    np.testing.assert_allclose(
+        np.sort(again.means_[again.components_in_use_], axis=0),
+        np.sort(gm.means_[gm.components_in_use_], axis=0),
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("size", [1e6, 1e20, 1e200])
+def test_a_prior_does_not_hide_the_clusters_beside_far_rows(family, size):
+    good, label = clusters()
+    X = np.concatenate([good, [[size] * 3]])
+    gm = sg.GaussianMixture(3, covariance_type=family, prior="default", random_state=0).fit(X)
+    assert adjusted_rand_score(label, gm.predict(good)) >= (0.95 if family in ("diag", "spherical") else 0.5)
+    if family in ("full", "tied"):
+        alone = sg.GaussianMixture(3, covariance_type=family, prior="default", random_state=0).fit(good)
+        np.testing.assert_allclose(gm.means_, alone.means_, atol=1e-5)
+        assert gm.report_["rows"] == 600
+        best = sg.select(X, [1, 2], covariance_types=(family,), n_init=1, prior="default", random_state=0).best
+        assert best.n_components == 2 and adjusted_rand_score(label, best.predict(good)) >= 0.95
+
+
+def test_one_bayesian_component_beside_far_rows():
+    good, _ = clusters()
+    right = sg.BayesianGaussianMixture(1).fit(good).means_
+    for size in (1e10, 1e200):
+        gm = sg.BayesianGaussianMixture(1).fit(np.concatenate([good, [[size] * 3]]))
+        np.testing.assert_allclose(gm.means_, right, atol=1e-9)
+
+
+def test_a_bayesian_mixture_of_rows_that_a_covariance_holds_is_as_it_was():
+    good, _ = clusters()
+    good[0] = 60.0
+    weight = np.repeat([1.0, 0.0], [600, 10])
+    for X, w in ((good, None), (np.concatenate([good, wild("rows", good)]), weight)):
+        gm = sg.BayesianGaussianMixture(4, random_state=0).fit(X, sample_weight=w)
+        assert "far_rows" not in gm.report_ and gm.report_["rows"] == 600
+
+
 @pytest.mark.filterwarnings("ignore:.*set aside:UserWarning")
 def test_a_stream_goes_on():
     good, _ = clusters(n=3000)

@@ -206,7 +206,7 @@ class SampleEM:
 
     def prune_dominated(self, i: int, leader: int) -> bool:
         """True if what a model may hope for is less than the value of another."""
-        return self.steps(i) > 3 and self._candidates[i].reach < self.value(leader)
+        return self.steps(i) > 3 and self._candidates[i].reach(self._settings.rival_optimism) < self.value(leader)
 
     def certain(self, i: int) -> bool:
         """True if a model is in no doubt about the rows, and that not for want of rows: then no group is divided."""

@@ -11,7 +11,7 @@ import numpy as np
 from streamgmm.em.candidates import Candidate, Initialization, Totals
 from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot, FitObserver
 from streamgmm.em.initialization.followed_starts import SearchContext
-from streamgmm.em.initialization.methods import Wanted, made, prepared, without_extremes
+from streamgmm.em.initialization.methods import Wanted, counted, made, prepared, without_extremes
 from streamgmm.em.initialization.multistart import search
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.kmeans.parallel_init import SPREAD, spread_out
@@ -156,18 +156,18 @@ def begin(
             f"Expected n_samples >= n_components but got n_components = {K}, n_samples = {sample.n_rows} rows "
             "of positive weight. Lower n_components."
         )
-    prior = _resolved(wanted, sample)
     gathering = None
     if K > 1 and wanted.given[1] is None:
-        source, sample, gathering = without_extremes(source, sample, (family,))
+        source, sample, gathering = without_extremes(source, sample, (family,), pulled=wanted.prior is not None)
+    prior = _resolved(wanted, sample)
     if closed:
         one = solved(sample, family, Maximize(wanted.reg_covar, wanted.repair, prior))
         if one is not None:
             return Initialization((one.model,), prior, sample.n_rows, 1, solved=(one,))
     observe = _observing(wanted, sample)
     begun = partial(
-        Initialization, prior=prior, rows=sample.n_rows, passes=1, sample=sample if wanted.searches else None,
-        gathering=gathering,
+        Initialization, prior=prior, rows=counted(sample, gathering), passes=1,
+        sample=sample if wanted.searches else None, gathering=gathering,
     )  # fmt: skip
     if whole is not None:
         return begun((observe(whole),))

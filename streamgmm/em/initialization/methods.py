@@ -76,12 +76,19 @@ LARGEST = 1e100
 """Size of a number beyond which a fit takes it for this: sums of squares of others beside it could not be kept."""
 
 
-def gathering_of(survey: SampleSummary, families: Collection[Covariance]) -> Gathering | None:
+def gathering_of(survey: SampleSummary, families: Collection[Covariance], *, pulled: bool = False) -> Gathering | None:
     """Treatment of rows far away in a fit of several components; None, as for nearly all data, where they stay.
 
     A few rows far away have a component of their own. Where they are far from each other too they would make a
     covariance that all components share, and one with cross products cannot hold sizes that differ by more than
     `FARTHEST`: then these rows are put to one place beside the others.
+
+    Parameters
+    ----------
+    pulled : bool
+        Whether a prior pulls means towards the other rows: the distance then enters the covariance of the component far
+        away, or of all where they share one. With cross products it cannot hold that, however near those rows are to
+        each other: they are set aside.
     """
     if survey.wild and not set(families) <= {DIAG, SPHERICAL}:
         diagonal = survey.covariance if survey.covariance.ndim == 1 else np.diag(survey.covariance)
@@ -94,6 +101,8 @@ def gathering_of(survey: SampleSummary, families: Collection[Covariance]) -> Gat
             with np.errstate(over="ignore"):
                 size = np.abs((rows - survey.mean) / scale).max(axis=1)
                 apart = (np.ptp(rows, axis=0) > gathering.reach).any()
+            if pulled:
+                return replace(gathering, place=survey.mean, aside=True)
             if (apart and any(one.shared for one in families)) or size.max() > FARTHEST * size.min():
                 return replace(gathering, place=survey.mean + 10.0 * scale / np.sqrt(max(share, 1e-4)))
     if np.nanmax(np.abs(survey.box)) > LARGEST:
@@ -102,22 +111,46 @@ def gathering_of(survey: SampleSummary, families: Collection[Covariance]) -> Gat
 
 
 def without_extremes(
-    source: Source, survey: SampleSummary, families: Collection[Covariance]
+    source: Source, survey: SampleSummary, families: Collection[Covariance], *, pulled: bool = False
 ) -> tuple[Source, SampleSummary, Gathering | None]:
-    """Source and sample as a fit of several components takes them, and what was done to rows far away.
+    """Source and sample as a fit takes them, and what was done to rows far away; see `gathering_of`.
 
     Nearly always the source and the sample that were given, and None; anything else is told once.
     """
-    gathering = gathering_of(survey, families)
+    gathering = gathering_of(survey, families, pulled=pulled)
     if gathering is None:
         return source, survey, None
     log.warning(
         "%s: %s Means and covariances of the other rows hold; `lower_bound_` and the criteria are those of the rows as "
-        "they were taken. To leave such rows out, drop them or give them weight 0.",
+        "they were taken.%s",
         source.name,
         gathering.words,
+        "" if gathering.aside else " To leave such rows out, drop them or give them weight 0.",
     )
-    return gathered(source, gathering), replace(survey, rows=gathering(survey.rows), place=gathering.place), gathering
+    taken = (
+        _without_far(survey, gathering)
+        if gathering.aside
+        else replace(survey, rows=gathering(survey.rows), place=gathering.place)
+    )
+    return gathered(source, gathering), taken, gathering
+
+
+def counted(survey: SampleSummary, gathering: Gathering | None) -> int | None:
+    """Rows that each pass will see; None where nobody knows how many are set aside."""
+    return None if gathering is not None and gathering.aside and not survey.complete else survey.n_rows
+
+
+def _without_far(survey: SampleSummary, gathering: Gathering) -> SampleSummary:
+    """The sample without the rows that are set aside."""
+    near = ~gathering.far(survey.rows)
+    return replace(
+        survey,
+        rows=survey.rows[near],
+        weight=survey.weight[near],
+        keys=None if survey.keys is None else survey.keys[near],
+        n_rows=survey.n_rows - int((~near).sum() if survey.complete else 0),
+        count=survey.count * float(survey.weight[near].sum() / survey.weight.sum()),
+    )
 
 
 def drawn_in(z: Array, weight: Array) -> Callable[[Array], Array]:
@@ -145,34 +178,55 @@ PLENTY = 4
 """Rows for each component, in units of those that span a covariance, from which every component can have enough."""
 
 
-def without_splinters(z: Array, labels: NDArray[Any], K: int, fewest: int) -> NDArray[Any]:
-    """Labels (m,) of rows z (m, D) without clusters of fewer than `fewest` rows, where there are rows for all.
+def without_splinters(
+    z: Array, labels: NDArray[Any], K: int, fewest: int, mass: Array | None = None, *, within: float = 0.0
+) -> NDArray[Any]:
+    """Labels (m,) of points z (m, D) without clusters of fewer than `fewest` rows, where there are rows for all.
 
     k-means spends centres on the tails of a distribution, and a component that starts on so few rows has no volume: EM
     cannot take it away from them. Its rows go to the nearest cluster, and the largest one is halved across its widest
     direction. What lies far from everything keeps its cluster.
+
+    Parameters
+    ----------
+    mass : (m,), optional
+        Rows that each point stands for; one by default.
+    within : float
+        Mean squared distance of these rows from their point.
     """
-    counts = np.bincount(labels, minlength=K)
+    rows = np.ones(len(z)) if mass is None else mass
+    counts = np.bincount(labels, rows, minlength=K)
     small = (counts > 0) & (counts < fewest)
     large = np.flatnonzero(counts >= fewest)
-    if not small.any() or not len(large) or len(z) < PLENTY * K * fewest:
+    if not small.any() or not len(large) or rows.sum() < PLENTY * K * fewest:
         return labels
     labels = labels.copy()
-    centres = np.stack([z[labels == k].mean(axis=0) for k in large])
-    radii = np.array([z[labels == k].var(axis=0).sum() for k in large])  # squared
+    centres, radii = np.empty((len(large), z.shape[1])), np.empty(len(large))  # radii are squared
+    for i, k in enumerate(large):
+        mine = labels == k
+        centres[i], scatter = weighted_moments(z[mine], rows[mine], diagonal=True)
+        radii[i] = scatter.sum() / counts[k] + within
     freed = []
     for k in np.flatnonzero(small):
-        rows = z[labels == k]
-        squared = ((rows.mean(axis=0) - centres) ** 2).sum(axis=1)
-        if (squared <= ISOLATED**2 * radii).any():
-            labels[labels == k] = large[nearest(rows, centres)]
+        mine = labels == k
+        centre = np.average(z[mine], axis=0, weights=rows[mine])
+        if (((centre - centres) ** 2).sum(axis=1) <= ISOLATED**2 * radii).any():
+            labels[mine] = large[nearest(z[mine], centres)]
             freed.append(k)
     for k in freed:
-        widest = np.flatnonzero(labels == np.bincount(labels, minlength=K).argmax())
-        rows = z[widest] - z[widest].mean(axis=0)
-        along = rows @ np.linalg.eigh(rows.T @ rows)[1][:, -1]
-        labels[widest[np.argsort(along, kind="stable")[len(widest) // 2 :]]] = k
+        _halve(z, rows, labels, k)
     return labels
+
+
+def _halve(z: Array, mass: Array, labels: NDArray[Any], new: int) -> None:
+    """Give half of the rows of the largest cluster that has two points the label `new`, across its widest direction."""
+    several = np.bincount(labels, minlength=new + 1) > 1
+    mine = np.flatnonzero(labels == np.where(several, np.bincount(labels, mass, minlength=new + 1), 0.0).argmax())
+    mean, scatter = weighted_moments(z[mine], mass[mine])
+    order = mine[np.argsort((z[mine] - mean) @ np.linalg.eigh(scatter)[1][:, -1], kind="stable")]
+    below = np.cumsum(mass[order])[:-1]
+    cut = int(np.argmin(np.abs(below - 0.5 * mass[mine].sum()))) + 1
+    labels[order[cut:]] = new
 
 
 # Starts ---------------------------------------------------------------------------------------------------------------
@@ -337,4 +391,4 @@ def made(starts: Iterable[Callable[[], Mixture]], *, threads: int = 1) -> list[M
         return Threads(threads).run(lambda place: [place.make()], places, add)
 
 
-__all__ = ["INIT", "Wanted", "made", "prepared", "without_extremes"]
+__all__ = ["INIT", "Wanted", "counted", "made", "prepared", "without_extremes"]

@@ -11,13 +11,12 @@ import numpy as np
 from streamgmm.em.candidates import Start
 from streamgmm.em.hooks import NO_CHECKPOINT
 from streamgmm.em.initialization import search_settings
-from streamgmm.em.initialization.followed_starts import SampleEM, SampleSplit, SearchContext, alike
-from streamgmm.em.initialization.methods import DIVERSE, SCALED, Wanted, made, prepared
+from streamgmm.em.initialization.followed_starts import SampleEM, SampleSplit, SearchContext
+from streamgmm.em.initialization.methods import DIVERSE, Wanted, made, prepared
 from streamgmm.em.initialization.search_settings import few_rows, sample_rows
 from streamgmm.em.initialization.split_merge import chain, rearranged
 from streamgmm.em.sample_em import cheap, mean_log_likelihoods
 from streamgmm.mixture.covariance import Covariance
-from streamgmm.mixture.covariance.full_tied import Triangular
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.utils.phases import phase
@@ -112,8 +111,8 @@ def search(
     phase("initial models", None, "models")
     known = _oversampling(m, D, wanted.K) * len(wanted.kinds)
     if wanted.n_init == 1 and not expensive:
-        planned = _varied(_planned(survey, wanted, known, rng, context.maximize.reg_covar), D, wanted.family)
-        found = [in_turn(planned, split, context, share=search_settings.SEARCH.rival_share * survey.n_rows / m)]
+        planned = _planned(survey, wanted, known, rng, context.maximize.reg_covar)
+        found = [in_turn(planned, split, context, price=survey.n_rows / m)]
     elif expensive:
         found = _searched_by_stages(survey, split, wanted, context, rng)
     else:
@@ -225,49 +224,43 @@ def explore(
     return [sample_em.start(i, first[i][0]) for i in chosen]
 
 
-def _varied(planned: list[tuple[str, _Make]], D: int, family: Covariance) -> list[tuple[str, _Make]]:
-    """The starts named by what they differ in, the second of another kind than the first where there are several."""
-    one_frame = D == 1 or not isinstance(family, Triangular)  # whitened rows are rows scaled feature by feature
-    named = [("kmeans" if one_frame and kind == SCALED else kind, make) for kind, make in planned]
-    other = next((i for i, (kind, _) in enumerate(named) if kind != named[0][0]), 1)
-    return named[:1] + named[other : other + 1] + named[1:other] + named[other + 1 :]
+def in_turn(planned: Sequence[tuple[str, _Make]], split: SampleSplit, context: SearchContext, *, price: float) -> Start:
+    """The best of these starts: the first is followed to its end, then the others, the last first, as far as that pays.
 
+    Where EM converges fast it has nearly always come to the best optimum that any start leads to; where it creeps,
+    seldom. So the others have no more than `rival_share` times the steps of the first beyond the first `quick_steps`,
+    and none is made where the first is certain of every row. They take `rival_steps` at a time, until they come to the
+    same as the best, or gains like their last ones, `rival_optimism` times over, do not reach it; one that passes the
+    best is followed to its own end.
 
-def in_turn(planned: Sequence[tuple[str, _Make]], split: SampleSplit, context: SearchContext, *, share: float) -> Start:
-    """The best of these starts: the first is followed to its end, the others for `rival_steps` at a time.
-
-    Another start is given up when its gains, `OPTIMISM` times over, do not reach the first; one that passes it is
-    followed to its own end. All is over when one of another kind comes to the same value, or when the others have taken
-    `share` times the steps of the first: a fit from one start should not cost many times what that start costs. Where
-    the first is certain of every row, one rival is tried.
+    Parameters
+    ----------
+    price : float
+        Steps on the sample that cost as much as one on all rows.
     """
-    observe, few, most = context.observe, search_settings.SEARCH.rival_steps, search_settings.SEARCH.most_steps
-    first = [observe(model) for model in made([make for _, make in planned[:2]], threads=context.threads)]
-    sample_em = SampleEM(tuple(first), split, context)
-    best, spent, rivals = 0, 0, list(range(1, len(planned)))
-    several = len({kind for kind, _ in planned}) > 1
+    settings = search_settings.SEARCH
     phase("EM on the sample", None, "steps")
-    sample_em.go(most, [0])
-    if rivals and planned[1][0] != planned[0][0] and alike(first[1], sample_em.kept[0]):
-        rivals = []
-    budget = few if sample_em.certain(0) else max(2 * few, share * sample_em.steps(0))
-    while rivals and spent < budget:
+    sample_em = SampleEM((context.observe(made([planned[0][1]])[0]),), split, context)
+    sample_em.go(settings.most_steps, [0])
+    ordered = [planned[0], *planned[:0:-1]]
+    best, spent, rivals = 0, 0, list(range(1, len(planned)))
+    budget = settings.rival_share * (price * sample_em.steps(0) - settings.quick_steps)
+    while rivals and spent < budget and not sample_em.certain(0):
         for i in tuple(rivals):
             if i == len(sample_em.kept):
-                sample_em.add(observe(made([planned[i][1]])[0]))
+                sample_em.add(context.observe(made([ordered[i][1]])[0]))
+                spent += settings.making_steps
             before = sample_em.steps(i)
-            sample_em.go(few if before or i > 1 else min(2 * few, max(2, sample_em.steps(0) // 2)), [i])
+            sample_em.go(settings.rival_steps, [i])
             spent += sample_em.steps(i) - before
-            if sample_em.agree(i, best) and not (several and planned[i][0] == planned[best][0]):
-                rivals = []
-            elif sample_em.value(i) > sample_em.value(best):
-                sample_em.go(most, [i])
+            if sample_em.agree(i, best) or sample_em.settled(i) or sample_em.prune_dominated(i, best):
                 rivals.remove(i)
-            elif sample_em.settled(i) or sample_em.prune_dominated(i, best):
+            elif sample_em.value(i) > sample_em.value(best):
+                sample_em.go(settings.most_steps, [i])
                 rivals.remove(i)
             best = max(best, i, key=lambda j: (sample_em.score[j], -j))
-            if not rivals or spent >= budget:
+            if spent >= budget:
                 break
     if context.watcher is not None:
         context.watcher.begun(0, [(best, sample_em.taken[best])])
-    return sample_em.start(best, planned[best][0])
+    return sample_em.start(best, ordered[best][0])

@@ -52,8 +52,14 @@ class SearchSettings:
         Nats per row: when EM on the sample has converged.
     rival_steps : int
         Steps that a rival of the first start takes at a time.
-    rival_share : float
-        Steps of all rivals of the first start on all of the data, in steps of the first.
+    rival_share, quick_steps : float, int
+        Steps of all rivals of the first start on all of the data, in steps of the first beyond so many. Of 188 random
+        mixtures the first start came to the best end of six in 97 % of those where it took fewer than 18 steps, in 60 %
+        with 18 to 40, and in 28 % with more.
+    making_steps : int
+        Steps that cost as much as to make a first model.
+    rival_optimism : float
+        Gains like its last ones that a rival is trusted to have before it.
     same : float
         Nats per row within which two starts have come to the same.
     alike_deviations, alike_ratio : float
@@ -86,7 +92,10 @@ class SearchSettings:
     followed_work: float = 1e6
     tol: float = 1e-6
     rival_steps: int = 5
-    rival_share: float = 0.6
+    rival_share: float = 1.0
+    quick_steps: int = 12
+    making_steps: int = 2
+    rival_optimism: float = 4.0
     same: float = 1e-4
     alike_deviations: float = 0.25
     alike_ratio: float = 2.0

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from streamgmm.em.initialization.methods import Wanted
-from streamgmm.em.kmeans.centres import Centres, nearest
+from streamgmm.em.initialization.methods import Wanted, without_splinters
+from streamgmm.em.kmeans.centres import Centres, LloydStats, nearest
 from streamgmm.em.loop import e_step, merge_all
 from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.mixture.covariance import Covariance
@@ -66,6 +66,7 @@ def kmeans_parallel(
     rng: np.random.RandomState,
     *,
     rounds: int = ROUNDS,
+    fewest: int = 0,
 ) -> tuple[list[Array], int]:
     """Starting centres by k-means‖ (Bahmani et al. 2012): (K, D) for each start, and the passes this took.
 
@@ -79,6 +80,9 @@ def kmeans_parallel(
     ----------
     first : (starts, D)
         The first candidate of each start, in the units of the data.
+    fewest : int
+        Rows below which a centre gives way to one more for the largest cluster; see
+        `em.initialization.methods.without_splinters`.
     """
     candidates = [row[None].astype(np.float64) for row in first]
     size = 2 * K
@@ -92,14 +96,14 @@ def kmeans_parallel(
     centres = tuple(Centres(points, row) for points, row in zip(candidates, first, strict=True))
     with reading(source, "weighing centres"):
         counts = executor.run(within(source, partial(e_step, centres)), source.chunks(), merge_all)
-    chosen = [_reclustered(points, stats.mass, K, rng) for points, stats in zip(candidates, counts, strict=True)]
+    chosen = [_reclustered(points, stats, K, rng, fewest) for points, stats in zip(candidates, counts, strict=True)]
     return chosen, rounds + 1
 
 
-def _reclustered(candidates: Array, mass: Array, K: int, rng: np.random.RandomState) -> Array:
-    """(K, D) of the candidates by k-means, each as heavy as the rows nearest to it."""
-    kept = mass > 0
-    candidates, mass = candidates[kept], mass[kept]
+def _reclustered(candidates: Array, stats: LloydStats, K: int, rng: np.random.RandomState, fewest: int) -> Array:
+    """(K, D) of the candidates by k-means, each as heavy as the rows nearest to it, of which there are `stats`."""
+    kept = stats.mass > 0
+    candidates, mass = candidates[kept], stats.mass[kept] * (stats.rows / stats.count)
     if len(candidates) <= K:
         return np.concatenate([candidates, np.repeat(candidates[:1], K - len(candidates), axis=0)])
     from sklearn.cluster import KMeans
@@ -107,7 +111,11 @@ def _reclustered(candidates: Array, mass: Array, K: int, rng: np.random.RandomSt
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = KMeans(K, n_init=5, random_state=rng.randint(2**31 - 1)).fit(candidates, sample_weight=mass)
-    return np.asarray(model.cluster_centers_)
+    within = stats.inertia / stats.count
+    labels = without_splinters(candidates, model.labels_, K, fewest, mass, within=within)
+    if labels is model.labels_:
+        return np.asarray(model.cluster_centers_)
+    return np.stack([np.average(candidates[labels == k], axis=0, weights=mass[labels == k]) for k in range(K)])
 
 
 def spread_out(
@@ -140,7 +148,9 @@ def spread_out(
     affine = Affine(sample.mean, whiten(sample.mean + np.eye(len(sample.mean))))
     chance = sample.weight / sample.weight.sum()
     first = affine.apply(sample.rows[rng.choice(len(sample.rows), wanted.n_init, p=chance)])
-    centres, passes = kmeans_parallel(TransformedSource(source, affine), executor, first, K, rng)
+    centres, passes = kmeans_parallel(
+        TransformedSource(source, affine), executor, first, K, rng, fewest=family.least_rows(len(affine.shift))
+    )
     task = partial(_labelled_stats, affine, tuple(centres), family, sample.mean if sample.wild else None)
     with reading(source, "initial models"):
         totals = executor.run(task, source.chunks(), merge_all)

@@ -176,7 +176,8 @@ def race(
             f"{sample.n_rows} rows of positive weight. Lower the largest number of components."
         )
     if plan.largest > 1:
-        source, sample, _ = without_extremes(source, sample, [family for family, _ in plan.kinds])
+        families = [family for family, _ in plan.kinds]
+        source, sample, _ = without_extremes(source, sample, families, pulled=plan.prior is not None)
     priors: dict[Kind, Conjugate] = {}
     if plan.prior is not None:
         covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
@@ -350,5 +351,5 @@ def criteria(candidate: Candidate, *, hope: bool = False) -> dict[str, float]:
     """BIC, AIC and ICL of the last E-step; with `hope` at the log-likelihood it may still reach."""
     last = candidate.last
     assert last is not None
-    loglik = last.loglik + (last.count * (candidate.reach - candidate.objective) if hope else 0.0)
+    loglik = last.loglik + (last.count * (candidate.reach() - candidate.objective) if hope else 0.0)
     return criteria_of(loglik, last.log_max, last.count, candidate.model.n_parameters)
