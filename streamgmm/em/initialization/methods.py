@@ -207,7 +207,7 @@ def without_splinters(
         centres[i], scatter = weighted_moments(z[mine], rows[mine], diagonal=True)
         radii[i] = scatter.sum() / counts[k] + within
     freed = []
-    for k in np.flatnonzero(small):
+    for k in np.flatnonzero(small).tolist():
         mine = labels == k
         centre = np.average(z[mine], axis=0, weights=rows[mine])
         if (((centre - centres) ** 2).sum(axis=1) <= ISOLATED**2 * radii).any():
