@@ -202,7 +202,7 @@ def without_splinters(
         return labels
     labels = labels.copy()
     centres, radii = np.empty((len(large), z.shape[1])), np.empty(len(large))  # radii are squared
-    for i, k in enumerate(large):
+    for i, k in enumerate(large.tolist()):
         mine = labels == k
         centres[i], scatter = weighted_moments(z[mine], rows[mine], diagonal=True)
         radii[i] = scatter.sum() / counts[k] + within
