@@ -324,7 +324,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--signals", type=int, default=20)
     parser.add_argument("--write", type=Path, help="put the table between the markers of this page")
     given = parser.parse_args(arguments)
-    found = {name: campaign(name, given.tries) for name in CASES}
+    found = {}
+    for name in CASES:
+        found[name] = campaign(name, given.tries)
+        print(name, dict(found[name]), file=sys.stderr, flush=True)
     found["signals to data convert"] = interrupted(given.signals)
     text = table(found)
     print(text)

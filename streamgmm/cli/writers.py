@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -66,8 +68,8 @@ def _as_array(part: Any, out: str) -> NDArray[Any]:
     return part[0][:, None] if len(part) == 1 else np.column_stack(part)
 
 
-def check_out(out: str | None) -> None:
-    """Refuse an output that cannot be written, before any work.
+def check_out(out: str | None, *inputs: str) -> None:
+    """Refuse an output that cannot be written, or would replace what is read, before any work.
 
     Raises
     ------
@@ -80,6 +82,18 @@ def check_out(out: str | None) -> None:
         raise typer.BadParameter(f"{out}: the extension must be one of {', '.join(FORMATS)}.", param_hint="--out")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"--out {out}: the folder {path.parent} does not exist. Make it first.")
+    if path.exists() and any(_holds(read, out) for read in inputs):
+        raise typer.BadParameter(f"{out} is among the data that are read; choose another name.", param_hint="--out")
+
+
+def _holds(pattern: str, out: str) -> bool:
+    """True if `out` is one of the files that `pattern` names, or lies in a folder of them."""
+    there = os.path.realpath(out)
+    for path in glob.glob(pattern.partition("::")[0], recursive=True):
+        real = os.path.realpath(path)
+        if there == real or there.startswith(real + os.sep):
+            return True
+    return False
 
 
 def _writer(out: str | None, columns: Sequence[str]) -> Any:

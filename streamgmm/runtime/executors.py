@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
 from queue import SimpleQueue
@@ -87,7 +88,14 @@ class Executor(ABC):
 
 
 class _Shared[C: Indexed, T]:
-    """A task, the chunks that several threads take in turn, and the tree that all of them add to."""
+    """A task, the chunks that several threads take in turn, and the tree that all of them add to.
+
+    Attributes
+    ----------
+    taken : int
+        Chunks that somebody has begun. Each of them comes back in `done`, or an error does: so the pass is over when
+        as many have come, however many threads there are, or could not be started.
+    """
 
     def __init__(self, task: Callable[[C], T], chunks: Iterator[C], tree: Fold[T]) -> None:
         self._task = task
@@ -95,15 +103,24 @@ class _Shared[C: Indexed, T]:
         self._tree = tree
         self._taking = threading.Lock()
         self._stopped = False
+        self.taken = 0
         self.adding = threading.Lock()
         """Held while something is added to the tree; who holds it sees a complete one."""
-        self.done: SimpleQueue[C | BaseException | None] = SimpleQueue()
-        """Chunks whose values the tree has; the last word of a helper is what went wrong, or None."""
+        self.done: SimpleQueue[C | BaseException] = SimpleQueue()
+        """Chunks whose values the tree has, and what went wrong in helpers."""
 
     def take(self) -> C | None:
         """The next chunk, or None where there is none, or nobody is to begin another one."""
         with self._taking:
-            return None if self._stopped else next(self._chunks, None)
+            if self._stopped:
+                return None
+            try:
+                chunk = next(self._chunks, None)
+            except BaseException:  # it comes back too, and who asks next must not take its silence for the end
+                self.taken += 1
+                raise
+            self.taken += chunk is not None
+            return chunk
 
     def one(self) -> bool:
         """Work on the next chunk; False where there is none."""
@@ -117,13 +134,11 @@ class _Shared[C: Indexed, T]:
 
     def help(self) -> None:
         """Work as long as there are chunks."""
-        error: BaseException | None = None
         try:
             while self.one():
                 pass
-        except BaseException as raised:
-            error = raised
-        self.done.put(error)
+        except BaseException as error:
+            self.done.put(error)
 
     def stop(self) -> None:
         self._stopped = True
@@ -206,25 +221,21 @@ class Threads(Executor):
         self, task: Callable[[C], T], chunks: Iterator[C], tree: Fold[T], after: Callable[[], None] | None
     ) -> None:
         shared = _Shared(task, chunks, tree)
-        pool = self._pool()
+        pool, helpers = self._pool(), list[Future[None]]()
+        working, told = True, 0
         with quick_switching():
             try:
-                helpers = [pool.submit(shared.help) for _ in range(self.n_jobs - 1)]
-            except RuntimeError:  # Python is exiting and starts no more threads: this one works alone
-                helpers = []
-            left = len(helpers)
-            try:
-                working = True
-                while working or left:
-                    if working and not (working := shared.one()):
-                        left -= sum(helper.cancel() for helper in helpers)  # those that had no occasion to begin
-                    while not shared.done.empty() or (left and not working):
+                # Where the system, or Python on its way out, starts no more threads, those that there are do the work.
+                with suppress(RuntimeError):
+                    for _ in range(self.n_jobs - 1):
+                        helpers.append(pool.submit(shared.help))
+                while working or told < shared.taken:
+                    working = working and shared.one()
+                    while not shared.done.empty() or (told < shared.taken and not working):
                         word = shared.done.get()
                         if isinstance(word, BaseException):
                             raise word
-                        if word is None:
-                            left -= 1
-                            continue
+                        told += 1
                         with shared.adding:
                             self._report(word, after)
             finally:

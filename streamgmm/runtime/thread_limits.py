@@ -19,13 +19,17 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+MOST_THREADS = 256
+"""Threads of one executor, at most: more of them only take memory, and in the end the machine."""
+
+
 def resolve_n_jobs(n_jobs: int | None) -> int:
     """Number of threads: None is all available cores; -1 too, -2 all but one, as in joblib."""
     if n_jobs is None:
         return available_cores()
     if n_jobs == 0:
         raise ValueError("n_jobs must not be 0; use None for all available cores.")
-    return n_jobs if n_jobs > 0 else max(1, available_cores() + 1 + n_jobs)
+    return min(n_jobs, MOST_THREADS) if n_jobs > 0 else max(1, available_cores() + 1 + n_jobs)
 
 
 @cache

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -31,6 +32,8 @@ def are_paths(obj: object) -> TypeGuard[Sequence[str | os.PathLike[str]]]:
 def files_like(pattern: str) -> list[str]:
     """The files and folders that match a pattern with ``*``, ``?``, ``[...]`` or ``**``, in the order of their names.
 
+    One that several links lead to counts once.
+
     Raises
     ------
     FileNotFoundError
@@ -39,7 +42,15 @@ def files_like(pattern: str) -> list[str]:
     found = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.basename(path).startswith("_"))
     if not found:
         raise FileNotFoundError(f"{pattern}: no file matches. Check the pattern; relative ones start at {os.getcwd()}.")
-    return found
+    return _once(found, str)
+
+
+def _once[T](found: Iterable[T], path: Callable[[T], str]) -> list[T]:
+    """What leads to different files; of those that lead to the same one the first."""
+    kept: dict[str, T] = {}
+    for one in found:
+        kept.setdefault(os.path.realpath(path(one)), one)
+    return list(kept.values())
 
 
 MAGIC = {
@@ -63,27 +74,30 @@ def files_in(folder: str, kinds: dict[str, str]) -> list[tuple[str, str]]:
     """The files below a folder whose suffix is in `kinds`, in the order of their paths, and their kinds.
 
     A name without a suffix counts by its first bytes. Names with "." or "_" in front are passed over, as are notes
-    (README.txt, any .txt beside other data) and files of other kinds. A Zarr store counts as one file.
+    (README.txt, any .txt beside other data) and files of other kinds. A Zarr store counts as one file, and a file that
+    several links lead to counts once.
 
     Raises
     ------
     ValueError
         Where a compressed file would be passed over.
     """
-    found = _files_in(folder, kinds)
+    found = _once(_files_in(folder, kinds, ()), itemgetter(0))
     data = [(path, kind) for path, kind in found if not path.lower().endswith(".txt")]
     return data or found
 
 
-def _files_in(folder: str, kinds: dict[str, str]) -> list[tuple[str, str]]:
+def _files_in(folder: str, kinds: dict[str, str], above: tuple[str, ...]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
+    if (real := os.path.realpath(folder)) in above:  # a link that leads back up
+        return found
     for path in sorted(Path(folder).iterdir()):
         kind = "zarr" if path.name.lower().endswith(".zarr.zip") else kinds.get(path.suffix.lower())
         if path.name.startswith((".", "_")) or (path.is_file() and path.stem.lower() in _NOTES):
             continue
         kind = kind or by_magic(path)
         if path.is_dir() and not (kind == "zarr" or (path / "zarr.json").exists() or (path / ".zarray").exists()):
-            found += _files_in(str(path), kinds)
+            found += _files_in(str(path), kinds, (*above, real))
         elif path.is_dir():
             found.append((str(path), "zarr"))
         elif kind is not None:

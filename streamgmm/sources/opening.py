@@ -264,6 +264,11 @@ def _kind_of(file: str, remote: bool) -> str:
             )
         parted = any(is_partition(part) for path, _ in found for part in Path(path).relative_to(file).parts[:-1])
         return inside.pop() if len(inside) == 1 and inside <= {"parquet", "arrow"} and not parted else "files"
+    if not os.path.isfile(file):
+        raise ValueError(
+            f"{file}: a pipe or a device can be read once, and from its beginning; a fit needs several passes. Write "
+            "it to a file first, or learn from it as a stream: streamgmm stream."
+        )
     with open(file, "rb") as stream:
         head = stream.read(20)
         if head.startswith(_ZIP):

@@ -7,7 +7,9 @@ import pickle
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 
 import pytest
 
@@ -56,6 +58,47 @@ def test_a_copy_has_threads_of_its_own():
     assert copy.n_jobs == 2
     assert executor.run(lambda c: c.index, CHUNKS, join) == copy.run(lambda c: c.index, CHUNKS, join) == 28
     assert not before & helpers(copy)
+
+
+def test_where_the_system_starts_no_more_threads_no_chunk_is_lost(monkeypatch):
+    """The first helper is at work when the second cannot be started, and is not done when the caller is."""
+    start = ThreadPoolExecutor._adjust_thread_count
+
+    def one(pool):
+        if pool._threads:
+            raise RuntimeError("can't start new thread")
+        start(pool)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "_adjust_thread_count", one)
+    both, late, mine = threading.Barrier(2), threading.Event(), count(1)
+
+    def task(chunk):
+        if threading.current_thread() is threading.main_thread():
+            number = next(mine)
+            if number == 1:
+                both.wait(10)
+            if number == len(CHUNKS) - 1:
+                threading.Timer(0.1, late.set).start()
+        else:
+            both.wait(10)
+            late.wait(10)
+        return [chunk.index]
+
+    assert sorted(Threads(4).run(task, CHUNKS, join)) == list(range(8))
+
+
+def test_an_iterator_that_fails_in_another_thread_is_not_taken_for_one_that_ends():
+    def chunks():
+        yield from CHUNKS
+        raise OSError("the listing broke off")
+
+    for _ in range(20):
+        with pytest.raises(OSError, match="broke off"):
+            Threads(4).run(lambda chunk: chunk.index, chunks(), join)
+
+
+def test_as_many_threads_as_a_machine_can_have():
+    assert Threads(10**6).n_jobs == 256
 
 
 def test_an_error_is_not_raised_while_another_task_still_reads():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 import shlex
 import time
 import warnings
@@ -371,6 +373,8 @@ def output_folder(folder: Path) -> Iterator[None]:
     """Make the folder now, so that a fit of hours cannot fail on it; take it away again if the work fails."""
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     try:
         yield
     except BaseException:

@@ -101,7 +101,7 @@ def predict(
     log-density, tail probability, and 1 where they are anomalies.
     """
     gm, opened = fitted(model, device)
-    check_out(out)
+    check_out(out, *data)
     if anomalies is not None and not 0 < anomalies <= 1:
         raise typer.BadParameter(f"--anomalies must be a probability above 0 and at most 1; got {anomalies}.")
     if anomalies is not None and threshold is not None:
@@ -218,7 +218,7 @@ def score(
     from streamgmm.mixture.criteria import criteria
 
     gm, opened = fitted(model, device)
-    check_out(out)
+    check_out(out, *data)
     source = opened(one_or_more(data), columns, header)
     loglik, _, log_max, count, rows = (float(v) for v in totals_of(gm, source))
     result = {
