@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import streamgmm as sg
-from tests.helpers.documents import run_blocks
+from tests.helpers.documents import EXTRAS, OTHERS, named_modules, run_blocks, without
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -19,9 +19,10 @@ RUN = [page for page in PAGES if "```" in page.read_text("utf-8") and NOT_RUN no
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
-def test_what_is_written_runs(page, tmp_path, monkeypatch, capsys):
+def test_what_is_written_runs_with_what_its_first_lines_name(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("matplotlib").use("agg")
+    without(set().union(OTHERS, *EXTRAS.values()) - named_modules(page), monkeypatch)
     run_blocks(page, capsys)
 
 

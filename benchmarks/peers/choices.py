@@ -1,8 +1,9 @@
 """The number of components that `select` recommends, beside scikit-learn's BIC and mclust's.
 
 ``python -m benchmarks choices --records choices.jsonl --write docs/choosing-k.md``; measurements are added to the
-records one by one, as in `benchmarks.starts`. Penguins need the package palmerpenguins, faithful and mclust's choices
-the folder of reference fits (``--mclust FOLDER``).
+records one by one, as in `benchmarks.starts`. Penguins need the package palmerpenguins, faithful the folder of
+reference fits (``--mclust FOLDER``). What mclust chooses is kept in ``mclust_choices.json``, which ``choices.R`` writes
+from the tables of ``--rows FOLDER``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from benchmarks.readme import write_section
 
 Array = NDArray[np.float64]
 LARGEST, N_INIT, MADE = 9, 5, 20
+MCLUST = Path(__file__).with_name("mclust_choices.json")
 SPECIES = {"penguins": 3, "iris": 3, "wine": 3}
 APART = 5.0
 """Least distance of two means in deviations of the wider component, along the line that joins them."""
@@ -76,13 +78,19 @@ def sets(mclust: Path | None) -> dict[str, Callable[[], tuple[Array, int | None]
     return found | {f"made {seed}": partial(made, seed) for seed in range(MADE)}
 
 
-def reference(mclust: Path | None, name: str) -> int | None:
-    """The K of mclust's best BIC with full covariances (VVV), where it is known."""
-    known = {} if mclust is None else json.loads((mclust / "reference.json").read_text())["sets"].get(name, {})
-    if "bic_default" not in known:
-        return None
-    values = [-np.inf if value is None else value for value in known["bic_default"]["VVV"]]
-    return int(known["bic_default_G"][int(np.argmax(values))])
+def reference(name: str) -> dict[str, Any]:
+    """The K of mclust's best BIC with full covariances (VVV), and of all its structures, where they are known."""
+    found = json.loads(MCLUST.read_text()).get(name)
+    return {} if found is None else {"mclust": found["VVV"], "mclust_best": f"{found['K']} ({found['best']})"}
+
+
+def write_rows(folder: Path, mclust: Path | None) -> None:
+    """Every set as CSV, with all digits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, load in sets(mclust).items():
+        rows = load()[0]
+        head = ",".join(f"x{j}" for j in range(rows.shape[1]))
+        np.savetxt(folder / f"{name}.csv", rows, delimiter=",", fmt="%.17g", header=head, comments="")
 
 
 def peer(X: Array) -> Any:
@@ -113,33 +121,37 @@ def smallest(gm: Any, X: Array) -> float:
 def table(records: list[dict[str, Any]]) -> str:
     """One line a set; the made ones, where both are right, in one."""
     lines = [
-        f"Full covariances, unscaled, K = 1 to {LARGEST} by BIC, {N_INIT} starts of each; mclust's K is that of its "
-        "model VVV. Rows: effective rows of the smallest component; fewer than D + 1 do not span a covariance. "
+        f"Full covariances, unscaled, K = 1 to {LARGEST} by BIC, {N_INIT} starts of each. mclust 6.0.0 is given the "
+        "same rows: its K for the structure VVV (full), and its best over all fourteen structures. Rows: effective "
+        "rows of the smallest component; fewer than D + 1 do not span a covariance. "
         "Passed over: a K of better BIC that `select` does not recommend.",
         "",
-        "| data | rows x features | groups | `select` | rows | passed over | scikit-learn | rows | mclust |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| data | rows x features | groups | `select` | rows | passed over | scikit-learn | rows | mclust VVV | "
+        "mclust, any |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
-    right = [r for r in records if r["set"].startswith("made") and r["K"] == r["theirs"] == r["truth"]]
+    right = [r for r in records if r["set"].startswith("made") and r["K"] == r["theirs"] == r["truth"] == r["mclust"]]
     for r in records:
         if r not in right:
             lines.append(
                 f"| {r['set']} | {r['rows']:,} x {r['features']} | {r['truth'] or '-'} | {r['K']} | {r['least']:.1f} | "
-                f"{r['passed'] or '-'} | {r['theirs']} | {r['their_least']:.1f} | {r['mclust'] or '-'} |"
+                f"{r['passed'] or '-'} | {r['theirs']} | {r['their_least']:.1f} | {r.get('mclust') or '-'} | "
+                f"{r.get('mclust_best') or '-'} |"
             )
     of_made = [r for r in records if r["set"].startswith("made")]
     if right:
         least = min(min(r["least"], r["their_least"]) for r in right)
         lines.append(
-            f"| {len(right)} other made sets | 300 to 1,500 x 2 to 5 | 2 to 6 | all right | at least {least:.1f} | - | "
-            f"all right | | - |"
+            f"| {len(right)} made sets | 300 to 1,500 x 2 to 5 | 2 to 6 | all right | at least {least:.1f} | - | "
+            "all right | | all right | all right |"
         )
     short = sum(r["least"] < r["features"] + 1 and r["K"] > 1 for r in records)
-    ours, theirs = (sum(r[who] == r["truth"] for r in of_made) for who in ("K", "theirs"))
+    ours, theirs, mclust = (sum(r[who] == r["truth"] for r in of_made) for who in ("K", "theirs", "mclust"))
     lines += [
         "",
         f"Of {len(of_made)} sets made of 2 to 6 Gaussians that do not touch, `select` finds the number in {ours}, "
-        f"scikit-learn's BIC in {theirs}. Recommended models with a component of fewer than D + 1 rows: {short}; "
+        f"scikit-learn's BIC in {theirs}, mclust's in {mclust}. Recommended models with a component of fewer than "
+        f"D + 1 rows: {short}; "
         f"scikit-learn's: {sum(r['their_least'] < r['features'] + 1 and r['theirs'] > 1 for r in records)}.",
     ]
     return "\n".join(lines)
@@ -147,21 +159,28 @@ def table(records: list[dict[str, Any]]) -> str:
 
 def main(arguments: Iterable[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--records", type=Path, required=True, help="JSON lines, one a set, added to")
+    parser.add_argument("--records", type=Path, help="JSON lines, one a set, added to")
+    parser.add_argument("--rows", type=Path, help="write the sets into this folder, and end")
     parser.add_argument("--most", type=int, default=10**6, help="sets to add at most")
-    parser.add_argument("--mclust", type=Path, help="folder with reference.json and faithful.csv")
+    parser.add_argument("--mclust", type=Path, help="folder with faithful.csv")
     parser.add_argument("--write", type=Path, help="write the table of all records into this file")
     options = parser.parse_args(None if arguments is None else list(arguments))
+    if options.rows is not None:
+        write_rows(options.rows, options.mclust)
+        return 0
+    if options.records is None:
+        parser.error("--records FILE or --rows FOLDER is needed")
     text = options.records.read_text() if options.records.exists() else ""
     records = [json.loads(line) for line in text.splitlines()]
     known, done = sets(options.mclust), {r["set"] for r in records}
     for name in [name for name in known if name not in done][: options.most]:
-        records.append({"set": name, **measured(*known[name]()), "mclust": reference(options.mclust, name)})
+        records.append({"set": name, **measured(*known[name]())})
         with options.records.open("a") as file:
             file.write(json.dumps(records[-1]) + "\n")
-    print(table(records))
+    text = table([{**record, "mclust": None, **reference(record["set"])} for record in records])
+    print(text)
     if options.write:
-        write_section(options.write, "choices", table(records))
+        write_section(options.write, "choices", text)
     return 0
 
 
