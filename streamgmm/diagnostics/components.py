@@ -120,7 +120,7 @@ def too_many(case: Case) -> Iterator[Finding]:
             f"Components {pair[0]} and {pair[1]} as one would lose {lost:.0f} nats of log-likelihood, less than the "
             f"{saved:.0f} that BIC counts for their parameters.",
             {"pair": list(pair), "nats_lost": float(lost), "nats_of_bic": float(saved)},
-            f"Compare with n_components={case.model.n_components - 1}."
+            f"Try n_components={case.model.n_components - 1} with more starts: n_init=30."
             if case.chosen_by
             else f"Compare BIC over a range: sg.select(X, range(1, {case.model.n_components + 1})).",
         )

@@ -231,5 +231,28 @@ def test_check_leaves_out_what_is_the_same_everywhere(cli, tmp_path):
     (tmp_path / "my table.csv").write_text("\n".join(["Ort;Länge in m;eins;b", *lines]), encoding="utf-8")
     code, out, err = cli("data", "check", tmp_path / "my table.csv")
     assert code == 0 and "the same in every row, so left out below: eins" in err
-    assert f"streamgmm fit '{tmp_path}/my table.csv' --columns 'Länge in m,b' --scale -k 5" in err
+    assert f"streamgmm fit '{tmp_path}/my table.csv' --exclude eins --scale -k 5" in err
     assert "49.5" in out
+    named = cli("data", "check", tmp_path / "my table.csv", "--columns", "eins,Länge in m,b")[2]
+    assert "--columns 'Länge in m,b' --scale" in named
+
+
+def test_check_leaves_out_codes_and_row_numbers(cli, tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["rownames,height,short,wide,three,holes"]
+    for i in range(100):
+        lines.append(f"{i},{rng.normal():.5f},{int(i % 7 == 0)},{3 + 4 * (i % 2)},{i % 3},{'' if i == 9 else i // 50}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    code, _, err = cli("data", "check", tmp_path / "t.csv")
+    assert code == 0 and "two values only, as codes have, so left out below: short, wide, holes" in err
+    assert "row numbers or identifiers, so left out below: rownames" in err
+    next_line = err.splitlines()[-1]
+    assert next_line.startswith("next:") and "--exclude short,wide,holes,rownames" in next_line
+    assert "logarithm" not in err  # a rare code has no long tail
+    words = next_line.split("   or")[0].removeprefix("next: streamgmm ").replace(" --report", "").split()
+    code, out, _ = cli(*words, "--k-max", "2", "--set", "n_init=1")
+    assert code == 0 and "chosen by BIC" in out
+    given = cli("data", "check", tmp_path / "t.csv", "--exclude", "height,rownames")[2]
+    assert "--exclude height,rownames,short,wide,holes" in given
+    chosen = cli("data", "check", tmp_path / "t.csv", "--columns", "short,height")[2]
+    assert "--columns short,height" in chosen and "two values" not in chosen  # what was named is meant

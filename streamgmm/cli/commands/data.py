@@ -44,6 +44,8 @@ REG_COVAR = 1e-6
 """Default of the estimators."""
 LONG_TAIL = 1.5
 """Deviation over mean beyond which positive values have a long tail: that of a log-normal over two decades."""
+FEWEST_OF_CODES = 40
+"""Rows in which two values are a code."""
 FEW = 150
 """Rows below which fewer numbers of components are proposed than usual: one for each ten."""
 
@@ -57,14 +59,15 @@ def _open(data: list[str], columns: str | None, weight: str | None, exclude: str
 def _read_all(
     data: list[str], columns: str | None, weight: str | None, exclude: str | None, header: bool | None,
     earlier: Manifest | None, progress: Told,
-) -> tuple[Manifest, str | None]:  # fmt: skip
-    """Open and check: the manifest, and a sentence on checksums where there are none."""
+) -> tuple[Manifest, str | None, list[str]]:  # fmt: skip
+    """Open and check: the manifest, a sentence on checksums where there are none, and identifiers."""
     from streamgmm.sources.convert import check as checked
     from streamgmm.sources.convert import without_checksums
+    from streamgmm.sources.features import identifiers
 
     source = _open(data, columns, weight, exclude, header)
     found = checked(source, against=earlier, progress=lambda done, rows: progress(done, rows, source.n_chunks))
-    return found, without_checksums(source)
+    return found, without_checksums(source), identifiers(source)
 
 
 def _may_crash(data: list[str]) -> bool:
@@ -81,7 +84,7 @@ def _is_hdf5(file: str) -> bool:
         return False
 
 
-def _in_another_process(data: list[str], *given: Any) -> tuple[Manifest, str | None]:
+def _in_another_process(data: list[str], *given: Any) -> tuple[Manifest, str | None, list[str]]:
     """As `_read_all`; a crash of the library becomes a problem of the file."""
     from streamgmm.sources.convert import Manifest
     from streamgmm.utils.isolated import CrashedError, isolated
@@ -94,7 +97,7 @@ def _in_another_process(data: list[str], *given: Any) -> tuple[Manifest, str | N
             f"{', '.join(data)}: the library that reads it crashed ({error.how}), so the file is damaged, or memory "
             "ran out. Restore or rewrite it; a fit would end without a message."
         )
-        return Manifest({}, 0, None, problems=[problem]), None
+        return Manifest({}, 0, None, problems=[problem]), None, []
 
 
 @contextmanager
@@ -153,7 +156,7 @@ def check(
     earlier = None if against is None else load_manifest(against)
     with _counting() as progress:
         given = (data, columns, weight, exclude, header, earlier)
-        found, checksums = (_in_another_process if _may_crash(data) else _read_all)(*given, progress)
+        found, checksums, ids = (_in_another_process if _may_crash(data) else _read_all)(*given, progress)
     if manifest is not None:
         found.save(manifest)
         message(f"written: {manifest}")
@@ -183,13 +186,7 @@ def check(
     if found.infinite:
         message(f"{found.infinite:,} values are infinite: drop or clip those rows before a fit")
         return
-    spread = np.subtract(np.array(found.max, float), np.array(found.min, float))
-    same = [str(name) for name, width in zip(names, spread, strict=True) if width == 0]
-    if same and len(same) < len(names) and found.feature_names:
-        message(f"the same in every row, so left out below: {', '.join(same)}")
-        columns, exclude = as_option(name for name in names if name not in same), None
-    options = "" if columns is None else f" --columns {shlex.quote(columns)}"
-    options += "" if exclude is None else f" --exclude {shlex.quote(exclude)}"
+    options = _chosen(found, ids, columns, exclude)
     options += {None: "", True: " --header", False: " --no-header"}[header]
     options += "" if weight is None else f" --set {shlex.quote(f'weight={weight}')}"
     options += _scaling(found, names)
@@ -207,6 +204,31 @@ def check(
     most = max(1, found.rows // 10)
     choice = options if found.rows >= FEW else f"{options} --k-max {most}"
     message(NEXT.format(shlex.join(data), choice, options, min(5, most)))
+
+
+def _chosen(found: Manifest, ids: list[str], columns: str | None, exclude: str | None) -> str:
+    """The options that choose columns: those that were given, without columns that say nothing of the rows."""
+    names = [] if found.feature_names is None else [str(name) for name in found.feature_names]
+    low, high, mean, deviation = (np.array(getattr(found, name), float) for name in ("min", "max", "mean", "deviation"))
+    same = [name for name, width in zip(names, high - low, strict=True) if width == 0] if names else []
+    kinds = [("the same in every row", same)]
+    if columns is None and names:
+        # Of two values alone the variance is as large as the mean allows.
+        with np.errstate(invalid="ignore"):
+            two = np.isclose(deviation**2, (mean - low) * (high - mean), rtol=1e-9, atol=0.0) & (high > low)
+        codes = [name for name, is_code in zip(names, two, strict=True) if is_code and found.rows >= FEWEST_OF_CODES]
+        kinds += [("two values only, as codes have", codes), ("row numbers or identifiers", ids)]
+    left = list(dict.fromkeys(name for _, which in kinds for name in which))
+    if left and len(left) < len(names):
+        for why, which in kinds:
+            if which:
+                message(f"{why}, so left out below: {', '.join(which)}")
+        if columns is not None:
+            columns = as_option(name for name in names if name not in left)
+        else:
+            exclude = as_option([*(names_of(exclude) or ()), *left])
+    options = "" if columns is None else f" --columns {shlex.quote(columns)}"
+    return options + ("" if exclude is None else f" --exclude {shlex.quote(exclude)}")
 
 
 def _scaling(found: Manifest, names: list[str]) -> str:
@@ -234,7 +256,8 @@ def _tell_long_tails(found: Manifest, names: list[str]) -> None:
 
     low, high, mean, deviation = (np.array(getattr(found, name), float) for name in ("min", "max", "mean", "deviation"))
     with np.errstate(invalid="ignore"):
-        long = (low >= 0) & (deviation > LONG_TAIL * mean) & (high > 15 * mean)
+        spread_out = deviation**2 < 0.5 * (mean - low) * (high - mean)  # a few large values are no tail
+        long = (low >= 0) & (deviation > LONG_TAIL * mean) & (high > 15 * mean) & spread_out
     if long.any():
         words = words_of_long_tails([str(names[j]) for j in np.flatnonzero(long)])
         message(f"{words[0]} {words[1]}")
