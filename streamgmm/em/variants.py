@@ -15,6 +15,7 @@ from typing import Any
 from streamgmm.em.step_sizes import Decay, Schedule
 from streamgmm.errors import MemoryLimitError
 from streamgmm.sources.base import Chunk, Rows, Slab, Source, Weights
+from streamgmm.utils.numbers import size as bytes_text
 
 All = tuple[Any, ...]
 _PIECE_ROWS = 4096
@@ -159,7 +160,7 @@ class Incremental(Rule[FoldTree]):
         if self.max_bytes is not None and needed > self.max_bytes:
             raise MemoryLimitError(
                 f"solver='incremental' remembers statistics of {self.count(source)} blocks for {len(models)} model(s): "
-                f"{needed / 1e6:.1f} MB are needed, {self.max_bytes / 1e6:.1f} MB may be used. Raise memory_limit, "
+                f"{bytes_text(needed)} are needed, {bytes_text(self.max_bytes)} may be used. Raise memory_limit, "
                 "lower n_init or n_components, or use solver='squarem'."
             )
         return leaves

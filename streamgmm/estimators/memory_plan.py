@@ -28,6 +28,7 @@ from streamgmm.runtime.executors import Executor, Threads
 from streamgmm.runtime.thread_limits import available_cores
 from streamgmm.sources.base import Source
 from streamgmm.sources.memory_budget import cached, limit_chunks
+from streamgmm.utils.numbers import size as bytes_text
 
 __all__ = ["MemoryPlan", "Shape", "parse_bytes", "plan_memory"]
 
@@ -195,9 +196,9 @@ def plan_memory(
     needed = max(fixed + n_jobs * per_thread, n_jobs * read + reservoir, kmeans)
     if elsewhere and n_jobs < wanted:
         raise MemoryLimitError(
-            f"{source.name}: {wanted} threads in each worker need {_mb(fixed + wanted * per_thread)}, memory_limit is "
-            f"{_mb(total)}. Start workers with at most {n_jobs} thread(s) each (`dask worker --nthreads {n_jobs}`), or "
-            "raise memory_limit."
+            f"{source.name}: {wanted} threads in each worker need {bytes_text(fixed + wanted * per_thread)}, "
+            f"memory_limit is {bytes_text(total)}. Start workers with at most {n_jobs} thread(s) each "
+            f"(`dask worker --nthreads {n_jobs}`), or raise memory_limit."
         )
     kept = limited if elsewhere else _kept(limited, total - needed)
     held = sample_rows * (source.n_features * source.dtype.itemsize + 8) if shape.sample_rows else 0
@@ -246,9 +247,9 @@ def _fit_threads(source: Source, shape: Shape, total: int, n_jobs: int) -> tuple
     per_thread, fixed = one(limited), rest(limited)
     if fixed + per_thread > total:
         raise MemoryLimitError(
-            f"{source.name}: memory_limit is {_mb(total)}, but at least {_mb(fixed + per_thread)} are needed: "
-            f"{_mb(per_thread - shape.scratch_bytes)} to read a chunk of {limited.max_chunk_rows} rows, "
-            f"{_mb(shape.scratch_bytes)} to work on it, {_mb(fixed)} for models and statistics. "
+            f"{source.name}: memory_limit is {bytes_text(total)}, but at least {bytes_text(fixed + per_thread)} are "
+            f"needed: {bytes_text(per_thread - shape.scratch_bytes)} to read a chunk of {limited.max_chunk_rows} rows, "
+            f"{bytes_text(shape.scratch_bytes)} to work on it, {bytes_text(fixed)} for models and statistics. "
             "Raise memory_limit, lower n_components or n_init, or write the data in smaller chunks (`streamgmm data "
             "convert`)."
         )
@@ -279,9 +280,9 @@ def _fit_sample(source: Source, shape: Shape, total: int, read: int) -> tuple[in
     while not fits(rows):
         if rows == least:
             raise MemoryLimitError(
-                f"{source.name}: memory_limit is {_mb(total)}; a start needs a sample of at least {least} rows, which "
-                f"takes {_mb(max(size(least)) + read)} with the chunk that is read. Raise memory_limit, or give "
-                "weights_init, means_init and precisions_init."
+                f"{source.name}: memory_limit is {bytes_text(total)}; a start needs a sample of at least {least} rows, "
+                f"which takes {bytes_text(max(size(least)) + read)} with the chunk that is read. Raise memory_limit, "
+                "or give weights_init, means_init and precisions_init."
             )
         rows = max(least, rows * 15 // 16)
     return (rows if rows < wanted else shape.sample_rows), *size(rows)
@@ -291,10 +292,6 @@ def _kept(source: Source, room: int) -> Source:
     """The source with decoded chunks kept in `room` bytes, where a useful part of them fits."""
     total = source.total_bytes
     return cached(source, int(0.9 * room)) if total is not None and room > total // 16 else source
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:.{0 if size >= 10**8 else 1}f} MB"
 
 
 @cache

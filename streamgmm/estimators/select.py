@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,7 +155,7 @@ def select(
     2
     """
     began = time.perf_counter()
-    Ks = sorted({int(K) for K in n_components})
+    Ks = _numbers(n_components)
     _check(Ks, covariance_types, init_params, solver, criterion, folds)
     common: dict[str, Any] = {
         "tol": tol, "reg_covar": reg_covar, "max_iter": max_iter, "n_init": n_init, "init_params": init_params,
@@ -197,6 +198,17 @@ def select(
         found.report["device"] = source.report()
         found.report["seconds"] |= source.seconds()
     return found
+
+
+def _numbers(n_components: Iterable[int]) -> list[int]:
+    """The numbers of components to compare, in order."""
+    try:
+        return sorted({index(K) for K in n_components})
+    except TypeError:
+        raise ValueError(
+            "n_components must be the whole numbers to compare, such as range(1, 11) or [2, 3, 5]; "
+            f"got {n_components!r}. For one number use GaussianMixture(n_components)."
+        ) from None
 
 
 def _check(

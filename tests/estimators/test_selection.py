@@ -103,6 +103,13 @@ def test_refusals_say_what_to_do():
         sg.select(X, criterion="cv", folds=1)
 
 
+@pytest.mark.parametrize("n_components", [5, "1-5", [2.5, 3], None], ids=str)
+def test_what_is_no_list_of_whole_numbers_is_refused(n_components):
+    """2.5 is not 2, and a single number is a fit."""
+    with pytest.raises(ValueError, match=r"whole numbers to compare, such as range\(1, 11\)"):
+        sg.select(np.zeros((10, 2)), n_components)
+
+
 def test_doubts_are_said_plainly():
     X = clusters(600)
     sure = sg.select(X, range(1, 7), n_init=3, random_state=0)

@@ -37,6 +37,7 @@ from streamgmm.mixture.support import supported
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.sample import SampleSummary
+from streamgmm.utils.numbers import size as bytes_text
 from streamgmm.utils.phases import advanced, phase, reading, stepped
 
 Array = NDArray[np.float64]
@@ -108,9 +109,9 @@ class Plan:
             if needed + sample + chunks <= limit:
                 return size
         raise MemoryLimitError(
-            f"select needs about {(needed + sample + chunks) / 1e6:.0f} MB: {needed / 1e6:.0f} for the statistics of "
-            f"{len(self.kinds)} kinds of model, {sample / 1e6:.0f} for the sample, {chunks / 1e6:.0f} for chunks; "
-            f"{limit / 1e6:.0f} MB may be used. Raise memory_limit, or narrow n_components or covariance_types."
+            f"select needs about {bytes_text(needed + sample + chunks)}: {bytes_text(needed)} for the statistics of "
+            f"{len(self.kinds)} kinds of model, {bytes_text(sample)} for the sample, {bytes_text(chunks)} for chunks; "
+            f"{bytes_text(limit)} may be used. Raise memory_limit, or narrow n_components or covariance_types."
         )
 
 
