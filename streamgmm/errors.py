@@ -169,6 +169,10 @@ class NonFiniteRowError(ValueError):
         self.row = row
 
 
+class ConfigError(StreamGMMError):
+    """A config, or a setting given on the command line, that cannot be meant."""
+
+
 class CollapsedError(ValueError):
     """An M-step met covariances without a Cholesky factor; `collapsed` (K,) or (1,) marks them."""
 

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from streamgmm.cli.commands import data, demo, doctor, fit, inspect, predict, report, select, stream, warmup
 from streamgmm.cli.terminal import NOT_CONVERGED, as_option, message
-from streamgmm.errors import DiskFullError
+from streamgmm.errors import ConfigError, DiskFullError
 from streamgmm.utils.signals import ending_cleanly
 
 if TYPE_CHECKING:
@@ -132,8 +132,6 @@ def _silence() -> None:
 
 
 def _explain(error: Exception) -> int:
-    from streamgmm.cli.config import ConfigError
-
     if isinstance(error, typer.Abort) or type(error).__name__ == "Abort":
         message("interrupted")
         return INTERRUPTED

@@ -14,13 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streamgmm.errors import StreamGMMError
+from streamgmm.errors import ConfigError
 
-__all__ = ["Config", "ConfigError", "dump_toml", "load_config", "parse_value"]
-
-
-class ConfigError(StreamGMMError):
-    """A config, or a setting given on the command line, that cannot be meant."""
+__all__ = ["Config", "dump_toml", "load_config", "parse_value"]
 
 
 class _Section(BaseModel):

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import streamgmm
-from streamgmm.cli.config import Config, dump_toml
 from streamgmm.utils.atomic import atomic_path
 from streamgmm.utils.jsonable import jsonable
 
 if TYPE_CHECKING:
+    from streamgmm.cli.config import Config
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
     from streamgmm.report.history import History
 
@@ -36,6 +36,7 @@ def write_folder(
     folder: Path, gm: MixtureEstimator, config: Config, document: dict[str, Any], history: History
 ) -> None:
     """Write model, report, resolved config and history, each whole or not at all; the model first: disks get full."""
+    from streamgmm.cli.config import dump_toml
     from streamgmm.estimators.model_file import MODEL
 
     gm.save(folder / MODEL)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamgmm.cli.config import Config, ConfigError
 from streamgmm.cli.terminal import as_option, message, stderr_console
+from streamgmm.errors import ConfigError
 
 if TYPE_CHECKING:  # a command that reads no data should not wait for what does
+    from streamgmm.cli.config import Config
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
     from streamgmm.estimators.projection import Projection
     from streamgmm.mixture.mixture import Mixture

@@ -153,5 +153,9 @@ def test_a_look_at_a_model_is_quick_and_says_the_same(cli, rows):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(inspect, "peeked", load)
             assert cli("inspect", model)[1] == quick
-    code = "import sys; from streamgmm.cli.app import run; run(['inspect', 'm']); sys.exit('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    code = (
+        "import sys; from streamgmm.cli.app import run; run(['inspect', 'm']); "
+        "print([name for name in ('sklearn', 'scipy', 'numba') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from streamgmm.cli.commands.fit import estimator
-from streamgmm.cli.config import Config, ConfigError, dump_toml, load_config
+from streamgmm.cli.config import Config, dump_toml, load_config
+from streamgmm.errors import ConfigError
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from streamgmm.cli.config import load_config
 from streamgmm.cli.terminal import Json, emit, message
 
 QUICKSTART = {
@@ -34,6 +33,7 @@ def demo(
     covariances under a memory limit of 64 MB.
     """
     from streamgmm.cli.commands.fit import run_fit, summary
+    from streamgmm.cli.config import load_config
     from streamgmm.cli.demo_data import write_patches
 
     store, model = Path(folder) / "patches.zarr", Path(folder) / "model"

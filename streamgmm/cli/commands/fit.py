@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamgmm.cli import completion
-from streamgmm.cli.config import Config, ConfigError, load_config, parse_value
 from streamgmm.cli.preprocessing import Prepared, leaving_out_late_text, open_rows, prepare
 from streamgmm.cli.terminal import (
     NOT_CONVERGED,
@@ -34,9 +33,11 @@ from streamgmm.cli.terminal import (
     one_or_more,
     stderr_console,
 )  # fmt: skip
+from streamgmm.errors import ConfigError
 from streamgmm.sources.base import Source
 
 if TYPE_CHECKING:
+    from streamgmm.cli.config import Config
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 NEXT = "next: streamgmm report {0}   streamgmm inspect {0}   streamgmm predict {0} {1} --out labels.csv"
@@ -73,6 +74,8 @@ def configured(what: list[str], settings: list[str] | None, *, pathless: tuple[s
 
     `pathless` are the values of ``stream.source`` with which [data] need not name a path.
     """
+    from streamgmm.cli.config import load_config, parse_value
+
     options = {key.replace("__", "."): value for key, value in given.items() if value is not None}
     for key in ("data.columns", "data.exclude"):
         if key in options:
@@ -114,7 +117,7 @@ def estimator(config: Config) -> MixtureEstimator:
     changed = {k: v for name in ("model", "fit", "compute") for k, v in getattr(config, name).model_dump().items()}
     changed.pop("scheduler")  # `run_fit` connects to it
     changed.pop("bayesian")
-    defaults = Config().flat()
+    defaults = type(config)().flat()
     unknown = [key for key, value in changed.items() if key not in known and value != defaults[key]]
     if unknown:
         which = "fit of a Bayesian mixture" if config.model.bayesian else "fit without model.bayesian = true"

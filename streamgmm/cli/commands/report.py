@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamgmm.cli.commands.fit import level_words
-from streamgmm.cli.config import Config
 from streamgmm.cli.output_folder import CONFIG, HISTORY, REPORT, write_text
 from streamgmm.cli.terminal import Id, Json, emit, message, stderr_console
 from streamgmm.sources.base import Source
 
 if TYPE_CHECKING:
+    from streamgmm.cli.config import Config
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
 
 BYTES = ("limit", "projected", "before", "peak", "growth")

@@ -32,7 +32,6 @@ from streamgmm.cli.commands.fit import (  # fmt: skip
     rows_of,
     words_of,
 )
-from streamgmm.cli.config import Config, ConfigError
 from streamgmm.cli.preprocessing import Prepared, leaving_out_late_text, prepare
 from streamgmm.cli.terminal import (
     NOT_CONVERGED,
@@ -46,10 +45,12 @@ from streamgmm.cli.terminal import (
     stderr_console,
     table,
 )
+from streamgmm.errors import ConfigError
 from streamgmm.runtime.executors import Executor
 from streamgmm.runtime.peak_memory import Peak
 
 if TYPE_CHECKING:
+    from streamgmm.cli.config import Config
     from streamgmm.estimators.mixture_estimator import MixtureEstimator
     from streamgmm.estimators.selection import Selection
     from streamgmm.report.history import History
@@ -206,7 +207,7 @@ def _checked(config: Config) -> Config:
     chosen = config.select
     if chosen.k_min > chosen.k_max:
         raise ConfigError(f"k_min = {chosen.k_min} is larger than k_max = {chosen.k_max}.")
-    defaults, flat = Config().flat(), config.flat()
+    defaults, flat = type(config)().flat(), config.flat()
     unknown = [k for k in ("noise", "half_life", "max_time", "checkpoint") if flat[k] != defaults[k]]
     if unknown:
         raise ConfigError(f"{', '.join(unknown)}: not understood by select. Take it out, and use it in fit.")

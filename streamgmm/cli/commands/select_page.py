@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamgmm.cli.commands.report import facts_of
-from streamgmm.cli.config import Config
 from streamgmm.cli.output_folder import write_text
 from streamgmm.cli.preprocessing import Prepared
 from streamgmm.cli.terminal import message, stderr_console
 
 if TYPE_CHECKING:
+    from streamgmm.cli.config import Config
     from streamgmm.estimators.selection import Selection
 
 

@@ -12,13 +12,13 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamgmm.cli.commands.fit import Columns, Covariance, Folder, Settings, What, configured, estimator, words_of
-from streamgmm.cli.config import Config, ConfigError
 from streamgmm.cli.stream_output import Watch, jsonable_line, measured, summary
 from streamgmm.cli.terminal import Header, Json, emit, message
-from streamgmm.errors import StreamGMMError
+from streamgmm.errors import ConfigError, StreamGMMError
 from streamgmm.utils.signals import ENDING
 
 if TYPE_CHECKING:
+    from streamgmm.cli.config import Config
     from streamgmm.stream.session import StreamSession
 
 INTERRUPTED = 130

@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dtrtri
 
 __all__ = ["cholesky_or_none", "inverse_lower", "refined", "spread_of"]
 
@@ -80,6 +79,8 @@ def inverse_lower(lower: Array) -> Array:
             row[..., :i] = minus[..., i : i + 1, :i] @ inverse[..., :i, :i]
             row /= lower[..., i : i + 1, i : i + 1]
         return inverse
+    from scipy.linalg.lapack import dtrtri  # takes a fifth of a second, which a look at a model does not need
+
     if lower.ndim == 2:
         return np.ascontiguousarray(dtrtri(lower, lower=1)[0])
     return np.stack([dtrtri(one, lower=1)[0] for one in lower])
