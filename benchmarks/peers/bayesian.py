@@ -185,8 +185,11 @@ def compare(X: Array, held: Array, K: int, starts: int) -> list[Line]:
     if best is not None:
         density = float(best.predictive(held).mean())
         lines.append(Line(f"scikit-learn, best of {starts}", int((best.mass > 1).sum()), value, density, None, spent))
-    chosen, seconds = timed(lambda: sg.select(X, n_components=range(1, K + 1), n_init=3, random_state=0))
-    lines.append(Line("select, BIC", chosen.best.n_components, None, float(chosen.best.score(held)), None, seconds))
+    found, seconds = timed(lambda: sg.select(X, n_components=range(1, K + 1), n_init=3, random_state=0))
+    lowest = min(range(len(found.table)), key=lambda i: found.table[i]["bic"])
+    winner, chosen = found.models[lowest], found.best.n_components
+    name = "select, lowest BIC" + ("" if lowest == found.chosen else f" (it recommends {chosen})")
+    lines.append(Line(name, winner.n_components, None, float(winner.log_prob(held).mean()), None, seconds))
     return lines
 
 
