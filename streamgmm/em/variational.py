@@ -22,7 +22,7 @@ from streamgmm.em.sample_em import SampleStep
 from streamgmm.em.solvers import EXPENSIVE, INNER, SAMPLE_WORK, Settings, exact, incremental
 from streamgmm.em.update import Maximize, Update
 from streamgmm.em.variants import Exact
-from streamgmm.em.variational_moves import LARGE, SMALL, Bench, Moves, bench_rows, search
+from streamgmm.em.variational_moves import LARGE, SMALL, At, Bench, Moves, bench_rows, search
 from streamgmm.em.variational_update import MovingUpdate
 from streamgmm.errors import non_finite
 from streamgmm.mixture.components import stats_of
@@ -47,6 +47,8 @@ POLISHING = 300
 """Steps on rows in memory at most, before the first pass."""
 CLOSER = 0.01
 """Part of `tol` that these steps go to: on a plateau a distance to the limit is estimated too small."""
+DOUBT = 1e-3
+"""Mean of -log of a row's largest responsibility, in nats, below which a posterior is certain."""
 CORRECTING = 20_000
 """Rows of a sample whose steps correct those on all rows."""
 
@@ -150,35 +152,50 @@ def begin_variational(
     models = tuple(as_posterior(model, sample.count, prior, wanted.reg_covar) for model in drawn)
     if not wanted.searches:
         return begun(models, passes=1 + more)
-    found = [searched(sample, model, prior, wanted.reg_covar, executor, wanted.tol) for model in models]
-    _, model, moves = max(found, key=lambda one: one[0])
+    _, model, moves = searched(sample, models, prior, wanted.reg_covar, executor, wanted.tol)
     return begun((model,), passes=1 + more, moves=moves)
 
 
 def searched(
     sample: SampleSummary,
-    model: VariationalMixture,
+    models: tuple[VariationalMixture, ...],
     prior: GaussWishart,
     reg_covar: float,
     executor: Executor,
     tol: float,
 ) -> tuple[float, VariationalMixture, Moves]:
-    """Evidence and posterior after moves on a small part of the sample, then on a large one, and what they were."""
-    K, D = prior.limit, len(prior.mean)
-    counts: Moves = {}
-    for most in (SMALL, LARGE):
-        bench = Bench.from_survey(sample, prior, reg_covar, executor, size=bench_rows(K, D, most), heavy=False)
-        here, made_here = search(bench, model)
-        model = here.model
-        counts = {kind: counts.get(kind, 0) + made_here.get(kind, 0) for kind in counts.keys() | made_here.keys()}
-        if len(bench.rows) == len(sample.rows):
-            break
+    """Evidence and posterior after moves on a small part of the sample, then on a large one, and what they were.
+
+    On the small part every model is followed, and one that grows from a single component: births find what merges of
+    many components miss. On 5,000 flights it ended above all other starts.
+    """
+    bench = _bench(sample, prior, reg_covar, executor, SMALL)
+    found = [search(bench.afresh(), model) for model in models]
+    if prior.limit > 1 and not any(certain(here) for here, _ in found):
+        labels = np.zeros(len(bench.rows), np.intp)
+        whole = stats_from_responsibilities(bench.rows, bench.weight, labels, 1, prior.family)
+        found.append(search(bench.afresh(), bench.step(whole)))
+    here, counts = max(found, key=lambda one: one[0].value)
+    if len(bench.rows) < len(sample.rows):
+        bench = _bench(sample, prior, reg_covar, executor, LARGE)
+        here, further = search(bench, here.model)
+        counts = {kind: counts.get(kind, 0) + further.get(kind, 0) for kind in counts.keys() | further.keys()}
     if bench.holds_all(sample) and tol > 0.0:
-        last = polished(bench, model, reg_covar, tol)
+        last = polished(bench, here.model, reg_covar, tol)
         return bench.at(last).value, last, counts
     # The posterior of as many rows as there are.
     last = variational_m_step(here.stats.scaled(sample.count / here.stats.count), prior, reg_covar)
     return here.value, last, counts
+
+
+def _bench(sample: SampleSummary, prior: GaussWishart, reg_covar: float, executor: Executor, most: int) -> Bench:
+    size = bench_rows(prior.limit, len(prior.mean), most)
+    return Bench.from_survey(sample, prior, reg_covar, executor, size=size, heavy=False)
+
+
+def certain(here: At) -> bool:
+    """True if there is no doubt about which component a row is of, so that nothing is left to be found."""
+    return here.stats.log_max > -DOUBT * here.stats.count
 
 
 def polished(bench: Bench, model: VariationalMixture, reg_covar: float, tol: float) -> VariationalMixture:

@@ -128,6 +128,10 @@ class Bench:
         source = in_memory(rows, weight)
         return cls(rows, weight, source, scale, prior, reg_covar, executor, Budget(max(2 * SETTLING, steps)))
 
+    def afresh(self) -> Bench:
+        """The same rows for another search, with as many steps."""
+        return replace(self, budget=Budget(self.budget.steps))
+
     def holds_all(self, survey: SampleSummary) -> bool:
         """True if these rows are all rows of the data."""
         return survey.complete and len(self.rows) == len(survey.rows)

@@ -16,8 +16,8 @@ from sklearn.mixture import BayesianGaussianMixture as Sklearn
 
 import streamgmm as sg
 from streamgmm.em import variational_moves
+from streamgmm.mixture.variational import VariationalMixture, rows_behind, variational_m_step
 from streamgmm.mixture.variational import evidence as evidence_of
-from streamgmm.mixture.variational import rows_behind, variational_m_step
 from tests.helpers.killed_fits import killed_and_resumed, same_as_whole
 from tests.helpers.mixtures import separated
 from tests.helpers.naive import dense_covariances
@@ -393,6 +393,23 @@ def test_deviations_of_the_weights_are_those_of_draws():
         else:
             draws = rng.dirichlet(gm.mixture_.concentration, size=20_000)
         np.testing.assert_allclose(gm.weight_deviations_, draws.std(axis=0), rtol=0.1, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_growth_from_one_component_finds_what_merges_miss():
+    """Overlapping groups of very different width: the same posterior for every seed, above all starts with merges."""
+    rng = np.random.default_rng(0)
+    X = np.concatenate([s * rng.standard_t(3, size=(250, 2)) + m for s, m in ((1, 0), (6, 3), (0.2, 1), (2, -4))])
+    fits = [sg.BayesianGaussianMixture(8, random_state=seed).fit(X) for seed in range(2)]
+    bounds = [gm.lower_bounds_[-1] for gm in fits]
+    assert np.ptp(bounds) < 1e-3 * len(X)
+    others = [Sklearn(n_components=8, random_state=seed, max_iter=300).fit(X) for seed in range(5)]
+    prior = fits[0].mixture_.prior
+    for other in others:
+        names = ("mean_precision_", "means_", "degrees_of_freedom_", "covariances_")
+        parts = (np.array(getattr(other, name)) for name in names)
+        posterior = VariationalMixture.posterior(prior, np.array(other.weight_concentration_), *parts)
+        assert min(bounds) >= evidence_of(posterior, posterior.accumulate(X))
 
 
 def test_passes_are_few_where_all_rows_are_at_hand():

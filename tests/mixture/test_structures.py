@@ -284,7 +284,7 @@ def test_a_killed_fit_loses_nothing(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CONSTRAINED if name != "VVE"])
+@pytest.mark.parametrize("name", [name for name in MCLUST if name != "VVE"])
 def test_a_killed_fit_of_any_structure_loses_nothing(name, tmp_path):
     killed(name, tmp_path)
 
