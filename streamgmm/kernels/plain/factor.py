@@ -130,7 +130,8 @@ def run(
     if is_device_array(rows):
         raise ValueError("Factor analysers run on the CPU; got rows on a graphics card. Expected a NumPy array.")
     K, D, q = plan.loadings.shape
-    size = min(int(np.clip(NUMBERS // max(D, K * (1 + q)), _LEAST_ROWS, _MOST_ROWS)), len(rows))
+    most = int(np.clip(NUMBERS // max(D, K * (1 + q)), _LEAST_ROWS, _MOST_ROWS))
+    size = -(-len(rows) // max(1, -(-len(rows) // most)))  # blocks of equal length
     fast, own, totals = _Fast(plan, size, statistics), _Own(plan, statistics), np.zeros(5)
     for first in range(0, len(rows), size or 1):
         block = slice(first, first + size)
@@ -233,14 +234,14 @@ class _Fast:
 
     def add(self, resp: Array, far: NDArray[np.bool_]) -> None:
         """Add the rows of the last block, with weighted responsibilities (K, B); those that are `far` elsewhere."""
-        K, _, q = self.plan.loadings.shape
         if far.any():
             resp = np.where(far, 0.0, resp)
             self._z[far] = self._z2[far] = 0.0
             self._g[:, :, far] = 0.0
         self._g *= resp[:, None, :]
-        self._first[:K] += resp @ self._z
-        self._first[K:] += self._g.reshape(K * q, -1) @ self._z
+        taken = self._products[:, : len(self._z)]  # of which `_g` are the last rows
+        taken[: len(resp)] = resp
+        self._first += taken @ self._z
         self._second += resp @ self._z2
         self._mass += resp.sum(axis=1)
         self._latent += self._g.sum(axis=2)
