@@ -57,6 +57,19 @@ def test_pictures_are_small_and_used():
         assert picture.name in text and picture.stat().st_size < 400_000
 
 
+def test_screenshots_are_those_of_the_script():
+    """Of a screen and of a phone; `python docs/screenshots.py` makes them."""
+    from PIL import Image
+
+    widths = {}
+    for picture in (ROOT / "docs" / "pictures").glob("*.webp"):
+        assert picture.stat().st_size < 150_000
+        with Image.open(picture) as opened:
+            widths[picture.stem] = opened.width
+    pages = {f"site-{name}-{width}": width for name in ("start", "api", "gallery") for width in (1400, 390)}
+    assert widths == {**pages, "notebook": 1000}
+
+
 def test_every_public_name_has_its_place_in_the_reference():
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
     hooks = importlib.util.module_from_spec(spec)

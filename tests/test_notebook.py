@@ -14,7 +14,8 @@ NOTEBOOK = Path(__file__).parents[1] / "examples" / "notebook.ipynb"
 SHOWN = {
     "found": "Selection", "gm": "GaussianMixture", "gm.report_": "Report of the fit", "explained": "3 components",
     "sg.diagnose(gm, X)": "finding", "sg.cluster_scores(gm, X)": "Cluster scores",
-    "sg.open_source(path, chunk_rows=50)": "rows.npy",
+    "sg.open_source(path, chunk_rows=50)": "rows.npy", "sg.KMeans(3, random_state=0).fit(X)": "deviation within",
+    "sg.OutlierDetector(range(1, 4), contamination=0.02, random_state=0).fit(X)": "below the threshold of",
 }  # fmt: skip
 """Last lines of cells that show HTML, and what it says."""
 
@@ -39,7 +40,8 @@ def test_cells_show_html(executed):
     for line, words in SHOWN.items():
         assert len(shown[line]) == 1 and 'class="streamgmm"' in shown[line][0], line
         assert words.lower() in shown[line][0].lower()
-    assert sum("<svg" in text for [text] in (shown["found"], shown["gm"])) == 2
+    drawn = ("found", "gm", *(line for line in SHOWN if line.startswith(("sg.KMeans", "sg.OutlierDetector"))))
+    assert sum("<svg" in shown[line][0] for line in drawn) == len(drawn) == 4
     assert "sk-" in shown["gm"][0]  # scikit-learn's diagram beside it
 
 
