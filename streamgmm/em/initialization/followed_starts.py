@@ -210,11 +210,15 @@ class SampleEM:
 
     def certain(self, i: int) -> bool:
         """True if a model is in no doubt about the rows, and that not for want of rows: then no group is divided."""
-        last, model = self._candidates[i].last, self._candidates[i].accepted
-        if last is None:
-            return False
-        enough = model.weights.min() * self._rows >= self._settings.solid_rows * (model.n_features + 1)
-        return bool(enough and last.log_max > -self._settings.doubt * last.count)
+        last = self._candidates[i].last
+        enough = self.solid(i, self._settings.solid_rows)
+        return enough and last is not None and last.log_max > -self._settings.doubt * last.count
+
+    def solid(self, i: int, times: float) -> bool:
+        """True if each component of a model has so many times the rows that span a covariance."""
+        model = self._candidates[i].accepted
+        least = model.family.least_rows(model.n_features)
+        return bool(model.weights.min() * self._rows >= times * least)
 
     def agree(self, i: int, j: int) -> bool:
         """True if two models have come to the same, or are on the way to it."""

@@ -12,11 +12,12 @@ from streamgmm.em.candidates import Start
 from streamgmm.em.hooks import NO_CHECKPOINT
 from streamgmm.em.initialization import search_settings
 from streamgmm.em.initialization.followed_starts import SampleEM, SampleSplit, SearchContext
-from streamgmm.em.initialization.methods import DIVERSE, Wanted, made, prepared
+from streamgmm.em.initialization.methods import DIVERSE, SCALED, Wanted, made, prepared
 from streamgmm.em.initialization.search_settings import few_rows, sample_rows
 from streamgmm.em.initialization.split_merge import chain, rearranged
 from streamgmm.em.sample_em import cheap, mean_log_likelihoods
 from streamgmm.mixture.covariance import Covariance
+from streamgmm.mixture.covariance.full_tied import Triangular
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.utils.phases import phase
@@ -111,7 +112,7 @@ def search(
     phase("initial models", None, "models")
     known = _oversampling(m, D, wanted.K) * len(wanted.kinds)
     if wanted.n_init == 1 and not expensive:
-        planned = _planned(survey, wanted, known, rng, context.maximize.reg_covar)
+        planned = _in_order(_planned(survey, wanted, known, rng, context.maximize.reg_covar), D, wanted.family)
         found = [in_turn(planned, split, context, price=survey.n_rows / m)]
     elif expensive:
         found = _searched_by_stages(survey, split, wanted, context, rng)
@@ -224,14 +225,24 @@ def explore(
     return [sample_em.start(i, first[i][0]) for i in chosen]
 
 
+def _in_order(planned: Sequence[tuple[str, _Make]], D: int, family: Covariance) -> list[tuple[str, _Make]]:
+    """The first start, then the others, the last first; next to it k-means in another frame, where there is one."""
+    first, *others = planned
+    others.reverse()
+    if D > 1 and isinstance(family, Triangular):  # else whitened rows are rows scaled feature by feature
+        scaled = [i for i, (kind, _) in enumerate(others) if kind == SCALED][:1]
+        others = [others[i] for i in scaled] + [one for i, one in enumerate(others) if i not in scaled]
+    return [first, *others]
+
+
 def in_turn(planned: Sequence[tuple[str, _Make]], split: SampleSplit, context: SearchContext, *, price: float) -> Start:
-    """The best of these starts: the first is followed to its end, then the others, the last first, as far as that pays.
+    """The best of these starts: the first is followed to its end, then the others as far as that pays.
 
     Where EM converges fast it has nearly always come to the best optimum that any start leads to; where it creeps,
-    seldom. So the others have no more than `rival_share` times the steps of the first beyond the first `quick_steps`,
-    and none is made where the first is certain of every row. They take `rival_steps` at a time, until they come to the
-    same as the best, or gains like their last ones, `rival_optimism` times over, do not reach it; one that passes the
-    best is followed to its own end.
+    seldom. So the others have no more than `rival_share` times the steps of the first beyond its first `quick_steps`,
+    unless one of its components has few rows; and none is made where it is certain of every row. They take
+    `rival_steps` at a time, until they come to the same as the best, or gains like their last ones, `rival_optimism`
+    times over, do not reach it; one that passes the best is followed to its own end.
 
     Parameters
     ----------
@@ -242,16 +253,17 @@ def in_turn(planned: Sequence[tuple[str, _Make]], split: SampleSplit, context: S
     phase("EM on the sample", None, "steps")
     sample_em = SampleEM((context.observe(made([planned[0][1]])[0]),), split, context)
     sample_em.go(settings.most_steps, [0])
-    ordered = [planned[0], *planned[:0:-1]]
-    best, spent, rivals = 0, 0, list(range(1, len(planned)))
-    budget = settings.rival_share * (price * sample_em.steps(0) - settings.quick_steps)
-    while rivals and spent < budget and not sample_em.certain(0):
+    best, spent, rivals, first = 0, 0, list(range(1, len(planned))), sample_em.steps(0)
+    free = settings.quick_steps if sample_em.solid(0, settings.few_rows) else 0
+    budget = 0.0 if sample_em.certain(0) else settings.rival_share * (price * first - free)
+    while rivals and spent < budget:
         for i in tuple(rivals):
             if i == len(sample_em.kept):
-                sample_em.add(context.observe(made([ordered[i][1]])[0]))
+                sample_em.add(context.observe(made([planned[i][1]])[0]))
                 spent += settings.making_steps
             before = sample_em.steps(i)
-            sample_em.go(settings.rival_steps, [i])
+            more = settings.rival_steps
+            sample_em.go(min(2 * more, first // 2) if i == 1 and not before else more, [i])
             spent += sample_em.steps(i) - before
             if sample_em.agree(i, best) or sample_em.settled(i) or sample_em.prune_dominated(i, best):
                 rivals.remove(i)
@@ -263,4 +275,4 @@ def in_turn(planned: Sequence[tuple[str, _Make]], split: SampleSplit, context: S
                 break
     if context.watcher is not None:
         context.watcher.begun(0, [(best, sample_em.taken[best])])
-    return sample_em.start(best, ordered[best][0])
+    return sample_em.start(best, planned[best][0])
