@@ -25,6 +25,9 @@ EXPENSIVE = 2e4
 """Components x features^2 above which that is less, in proportion: arithmetic costs more than reading then."""
 FRUITLESS = 6
 """Passes in a row, worth hundreds of plain steps, without a gain after which a fit of expensive steps gives up."""
+FEW_ROWS = 80_000
+"""Rows of the data up to which a pass costs little more than steps on a sample, unless these are expensive. The start has
+converged on the sample, so extrapolation takes few passes: 1.1 to 1.8 times less processor time at 20,000 to 50,000."""
 INNER = (20, 180)
 """Steps on the sample between two passes, at least and at most."""
 
@@ -95,7 +98,7 @@ def stepwise(settings: Settings) -> tuple[Stage, ...]:
 
 
 def auto(settings: Settings) -> tuple[Stage, ...]:
-    """Steps corrected by the sample where there is one, extrapolated ones otherwise; plain ones at the end.
+    """Steps corrected by the sample where there are many more rows, else extrapolated ones; plain ones at the end.
 
     Where the sample is all there is and steps on it are expensive, those components are carried on that move (see
     `local`),
@@ -112,7 +115,7 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
         if sample.complete and not cheap(len(sample.rows), settings.n_components, settings.n_features):
             accelerator = Local(step.source, settings.executor, settings.maximize, settings.tol)
             giving_up = fruitless(FRUITLESS, settings.tol)
-        elif not sample.complete or settings.n_components == 1:  # other starts have been there, on all rows
+        elif settings.n_components == 1 or (not sample.complete and (sample.n_rows > FEW_ROWS or size > EXPENSIVE)):
             work = SAMPLE_WORK * min(1.0, EXPENSIVE / size)
             inner = int(np.clip(work * sample.n_rows // len(sample.rows), *INNER))
             accelerator = Corrected(step, settings.tol, accelerator, inner)
