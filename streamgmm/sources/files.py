@@ -46,7 +46,7 @@ def files_like(pattern: str) -> list[str]:
 
 
 def _once[T](found: Iterable[T], path: Callable[[T], str]) -> list[T]:
-    """What leads to different files; of those that lead to the same one the first."""
+    """Files as they are named first, where several links lead to one."""
     kept: dict[str, T] = {}
     for one in found:
         kept.setdefault(os.path.realpath(path(one)), one)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import subprocess
 import sys
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from operator import attrgetter
 
 import pytest
 
 from streamgmm.mixture._evaluator import Prepared
 from streamgmm.mixture.mixture import Mixture
+from streamgmm.runtime import forking
 from streamgmm.runtime.checkpoint import FileJournal
 from streamgmm.runtime.executors import Threads
 from streamgmm.runtime.fold import Fold
@@ -252,3 +256,41 @@ def test_map_raises_an_error_in_its_place_and_waits_for_what_has_begun():
 def test_an_executor_in_a_journal_maps_as_the_one_inside(tmp_path):
     journal = FileJournal(tmp_path, {})
     assert list(journal.executor(Threads(2)).map(lambda c: -c.index, CHUNKS)) == [-i for i in range(8)]
+
+
+# Forks ---------------------------------------------------------------------------------------------------------------
+
+
+def locks_of_modules():
+    """What a fork could find held for good: locks of modules, and of objects that modules hold."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("streamgmm"):
+            for attribute, value in list(vars(module).items()):
+                if isinstance(value, type(threading.Lock())):
+                    yield name, attribute
+                elif type(value).__module__ == name and hasattr(value, "_lock"):
+                    yield name, f"{attribute}._lock"
+
+
+def test_a_forked_child_finds_every_lock_free():
+    import streamgmm.kernels.simd.screening
+    import streamgmm.utils.by_component
+
+    assert streamgmm.kernels.simd.screening and streamgmm.utils.by_component
+    assert set(locks_of_modules()) <= set(forking.LOCKS)
+    held = [attrgetter(path)(sys.modules[name]) for name, path in forking.LOCKS if name in sys.modules]
+    assert len(held) >= 5
+    ours, theirs = os.pipe()
+    with contextlib.ExitStack() as stack:
+        for lock in held:
+            stack.enter_context(lock)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # forks beside threads are what this is about
+            child = os.fork()
+        if child == 0:
+            os.write(theirs, bytes([sum(lock.acquire(blocking=False) for lock in held)]))
+            os._exit(0)
+    os.close(theirs)
+    with open(ours, "rb") as answer:
+        assert answer.read() == bytes([len(held)])
+    os.waitpid(child, 0)
