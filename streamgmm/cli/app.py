@@ -153,6 +153,8 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename}: permission denied. Choose another place or change its permissions."
     if isinstance(error, FileExistsError | NotADirectoryError) and error.filename is not None:
         return f"{error.filename}: is a file where a folder is expected. Choose another place."
+    if isinstance(error, IsADirectoryError) and error.filename is not None:
+        return f"{error.filename}: is a folder where a file is expected. Choose another name."
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and not isinstance(error, DiskFullError):
         return f"{error.filename or 'the output'}: no space is left on its device. Free some, or write elsewhere."
     if isinstance(error, MemoryError):

@@ -7,7 +7,7 @@ import math
 import time
 from typing import IO, TYPE_CHECKING, Any
 
-from streamgmm.cli.terminal import components, facts, stderr_console
+from streamgmm.cli.terminal import components, facts, message, stderr_console
 from streamgmm.utils.jsonable import jsonable
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Watch:
         self.alarms: list[str] = []
         self.refused: list[str] = []
         self.live: Any = None
+        self.told = False
 
     def __enter__(self) -> Watch:
         if self.console.is_terminal:
@@ -74,7 +75,7 @@ class Watch:
             self.alarms.append(f"{'drift' if update.alarm else 'model'} at {update.position}: {what}")
             if self.metrics is not None:
                 line = {"event": "alarm" if update.alarm else "model", "position": update.position, "events": events}
-                self.metrics.write(jsonable_line({"time": time.time(), **line}))
+                self._note(line)
         now = time.monotonic()
         if now - self.at >= self.seconds:
             self._tell(now)
@@ -86,9 +87,20 @@ class Watch:
         self.at, self.rows = now, rows
         if self.metrics is not None:
             line = {"event": "metrics", "rows_per_second": rate, "loglik": self.loglik, **figures}
-            self.metrics.write(jsonable_line({"time": time.time(), **line}))
+            self._note(line)
         if self.live is not None:
             self.live.update(self._picture(rate, figures), refresh=True)
+
+    def _note(self, line: dict[str, Any]) -> None:
+        """Append to the metrics. Where that fails the stream goes on, as it does without a snapshot."""
+        assert self.metrics is not None
+        try:
+            self.metrics.write(jsonable_line({"time": time.time(), **line}))
+            self.told = False
+        except OSError as error:
+            if not self.told:
+                message(f"note: {self.metrics.name}: metrics cannot be written ({error.strerror}); it is tried again.")
+            self.told = True
 
     def _picture(self, rate: float, figures: dict[str, Any]) -> str:
         counts = figures["counts"]

@@ -101,6 +101,19 @@ def test_a_stream_without_one_usable_row_is_an_error(tmp_path, monkeypatch, caps
     assert "more row(s)" in capsys.readouterr().out
 
 
+def test_metrics_without_room_do_not_end_the_stream_and_results_do(tmp_path, capsys):
+    rows = np.random.default_rng(0).normal(size=(3000, 2)).tolist()
+    (tmp_path / "x.ndjson").write_text("".join(json.dumps(row) + "\n" for row in rows) + "rubbish\n")
+    words = ["stream", str(tmp_path / "x.ndjson"), "-k", "1", "--json", "--set", "metrics_seconds=0.001"]
+    assert run([*words, "--set", "metrics=/dev/full"]) == DONE
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["counts"]["rows"] == 3000
+    assert captured.err.count("note: /dev/full: metrics cannot be written") == 1
+    for key in ("dead_letters=/dev/full", "anomalies=/dev/full"):
+        assert run([*words, "--set", "anomaly_rate=0.01", "--set", key]) == FAILED
+        assert capsys.readouterr().err.splitlines()[-1].startswith("error: /dev/full: no space is left on its device")
+
+
 def test_kafka_needs_to_know_where(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(["stream", CONFIG, *settings(tmp_path, source="kafka")]) == USAGE

@@ -151,7 +151,7 @@ def run_stream(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], 
     began = time.monotonic()
     with ExitStack() as stack:
         signals = stack.enter_context(_stopping(session))
-        metrics = stack.enter_context(_lines(one.metrics))
+        metrics = stack.enter_context(_lines(one.metrics, needed=False))
         strangers = stack.enter_context(_lines(one.anomalies))
         watch = stack.enter_context(Watch(session, metrics, one.metrics_seconds))
         for update in session.run(source, max_rows=one.max_rows):
@@ -159,7 +159,7 @@ def run_stream(config: Config, *, fresh: bool = False) -> tuple[dict[str, Any], 
             if strangers is not None and update.scores is not None:
                 for i in update.anomalies:
                     line = {"position": update.position, "row": int(update.kept[i]), "score": float(update.scores[i])}
-                    strangers.write(jsonable_line(line))
+                    _put(strangers, jsonable_line(line))
     _some_rows(session, source, watch.refused)
     document = {
         **measured(session),
@@ -225,11 +225,26 @@ def _stopping(session: StreamSession) -> Iterator[list[signal.Signals]]:
 
 
 @contextmanager
-def _lines(path: str | None) -> Iterator[IO[str] | None]:
-    """A file of JSON lines to append to."""
+def _lines(path: str | None, *, needed: bool = True) -> Iterator[IO[str] | None]:
+    """A file of JSON lines to append to; `needed`: an error where the last of it cannot be written."""
     if path is None:
         yield None
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8", buffering=1) as file:
+    file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+    try:
         yield file
+    finally:
+        try:
+            file.close()
+        except OSError as error:
+            if needed:
+                raise OSError(error.errno, error.strerror, path) from error
+
+
+def _put(file: IO[str], line: str) -> None:
+    """Write a line; an error names the file."""
+    try:
+        file.write(line)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, file.name) from error

@@ -41,10 +41,15 @@ class DeadLetters:
             return
         import json
 
-        with open(self.path, "a", encoding="utf-8") as file:
-            for line, reason in bad:
-                text = line[:10_000].decode("utf-8", "backslashreplace")
-                file.write(json.dumps({"at": at, "reason": reason, "line": text}) + "\n")
+        letters = [
+            json.dumps({"at": at, "reason": reason, "line": line[:10_000].decode("utf-8", "backslashreplace")}) + "\n"
+            for line, reason in bad
+        ]
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(letters)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(self.path)) from error
 
 
 class Lines(Source):
