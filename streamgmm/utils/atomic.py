@@ -175,6 +175,8 @@ def _temporary(target: Path, kind: str, needed: int | None, *, folder: bool = Fa
     except OSError as error:
         if error.errno in _FULL and not isinstance(error, DiskFullError):
             raise _no_room(error, target, part, needed) from error
+        if error.filename == os.fspath(part):  # nobody has heard of that name
+            raise OSError(error.errno, error.strerror, os.fspath(target)) from error
         raise
     finally:
         _remove(part)

@@ -120,6 +120,13 @@ def test_a_failure_leaves_the_old_content(tmp_path):
     assert names(tmp_path) == ["x"] and (tmp_path / "x").read_text() == "old"
 
 
+@pytest.mark.parametrize("write", [atomic_path, atomic_folder])
+def test_an_error_names_the_file_that_was_asked_for(tmp_path, write):
+    with pytest.raises(FileNotFoundError) as caught, write(tmp_path / "no" / "x.npy"):
+        pass
+    assert caught.value.filename == str(tmp_path / "no" / "x.npy")
+
+
 # What is no plain file -----------------------------------------------------------------------------------------------
 
 
