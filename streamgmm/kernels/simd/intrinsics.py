@@ -305,6 +305,19 @@ def select_greater(typingctx, a, b, x, y):
 
 
 @intrinsic
+def prefetch(typingctx, rows, at):
+    """Ask for rows.flat[at] to come into the first-level cache; it need not exist."""
+
+    def codegen(context, builder, signature, args):
+        place = builder.bitcast(_pointer(context, builder, signature.args[0], *args), ir.IntType(8).as_pointer())
+        read, keep, data = (ir.Constant(_int32, i) for i in (0, 3, 1))
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), place, read, keep, data)
+        return context.get_dummy_value()
+
+    return types.void(rows, types.intp), codegen
+
+
+@intrinsic
 def gather_columns(typingctx, rows, first, last, column, out, at, stride):
     """Eight rows, from `first` on, of `rows` (n, D) in columns of `out`: out.flat[at + j stride + b] = row b's feature.
 

@@ -21,6 +21,7 @@ from streamgmm.kernels.simd.intrinsics import (
     maximum,
     mul,
     odds,
+    prefetch,
     select_greater,
     store,
     sub,
@@ -66,6 +67,8 @@ def row_weights(weight, first, count, w):
 def frame(rows, first, last, shift, whiten, until, x, z, at, norm, norm_at):
     """z (D8, 32) at `at`: frame coordinates of 32 rows from `first` on, beyond `last` it again; norm: their |z|^2."""
     F = shift.shape[0]
+    for i in range((first + PANEL) * F, (first + 2 * PANEL) * F, LANES):
+        prefetch(rows, i)  # the panel after this one: the processor sees too late that it will be read
     column = 0
     if F <= 2 and first + PANEL <= last + 1:
         for v in range(0, PANEL, LANES):
