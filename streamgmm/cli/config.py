@@ -186,7 +186,7 @@ def load_config(path: str | os.PathLike[str] | None = None, *settings: Mapping[s
     >>> load_config(None, ["tol=1e-8", "model.covariance_type=diag"]).fit.tol
     1e-08
     """
-    name = "--set" if path is None else os.fspath(path)
+    name = "settings" if path is None else os.fspath(path)
     tree: dict[str, Any] = {} if path is None else _read(Path(path))
     _move(tree)
     for section, keys in tree.items():
@@ -205,7 +205,7 @@ def load_config(path: str | os.PathLike[str] | None = None, *settings: Mapping[s
         config = Config.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+        place = ".".join(str(part) for part in first["loc"][:2])
         words = first["msg"][:1].lower() + first["msg"][1:]
         raise ConfigError(f"{name}: {place} = {first['input']!r}: {words}.") from None
     if path is not None:
@@ -247,7 +247,7 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file.") from None
+        raise ConfigError(f"{path}: no such config file. Check the path, or give the data themselves.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}.") from None
     except OSError as error:

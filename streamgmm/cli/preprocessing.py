@@ -219,6 +219,8 @@ def _transformed(config: Config, raw: Source, executor: Executor | str | None) -
     from streamgmm.utils.affine import Affine
 
     data, gaps = config.data, config.model.missing == "marginalize"
+    if isinstance(data.pca, int) and data.pca > raw.n_features:
+        raise ConfigError(f"pca = {data.pca}: {raw.name} has {raw.n_features} feature(s). Take as many at most.")
     if gaps and data.pca is not None:
         raise ConfigError(
             "pca: needs rows without missing values; got missing = marginalize. Leave one of the two out."

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.support import doubt
 
 Array = NDArray[np.float64]
 
@@ -95,7 +96,9 @@ def pieces_of(rows: Array, weight: Array) -> Pieces:
         for m in range(1, MOST_PIECES + 1):
             gm = GaussianMixture(m, n_init=min(m, 2), max_iter=40, tol=1e-3, reg_covar=1e-9, random_state=0, n_jobs=1)
             fits.append(gm.fit(rows, sample_weight=weight))
-            if m > 1 and _of(fits[-1], "bic") > _of(fits[-2], "bic"):
+            # A piece on too few rows is no cluster: `select` passes over such a component too.
+            splinter = doubt(fits[-1].mixture_, float(weight.sum()), gm.reg_covar) == 2
+            if m > 1 and (splinter or _of(fits[-1], "bic") > _of(fits[-2], "bic")):
                 fits.pop()
                 break
     best = fits[-1]

@@ -159,3 +159,40 @@ def test_a_look_at_a_model_is_quick_and_says_the_same(cli, rows):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("fit x.npy -k 0", 2, "settings: model.n_components = 0: input should be greater than or equal to 1."),
+        (
+            "select x.npy --covariance nosuch",
+            2,
+            "settings: select.covariance_types = 'nosuch': input should be 'full',",
+        ),
+        ("select x.npy --k-min 5 --k-max 3", 2, "k_min = 5 is larger than k_max = 3. Lower --k-min, or raise --k-max."),
+        ("fit nosuch.toml", 2, "nosuch.toml: no such config file. Check the path, or give the data themselves."),
+        ("fit x.npy -k 2 --pca 9", 2, "pca = 9: x.npy has 3 feature(s). Take as many at most."),
+        ("report nosuch", 1, "nosuch: is no folder. Expected one that `fit --out` or `select --out` wrote."),
+        ("report x.npy", 1, "x.npy: is no folder. Expected one that"),
+        (
+            "report empty",
+            1,
+            "empty: expected a folder that `fit --out` or `select --out` wrote; there is no report.json",
+        ),
+        (
+            "data convert x.npy out.csv",
+            2,
+            "OUT out.csv: convert writes a Zarr array. Choose a name that ends in .zarr.",
+        ),
+    ],
+)
+def test_errors_say_what_was_expected_what_came_and_what_to_do(cli, rows, tmp_path, words, code, said):
+    (tmp_path / "empty").mkdir()
+    found, out, err = cli(*words.split())
+    assert found == code and out == "" and said in err.splitlines()[-1], err
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_one_start_is_one_start(cli, rows):
+    assert "K = 1 to 2, 1 start of each" in cli("select", "x.npy", "--k-max", "2", "--set", "n_init=1")[2]

@@ -329,3 +329,12 @@ def test_pieces_hang_together_where_the_density_has_no_dip():
     assert (pieces.groups, pieces.count) == (2, 2)
     assert all(s.kurtosis == pytest.approx(1, abs=0.2) for s in pieces.shapes)
     assert pieces_of(pair(2000, distance=0), np.ones(2000)).count == 1
+
+
+def test_three_rows_in_a_line_are_no_cluster():
+    rows = RNG(0).normal(size=(200, 3)) + np.repeat([[0], [8]], 100, axis=0)  # BIC would have a piece of three rows
+    assert pieces_of(rows[100:], np.ones(100)).count == 1
+    gm = fit(rows, 2)
+    assert codes(rows, gm=gm) == set()
+    found = sg.select(rows, range(1, 4), n_init=3, random_state=0)
+    assert found.best.n_components == 2 and sg.diagnose(found.best, rows) == []

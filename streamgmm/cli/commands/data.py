@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -301,6 +302,8 @@ def convert(
     """Copy any source to a checksummed Zarr array: whole or not at all."""
     from dataclasses import asdict
 
+    if Path(out.rstrip("/")).suffix not in ("", ".zarr"):
+        raise typer.BadParameter(f"OUT {out}: convert writes a Zarr array. Choose a name that ends in .zarr.")
     how = {"chunk_rows": chunk_rows, "dtype": dtype, "overwrite": overwrite}
     done = _converted(data, columns, weight, exclude, header, out, **how)
     if json:

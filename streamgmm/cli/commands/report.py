@@ -40,6 +40,12 @@ def report(
     """
     from streamgmm.report.progress import ProgressLine, showing
 
+    if not (Path(folder) / REPORT).is_file():
+        raise FileNotFoundError(
+            f"{folder}: expected a folder that `fit --out` or `select --out` wrote; there is no {REPORT} in it."
+            if Path(folder).is_dir()
+            else f"{folder}: is no folder. Expected one that `fit --out` or `select --out` wrote."
+        )
     whole = Path(folder) / "report.html"
     kept = out is None and n_models(whole) > 1
     target = Path(out) if out is not None else whole.with_name("chosen.html") if kept else whole

@@ -142,7 +142,7 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
             executor = stack.enter_context(connected(config.compute.scheduler))
         if folder is not None:
             stack.enter_context(output_folder(Path(folder)))
-        message(f"{raw.name}: {rows_of(raw)}; K = {chosen.k_min} to {chosen.k_max}, {config.fit.n_init} starts of each")
+        message(f"{raw.name}: {rows_of(raw)}; K = {chosen.k_min} to {chosen.k_max}, {starts(config)} of each")
         compiled = compile_kernels(chosen.covariance_types, chosen.k_max, raw)
         peak, began = Peak(), time.perf_counter()
         ready = prepare(config, raw, executor)
@@ -202,11 +202,18 @@ def run_select(config: Config, *, report: bool, proba: str | None = None) -> dic
     return document
 
 
+def starts(config: Config) -> str:
+    """Number of starts in words."""
+    return f"{config.fit.n_init} start{'s' * (config.fit.n_init != 1)}"
+
+
 def _checked(config: Config) -> Config:
     """The config with the restarts that a sweep wants; what a sweep cannot do is refused."""
     chosen = config.select
     if chosen.k_min > chosen.k_max:
-        raise ConfigError(f"k_min = {chosen.k_min} is larger than k_max = {chosen.k_max}.")
+        raise ConfigError(
+            f"k_min = {chosen.k_min} is larger than k_max = {chosen.k_max}. Lower --k-min, or raise --k-max."
+        )
     defaults, flat = type(config)().flat(), config.flat()
     unknown = [k for k in ("noise", "half_life", "max_time", "checkpoint") if flat[k] != defaults[k]]
     if unknown:
