@@ -13,6 +13,8 @@ from itertools import count
 import fsspec
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from fsspec.implementations.memory import MemoryFileSystem
@@ -49,14 +51,20 @@ class Flaky:
         return (getattr(file, "name", file), file.tell() if hasattr(file, "tell") else 0)
 
 
-def write(folder, kind):
+def write(folder, kind, X=X):
     path = folder / f"x.{kind}"
+    table = pa.table({name: X[:, j] for j, name in enumerate("abc")})
     if kind == "npy":
         np.save(path, X)
     elif kind == "zarr":
-        zarr.create_array(path, data=X, chunks=(500, 3))
+        zarr.create_array(path, data=X, chunks=(500, 3), overwrite=True)
     elif kind == "csv":
         np.savetxt(path, X, delimiter=",", header="a,b,c", comments="", fmt="%.17g")
+    elif kind == "parquet":
+        pq.write_table(table, path, row_group_size=500)
+    elif kind == "arrow":
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=500)
     else:
         with h5py.File(path, "w") as file:
             file.create_dataset("x", data=X, chunks=(500, 3), compression="gzip" if kind == "h5" else None)
@@ -107,6 +115,30 @@ def test_a_fit_on_threads_over_reads_that_fail_has_the_same_bits(tmp_path, monke
         again = fit()
     assert usual.lower_bounds_ == again.lower_bounds_
     np.testing.assert_array_equal(usual.means_, again.means_)
+
+
+CHANGES = {
+    "grows": lambda path, folder, kind: write(folder, kind, np.concatenate([X, X])),
+    "shrinks": lambda path, folder, kind: write(folder, kind, X[:1700]),
+    "other values": lambda path, folder, kind: write(folder, kind, X + 1.0),
+    "a folder": lambda path, folder, kind: path.mkdir(),
+    "removed": lambda path, folder, kind: None,
+}
+
+
+@pytest.mark.parametrize("kind", ["npy", "csv", "parquet", "arrow", "zarr", "h5"])
+@pytest.mark.parametrize("how", CHANGES)
+def test_data_that_change_between_passes_are_named(tmp_path, kind, how):
+    path = write(tmp_path, kind)
+    source = open_source(path, chunk_rows=500)
+    np.testing.assert_array_equal(read(source)[0], X)
+    before = path.stat().st_mtime_ns
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    CHANGES[how](path, tmp_path, kind)
+    if path.is_file():
+        assert path.stat().st_mtime_ns != before
+    with pytest.raises(ChunkReadError, match=rf"x\.{kind}.*(has changed since|cannot be read now)"):
+        read(source)
 
 
 class Unreliable(MemoryFileSystem):
