@@ -174,7 +174,7 @@ def _columns_option(found: re.Match[str]) -> str:
 def _option(option: str, listed: str) -> str:
     """The option that means a list of names as Python shows it."""
     try:
-        names = [str(name) for name in ast.literal_eval(f"[{listed}]")]
+        names = [str(name) for name in ast.literal_eval(f"[{listed}]") if name is not ...]
     except (ValueError, SyntaxError):
         names = []
     return f"{option} {shlex.quote(as_option(names) if names else 'A,B')}"

@@ -70,9 +70,15 @@ def check_weights(weights: object, name: str, start: int | None, index: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Exclude:
-    """In the place of `columns`: all but these names or positions."""
+    """In the place of `columns`: all but these names or positions.
+
+    Attributes
+    ----------
+    optional : names that need not be there, as where they hold no numbers in some of several files
+    """
 
     columns: tuple[Any, ...]
+    optional: tuple[str, ...] = ()
 
     @classmethod
     def from_columns(cls, columns: str | int | Sequence[str | int]) -> Exclude | None:
@@ -136,7 +142,8 @@ class Pick:
         if columns is None:
             chosen = None if at is None else tuple(i for i in range(n_stored) if i != at)
         elif isinstance(columns, Exclude):
-            without = {position(column) for column in columns.columns} | {at}
+            absent = set(columns.optional).difference(names or ())
+            without = {position(column) for column in columns.columns if column not in absent} | {at}
             chosen = tuple(i for i in range(n_stored) if i not in without)
         else:
             if isinstance(columns, (str, int, np.integer)):
@@ -144,7 +151,8 @@ class Pick:
             chosen = tuple(position(column) for column in columns)
             repeated = {i for i in chosen if chosen.count(i) > 1}
             if repeated:
-                raise ValueError(f"{name}: columns= names a column twice: {sorted(repeated)}. Name each once.")
+                twice = [i if names is None else names[i] for i in sorted(repeated)]
+                raise ValueError(f"{name}: a column is chosen twice: {', '.join(map(repr, twice))}. Name each once.")
         if chosen == () or n_stored == 0:
             raise ValueError(f"{name}: 0 feature(s) are left; expected at least one column besides the weights.")
         return cls(chosen, at)

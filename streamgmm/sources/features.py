@@ -57,7 +57,7 @@ def open_features(
     obj: Readable,
     *,
     columns: ColumnChoice = None,
-    exclude: str | int | Sequence[str | int] | None = None,
+    exclude: str | int | Sequence[str | int] | Exclude | None = None,
     **options: Any,
 ) -> Source:
     """As `open_quietly`; columns without numbers are left out where `columns` does not name them.
@@ -76,9 +76,11 @@ def open_features(
     except NotNumbersError as error:
         if columns is not None or not error.numeric:
             raise
-        given = () if exclude is None else getattr(Exclude.from_columns(exclude), "columns", ())
+        chosen = exclude if isinstance(exclude, Exclude) or exclude is None else Exclude.from_columns(exclude)
+        given = () if chosen is None else chosen.columns
         others = list(dict.fromkeys(error.other))
-        source = open_features(obj, exclude=[*given, *others], **options)
+        known = () if chosen is None else chosen.optional
+        source = open_features(obj, exclude=Exclude((*given, *others), (*known, *others)), **options)
         source.not_numbers = (*others, *source.not_numbers)
         if source.n_features == 1 and len(error.numeric) == 1:
             _refuse_row_number(source, error.numeric[0])

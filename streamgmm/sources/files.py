@@ -144,7 +144,7 @@ class FilesSource(Source):
         self.has_weights = first.has_weights
         self.feature_names = next((part.feature_names for part in parts if part.feature_names is not None), None)
         self.left_out = first.left_out
-        self.notice = _notices(parts)
+        self.notice = "; ".join(filter(None, (_notices(parts), _nameless(parts)))) or None
         single = all(part.dtype == np.float32 for part in parts)
         self.dtype = np.dtype(np.float32 if single else np.float64)
         self._set(parts)
@@ -189,6 +189,15 @@ class FilesSource(Source):
 
     def fingerprint(self) -> dict[str, Any]:
         return {"kind": "files", "dtype": self.dtype.str, "files": [part.fingerprint() for part in self.parts]}
+
+
+def _nameless(parts: Sequence[Source]) -> str | None:
+    """A notice where some files name their columns and others, of another format, do not."""
+    named = next((part for part in parts if part.feature_names is not None), None)
+    other = next((part for part in parts if part.feature_names is None), None)
+    if named is None or other is None or named.kind == other.kind:
+        return None
+    return f"{other.name} has no names of columns: they are taken to stand in the order of {named.name}"
 
 
 def _notices(parts: Sequence[Source]) -> str | None:

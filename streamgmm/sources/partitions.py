@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -112,7 +112,7 @@ class Partitions:
         if isinstance(columns, Exclude):
             rest = tuple(column for column in columns.columns if column not in constants and column not in self.texts)
             constants = {key: value for key, value in constants.items() if key not in columns.columns}
-            columns = Exclude.from_columns(rest)
+            columns = replace(columns, columns=rest) if rest else None
         elif columns is not None:
             named: list[Any] = [columns] if isinstance(columns, (str, int, np.integer)) else list(columns)
             if any(not isinstance(column, str) for column in named):

@@ -209,6 +209,9 @@ def test_a_table_of_a_few_rows(cli, tmp_path):
 def test_remedies_are_in_the_words_of_the_terminal(cli, tmp_path):
     (tmp_path / "x.csv").write_text("a,b c,city\n1,2,Rom\n3,,Bern\n")
     assert "Leave it out, --columns 'a,b c', or" in cli("fit", tmp_path / "x.csv", "-k1", "--columns", "a,city")[2]
+    assert cli("fit", tmp_path / "x.csv", "-k1", "--columns", "a", "--out", tmp_path / "one")[0] == 0
+    (tmp_path / "other.csv").write_text("z\n" + "1\n" * 9)
+    assert "Choose them by name, --columns A,B, or rename" in cli("score", tmp_path / "one", tmp_path / "other.csv")[2]
     assert (
         "row 1 of chunk 0, column 'b c'. Expected finite numbers; drop or impute such rows, or fit with --set missing="
         in (cli("fit", tmp_path / "x.csv", "-k1")[2])

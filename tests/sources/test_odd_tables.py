@@ -88,6 +88,15 @@ def test_missing_values_are_no_comments(word, head):
     assert sg.open_source(path, chunk_rows=1).n_rows == 4
 
 
+@pytest.mark.parametrize("word", ["-", "--", "-nan", "-NaN", "-1.#IND"])
+def test_dashes_far_down_are_missing_values(word):
+    lines = ["1.5,-2.5\n"] * 60_000
+    lines[37_001] = f"{word},-3\n"
+    rows = rows_of(sg.open_source(write("a,b\n" + "".join(lines))))
+    assert len(rows) == 60_000 and np.isnan(rows[37_001, 0]) and rows[37_001, 1] == -3
+    assert np.nansum(rows[:, 0]) == 1.5 * 59_999
+
+
 DOUBTFUL = {
     "names without columns": ("a,b,c\n" + BODY, "names 3 columns, and most lines below have 2"),
     "a decimal comma": ("a\n1,5\n1,7\n3,1\n", "where the comma parts decimals, write points"),
@@ -298,6 +307,32 @@ def test_excluded_columns_may_be_in_some_files_only():
         sg.open_source(path)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_text_in_some_files_only_is_left_out(kind, caplog):
+    first, second = pd.DataFrame({"a": X[:, 0], "b": X[:, 1]}), pd.DataFrame({"b": X[:, 2], "t": "x", "a": X[:, 0]})
+    for i, frame in enumerate((first, second)):
+        if kind == "csv":
+            frame.to_csv(f"{i}.csv", index=False)
+        else:
+            frame.to_parquet(f"{i}.parquet")
+    gm = sg.GaussianMixture(1).fit([f"0.{kind}", f"1.{kind}"])
+    np.testing.assert_allclose(gm.means_[0], [X[:, 0].mean(), X[:, 1:].mean()], rtol=1e-12)
+    assert "left out the columns t" in caplog.text
+    with pytest.raises(ValueError, match="no column 't'"):  # what a person asked for has to be there
+        sg.open_source([f"0.{kind}", f"1.{kind}"], exclude=["t"])
+
+
+def test_files_without_names_among_others_are_told(caplog):
+    np.save("x.npy", X)
+    pd.DataFrame(X, columns=list("abc")).to_csv("x.csv", index=False)
+    assert sg.open_source(["x.npy", "x.csv"]).n_features == 3
+    assert "x.npy has no names of columns: they are taken to stand in the order of x.csv" in caplog.text
+    caplog.clear()
+    write("1,2,3\n4,5,6\n", path="y.csv")  # the second half of a file that was split
+    sg.open_source(["x.csv", "y.csv"])
+    assert not caplog.text
+
+
 def test_labels_may_be_in_some_files_only():
     frame = pd.DataFrame(X, columns=list("abc"))
     marked = pa.Table.from_pandas(frame.set_index(pd.Index(np.arange(90)[::-1], name="id")))
@@ -380,6 +415,26 @@ def test_rows_come_first(name):
     source = sg.open_source(table.T)
     assert source.feature_names == ("a", "b", "c")
     np.testing.assert_array_equal(rows_of(source), X)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_rows_come_first_in_zarr(version):
+    table = xr.DataArray(X.T, dims=("variable", "time"), name="x")
+    table.to_dataset().to_zarr("x.zarr", zarr_format=version, consolidated=False)
+    with pytest.raises(ValueError, match=r"x\.zarr.*: expected the rows first.*transpose\('time', 'variable'\)"):
+        sg.GaussianMixture(1).fit("x.zarr")
+
+
+def test_rows_come_first_in_netcdf():
+    for path, values, names in (("wrong.nc", X.T, ("feature", "row")), ("right.nc", X, ("row", "feature"))):
+        with h5py.File(path, "w") as file:
+            data = file.create_dataset("x", data=values)
+            for axis, name in enumerate(names):
+                file.create_dataset(name, data=np.arange(float(values.shape[axis]))).make_scale(name)
+                data.dims[axis].attach_scale(file[name])
+    with pytest.raises(ValueError, match="expected the rows first; its first dimension is called 'feature'"):
+        sg.open_source("wrong.nc")
+    np.testing.assert_array_equal(rows_of(sg.open_source("right.nc")), X)
 
 
 # Answers --------------------------------------------------------------------------------------------------------------

@@ -58,7 +58,10 @@ _MOST_HEAD = 64 * 2**20
 _PEEK = 16_384
 """Bytes of each of the looks further down, which tell what columns hold."""
 
-_NULLS = ["", *{form for word in MISSING for form in (word, word.upper(), word.title())}, "NaN", "-NaN"]
+_WORDS = ["", *sorted({form for word in MISSING for form in (word, word.upper(), word.title())}), "NaN", "-NaN"]
+_NULLS = [word for word in _WORDS if not word.startswith("-")]
+"""Fields that pyarrow takes for missing; words that begin as numbers do cost a look at every negative number."""
+_DASHES = frozenset(_WORDS) - frozenset(_NULLS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ class CsvChunk(Chunk):
                     column_types=types,
                     include_columns=wanted,
                     decimal_point=layout.dialect.decimal,
-                    null_values=_NULLS,
+                    null_values=_WORDS if layout.dashes else _NULLS,
                     check_utf8=False,
                 ),
             )
@@ -348,7 +351,8 @@ def _opened(path: str, header: bool | None) -> tuple[Layout, Head, list[list[str
         lines = retried(partial(lines_between, layout, at, min(mark[0], at + _PEEK)), path, 0)
         more = lines.tobytes().decode(encoding, "replace")
         rows += [record.fields for record in records(more, head.dialect) if len(record.fields) == head.n_fields]
-    return layout, head, rows
+    dashes = any(not _DASHES.isdisjoint(row) for row in rows)
+    return replace(layout, dashes=dashes), head, rows
 
 
 def _schema(

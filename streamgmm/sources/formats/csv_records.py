@@ -60,6 +60,7 @@ class Layout:
     stored : names of all fields of a record, each once
     kinds : columns of numbers, and how these are written: see `number_of`
     named : the columns to read were named by somebody
+    dashes : dashes stand for missing values in the lines looked at; elsewhere they cost time
     """
 
     path: str
@@ -70,6 +71,7 @@ class Layout:
     stored: tuple[str, ...]
     kinds: dict[str, str]
     named: bool = False
+    dashes: bool = False
 
     @property
     def unit(self) -> int:

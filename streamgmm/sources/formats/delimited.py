@@ -117,7 +117,7 @@ def is_comment(line: str) -> bool:
     >>> is_comment("# made today"), is_comment("#N/A,3.5")
     (True, False)
     """
-    return re.match(COMMENT, line) is not None
+    return "#" in line and re.match(COMMENT, line) is not None
 
 
 def delimiter_of(line: str) -> str:
@@ -253,6 +253,8 @@ def _choose(text: str, whole: bool, comment: bool, delimiters: Sequence[str]) ->
     """Delimiter, decimal mark and fields of a record: with which most columns hold numbers in most records."""
     best, found = (-1.0, -1.0), (",", ".", 1)
     for delimiter in delimiters:
+        if delimiter != "," and delimiter not in text and not (delimiter == BLANKS and "\t" in text):
+            continue  # records of one field
         some = []
         for record in records(text, Dialect(delimiter, comment=comment), whole=whole):
             some.append(record.fields)
@@ -324,11 +326,13 @@ def sniff(text: str, *, whole: bool = True, header: bool | None = None) -> Head 
 def _has_comments(lines: Sequence[str], n: int, delimiter: str, decimal: str) -> bool:
     """Whether lines that begin with # are comments: some have no `n` fields, or all others begin with a number."""
     marked = list(filter(is_comment, lines))
+    if not marked:
+        return False
     if any(len(fields_of(line, delimiter)) != n for line in marked):
         return True
     others = [line for line in lines[1:] if line and not is_comment(line)][:_A_LOOK]
     begin = [fields_of(line, delimiter)[0] for line in others]
-    return bool(marked and begin) and all(number_of(field, decimal, "grouped") is not None for field in begin)
+    return bool(begin) and all(number_of(field, decimal, "grouped") is not None for field in begin)
 
 
 def _title(found: Sequence[Record], n: int, dialect: Dialect) -> int:
@@ -369,7 +373,8 @@ def doubt_of(head: Head) -> str | None:
             "decimals, write points"
         )
     first = head.body[0]
-    if len(first.fields) == n and _names(first.fields, head.body[1:], n, head.dialect, 2):
+    words = sum(number_of(field, head.dialect.decimal, "grouped") is None for field in first.fields)
+    if len(first.fields) == n and words > 1 and _names(first.fields, head.body[1:], n, head.dialect, 2):
         return (
             f"line {first.line} ({head.dialect.delimiter.join(first.fields)[:40]}) holds no numbers where the lines "
             "below do; expected one line of names. If it is a line of units or more names, remove it"

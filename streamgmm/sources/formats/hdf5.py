@@ -16,11 +16,11 @@ from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.chunking import cut_runs, default_chunk_rows, unit_runs, wanted_rows
 from streamgmm.sources.columns import Chosen, WeightChoice, digest
 from streamgmm.sources.formats.hdf5_decode import Layout
-from streamgmm.sources.formats.hdf5_members import member_of, members_of
+from streamgmm.sources.formats.hdf5_members import dimensions_of, member_of, members_of
 from streamgmm.sources.formats.hdf5_records import RecordsSource
 from streamgmm.sources.formats.hdf5_storage import check_filters, opened, stored_rows
 from streamgmm.sources.formats.joined import join
-from streamgmm.sources.formats.members import Member, choose
+from streamgmm.sources.formats.members import Member, check_rows_first, choose
 from streamgmm.sources.formats.npy import check_two_dimensional
 from streamgmm.sources.formats.packed import Packing
 from streamgmm.sources.formats.stored import StoredChunk, StoredSource
@@ -79,6 +79,7 @@ class Hdf5Source(StoredSource):
         # Of a vector of MATLAB, which has two dimensions, the longer one is that of the rows.
         self.transposed = member.transposed and (len(member.shape) == 2 or data.shape[0] != shape[0])
         axis = 1 if self.transposed else 0
+        check_rows_first(dimensions_of(data), name)
         self.decodes = data.compression is not None or bool(data.shuffle)
         self.has_checksums = bool(data.fletcher32)
         self.layout = None if self.transposed else Layout.from_dataset(data)

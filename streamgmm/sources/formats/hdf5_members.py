@@ -18,7 +18,7 @@ from streamgmm.sources.labels import numbers_rows
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Field", "fields_of", "member_of", "members_of"]
+__all__ = ["Field", "dimensions_of", "fields_of", "member_of", "members_of"]
 
 MATLAB = b"MATLAB 7.3 MAT-file"
 """First bytes of a file of MATLAB."""
@@ -93,6 +93,13 @@ def member_of(data: h5py.Dataset, path: str, coordinates: Collection[str] = ()) 
         return Member(path, shape, dtype, is_records=True)
     label = len(shape) == 1 and (path.rpartition("/")[2] in coordinates or _is_label(data, path))
     return Member(path, shape, dtype, _stored_what(data) or what_of(dtype), label)
+
+
+def dimensions_of(data: h5py.Dataset) -> tuple[str, ...]:
+    """Names of the dimensions of a netCDF variable; none elsewhere."""
+    if "DIMENSION_LIST" not in data.attrs:
+        return ()
+    return tuple(str(scales[0].name).rpartition("/")[2] if len(scales) else scales.label for scales in data.dims)
 
 
 def _is_of_matlab(file: h5py.File) -> bool:

@@ -14,7 +14,10 @@ import numpy as np
 
 from streamgmm.sources.columns import Chosen, Exclude
 
-__all__ = ["Member", "choose", "what_of"]
+__all__ = ["Member", "check_rows_first", "choose", "what_of"]
+
+_OF_FEATURES = ("variable", "feature", "column")
+"""Names of dimensions of features, in the singular: by `Dataset.to_array` of xarray for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,29 @@ def what_of(dtype: np.dtype[Any]) -> str | None:
         return "categories" if dtype.metadata and "enum" in dtype.metadata else None
     kinds = {"c": "complex numbers", "M": "times", "m": "time differences", "V": "records"}
     return kinds.get(kind, "text or objects")
+
+
+def check_rows_first(dimensions: Sequence[str], name: str) -> None:
+    """Refuse a matrix whose first dimension is called like one of features, and its second is not.
+
+    Parameters
+    ----------
+    dimensions : names, where they are known
+    name : for messages
+
+    Raises
+    ------
+    ValueError
+        With the remedy.
+    """
+    if len(dimensions) != 2:
+        return
+    first, second = dimensions
+    if first.lower().removesuffix("s") in _OF_FEATURES and second.lower().removesuffix("s") not in _OF_FEATURES:
+        raise ValueError(
+            f"{name}: expected the rows first; its first dimension is called {first!r}, like one of features. Use "
+            f"X.transpose({second!r}, {first!r}) of xarray; or, where these are rows, X.rename({{{first!r}: 'row'}})."
+        )
 
 
 def choose(path: str, inner: str, members: Sequence[Member], columns: Chosen = None) -> tuple[Member, ...]:

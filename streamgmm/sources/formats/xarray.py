@@ -13,7 +13,7 @@ from streamgmm.sources.chunking import even_runs, wanted_rows
 from streamgmm.sources.columns import Chosen, Exclude, Pick, WeightChoice, digest, row_dtype
 from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.formats.dask import open_dask
-from streamgmm.sources.formats.members import what_of
+from streamgmm.sources.formats.members import check_rows_first, what_of
 from streamgmm.sources.formats.npy import check_two_dimensional
 from streamgmm.sources.formats.stored import StoredChunk, StoredSource
 from streamgmm.sources.formats.tables import check_stored, choose_columns
@@ -152,10 +152,6 @@ def _not_rows(found: dict[str, tuple[str, ...]]) -> ValueError:
     )
 
 
-_OF_FEATURES = ("variable", "feature", "column")
-"""Names of dimensions of features, in the singular: by `Dataset.to_array` for one."""
-
-
 def _table(obj: xarray.Dataset, columns: Chosen, weight: WeightChoice, chunk_rows: int | None) -> Source:
     """A source over a two-dimensional DataArray; text labels of its second dimension are feature names."""
     if obj.ndim > 2:
@@ -166,13 +162,7 @@ def _table(obj: xarray.Dataset, columns: Chosen, weight: WeightChoice, chunk_row
             f"X.to_dataset(name='x').stack(row={dims!r}) where there is one feature."
         )
     check_two_dimensional(obj.shape, f"xarray {type(obj).__name__}")
-    first, second = map(str, obj.dims)
-    if first.lower().removesuffix("s") in _OF_FEATURES and second.lower().removesuffix("s") not in _OF_FEATURES:
-        raise ValueError(
-            f"xarray DataArray: expected the rows first; its first dimension is called {first!r}, like one of "
-            f"features. Use X.transpose({second!r}, {first!r}); or, where these are rows, "
-            f"X.rename({{{first!r}: 'row'}})."
-        )
+    check_rows_first(tuple(map(str, obj.dims)), f"xarray {type(obj).__name__}")
     labels = obj.coords.get(obj.dims[1])
     names = None if labels is None or labels.dtype.kind not in "UOT" else tuple(map(str, labels.values))
     inner = obj.variable._data

@@ -22,11 +22,11 @@ from streamgmm.sources.base import Chunk, Source
 from streamgmm.sources.chunking import check_filled, cut_runs, default_chunk_rows, unit_runs
 from streamgmm.sources.columns import Chosen, WeightChoice, digest
 from streamgmm.sources.formats.joined import join
-from streamgmm.sources.formats.members import Member, choose
+from streamgmm.sources.formats.members import Member, check_rows_first, choose
 from streamgmm.sources.formats.npy import check_two_dimensional
 from streamgmm.sources.formats.stored import StoredChunk, StoredSource
 from streamgmm.sources.formats.zarr_decode import ABSENT, Layout, Shards
-from streamgmm.sources.formats.zarr_members import member_of, members_of, store_in
+from streamgmm.sources.formats.zarr_members import dimensions_of, member_of, members_of, store_in
 from streamgmm.sources.formats.zarr_metadata import (
     check_size,
     checked_codecs,
@@ -244,6 +244,7 @@ class ZarrSource(StoredSource):
         self.place = place
         wide = array.shape if len(array.shape) != 1 else (array.shape[0], 1)
         n_rows, n_stored = shape = check_two_dimensional(wide, name)
+        check_rows_first(dimensions_of(array), name)
         self.codecs = checked_codecs(array, name)
         self.has_checksums = has_checksums(array)
         self.decodes = bool(set(self.codecs) - {"bytes", "crc32c"})

@@ -13,7 +13,7 @@ from streamgmm.sources.labels import numbers_rows
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["arrays_in", "member_of", "members_of", "store_in"]
+__all__ = ["arrays_in", "dimensions_of", "member_of", "members_of", "store_in"]
 
 
 def store_in(store: Any) -> Any:
@@ -89,13 +89,18 @@ def member_of(array: zarr.Array[Any], path: str, label: bool = False) -> Member:
     """An array as a member; a dimension's own values, as xarray writes them, are labels."""
     dtype = _dtype(array)
     name = path.rpartition("/")[2]
-    described: dict[str, Any] = array.metadata.to_dict()
-    dimensions: Any = described.get("dimension_names") or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     one = len(array.shape) == 1
-    label = one and (label or list(dimensions) == [name])
+    label = one and (label or dimensions_of(array) == (name,))
     if one and name == "index" and dtype.kind in "iu" and not label:
         label = numbers_rows(np.asarray(array[:1000]))
     return Member(path, tuple(array.shape), dtype, what_of(dtype), label)
+
+
+def dimensions_of(array: zarr.Array[Any]) -> tuple[str, ...]:
+    """Names of the dimensions, as version 3 or xarray in version 2 stores them; none where one has no name."""
+    described: dict[str, Any] = array.metadata.to_dict()
+    names: Any = described.get("dimension_names") or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+    return tuple(names) if all(isinstance(name, str) for name in names) else ()
 
 
 def _dtype(array: zarr.Array[Any]) -> np.dtype[Any]:
