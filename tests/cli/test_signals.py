@@ -99,7 +99,9 @@ def test_select_under_twenty_signals(made, tmp_path):
             process.wait(float(rng.uniform(0.5, 6.0)))
         except subprocess.TimeoutExpired:
             process.send_signal(which)
-        assert process.wait(60) in (ENDS[which], DONE, 3, -which)  # before Python has set its handlers
+        # -which: before the handlers are set. Python ends itself by SIGINT, which shells show as 130, if a signal came
+        # while a module was imported that makes code of text.
+        assert process.wait(60) in (ENDS[which], DONE, 3, -which, -signal.SIGINT)
         for name in names(tmp_path / "out"):
             if name == "model.safetensors":
                 sg.load(tmp_path / "out" / name)

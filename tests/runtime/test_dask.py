@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -349,7 +349,8 @@ def test_worker_that_hangs_is_given_up(chunks_of):
             found = quietly(client, chunks_of(), at_the_seventieth)
         finally:
             for process in stopped:
-                os.kill(process, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # its nanny may have ended it
+                    os.kill(process, signal.SIGKILL)
     same_bits(fit(chunks_of(), "full", Threads(1)), found)
 
 
