@@ -235,3 +235,13 @@ def test_no_fit_begins_on_a_handful_of_rows(solver):
         warnings.simplefilter("ignore", ConvergenceWarning)
         gm.fit(X)
     assert gm.weights_.min() * len(X) >= 13
+
+
+@pytest.mark.parametrize("n_init", [2, 3])
+def test_few_starts_of_many_features_beside_those_of_a_single_one(n_init):
+    """All of the starts that are asked for may be among those that a single start is chosen from."""
+    rows = np.random.default_rng(0).normal(size=(2000, 17)) + 6.0 * (np.arange(2000) % 2)[:, None]
+    gm = sg.GaussianMixture(2, n_init=n_init, random_state=0, tol=1e-3).fit(rows)
+    one = sg.GaussianMixture(2, random_state=0, tol=1e-3).fit(rows)
+    assert gm.lower_bound_ >= one.lower_bound_ - 1e-6
+    assert np.ptp(np.bincount(gm.predict(rows))) <= 4

@@ -385,6 +385,8 @@ class _Place:
 def made(starts: Iterable[Callable[[], Mixture]], *, threads: int = 1) -> list[Mixture]:
     """First models in the order of `prepared` starts, several at a time; the same bits for any number of threads."""
     places = [_Place(i, make) for i, make in enumerate(starts)]
+    if not places:
+        return []
     with warnings.catch_warnings():
         # Fewer distinct rows than clusters is dealt with by the repair of collapsed components.
         warnings.simplefilter("ignore", ConvergenceWarning)
