@@ -40,6 +40,79 @@ def _transpose(rows, start, count, shift, z, norm):
         i += 1
 
 
+@inline
+def _expand(centres, shift, flipped, half):
+    """flipped (K, D) = -(c - shift), half (K,) = |c - shift|^2 / 2."""
+    for k in range(centres.shape[0]):
+        half[k] = 0.0
+        for i in range(shift.shape[0]):
+            c = centres[k, i] - shift[i]
+            flipped[k, i] = -c
+            half[k] += 0.5 * c * c
+
+
+@inline
+def _nearest(scores, half, lowest, winner):
+    """Smallest of scores (K, B) + half (K,) in each column, and its row, the first of equals."""
+    for b in range(lowest.shape[0]):
+        lowest[b] = scores[0, b] + half[0]
+        winner[b] = 0
+    for k in range(1, scores.shape[0]):
+        h = half[k]
+        for b in range(lowest.shape[0]):
+            s = scores[k, b] + h
+            closer = s < lowest[b]
+            lowest[b] = s if closer else lowest[b]
+            winner[b] = k if closer else winner[b]
+
+
+@inline
+def _add(rows, weight, shift, start, count, norm, lowest, winner, mass, first, totals):
+    """Add `count` rows to the sums of their centres; returns the sums of w |x - shift|^2 and of w |x - centre|^2."""
+    square = 0.0
+    inertia = 0.0
+    for b in range(count):
+        row = start + b
+        k = winner[b]
+        w = 1.0
+        if weight.shape[0] > 0:
+            w = weight[row]
+            totals[0] += w
+            totals[1] += 1.0 if w > 0.0 else 0.0
+        square += w * norm[b]
+        inertia += w * (norm[b] + 2.0 * lowest[b])
+        mass[k] += w
+        for i in range(shift.shape[0]):
+            first[k, i] += w * (rows[row, i] - shift[i])
+    return square, inertia
+
+
+@inline
+def _first_bad(rows, start, count):
+    """The first of `count` rows with NaN or infinity, or -1."""
+    for row in range(start, start + count):
+        for i in range(rows.shape[1]):
+            if not np.isfinite(rows[row, i]):
+                return row
+    return -1
+
+
+@inline
+def _distances(rows, weight, centres, start, count, winner, distance):
+    """Squared distances to the nearest centres from differences; returns their weighted sum."""
+    inertia = 0.0
+    for b in range(count):
+        row = start + b
+        k = winner[b]
+        s = 0.0
+        for i in range(centres.shape[1]):
+            d = rows[row, i] - centres[k, i]
+            s += d * d
+        distance[row] = s
+        inertia += s * weight[row] if weight.shape[0] > 0 else s
+    return inertia
+
+
 @jit
 def lloyd(rows, weight, shift, centres, label, distance, mass, first, totals):
     """One pass of `rows` (n, D).
@@ -68,12 +141,8 @@ def lloyd(rows, weight, shift, centres, label, distance, mass, first, totals):
     n, D = rows.shape
     K = centres.shape[0]
     flipped = np.empty((K, D))
-    half = np.zeros(K)
-    for k in range(K):
-        for i in range(D):
-            c = centres[k, i] - shift[i]
-            flipped[k, i] = -c
-            half[k] += 0.5 * c * c
+    half = np.empty(K)
+    _expand(centres, shift, flipped, half)
     z = np.zeros((D, BLOCK))
     norm = np.zeros(BLOCK)
     scores = np.zeros((K, BLOCK))
@@ -83,50 +152,17 @@ def lloyd(rows, weight, shift, centres, label, distance, mass, first, totals):
         count = min(BLOCK, n - start)
         _transpose(rows, start, count, shift, z, norm)
         np.dot(flipped, z, scores)
-        for b in range(BLOCK):
-            lowest[b] = scores[0, b] + half[0]
-            winner[b] = 0
-        for k in range(1, K):
-            h = half[k]
-            for b in range(BLOCK):
-                s = scores[k, b] + h
-                closer = s < lowest[b]
-                lowest[b] = s if closer else lowest[b]
-                winner[b] = k if closer else winner[b]
-        square = 0.0
-        inertia = 0.0
-        for b in range(count):
-            row = start + b
-            k = winner[b]
-            w = 1.0
-            if weight.shape[0] > 0:
-                w = weight[row]
-                totals[0] += w
-                totals[1] += 1.0 if w > 0.0 else 0.0
-            square += w * norm[b]
-            inertia += w * (norm[b] + 2.0 * lowest[b])
-            mass[k] += w
-            for i in range(D):
-                first[k, i] += w * (rows[row, i] - shift[i])
+        _nearest(scores, half, lowest, winner)
+        square, inertia = _add(rows, weight, shift, start, count, norm, lowest, winner, mass, first, totals)
         if not np.isfinite(square):
-            for row in range(start, start + count):
-                for i in range(D):
-                    if not np.isfinite(rows[row, i]):
-                        return row
+            bad = _first_bad(rows, start, count)
+            if bad >= 0:
+                return bad
         if label.shape[0] > 0:
             for b in range(count):
                 label[start + b] = winner[b]
         if distance.shape[0] > 0:
-            inertia = 0.0
-            for b in range(count):
-                row = start + b
-                k = winner[b]
-                s = 0.0
-                for i in range(D):
-                    d = rows[row, i] - centres[k, i]
-                    s += d * d
-                distance[row] = s
-                inertia += s * weight[row] if weight.shape[0] > 0 else s
+            inertia = _distances(rows, weight, centres, start, count, winner, distance)
         totals[2] += square
         totals[3] += inertia
     if weight.shape[0] == 0:

@@ -157,6 +157,150 @@ def softmax(logits, first, count, weight, base, common, logp, resp, label, total
             logits[k, b] = 0.0
 
 
+@inline
+def _observed_first(rows, row, perm):
+    """perm (D,) = features of one pattern, observed ones first, both parts ascending; returns how many those are."""
+    seen = 0
+    for i in range(perm.shape[0]):
+        if rows[row, i] == rows[row, i]:
+            perm[seen] = i
+            seen += 1
+    unseen = seen
+    for i in range(perm.shape[0]):
+        if rows[row, i] != rows[row, i]:
+            perm[unseen] = i
+            unseen += 1
+    return seen
+
+
+@inline
+def _background(log_noise, box, perm, seen):
+    """Log-density of the background over the observed features, its weight included."""
+    base = log_noise
+    if log_noise > -math.inf:
+        for i in range(seen):
+            base -= math.log(box[1, perm[i]] - box[0, perm[i]])
+    return base
+
+
+@inline
+def _constants(family, log_weights, covariances, perm, seen, lower, const):
+    """const (K,): the part of each logit that all rows of a pattern share; lower: factors of its covariances."""
+    triangular = family in (FULL, TIED)
+    if triangular:
+        for f in range(covariances.shape[0]):
+            _cholesky(covariances[f], perm, lower[f])
+    for k in range(const.shape[0]):
+        const[k] = log_weights[k] - 0.5 * seen * _LOG_2PI
+        for i in range(seen):
+            if triangular:
+                const[k] -= math.log(lower[0 if family == TIED else k, i, i])
+            else:
+                const[k] -= 0.5 * math.log(covariances[k, perm[i], 0])
+
+
+@inline
+def _first_infinite(rows, start, count, perm, seen):
+    """The first of `count` rows with infinity, or -1."""
+    for b in range(count):
+        for i in range(seen):
+            if not abs(rows[start + b, perm[i]]) < math.inf:
+                return start + b
+    return -1
+
+
+@inline
+def _logits(family, rows, start, count, perm, seen, means, covariances, lower, const, y, logits):
+    """y (K, D, B): whitened observed features of `count` rows; logits (K, B)."""
+    triangular = family in (FULL, TIED)
+    for k in range(means.shape[0]):
+        low = lower[0 if family == TIED or not triangular else k]
+        for b in range(count):
+            logits[k, b] = const[k]
+        for i in range(seen):
+            for b in range(count):
+                y[k, i, b] = rows[start + b, perm[i]] - means[k, perm[i]]
+            if triangular:
+                for j in range(i):
+                    for b in range(count):
+                        y[k, i, b] -= low[i, j] * y[k, j, b]
+                scale = 1.0 / low[i, i]
+            else:
+                scale = 1.0 / math.sqrt(covariances[k, perm[i], 0])
+            for b in range(count):
+                y[k, i, b] *= scale
+                logits[k, b] -= 0.5 * y[k, i, b] * y[k, i, b]
+
+
+@inline
+def _fill_background(rows, start, count, perm, seen, logits, log_noise, box, filled):
+    """Observed entries as they are; missing ones begin with the share of the background in its middle."""
+    for b in range(count):
+        rest = 1.0
+        for k in range(logits.shape[0]):
+            rest -= logits[k, b]
+        for i in range(seen):
+            filled[start + b, perm[i]] = rows[start + b, perm[i]]
+        for i in range(seen, perm.shape[0]):
+            filled[start + b, perm[i]] = 0.0
+            if log_noise > -math.inf:
+                filled[start + b, perm[i]] = rest * 0.5 * (box[0, perm[i]] + box[1, perm[i]])
+
+
+@inline
+def _expected(family, k, rows, start, count, perm, seen, means, low, y, delta):
+    """delta (D, B): expected features of `count` rows under component k, less its mean, in the order of the pattern."""
+    triangular = family in (FULL, TIED)
+    for i in range(perm.shape[0]):
+        for b in range(count):
+            delta[i, b] = rows[start + b, perm[i]] - means[k, perm[i]] if i < seen else 0.0
+        if triangular and i >= seen:
+            for j in range(seen):
+                for b in range(count):
+                    delta[i, b] += low[i, j] * y[k, j, b]
+
+
+@inline
+def _hidden_entropy(family, k, covariances, low, perm, seen):
+    """Entropy of the missing features under component k, given the observed ones, in nats."""
+    D = perm.shape[0]
+    triangular = family in (FULL, TIED)
+    hidden = 0.5 * (D - seen) * (1.0 + _LOG_2PI)
+    for i in range(seen, D):
+        hidden += math.log(low[i, i]) if triangular else 0.5 * math.log(covariances[k, perm[i], 0])
+    return hidden
+
+
+@inline
+def _add_moments(family, k, count, perm, seen, covariances, low, logits, delta, total, first_moment, second_moment):
+    """Add the moments of `count` rows about the mean of component k, in which they have `total` rows."""
+    at = 0 if family == TIED else k
+    triangular = family in (FULL, TIED)
+    for i in range(perm.shape[0]):
+        s = 0.0
+        for b in range(count):
+            s += logits[k, b] * delta[i, b]
+        first_moment[k, perm[i]] += s
+        if not triangular:
+            s = 0.0
+            for b in range(count):
+                s += logits[k, b] * delta[i, b] * delta[i, b]
+            if i >= seen:
+                s = total * covariances[k, perm[i], 0]
+            second_moment[k, perm[i], 0] += s
+            continue
+        for j in range(i + 1):
+            s = 0.0
+            for b in range(count):
+                s += logits[k, b] * delta[i, b] * delta[j, b]
+            if j >= seen:
+                for q in range(seen, j + 1):
+                    s += total * low[i, q] * low[j, q]
+            second_moment[at, perm[i], perm[j]] += s
+            if j < i:
+                second_moment[at, perm[j], perm[i]] += s
+
+
 @jit
 def missing(
     family, rows, weight, starts, log_weights, means, covariances, log_noise, box, block, logp, resp, label, filled,
@@ -181,8 +325,8 @@ def missing(
     D = rows.shape[1]
     K = means.shape[0]
     triangular = family in (FULL, TIED)
-    factors = covariances.shape[0] if triangular else 1
-    lower = np.zeros((factors, D, D)) if triangular else np.zeros((1, 1, 1))
+    statistics = mass.shape[0] > 0
+    lower = np.zeros((covariances.shape[0], D, D)) if triangular else np.zeros((1, 1, 1))
     perm = np.empty(D, np.int64)
     const = np.empty(K)
     y = np.empty((K, D, block))
@@ -190,120 +334,43 @@ def missing(
     logits = np.zeros((K, block))
     common = np.zeros(block)
     for g in range(starts.shape[0] - 1):
-        seen = 0
-        for i in range(D):  # observed features first, both parts in ascending order
-            if rows[starts[g], i] == rows[starts[g], i]:
-                perm[seen] = i
-                seen += 1
-        unseen = seen
-        for i in range(D):
-            if rows[starts[g], i] != rows[starts[g], i]:
-                perm[unseen] = i
-                unseen += 1
-        base = log_noise
-        if log_noise > -math.inf:
-            for i in range(seen):
-                base -= math.log(box[1, perm[i]] - box[0, perm[i]])
-        if triangular:
-            for f in range(factors):
-                _cholesky(covariances[f], perm, lower[f])
-        for k in range(K):
-            const[k] = log_weights[k] - 0.5 * seen * _LOG_2PI
-            for i in range(seen):
-                if triangular:
-                    const[k] -= math.log(lower[0 if family == TIED else k, i, i])
-                else:
-                    const[k] -= 0.5 * math.log(covariances[k, perm[i], 0])
+        seen = _observed_first(rows, starts[g], perm)
+        base = _background(log_noise, box, perm, seen)
+        _constants(family, log_weights, covariances, perm, seen, lower, const)
         for start in range(starts[g], starts[g + 1], block):
             count = min(block, starts[g + 1] - start)
-            for b in range(count):
-                for i in range(seen):
-                    if not abs(rows[start + b, perm[i]]) < math.inf:
-                        return start + b
-            for k in range(K):
-                low = lower[0 if family == TIED or not triangular else k]
-                for b in range(count):
-                    logits[k, b] = const[k]
-                for i in range(seen):
-                    for b in range(count):
-                        y[k, i, b] = rows[start + b, perm[i]] - means[k, perm[i]]
-                    if triangular:
-                        for j in range(i):
-                            for b in range(count):
-                                y[k, i, b] -= low[i, j] * y[k, j, b]
-                        scale = 1.0 / low[i, i]
-                    else:
-                        scale = 1.0 / math.sqrt(covariances[k, perm[i], 0])
-                    for b in range(count):
-                        y[k, i, b] *= scale
-                        logits[k, b] -= 0.5 * y[k, i, b] * y[k, i, b]
+            bad = _first_infinite(rows, start, count, perm, seen)
+            if bad >= 0:
+                return bad
+            _logits(family, rows, start, count, perm, seen, means, covariances, lower, const, y, logits)
             softmax(logits, start, count, weight, base, common, logp, resp, label, totals)
-            if mass.shape[0] == 0 and filled.shape[0] == 0:
+            if not statistics and filled.shape[0] == 0:
                 continue
             if filled.shape[0] > 0:
-                for b in range(count):
-                    rest = 1.0
-                    for k in range(K):
-                        rest -= logits[k, b]
-                    for i in range(seen):
-                        filled[start + b, perm[i]] = rows[start + b, perm[i]]
-                    for i in range(seen, D):
-                        filled[start + b, perm[i]] = 0.0
-                        if log_noise > -math.inf:
-                            filled[start + b, perm[i]] = rest * 0.5 * (box[0, perm[i]] + box[1, perm[i]])
+                _fill_background(rows, start, count, perm, seen, logits, log_noise, box, filled)
             rest = 0.0
-            if mass.shape[0] > 0 and log_noise > -math.inf:
+            if statistics and log_noise > -math.inf:
                 for b in range(count):
                     rest += weight[start + b] if weight.shape[0] > 0 else 1.0
             for k in range(K):
-                at = 0 if family == TIED else k
-                low = lower[at if triangular else 0]
-                for i in range(D):
-                    for b in range(count):
-                        delta[i, b] = rows[start + b, perm[i]] - means[k, perm[i]] if i < seen else 0.0
-                    if triangular and i >= seen:
-                        for j in range(seen):
-                            for b in range(count):
-                                delta[i, b] += low[i, j] * y[k, j, b]
+                low = lower[k if family == FULL else 0]
+                _expected(family, k, rows, start, count, perm, seen, means, low, y, delta)
                 if filled.shape[0] > 0:
                     for i in range(seen, D):
                         for b in range(count):
                             filled[start + b, perm[i]] += logits[k, b] * (means[k, perm[i]] + delta[i, b])
-                if mass.shape[0] == 0:
+                if not statistics:
                     continue
                 total = 0.0
                 for b in range(count):
                     total += logits[k, b]
                 mass[k] += total
                 rest -= total
-                hidden = 0.5 * (D - seen) * (1.0 + _LOG_2PI)
-                for i in range(seen, D):
-                    hidden += math.log(low[i, i]) if triangular else 0.5 * math.log(covariances[k, perm[i], 0])
-                totals[1] += total * hidden
-                for i in range(D):
-                    s = 0.0
-                    for b in range(count):
-                        s += logits[k, b] * delta[i, b]
-                    first_moment[k, perm[i]] += s
-                    if not triangular:
-                        s = 0.0
-                        for b in range(count):
-                            s += logits[k, b] * delta[i, b] * delta[i, b]
-                        if i >= seen:
-                            s = total * covariances[k, perm[i], 0]
-                        second_moment[k, perm[i], 0] += s
-                        continue
-                    for j in range(i + 1):
-                        s = 0.0
-                        for b in range(count):
-                            s += logits[k, b] * delta[i, b] * delta[j, b]
-                        if j >= seen:
-                            for q in range(seen, j + 1):
-                                s += total * low[i, q] * low[j, q]
-                        second_moment[at, perm[i], perm[j]] += s
-                        if j < i:
-                            second_moment[at, perm[j], perm[i]] += s
-            if mass.shape[0] > 0 and log_noise > -math.inf:
+                totals[1] += total * _hidden_entropy(family, k, covariances, low, perm, seen)
+                _add_moments(
+                    family, k, count, perm, seen, covariances, low, logits, delta, total, first_moment, second_moment
+                )
+            if statistics and log_noise > -math.inf:
                 for i in range(seen, D):
                     totals[1] += rest * math.log(box[1, perm[i]] - box[0, perm[i]])
     return -1
