@@ -105,6 +105,212 @@ def _copy(source, at, stride, K, to, to_at, to_stride):
             store(load(source, at + k * stride + v), to, to_at + k * to_stride + v)
 
 
+@inline
+def _whitened(
+    rows, shift, whiten, until, narrow, radius, first, count, x, z, flat, norm, good, taken,
+):  # fmt: skip
+    """z, flat, norm: `count` rows from `first` in the frame, panel by panel and row by row, and their squared lengths.
+
+    Panels with a row too far for any but the centred form are marked, with zeros in their place. Returns the largest
+    squared length and the number of the others.
+    """
+    D8 = z.shape[1]
+    largest = 0.0
+    usable = 0
+    for u in range((count + PANEL - 1) // PANEL):
+        at = u * D8 * PANEL
+        frame(rows, first + u * PANEL, first + count - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
+        here_largest = largest_norm(norm, u * PANEL, PANEL)
+        good[u] = here_largest < np.inf
+        if good[u]:
+            for k in range(narrow.shape[0]):
+                good[u] &= narrow[k] * (math.sqrt(here_largest) + radius[k]) ** 2 < 1.0
+        if good[u]:
+            usable += 1
+            largest = max(largest, here_largest)
+        else:
+            taken[first // PANEL + u] = CENTRED_ONLY
+            z[u] = 0.0
+            norm[u * PANEL : (u + 1) * PANEL] = 0.0
+        for i in range(0, D8, LANES):
+            for v in range(0, PANEL, LANES):
+                transpose(z, at + i * PANEL + v, PANEL, flat, (u * PANEL + v) * D8 + i, D8)
+    return largest, usable
+
+
+@inline
+def _excluded(
+    D, coef, base, narrow, radius, const, projections, cutoff, probe, z, norm, bound, single, line, phi, panel, spare,
+):  # fmt: skip
+    """Number of terms that the bounds exclude, in the first `probe` panels of a span."""
+    K = coef.shape[0]
+    excluded = 0
+    for u in range(probe):
+        logits_of_products(coef, z, u * z.shape[1] * PANEL, D, phi, panel[0])
+        here_largest = largest_norm(norm, u * PANEL, PANEL)
+        upper_bounds(projections, z[u], D, here_largest, const, narrow, radius, single, line, bound)
+        for v in range(0, PANEL, LANES):
+            top = broadcast(base)
+            for k in range(K):
+                top = maximum(load(panel, k * PANEL + v), top)
+            top = sub(top, broadcast(cutoff))
+            for k in range(K):
+                excluded += LANES - append_where(load(bound, k * PANEL + v), top, 0, spare, 0)
+    return excluded
+
+
+@inline
+def _floors(
+    D, coef, base, narrow, radius, const, projections, cutoff, used, x, z, flat, norm, bound, single, line, R, common,
+    best, floor, exact, value, chosen, begin_of,
+):  # fmt: skip
+    """R: upper bounds of all logits; exact: that of the component with the largest bound, `best`, whose bound becomes
+    minus infinity; floor: what another logit must reach to matter."""
+    K = coef.shape[0]
+    for u in range(used):
+        here_largest = largest_norm(norm, u * PANEL, PANEL)
+        upper_bounds(projections, z[u], D, here_largest, const, narrow, radius, single, line, bound)
+        label_rows(bound, START, K, -np.inf, common, best[u * PANEL :])
+        _copy(bound, START, PANEL, K, R, u * PANEL, R.shape[1])
+    begin_of[:] = 0
+    for b in range(used * PANEL):
+        begin_of[int(best[b]) + 1] += 1
+    for k in range(K):
+        begin_of[k + 1] = _round(begin_of[k + 1], LANES) + begin_of[k]
+    for b in range(used * PANEL):
+        k = int(best[b])
+        chosen[begin_of[k]] = b
+        begin_of[k] += 1
+        R[k, b] = -np.inf
+    start = 0
+    for k in range(K):
+        stop = begin_of[k]
+        if stop > start:
+            _evaluate(k, D, coef, flat, chosen[start:], stop - start, x, value, exact)
+        start = _round(stop, LANES)
+    for b in range(used * PANEL):
+        floor[b] = max(exact[b], base) - cutoff
+
+
+@inline
+def _survivors(D, coef, never_screened, used, most, x, flat, R, best, floor, exact, value, chosen):
+    """R: exact logits of all terms that can matter, others without any weight. Returns False where there are more than
+    `most`."""
+    stride = R.shape[1]
+    kept = 0
+    for k in range(coef.shape[0]):
+        size = START
+        for v in range(0, used * PANEL, LANES):
+            least = load(floor, v) if never_screened[k] == 0 else broadcast(-1e300)
+            size = append_where(load(R, k * stride + v), least, v, chosen, size)
+            store(broadcast(-1e300), R, k * stride + v)
+        kept += size
+        if kept > most:
+            return False
+        if size > 0:
+            _evaluate(k, D, coef, flat, chosen, size, x, value, R[k])
+    for b in range(used * PANEL):
+        R[int(best[b]), b] = exact[b]
+    return True
+
+
+@inline
+def _normalised(densely, D, coef, base, first, count, z, phi, panel, R, out, common, best, label):
+    """R: exponentials of the logits, computed here where `densely`; out: what `softmax` says of each row; labels."""
+    K = coef.shape[0]
+    used = (count + PANEL - 1) // PANEL
+    for u in range(used):
+        if densely:
+            logits_of_products(coef, z, u * z.shape[1] * PANEL, D, phi, panel[0])
+        else:
+            _copy(R, u * PANEL, R.shape[1], K, panel, START, PANEL)
+        if label.shape[0] > 0:
+            label_rows(panel, START, K, base, common, best)
+            for b in range(min(PANEL, count - u * PANEL)):
+                label[first + u * PANEL + b] = int(best[b])
+        softmax(panel, START, K, base, common, out[u])
+        _copy(panel, START, PANEL, K, R, u * PANEL, R.shape[1])
+    finish(used, common, out)
+
+
+@inline
+def _large(K, cut, used, R, out, spare):
+    """Number of responsibilities above `cut`."""
+    kept = 0
+    for u in range(used):
+        for v in range(0, PANEL, LANES):
+            least = div(broadcast(cut), load(out[u], v))
+            for k in range(K):
+                kept = append_where(load(R, k * R.shape[1] + u * PANEL + v), least, 0, spare, 0) + kept
+    return kept
+
+
+@inline
+def _answered(
+    safe, statistics, K, weight, narrow, radius, first, count, x, norm, panel, R, out, w, masses, squares, local, taken,
+    good, logp, resp,
+):  # fmt: skip
+    """Totals, answers and weighted responsibilities of the panels that this form is accurate for, and of no others."""
+    stride = R.shape[1]
+    for u in range((count + PANEL - 1) // PANEL):
+        here = min(PANEL, count - u * PANEL)
+        begin = first + u * PANEL
+        _copy(R, u * PANEL, stride, K, panel, START, PANEL)
+        if good[u] and not safe:
+            good[u] = accurate(panel[0], out[u], norm, u * PANEL, weight, begin, here, narrow, radius)
+        if not good[u]:
+            taken[first // PANEL + u] = CENTRED_ONLY
+            panel[0] = 0.0
+            _copy(panel, START, PANEL, K, R, u * PANEL, stride)
+            w[u] = 0.0
+            continue
+        taken[first // PANEL + u] = 1
+        local[4] += row_weights(weight, begin, here, w[u])
+        for b in range(here):
+            local[0] += w[u, b] * out[u, 2, b]
+            local[1] += w[u, b] * out[u, 3, b]
+            local[2] += w[u, b] * out[u, 4, b]
+            local[3] += w[u, b]
+        if logp.shape[0] > 0:
+            for b in range(here):
+                logp[begin + b] = out[u, 2, b]
+        if resp.shape[0] > 0:
+            write_resp(panel, START, K, out[u], here, x, resp, begin)
+        if statistics:
+            weigh(panel, START, K, out[u], w[u], norm, u * PANEL, masses, squares)
+            _copy(panel, START, PANEL, K, R, u * PANEL, stride)
+
+
+@inline
+def _accumulated(K, cut, never_screened, used, flat, R, w, chosen, part):
+    """part: the outer products of rows, added to the components in which they have more than `cut` of their weight."""
+    for k in range(K):
+        least = broadcast(5e-324 if never_screened[k] != 0 else cut)
+        size = START
+        for v in range(0, used * PANEL, LANES):
+            lowest = maximum(mul(least, load(w, v)), broadcast(5e-324))
+            size = append_where(load(R, k * R.shape[1] + v), lowest, v, chosen, size)
+        if size > 0:
+            for start in range(0, size, _BATCH):
+                outer_sums(flat, chosen, start, min(_BATCH, size - start), R[k], part[k])
+
+
+@inline
+def _unpack(D, part, masses, sums):
+    """Add the sums of all spans to `sums` (K, p), in the order of `Family`."""
+    D8 = part.shape[2]
+    p = sums.shape[1]
+    for k in range(sums.shape[0]):
+        q = 0
+        for i in range(D):
+            for j in range(i + 1):
+                sums[k, q] += part[k, i, j]
+                q += 1
+        for i in range(D):
+            sums[k, q + i] += part[k, D8, i]
+        sums[k, p - 1] += total(load(masses, k * LANES))
+
+
 @bare_jit
 def _spans(
     rows, weight, shift, whiten, coef, base, narrow, radius, const, projections, never_screened, cutoff, max_share,
@@ -116,11 +322,9 @@ def _spans(
     """`screened`, with its scratch arrays."""
     n = rows.shape[0]
     D = whiten.shape[0]
-    K, p = coef.shape
-    panels, D8 = z.shape[:2]
-    span = panels * PANEL
+    K = coef.shape[0]
+    span = z.shape[0] * PANEL
     statistics = sums.shape[0] > 0
-    stride = R.shape[1]
     lengths(whiten, shift.shape[0], until)
     cut = math.exp(-cutoff)
     good_to = within(narrow, radius)
@@ -129,159 +333,44 @@ def _spans(
     for first in range(0, n, span):
         count = min(span, n - first)
         used = (count + PANEL - 1) // PANEL
-        largest = 0.0
-        usable = 0
-        for u in range(used):
-            at = u * D8 * PANEL
-            frame(rows, first + u * PANEL, first + count - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
-            here_largest = largest_norm(norm, u * PANEL, PANEL)
-            good[u] = here_largest < np.inf
-            if good[u]:
-                for k in range(K):
-                    good[u] &= narrow[k] * (math.sqrt(here_largest) + radius[k]) ** 2 < 1.0
-            if good[u]:
-                usable += 1
-                largest = max(largest, here_largest)
-            else:  # Left to the centred form; zeros take its place here.
-                taken[first // PANEL + u] = CENTRED_ONLY
-                z[u] = 0.0
-                norm[u * PANEL : (u + 1) * PANEL] = 0.0
-            for i in range(0, D8, LANES):
-                for v in range(0, PANEL, LANES):
-                    transpose(z, at + i * PANEL + v, PANEL, flat, (u * PANEL + v) * D8 + i, D8)
+        largest, usable = _whitened(
+            rows, shift, whiten, until, narrow, radius, first, count, x, z, flat, norm, good, taken
+        )
         if usable == 0:
             continue
         if first == 0:  # Try on a few rows what the bounds are worth.
-            excluded = 0
             probe = min(4, used)
-            for u in range(probe):
-                logits_of_products(coef, z, u * D8 * PANEL, D, phi, panel[0])
-                here_largest = largest_norm(norm, u * PANEL, PANEL)
-                upper_bounds(projections, z[u], D, here_largest, const, narrow, radius, single, line, bound)
-                for v in range(0, PANEL, LANES):
-                    top = broadcast(base)
-                    for k in range(K):
-                        top = maximum(load(panel, k * PANEL + v), top)
-                    top = sub(top, broadcast(cutoff))
-                    for k in range(K):
-                        excluded += LANES - append_where(load(bound, k * PANEL + v), top, 0, spare, 0)
+            excluded = _excluded(
+                D, coef, base, narrow, radius, const, projections, cutoff, probe, z, norm, bound, single, line, phi,
+                panel, spare,
+            )  # fmt: skip
             bounds_too_loose = excluded < (1.0 - max_share) * probe * PANEL * K
         if not bounds_too_loose:
-            for u in range(used):
-                here_largest = largest_norm(norm, u * PANEL, PANEL)
-                upper_bounds(projections, z[u], D, here_largest, const, narrow, radius, single, line, bound)
-                label_rows(bound, START, K, -np.inf, common, best[u * PANEL :])
-                _copy(bound, START, PANEL, K, R, u * PANEL, stride)
-            # The exact logit of the most promising component of each row, component by component.
-            begin_of[:] = 0
-            for b in range(used * PANEL):
-                begin_of[int(best[b]) + 1] += 1
-            for k in range(K):
-                begin_of[k + 1] = _round(begin_of[k + 1], LANES) + begin_of[k]
-            for b in range(used * PANEL):
-                k = int(best[b])
-                chosen[begin_of[k]] = b
-                begin_of[k] += 1
-                R[k, b] = -np.inf
-            start = 0
-            for k in range(K):
-                stop = begin_of[k]
-                if stop > start:
-                    _evaluate(k, D, coef, flat, chosen[start:], stop - start, x, value, exact)
-                start = _round(stop, LANES)
-            for b in range(used * PANEL):
-                floor[b] = max(exact[b], base) - cutoff
-            # All others that can matter.
-            kept = 0
-            for k in range(K):
-                size = START
-                for v in range(0, used * PANEL, LANES):
-                    least = load(floor, v) if never_screened[k] == 0 else broadcast(-1e300)
-                    size = append_where(load(R, k * stride + v), least, v, chosen, size)
-                    store(broadcast(-1e300), R, k * stride + v)
-                kept += size
-                if kept > max_share * K * span:
-                    bounds_too_loose = True
-                    break
-                if size > 0:
-                    _evaluate(k, D, coef, flat, chosen, size, x, value, R[k])
-            for b in range(used * PANEL):
-                R[int(best[b]), b] = exact[b]
-        for u in range(used):
-            if bounds_too_loose:
-                logits_of_products(coef, z, u * D8 * PANEL, D, phi, panel[0])
-            else:
-                _copy(R, u * PANEL, stride, K, panel, START, PANEL)
-            if label.shape[0] > 0:
-                label_rows(panel, START, K, base, common, best)
-                for b in range(min(PANEL, count - u * PANEL)):
-                    label[first + u * PANEL + b] = int(best[b])
-            softmax(panel, START, K, base, common, out[u])
-            _copy(panel, START, PANEL, K, R, u * PANEL, stride)
-        finish(used, common, out)
+            _floors(
+                D, coef, base, narrow, radius, const, projections, cutoff, used, x, z, flat, norm, bound, single, line,
+                R, common, best, floor, exact, value, chosen, begin_of,
+            )  # fmt: skip
+            most = max_share * K * span
+            bounds_too_loose = not _survivors(
+                D, coef, never_screened, used, most, x, flat, R, best, floor, exact, value, chosen
+            )
+        _normalised(bounds_too_loose, D, coef, base, first, count, z, phi, panel, R, out, common, best, label)
         safe = math.sqrt(largest) < good_to
-        if statistics and bounds_too_loose:
-            kept = 0
-            for u in range(used):
-                for v in range(0, PANEL, LANES):
-                    least = div(broadcast(cut), load(out[u], v))
-                    for k in range(K):
-                        kept = append_where(load(R, k * stride + u * PANEL + v), least, 0, spare, 0) + kept
-            if kept > max_share * K * used * PANEL:
-                break
+        if statistics and bounds_too_loose and _large(K, cut, used, R, out, spare) > max_share * K * used * PANEL:
+            break
         farthest = max(farthest, largest)
-        for u in range(used):
-            here = min(PANEL, count - u * PANEL)
-            begin = first + u * PANEL
-            _copy(R, u * PANEL, stride, K, panel, START, PANEL)
-            if good[u] and not safe:
-                good[u] = accurate(panel[0], out[u], norm, u * PANEL, weight, begin, here, narrow, radius)
-            if not good[u]:
-                taken[first // PANEL + u] = CENTRED_ONLY
-                panel[0] = 0.0
-                _copy(panel, START, PANEL, K, R, u * PANEL, stride)
-                w[u] = 0.0
-                continue
-            taken[first // PANEL + u] = 1
-            local[4] += row_weights(weight, begin, here, w[u])
-            for b in range(here):
-                local[0] += w[u, b] * out[u, 2, b]
-                local[1] += w[u, b] * out[u, 3, b]
-                local[2] += w[u, b] * out[u, 4, b]
-                local[3] += w[u, b]
-            if logp.shape[0] > 0:
-                for b in range(here):
-                    logp[begin + b] = out[u, 2, b]
-            if resp.shape[0] > 0:
-                write_resp(panel, START, K, out[u], here, x, resp, begin)
-            if statistics:
-                weigh(panel, START, K, out[u], w[u], norm, u * PANEL, masses, squares)
-                _copy(panel, START, PANEL, K, R, u * PANEL, stride)
-        if not statistics:
-            continue
-        for k in range(K):
-            least = broadcast(5e-324 if never_screened[k] != 0 else cut)
-            size = START
-            for v in range(0, used * PANEL, LANES):
-                lowest = maximum(mul(least, load(w, v)), broadcast(5e-324))
-                size = append_where(load(R, k * stride + v), lowest, v, chosen, size)
-            if size > 0:
-                for start in range(0, size, _BATCH):
-                    outer_sums(flat, chosen, start, min(_BATCH, size - start), R[k], part[k])
+        _answered(
+            safe, statistics, K, weight, narrow, radius, first, count, x, norm, panel, R, out, w, masses, squares,
+            local, taken, good, logp, resp,
+        )  # fmt: skip
+        if statistics:
+            _accumulated(K, cut, never_screened, used, flat, R, w, chosen, part)
     for g in range(done.shape[0]):
         done[g] |= taken[g]
     for i in range(5):
         totals[i] += local[i]
     if statistics:
-        for k in range(K):
-            q = 0
-            for i in range(D):
-                for j in range(i + 1):
-                    sums[k, q] += part[k, i, j]
-                    q += 1
-            for i in range(D):
-                sums[k, q + i] += part[k, D8, i]
-            sums[k, p - 1] += total(load(masses, k * LANES))
+        _unpack(D, part, masses, sums)
     return local[3] * cut * farthest
 
 
