@@ -39,11 +39,8 @@ def test_any_alone_is_rare():
 
 
 LONG = {
-    # compiled: stages would hand on all of their arrays, see kernels/positions.md
-    "kernels/lloyd.py:lloyd", "kernels/missing.py:missing", "kernels/simd/dense.py:_panels",
-    "kernels/simd/few_features.py:_batches", "kernels/simd/screened.py:_spans",
-    # its NumPy twin, with the same arguments and order
-    "kernels/plain/missing.py:missing",
+    # compiled, of one loop whose scratch arrays and sums in registers all stages share
+    "kernels/simd/dense.py:_panels", "kernels/simd/few_features.py:_batches",
     # what users call: a line for each parameter, and one to say what it is
     "estimators/select.py:select",
 }  # fmt: skip
