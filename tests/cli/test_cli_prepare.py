@@ -181,7 +181,7 @@ def test_select_by_held_out_rows_within_a_memory_limit(cli, rows, tmp_path):
     shift = np.log(rows.std(axis=0)).sum()
     assert [r["cv"] for r in table] == pytest.approx([r["cv"] - shift for r in fold.table], abs=1e-6)
     code, _, err = cli(*words, "--set", "memory_limit=100kB")
-    assert code == 1 and "MB may be used" in err
+    assert code == 1 and "100 kB may be used" in err
     code, _, err = cli(*words, "--set", "noise=uniform")
     assert code == 2 and "noise: not understood by select" in err
 

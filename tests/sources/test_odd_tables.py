@@ -346,6 +346,7 @@ def test_labels_may_be_in_some_files_only():
 
 
 def test_categories_in_tables_of_pandas():
+    pytest.importorskip("tables", reason="pandas writes HDF5 with PyTables")
     frame = pd.DataFrame({"a": X[:, 0], "t": pd.Categorical(["x", "y"] * 45), "b": X[:, 1]})
     frame.to_hdf("p.h5", key="d", mode="w", format="table")
     gm = sg.GaussianMixture(1).fit("p.h5")

@@ -226,9 +226,9 @@ def test_paths_that_are_not_there(tmp_path):
         (tmp_path / name).write_bytes(gzip.compress(b"a,b\n1,2\n"))
         with pytest.raises(ValueError, match=r"compressed file can only be read from its beginning.*Unpack it"):
             open_source(tmp_path / name)
-    (tmp_path / "x.dat").write_bytes(b"1 2 3")
+    (tmp_path / "x.xyz").write_bytes(b"1 2 3")
     with pytest.raises(ValueError, match="format is not known"):
-        open_source(tmp_path / "x.dat")
+        open_source(tmp_path / "x.xyz")
 
 
 # Zarr -----------------------------------------------------------------------------------------------------------------
