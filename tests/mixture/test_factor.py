@@ -7,6 +7,7 @@ import math
 import time
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -228,14 +229,13 @@ def test_one_component_is_factor_analysis():
     assert one.factor_scores(X)[:, 0] == pytest.approx(other.transform(X), rel=1e-8, abs=1e-10)
 
 
-@pytest.mark.parametrize("name", ["iris", "wide"])
+@pytest.mark.parametrize("name", ["iris", "faithful", "wide"])
 def test_started_at_the_limit_of_full_it_stays_there(name):
     """With q = D - 1 and free noise every covariance is such a sum: its smallest eigenvalue is noise."""
-    X = (
-        load_iris().data
-        if name == "iris"
-        else np.random.default_rng(0).normal(size=(300, 6)) @ np.diag(np.arange(1, 7))
-    )
+    if name == "wide":
+        X = np.random.default_rng(0).normal(size=(300, 6)) @ np.diag(np.arange(1, 7))
+    else:
+        X = np.array(json.loads((Path(__file__).parents[1] / "data" / "mclust.json").read_text())["sets"][name]["X"])
     K, D = 2, X.shape[1]
     full = sg.GaussianMixture(K, reg_covar=0.0, tol=1e-10, max_iter=3000, random_state=0).fit(X)
     values, vectors = np.linalg.eigh(full.covariances_)
