@@ -29,13 +29,13 @@ __all__ = ["draw", "timeline"]
 Array = NDArray[np.float64]
 
 KINDS = (
-    "ellipses", "classification", "uncertainty", "density", "corner", "marginals", "profiles", "timeline", "weights",
-    "convergence",
+    "ellipses", "classification", "uncertainty", "density", "corner", "marginals", "profiles", "loadings", "timeline",
+    "weights", "convergence",
 )  # fmt: skip
 """Kinds of pictures of `plot`."""
 KINDS_OF_ROWS = ("classification", "uncertainty", "timeline")
 KINDS_OF_FEATURES = ("ellipses", "classification", "uncertainty", "density", "corner", "marginals")
-PANELS = ("corner", "marginals")
+PANELS = ("corner", "marginals", "loadings")
 RUNS = 120
 """Of rows, in a timeline."""
 _BLOCK = 16_384
@@ -97,6 +97,8 @@ def draw(
     if kind in ("convergence", "weights", "profiles", "timeline"):
         return _plot_whole(gm, kind, X, ax)
     names = getattr(gm, "feature_names_in_", None) if gm.projection_ is None else gm.projection_.names
+    if kind == "loadings":
+        return panels.loadings(gm.mixture_, names=names)  # type: ignore[return-value]
     chosen = None if features is None else _drawn_features(gm, kind, features, names)
     rows = None if X is None else _drawn_rows(gm, X, n_rows)
     if kind in PANELS:

@@ -1,4 +1,4 @@
-"""Pictures of several panels: all pairs of features, and each feature by itself."""
+"""Pictures of several panels: all pairs of features, each feature by itself, the loadings of factors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from streamgmm.mixture.plane import Plane
 from streamgmm.report import figures
 from streamgmm.report.view import telling_features
 
-__all__ = ["corner", "marginals"]
+__all__ = ["corner", "loadings", "marginals"]
 
 MOST_PAIRED = 6
 MOST_ALONE = 12
+MOST_COMPONENTS = 6
+MOST_LOADED = 40
 
 
 def _chosen(mixture: Mixture, features: Sequence[int] | None, most: int) -> list[int]:
@@ -118,3 +120,42 @@ def marginals(
     title = "Each feature: the mixture black, its components in colour" + _note(d, mixture.n_features)
     figure.suptitle(title, fontsize="medium", wrap=True)
     return axes.ravel()[:d]
+
+
+def loadings(mixture: Mixture, *, names: Sequence[str] | None = None) -> NDArray[Any]:
+    """The correlation of each feature with each factor, a panel for each component of factor analysers.
+
+    It is lambda_jf / sqrt(sum_f lambda_jf^2 + psi_j), between -1 and 1; factors are determined up to a rotation. Panels
+    are those of the six heaviest components, rows the forty features that the factors explain best, in their order.
+
+    Returns
+    -------
+    (k,) axes of matplotlib.
+
+    Raises
+    ------
+    ValueError
+        Where the mixture has no factors.
+    """
+    if not mixture.family.n_factors:
+        raise ValueError(
+            f"kind='loadings' is of factor analysers; got covariance_type {mixture.family.name!r}. Fit with "
+            "covariance_type='factor', or draw kind='corner'."
+        )
+    columns, noise = mixture.covariances[:, :, :-1], mixture.covariances[:, :, -1]
+    correlations = columns / np.sqrt((columns**2).sum(axis=2) + noise)[:, :, None]
+    D, q = correlations.shape[1:]
+    shown = np.argsort(-mixture.weights, kind="stable")[:MOST_COMPONENTS]
+    explained = np.einsum("k,kdq->d", mixture.weights, correlations**2)
+    rows = np.sort(np.argsort(-explained, kind="stable")[:MOST_LOADED])
+    figure, axes = _panels(1, len(shown), 1.2 + 0.35 * q, 1.6 + 0.2 * len(rows))
+    for ax, k in zip(axes[0], shown.tolist(), strict=True):
+        image = ax.imshow(correlations[k][rows], cmap="PuOr", vmin=-1.0, vmax=1.0, aspect="auto")
+        ax.set_title(f"{k} ({100 * mixture.weights[k]:.0f} %)", fontsize="small")
+        ax.set_xticks(range(q), [str(f) for f in range(q)])
+        ax.set_yticks(range(len(rows)), [_named(names, j) for j in rows.tolist()] if ax is axes[0, 0] else [])
+        ax.set_xlabel("factor")
+    figure.colorbar(image, ax=axes[0, -1], label="correlation with the factor")
+    note = "" if len(rows) == D else f"; the {len(rows)} of {D} features that factors explain best"
+    figure.suptitle(f"Loadings by component: which features move together{note}", fontsize="medium", wrap=True)
+    return axes[0]

@@ -206,6 +206,23 @@ def test_every_kind_draws_every_shape_with_hostile_names(kind, shape):
     assert figure.get_suptitle() or axes[0].get_title()
 
 
+def test_loadings_are_correlations_with_the_factors():
+    """The picture has lambda / sqrt(variance) of the heaviest component first, and refuses other families."""
+    loadings = np.array([[[3.0, 0.0], [0.0, -4.0], [0.5, 0.5]], [[1.0, 0.0], [1.0, 0.0], [0.0, 2.0]]])
+    noise = np.array([[16.0, 9.0, 0.5], [1.0, 3.0, 4.0]])
+    gm = sg.GaussianMixture.from_factors([0.3, 0.7], np.zeros((2, 3)), loadings, noise)
+    axes = gm.plot("loadings")
+    drawn = [np.asarray(ax.images[0].get_array()) for ax in axes]
+    root = np.sqrt(0.5)
+    np.testing.assert_allclose(drawn[0], [[root, 0.0], [0.5, 0.0], [0.0, root]], rtol=1e-12)
+    np.testing.assert_allclose(drawn[1], [[0.6, 0.0], [0.0, -0.8], [0.5, 0.5]], rtol=1e-12)
+    axes[0].figure.canvas.draw()
+    assert "move together" in axes[0].figure.get_suptitle()
+    full = sg.GaussianMixture.from_parameters([1.0], np.zeros((1, 2)), np.eye(2)[None])
+    with pytest.raises(ValueError, match="kind='loadings' is of factor analysers; got covariance_type 'full'"):
+        full.plot("loadings")
+
+
 def test_features_are_checked(fitted):
     gm, rows = fitted
     cases = [
