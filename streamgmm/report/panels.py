@@ -148,7 +148,7 @@ def loadings(mixture: Mixture, *, names: Sequence[str] | None = None) -> NDArray
     shown = np.argsort(-mixture.weights, kind="stable")[:MOST_COMPONENTS]
     explained = np.einsum("k,kdq->d", mixture.weights, correlations**2)
     rows = np.sort(np.argsort(-explained, kind="stable")[:MOST_LOADED])
-    figure, axes = _panels(1, len(shown), 1.2 + 0.35 * q, 1.6 + 0.2 * len(rows))
+    figure, axes = _panels(1, len(shown), 1.6 + 0.35 * q, 1.6 + 0.2 * len(rows))
     for ax, k in zip(axes[0], shown.tolist(), strict=True):
         image = ax.imshow(correlations[k][rows], cmap="PuOr", vmin=-1.0, vmax=1.0, aspect="auto")
         ax.set_title(f"{k} ({100 * mixture.weights[k]:.0f} %)", fontsize="small")
