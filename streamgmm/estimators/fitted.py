@@ -126,9 +126,9 @@ class Fitted(Reader):
                 "loadings", "timeline", "weights", "convergence"}
             Components as ellipses on the first two principal axes, or on two `features`, rows coloured by hard label
             ("classification" asks for rows); how sure the labels are; contours of the joint density of two features;
-            all pairs of features; each feature by itself; each component's means in deviations; the
-            correlations of features with the factors of factor analysers; the share of each
-            component along the rows, in their order; the weights; the trace of the log-likelihood.
+            all pairs of features; each feature by itself; each component's means in deviations; the correlations of
+            features with the factors of factor analysers; the share of each component along the rows, in their order;
+            the weights; the trace of the log-likelihood.
         X : array-like, path or source, optional ("classification", "uncertainty" and "timeline" need it)
             `n_rows` of its rows are drawn at random, in one pass; "timeline" counts all of them.
         features : names or numbers, optional
