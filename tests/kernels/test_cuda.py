@@ -17,7 +17,7 @@ import pytest
 from streamgmm.errors import DeviceError, NonFiniteRowError
 from streamgmm.kernels import dispatch
 from streamgmm.kernels.cuda import backend as backends
-from streamgmm.kernels.cuda import form, layout
+from streamgmm.kernels.cuda import form, layout, products
 from streamgmm.kernels.cuda.base import source
 from streamgmm.kernels.plain import reference
 from streamgmm.kernels.plan import Family
@@ -27,17 +27,6 @@ from streamgmm.mixture.stats import stats_from_sums
 from streamgmm.utils.affine import Affine
 
 FAMILIES = ("full", "tied", "diag", "spherical")
-
-
-@pytest.fixture(params=["emulated", pytest.param("real", marks=pytest.mark.gpu)])
-def card(request):
-    """An emulated card, and a real one."""
-    if request.param == "emulated":
-        return request.getfixturevalue("emulated")
-    try:
-        return backends.get("cuda")
-    except DeviceError as error:
-        pytest.skip(str(error))
 
 
 def mixture(family, K, D, seed=0, noise=0.0):
@@ -159,7 +148,7 @@ def test_answers_and_sums_of_the_products_form(card, family, D, K):
 def test_products_take_many_batches(card, monkeypatch):
     plan = Prepared.from_model(mixture("tied", 3, 2)).plan
     monkeypatch.setattr(form, "fused_shape", lambda *_: None)
-    monkeypatch.setattr(form, "_cut", lambda *_: form.Cut(8, 64, 4))
+    monkeypatch.setattr(products, "cut_of", lambda *_: products.Cut(8, 64, 4))
     rows, weight = rows_of(203, 2), weights_of(203)
     got = run(plan, card.upload(rows), card.upload(weight))
     check(got, reference.run(plan, rows, weight, statistics=True), plan)
@@ -358,13 +347,13 @@ def test_sources_compile_for_cards(tmp_path, family, D, K, architecture):
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 def test_products_compile_for_cards(tmp_path):
-    defines = form._products_defines(np.dtype(np.float32), Family.FULL, 63, 63, 200, 2080, 16, 0)
+    defines = products.defines(np.dtype(np.float32), Family.FULL, 63, 63, 200, 2080, 16, 0)
     found = nvcc(tmp_path, "products.cu", defines, "sm_90")
     assert {"phi", "softmax", "scale", "fold"} <= found.keys()
     assert all(spilled == 0 for _, spilled in found.values())
 
 
-@pytest.mark.parametrize("file", ["fused.cu", "products.cu", "rows.cu"])
+@pytest.mark.parametrize("file", ["fused.cu", "products.cu", "sparse.cu", "rows.cu"])
 def test_only_kernels_and_device_functions_are_defined(file):
     """The run-time compiler takes no function of the host."""
     for line in source(file).splitlines():

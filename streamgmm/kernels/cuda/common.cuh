@@ -1,5 +1,5 @@
 // Kernels that every form shares, and what the emulation in the tests replaces.
-// Compile-time: XT, the type of the stored rows.
+// Compile-time: XT, the type of the stored rows; MMA8 (older tensor cores).
 #ifndef XT
 #define XT double
 #endif
@@ -40,3 +40,23 @@ extern "C" __global__ void scatter(const int64* __restrict__ x, const int64* __r
   for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < count * width; i += (int64)gridDim.x * blockDim.x)
     out[index[i / width] * width + i % width] = x[i];
 }
+
+[[maybe_unused]] constexpr int KSTEP = 4;  // steps of 4 features, or rows, per instruction of the FP64 tensor cores
+
+// d += a b, with the rows g and g + 8 of a and the column g of b in lane 4 g + t: a[2 s + h] is (g + 8 h, 4 s + t), b[s] is
+// (4 s + t, g); d holds (g + 8 h, 2 t + q) as d[2 h + q].
+#ifndef EMULATE
+__device__ __forceinline__ void mma(double (&d)[4], const double* a, const double* b) {
+#ifdef MMA8  // two m8n8k4
+#pragma unroll
+  for (int s = 0; s < KSTEP; ++s) {
+    asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+d"(d[0]), "+d"(d[1]) : "d"(a[2*s]), "d"(b[s]));
+    asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+d"(d[2]), "+d"(d[3]) : "d"(a[2*s+1]), "d"(b[s]));
+  }
+#else
+  asm("mma.sync.aligned.m16n8k16.row.col.f64.f64.f64.f64 {%0,%1,%2,%3}, {%4,%5,%6,%7,%8,%9,%10,%11}, {%12,%13,%14,%15}, {%0,%1,%2,%3};"
+      : "+d"(d[0]), "+d"(d[1]), "+d"(d[2]), "+d"(d[3]) : "d"(a[0]), "d"(a[1]), "d"(a[2]), "d"(a[3]), "d"(a[4]), "d"(a[5]),
+        "d"(a[6]), "d"(a[7]), "d"(b[0]), "d"(b[1]), "d"(b[2]), "d"(b[3]));
+#endif
+}
+#endif

@@ -4,7 +4,6 @@
 // Compile-time: D, E (D padded, see layout.py), KP (K padded), FAM (0 products of features, 2 squares alone), WARPS,
 // RT (tiles of 16 rows per warp), MS x NS (splits of features x components in the statistics), MINB (blocks per
 // multiprocessor), WEIGHTED, NOISE (0 or 1), MMA8 (older tensor cores), TOLERANCE, NEGLIGIBLE.
-constexpr int KSTEP = 4;                                           // steps of 4 features, or rows, per instruction
 constexpr int E8 = E < 8 ? 1 : E / 8, AGAIN = E <= 8 ? E / 2 : 8;  // how much of z is there a second time
 constexpr int THREADS = 32 * WARPS, B = 16 * RT * WARPS, NT = KP / 8;
 constexpr int RG = WARPS / (MS * NS), ROWS = B / RG, NTW = NT / NS;
@@ -29,22 +28,6 @@ struct Frame {
   double base;   // log-density of the background, its weight included; -inf for none
   double limit;  // |z|^2 up to which no component is too narrow for the feature form
 };
-
-#ifndef EMULATE
-__device__ __forceinline__ void mma(double (&d)[4], const double* a, const double* b) {
-#ifdef MMA8  // two m8n8k4
-#pragma unroll
-  for (int s = 0; s < KSTEP; ++s) {
-    asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+d"(d[0]), "+d"(d[1]) : "d"(a[2*s]), "d"(b[s]));
-    asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+d"(d[2]), "+d"(d[3]) : "d"(a[2*s+1]), "d"(b[s]));
-  }
-#else
-  asm("mma.sync.aligned.m16n8k16.row.col.f64.f64.f64.f64 {%0,%1,%2,%3}, {%4,%5,%6,%7,%8,%9,%10,%11}, {%12,%13,%14,%15}, {%0,%1,%2,%3};"
-      : "+d"(d[0]), "+d"(d[1]), "+d"(d[2]), "+d"(d[3]) : "d"(a[0]), "d"(a[1]), "d"(a[2]), "d"(a[3]), "d"(a[4]), "d"(a[5]),
-        "d"(a[6]), "d"(a[7]), "d"(b[0]), "d"(b[1]), "d"(b[2]), "d"(b[3]));
-#endif
-}
-#endif
 
 // Features 4 h + t of tile j, for the row whose z, moved by t, is given: everything but t is known when compiled.
 __device__ __forceinline__ double step_feature(const double* z, int s) {

@@ -46,17 +46,21 @@ extern "C" __global__ void phi(const XT* __restrict__ x, int64 n, const double* 
 __device__ constexpr int lanes() { int g = 1; while (g < K && g < 32) g *= 2; return g; }
 constexpr int G = lanes(), V = (K + G - 1) / G;  // lanes of a row, components of a lane
 constexpr bool KEEP = V <= 16;                   // whether these stay in registers
+constexpr unsigned OWN = G == 32 ? ~0u : (1u << G % 32) - 1u;  // the first lanes of a row, as bits
 
-// Answers and totals of n rows, whose logits turn into weighted responsibilities. `bounds` holds narrow and radius (2 K).
-// totals: eight numbers for each block, as in fused.cu; of all batches after the first. Any of taken, logp, resp, label
-// may be null.
+// Answers and totals of n rows, whose logits turn into weighted responsibilities. `bounds` holds narrow, radius, and the
+// responsibility above which a pair of row and component is kept (3 K). totals: eight numbers for each block, as in
+// fused.cu, then the kept pairs, and the sum of w max(1, |z|^2); of all batches after the first. kept: a bit for each
+// pair, V words for each row. Any of kept, taken, logp, resp, label may be null. alone: pairs that are not kept need not
+// be written.
 extern "C" __global__ void __launch_bounds__(256)
 softmax(double* __restrict__ logits, const double* __restrict__ norm, int64 n, const double* __restrict__ weight, double base, double limit,
         const double* __restrict__ bounds, int64 first, double* __restrict__ totals, unsigned char* __restrict__ declined,
-        double* __restrict__ taken, double* __restrict__ logp, double* __restrict__ resp, int64 width, int64* __restrict__ label) {
+        double* __restrict__ taken, double* __restrict__ logp, double* __restrict__ resp, int64 width, int64* __restrict__ label,
+        unsigned* __restrict__ kept, int64 alone) {
   __shared__ double shared[8][8];
   const int l = threadIdx.x % G;
-  double tops = 0.0, logs = 0.0, mixed = 0.0, mass = 0.0, rows = 0.0, left = 0.0;
+  double tops = 0.0, logs = 0.0, mixed = 0.0, mass = 0.0, rows = 0.0, left = 0.0, pairs = 0.0, spread = 0.0;
   constexpr int RPB = 256 / G;
   for (int64 r0 = (int64)blockIdx.x * RPB; r0 < n; r0 += (int64)gridDim.x * RPB) {
     const int64 row = r0 + threadIdx.x / G;
@@ -121,16 +125,25 @@ softmax(double* __restrict__ logits, const double* __restrict__ norm, int64 n, c
 #pragma unroll
     for (int o = G / 2; o > 0; o /= 2) dropped |= __shfl_xor_sync(~0u, dropped, o);
     const double f = dropped ? 0.0 : 1.0 / s, scaled = w > 0.0 ? f * w : 0.0;
-    if (in) {
 #pragma unroll(KEEP ? V : 1)
-      for (int i = 0; i < V; ++i) {
-        const int k = i * G + l;
-        if (k < K) {
-          const double e = KEEP ? v[KEEP ? i : 0] : own[k];
-          if (resp != nullptr) resp[row * width + k] = dropped ? 0.0 : e * f;
-          own[k] = dropped ? 0.0 : e * scaled;
+    for (int i = 0; i < V; ++i) {
+      const int k = i * G + l;
+      bool keep = false;
+      if (in && k < K) {
+        const double e = KEEP ? v[KEEP ? i : 0] : own[k];
+        keep = kept != nullptr && scaled > 0.0 && e > bounds[2 * K + k] * s;
+        if (resp != nullptr) resp[row * width + k] = dropped ? 0.0 : e * f;
+        if (!alone || keep) own[k] = dropped ? 0.0 : e * scaled;
+      }
+      if (kept != nullptr) {
+        const unsigned bits = __ballot_sync(~0u, keep) >> (threadIdx.x % 32 - l) & OWN;
+        if (in && l == 0) {
+          kept[row * V + i] = bits;
+          pairs += __popc(bits);
         }
       }
+    }
+    if (in) {
       if (l == 0) {
         const double log_sum = dropped ? 0.0 : log(s);
         if (!dropped && w > 0.0) {
@@ -139,6 +152,7 @@ softmax(double* __restrict__ logits, const double* __restrict__ norm, int64 n, c
           mixed += m * scaled;
           mass += w;
           rows += 1.0;
+          spread += w * (length > 1.0 ? length : 1.0);
         }
         left += dropped;
         declined[row] = (unsigned char)dropped;
@@ -149,9 +163,9 @@ softmax(double* __restrict__ logits, const double* __restrict__ norm, int64 n, c
       }
     }
   }
-  double sums[6] = {tops, logs, mixed, mass, rows, left};
+  double sums[8] = {tops, logs, mixed, mass, rows, left, pairs, spread};
 #pragma unroll
-  for (int i = 0; i < 6; ++i) {
+  for (int i = 0; i < 8; ++i) {
 #pragma unroll
     for (int o = 16; o > 0; o /= 2) sums[i] += __shfl_xor_sync(~0u, sums[i], o);
     if (threadIdx.x % 32 == 0) shared[i][threadIdx.x / 32] = sums[i];
@@ -159,8 +173,7 @@ softmax(double* __restrict__ logits, const double* __restrict__ norm, int64 n, c
   __syncthreads();
   if (threadIdx.x < 8) {
     double t = 0.0;
-    if (threadIdx.x < 6)
-      for (int w = 0; w < 8; ++w) t += shared[threadIdx.x][w];
+    for (int w = 0; w < 8; ++w) t += shared[threadIdx.x][w];
     double* out = totals + (int64)blockIdx.x * 8 + threadIdx.x;
     *out = first ? t : *out + t;
   }
