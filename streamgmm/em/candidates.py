@@ -147,7 +147,7 @@ class Initialization:
     solved : Memory
         Candidates that the first pass has finished already; see `em.initialization.initialize.solved`.
     gathering : Gathering or None
-        What is done to rows far away, in every pass; see `em.initialization.methods.gathering_of`.
+        What is done to rows far away, in every pass; see `em.initialization.far_rows.gathering_of`.
     """
 
     models: Models

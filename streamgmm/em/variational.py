@@ -14,7 +14,8 @@ from streamgmm.em.acceleration import Accelerator, Corrected, Squarem
 from streamgmm.em.candidates import Candidate, Candidates, Initialization, keep_all, new_candidates
 from streamgmm.em.convergence import aitken
 from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot
-from streamgmm.em.initialization.methods import Wanted, counted, made, prepared, without_extremes
+from streamgmm.em.initialization.far_rows import counted, without_extremes
+from streamgmm.em.initialization.methods import Wanted, made, prepared
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.kmeans.parallel_init import SPREAD, spread_out
 from streamgmm.em.passes import Stage, passes

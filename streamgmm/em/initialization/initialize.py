@@ -11,7 +11,8 @@ import numpy as np
 from streamgmm.em.candidates import Candidate, Initialization, Totals
 from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot, FitObserver
 from streamgmm.em.initialization.followed_starts import SearchContext
-from streamgmm.em.initialization.methods import Wanted, counted, made, prepared, without_extremes
+from streamgmm.em.initialization.far_rows import counted, without_extremes
+from streamgmm.em.initialization.methods import Wanted, made, prepared
 from streamgmm.em.initialization.multistart import search
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.kmeans.parallel_init import SPREAD, spread_out

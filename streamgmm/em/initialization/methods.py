@@ -1,11 +1,10 @@
-"""The first models: one pass that fills a reservoir and takes the overall moments, then k-means on the sample."""
+"""The first models: ways to assign the rows of a sample to components, and the mixture of each assignment."""
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from operator import add
 from typing import Any, NamedTuple
 
@@ -13,163 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from streamgmm.em.initialization.far_rows import drawn_in, few_apart
 from streamgmm.em.kmeans.centres import nearest
-from streamgmm.mixture.covariance import DIAG, SPHERICAL, Covariance
+from streamgmm.mixture.covariance import DIAG, Covariance
 from streamgmm.mixture.covariance.full_tied import Triangular
 from streamgmm.mixture.labelled_stats import stats_from_responsibilities
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import repairing_m_step
 from streamgmm.runtime.executors import Threads
 from streamgmm.runtime.thread_limits import one_thread
-from streamgmm.sources.base import Source
-from streamgmm.sources.gathered import Gathering, gathered
 from streamgmm.sources.summaries.moments import weighted_moments
 from streamgmm.sources.summaries.sample import SampleSummary
 
-log = logging.getLogger("streamgmm.em")
-
 Array = NDArray[np.float64]
-
-
-FARTHEST = 1e4
-"""Distance of a row from the median, in median distances, from which it has no say in centre and scale."""
-_SPREAD = 0.5
-"""Mean distance of the sample from the overall mean, in overall deviations, below which it is looked into."""
-_INFLATED = 100.0
-"""Overall variance, in variances of the bulk, up to which rows far away have not decided it."""
-
-
-def sound(survey: SampleSummary) -> SampleSummary:
-    """The survey with the moments of the bulk of its sample, where a few rows far away have decided the overall ones.
-
-    One fill value of 1e20 would make one point of everything else, wherever a start is sought, a prior is taken from
-    the data or a covariance is floored.
-    """
-    rows = np.asarray(survey.rows, np.float64)
-    diagonal = survey.covariance.ndim == 1
-    variance = survey.covariance if diagonal else np.diag(survey.covariance)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        mean_distance = np.mean(np.abs(rows - survey.mean), axis=0)
-        if np.isfinite(survey.covariance).all() and (mean_distance >= _SPREAD * np.sqrt(variance)).all():
-            return survey  # 0.8 of a deviation for a Gaussian, next to nothing where one row makes the deviation
-        bulk = _near_the_median(rows)
-        mean, scatter = weighted_moments(rows[bulk], survey.weight[bulk], diagonal=diagonal)
-        covariance = scatter / survey.weight[bulk].sum()
-        if (variance <= _INFLATED * (covariance if diagonal else np.diag(covariance))).all():
-            return survey
-    return replace(survey, mean=mean, covariance=covariance, wild=True)
-
-
-def _near_the_median(rows: Array) -> NDArray[np.bool_]:
-    """(m,) mask of rows within `FARTHEST` of every feature's median; all, where that leaves none."""
-    bulk = np.ones(len(rows), bool)
-    for column in rows.T:
-        apart = np.abs(column - np.median(column))
-        if apart.any():
-            bulk &= apart <= FARTHEST * np.median(apart[apart > 0])
-    return bulk if bulk.any() else ~bulk
-
-
-_FEW = 0.05
-"""Share of the weight up to which rows far away are taken for one group, whatever they hold."""
-LARGEST = 1e100
-"""Size of a number beyond which a fit takes it for this: sums of squares of others beside it could not be kept."""
-
-
-def gathering_of(survey: SampleSummary, families: Collection[Covariance], *, pulled: bool = False) -> Gathering | None:
-    """Treatment of rows far away in a fit of several components; None, as for nearly all data, where they stay.
-
-    A few rows far away have a component of their own. Where they are far from each other too they would make a
-    covariance that all components share, and one with cross products cannot hold sizes that differ by more than
-    `FARTHEST`: then these rows are put to one place beside the others.
-
-    Parameters
-    ----------
-    pulled : bool
-        Whether a prior pulls means towards the other rows: the distance then enters the covariance of the component far
-        away, or of all where they share one. With cross products it cannot hold that, however near those rows are to
-        each other: they are set aside.
-    """
-    if survey.wild and not set(families) <= {DIAG, SPHERICAL}:
-        diagonal = survey.covariance if survey.covariance.ndim == 1 else np.diag(survey.covariance)
-        scale = np.where(diagonal > 0, np.sqrt(diagonal), np.maximum(np.abs(survey.mean), 1.0))
-        gathering = Gathering(survey.mean, FARTHEST * scale)
-        far = gathering.far(survey.rows)
-        share = float(survey.weight[far].sum() / survey.weight.sum())
-        if 0.0 < share <= _FEW:
-            rows = np.asarray(survey.rows[far], np.float64)
-            with np.errstate(over="ignore"):
-                size = np.abs((rows - survey.mean) / scale).max(axis=1)
-                apart = (np.ptp(rows, axis=0) > gathering.reach).any()
-            if pulled:
-                return replace(gathering, place=survey.mean, aside=True)
-            if (apart and any(one.shared for one in families)) or size.max() > FARTHEST * size.min():
-                return replace(gathering, place=survey.mean + 10.0 * scale / np.sqrt(max(share, 1e-4)))
-    if np.nanmax(np.abs(survey.box)) > LARGEST:
-        return Gathering(np.zeros(survey.rows.shape[1]), np.full(survey.rows.shape[1], LARGEST))
-    return None
-
-
-def without_extremes(
-    source: Source, survey: SampleSummary, families: Collection[Covariance], *, pulled: bool = False
-) -> tuple[Source, SampleSummary, Gathering | None]:
-    """Source and sample as a fit takes them, and what was done to rows far away; see `gathering_of`.
-
-    Nearly always the source and the sample that were given, and None; anything else is told once.
-    """
-    gathering = gathering_of(survey, families, pulled=pulled)
-    if gathering is None:
-        return source, survey, None
-    log.warning(
-        "%s: %s Means and covariances of the other rows hold; `lower_bound_` and the criteria are those of the rows as "
-        "they were taken.%s",
-        source.name,
-        gathering.words,
-        "" if gathering.aside else " To leave such rows out, drop them or give them weight 0.",
-    )
-    taken = (
-        _without_far(survey, gathering)
-        if gathering.aside
-        else replace(survey, rows=gathering(survey.rows), place=gathering.place)
-    )
-    return gathered(source, gathering), taken, gathering
-
-
-def counted(survey: SampleSummary, gathering: Gathering | None) -> int | None:
-    """Rows that each pass will see; None where nobody knows how many are set aside."""
-    return None if gathering is not None and gathering.aside and not survey.complete else survey.n_rows
-
-
-def _without_far(survey: SampleSummary, gathering: Gathering) -> SampleSummary:
-    """The sample without the rows that are set aside."""
-    near = ~gathering.far(survey.rows)
-    return replace(
-        survey,
-        rows=survey.rows[near],
-        weight=survey.weight[near],
-        keys=None if survey.keys is None else survey.keys[near],
-        n_rows=survey.n_rows - int((~near).sum() if survey.complete else 0),
-        count=survey.count * float(survey.weight[near].sum() / survey.weight.sum()),
-    )
-
-
-def drawn_in(z: Array, weight: Array) -> Callable[[Array], Array]:
-    """A map of whitened rows that brings what is far away near: k-means is to see clusters, not one distance.
-
-    Few rows far away become one point outside the others; of many the order of distances is kept.
-    """
-    bulk = (np.abs(z) <= FARTHEST).all(axis=1)
-    share = weight[~bulk].sum() / weight.sum()
-    if share <= _FEW:
-        # So far that k-means++ meets it first, and no farther: its tolerance is a part of the overall variance.
-        place = 10.0 * np.sqrt(np.mean(z[bulk] ** 2) / max(share, 1e-4))
-        return lambda z: np.where((np.abs(z) <= FARTHEST).all(axis=1, keepdims=True), z, place)
-
-    def nearer(z: Array) -> Array:
-        size = np.abs(z) / FARTHEST
-        return np.where(size <= 1.0, z, np.sign(z) * FARTHEST * (1.0 + np.log(np.maximum(size, 1.0))))
-
-    return nearer
 
 
 ISOLATED = 30.0
@@ -299,17 +154,6 @@ SCALED = "kmeans scaled"
 _INTERNAL: dict[str, InitMethod] = {SCALED: INIT["kmeans"], "rows": INIT["random_from_data"]}
 
 
-def _few_apart(survey: SampleSummary, z: Array) -> NDArray[np.bool_] | None:
-    """(m,) mask of a few rows far from all others, which begin as one component; None where there are none."""
-    if not survey.wild:
-        return None
-    if survey.place is not None:
-        apart = (survey.rows == survey.place.astype(survey.rows.dtype)).all(axis=1)
-    else:
-        apart = (np.abs(z) > FARTHEST).any(axis=1)
-    return apart if 0.0 < survey.weight[apart].sum() <= _FEW * survey.weight.sum() else None
-
-
 def _assigned(way: InitMethod, z: Array, weight: Array, K: int, drawn: Any, family: Covariance) -> NDArray[Any]:
     """Labels (m,) without splinters, or responsibilities (m, K)."""
     resp = way.assign(z, weight, K, drawn)
@@ -341,7 +185,7 @@ def prepared(
         frame = DIAG if init == SCALED and isinstance(family, Triangular) else family
         to_frame = frame.whitener(survey.mean, survey.covariance)
         z = to_frame(survey.rows)
-        apart = _few_apart(survey, z)
+        apart = few_apart(survey, z)
         if centres is not None:
             at = to_frame(centres)
             nearer = drawn_in(z, survey.weight) if survey.wild else None
@@ -393,4 +237,4 @@ def made(starts: Iterable[Callable[[], Mixture]], *, threads: int = 1) -> list[M
         return Threads(threads).run(lambda place: [place.make()], places, add)
 
 
-__all__ = ["INIT", "Wanted", "counted", "made", "prepared", "without_extremes"]
+__all__ = ["INIT", "Wanted", "made", "prepared", "without_splinters"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.em.initialization.methods import FARTHEST, sound
+from streamgmm.em.initialization.far_rows import FARTHEST, sound
 from streamgmm.mixture.covariance import FULL
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.repair import repairing_m_step

@@ -17,7 +17,8 @@ from streamgmm.em.hooks import FitObserver
 from streamgmm.em.initialization import search_settings
 from streamgmm.em.initialization.followed_starts import SampleEM, SampleSplit, SearchContext
 from streamgmm.em.initialization.initialize import solved
-from streamgmm.em.initialization.methods import DIVERSE, Wanted, without_extremes
+from streamgmm.em.initialization.far_rows import without_extremes
+from streamgmm.em.initialization.methods import DIVERSE, Wanted
 from streamgmm.em.initialization.multistart import chains, draw, explore
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.initialization.search_settings import few_rows, sample_rows

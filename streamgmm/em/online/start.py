@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.em.initialization.methods import Wanted, made, prepared, sound
+from streamgmm.em.initialization.far_rows import sound
+from streamgmm.em.initialization.methods import Wanted, made, prepared
 from streamgmm.errors import CollapsedError
 from streamgmm.mixture.covariance import spread_of
 from streamgmm.mixture.init_parameters import NOTHING, Given
