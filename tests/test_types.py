@@ -41,8 +41,6 @@ def test_any_alone_is_rare():
 LONG = {
     # compiled: sums stay in registers through all stages, and rows with answers took 6 % longer where those were apart
     "kernels/simd/dense.py:_panels", "kernels/simd/few_features.py:_batches",
-    # what users call: a line for each parameter, and one to say what it is
-    "estimators/select.py:select",
 }  # fmt: skip
 MANY = {
     "em/online/learner.py:__init__",  # the settings of an estimator that learns from a stream

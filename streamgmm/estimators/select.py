@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,9 +37,6 @@ from streamgmm.sources.base import Readable, Source
 from streamgmm.utils.by_component import component_threads
 from streamgmm.utils.sample_weight import no_rows
 from streamgmm.utils.types import RandomState
-
-if TYPE_CHECKING:
-    pass
 
 CRITERIA = ("bic", "aic", "icl", "heldout", "cv")
 
@@ -75,34 +72,15 @@ def kinds_of(
 
 @leaving_out_text
 def select(
-    X: Readable,
-    n_components: Iterable[int] = range(1, 16),
-    covariance_types: str | Sequence[str] = ("full",),
-    n_init: int = 10,
-    criterion: str = "bic",
-    *,
-    n_factors: int | Iterable[int] | None = None,
-    folds: int = 5,
-    drop: bool = True,
-    max_iter: int = 24,
-    tol: float = 1e-6,
-    reg_covar: float = 1e-6,
-    init_params: str = "kmeans",
-    solver: str = "auto",
-    stopping: str = "aitken",
-    missing: str = "error",
-    prior: str | NormalInverseWishart | None = None,
-    on_collapse: str = "repair",
-    random_state: RandomState = None,
-    sample_weight: ArrayLike | None = None,
-    executor: Executor | str | None = None,
-    n_jobs: int | None = None,
-    device: str | None = None,
-    memory_limit: str | int | None = None,
-    on_step: Callable[[Step], None] | None = None,
-    watcher: FitObserver | None = None,
-    verbose: int = 0,
-) -> Selection:
+    X: Readable, n_components: Iterable[int] = range(1, 16), covariance_types: str | Sequence[str] = ("full",),
+    n_init: int = 10, criterion: str = "bic", *, n_factors: int | Iterable[int] | None = None, folds: int = 5,
+    drop: bool = True, max_iter: int = 24, tol: float = 1e-6, reg_covar: float = 1e-6, init_params: str = "kmeans",
+    solver: str = "auto", stopping: str = "aitken", missing: str = "error",
+    prior: str | NormalInverseWishart | None = None, on_collapse: str = "repair", random_state: RandomState = None,
+    sample_weight: ArrayLike | None = None, executor: Executor | str | None = None, n_jobs: int | None = None,
+    device: str | None = None, memory_limit: str | int | None = None, on_step: Callable[[Step], None] | None = None,
+    watcher: FitObserver | None = None, verbose: int = 0,
+) -> Selection:  # fmt: skip
     """Fit every number of components and covariance type on the same passes, and choose.
 
     Starts are found on one sample; the best of each kind go on together, each pass serving all.
@@ -160,44 +138,17 @@ def select(
     common: dict[str, Any] = {
         "tol": tol, "reg_covar": reg_covar, "max_iter": max_iter, "n_init": n_init, "init_params": init_params,
         "solver": solver, "stopping": stopping, "missing": missing, "prior": prior, "on_collapse": on_collapse,
-        "random_state": random_state, "executor": executor, "n_jobs": n_jobs,
-        "device": device,
+        "random_state": random_state, "executor": executor, "n_jobs": n_jobs, "device": device,
     }  # fmt: skip
     probe = GaussianMixture(Ks[-1], **common)
     probe._validate_params()
     source = probe._training_source(X, sample_weight)
-    runner = probe._executor(source)
     kinds = kinds_of(covariance_types, n_factors, prior=prior is not None)
     _check_data(source, Ks, kinds, solver)
-    splits = {"cv": tuple(range(folds)), "heldout": (0,)}.get(criterion, ())
-    plan = Plan(
-        kinds=tuple((kind, K) for kind in kinds for K in Ks),
-        splits=splits,
-        folds=folds,
-        criterion=criterion if drop and not splits else None,
-        solver=solver,
-        stopping=RULES[stopping](tol),
-        tol=tol,
-        reg_covar=reg_covar,
-        max_iter=max_iter,
-        n_init=n_init,
-        init_params=init_params,
-        missing=missing,
-        repair=on_collapse == "repair",
-        prior=NormalInverseWishart() if isinstance(prior, str) else prior,
-    )
-    source = _placed(probe, source, runner, plan)
-    limit = None if memory_limit is None else parse_bytes(memory_limit)
-    size = plan.check_memory(source, limit, getattr(runner, "n_jobs", 1))
-    rng = check_random_state(random_state)
-    shown = progress(tol=tol, max_iter=max_iter, verbose=verbose)
-    with shown, single_threaded_blas(), component_threads(resolve_n_jobs(n_jobs)):
-        run = race(source, runner, plan, sample_rows=size, rng=rng, on_step=on_step, watcher=watcher)
+    plan = _plan(probe, tuple((kind, K) for kind in kinds for K in Ks), criterion, folds, drop=drop)
+    run, source = _raced(probe, source, plan, memory_limit, on_step, watcher, verbose)
     found = _result(run, plan, probe, common, criterion, began)
-    if isinstance(source, PlacedSource):
-        found.report["device"] = source.report()
-        found.report["seconds"] |= source.seconds()
-    return found
+    return _with_times_of_card(found, source)
 
 
 def _numbers(n_components: Iterable[int]) -> list[int]:
@@ -248,6 +199,56 @@ def _check_data(source: Source, Ks: Sequence[int], kinds: Sequence[Covariance], 
             raise ValueError("solver='incremental' adds up factors of different models. Use solver='auto'.")
 
 
+def _plan(
+    probe: GaussianMixture, kinds: tuple[tuple[Covariance, int], ...], criterion: str, folds: int, *, drop: bool
+) -> Plan:
+    """The candidates, to be fitted with the settings of `probe`."""
+    splits = {"cv": tuple(range(folds)), "heldout": (0,)}.get(criterion, ())
+    return Plan(
+        kinds=kinds,
+        splits=splits,
+        folds=folds,
+        criterion=criterion if drop and not splits else None,
+        solver=probe.solver,
+        stopping=RULES[probe.stopping](probe.tol),
+        tol=probe.tol,
+        reg_covar=probe.reg_covar,
+        max_iter=probe.max_iter,
+        n_init=probe.n_init,
+        init_params=probe.init_params,
+        missing=probe.missing,
+        repair=probe.on_collapse == "repair",
+        prior=NormalInverseWishart() if isinstance(probe.prior, str) else probe.prior,
+    )
+
+
+def _raced(
+    probe: GaussianMixture,
+    source: Source,
+    plan: Plan,
+    memory_limit: str | int | None,
+    on_step: Callable[[Step], None] | None,
+    watcher: FitObserver | None,
+    verbose: int,
+) -> tuple[SelectionRun, Source]:
+    """All candidates after their passes over `source`, and that where it was read: here, or on a card."""
+    runner = probe._executor(source)
+    source = _placed(probe, source, runner, plan)
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
+    size = plan.check_memory(source, limit, getattr(runner, "n_jobs", 1))
+    rng = check_random_state(probe.random_state)
+    shown = progress(tol=plan.tol, max_iter=plan.max_iter, verbose=verbose)
+    with shown, single_threaded_blas(), component_threads(resolve_n_jobs(probe.n_jobs)):
+        return race(source, runner, plan, sample_rows=size, rng=rng, on_step=on_step, watcher=watcher), source
+
+
+def _with_times_of_card(found: Selection, source: Source) -> Selection:
+    if isinstance(source, PlacedSource):
+        found.report["device"] = source.report()
+        found.report["seconds"] |= source.seconds()
+    return found
+
+
 def _placed(probe: GaussianMixture, source: Source, runner: Executor, plan: Plan) -> Source:
     """The source on the card that `device` names, as far as the plan can run there."""
     backend = probe._card(source)
@@ -258,7 +259,7 @@ def _placed(probe: GaussianMixture, source: Source, runner: Executor, plan: Plan
         scratch = max(scratch_of(source, kind, K) for kind, K in plan.kinds)
         return placed(source, backend, scratch=scratch)
     if probe.device not in (None, "cpu"):
-        warn_cpu(f"select with {on_cpu}", stacklevel=4)
+        warn_cpu(f"select with {on_cpu}", stacklevel=5)
     return source
 
 
