@@ -19,9 +19,10 @@ from streamgmm.mixture import card, queries
 from streamgmm.mixture._evaluator import Prepared, pieces
 from streamgmm.mixture.covariance import Covariance, check_covariances, family
 from streamgmm.mixture.missing import Answers
+from streamgmm.mixture.observation import Observation, observed
 from streamgmm.mixture.parameters import checked_factors, checked_rows, checked_weights
 from streamgmm.mixture.placement import empty_like
-from streamgmm.mixture.stats import Observation, Stats, in_units, observed, stats_from_sums
+from streamgmm.mixture.stats import Stats, in_units, stats_from_sums
 from streamgmm.utils.affine import Affine
 from streamgmm.utils.sample_weight import check_weight
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.kernels.plan import Plan
 from streamgmm.mixture.covariance import Covariance
-from streamgmm.mixture.stats import Observation
+from streamgmm.mixture.observation import Observation
 from streamgmm.utils.masked import unmasked
 
 __all__ = ["Parameters", "Questions", "checked_factors", "checked_rows", "checked_weights"]

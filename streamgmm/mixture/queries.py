@@ -12,7 +12,7 @@ from streamgmm.kernels.plain.factor import FactorPlan, posterior_factors
 from streamgmm.mixture.covariance import TIED, Covariance, Factor
 from streamgmm.mixture.covariance.base import AnyPlan
 from streamgmm.mixture.parameters import Parameters, Questions, checked_rows
-from streamgmm.mixture.stats import Observation
+from streamgmm.mixture.observation import Observation
 
 Array = NDArray[np.float64]
 

@@ -4,44 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.kernels.plain.own_mean import squarable
 from streamgmm.mixture.covariance.base import AnyPlan, AnySums, Covariance
+from streamgmm.mixture.observation import Observation
+from streamgmm.mixture.parameters import Questions
+from streamgmm.utils.affine import Affine
+from streamgmm.utils.types import RandomState
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Observation:
-    """Options of rows beside complete and drawn from a component. Statistics hold those of their mixture.
+class MixtureLike(Questions, Protocol):
+    """What a `Mixture` has, for types only: the module of that class imports this one."""
 
-    Attributes
-    ----------
-    box : (2, D) lower and upper corners of the uniform background, or None where there is none.
-    missing : True where NaN means "not observed" and is integrated out; False where it is an error.
-    """
+    @property
+    def n_parameters(self) -> int: ...
 
-    box: Array | None = None
-    missing: bool = False
+    @property
+    def precisions_cholesky(self) -> Array: ...
 
+    def accumulate(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Stats: ...
 
-def observed(box: ArrayLike | None, missing: str, D: int) -> Observation | None:
-    """The `Observation` behind the arguments of `Mixture`, checked; None where nothing is special."""
-    if missing not in ("error", "marginalize"):
-        raise ValueError(f"missing must be 'error' or 'marginalize'; got {missing!r}.")
-    if box is None:
-        return Observation(None, True) if missing == "marginalize" else None
-    corners = np.array(box, np.float64)
-    if corners.shape != (2, D) or not np.isfinite(corners).all() or not (corners[0] < corners[1]).all():
-        raise ValueError(
-            f"box must have shape (2, {D}): finite lower corners, and upper ones above them; got {corners.tolist()}."
-        )
-    corners.flags.writeable = False
-    return Observation(corners, missing == "marginalize")
+    def frame_stats(self, rows: NDArray[Any], weight: Array | None = None) -> Stats: ...
+
+    def restore(self, stats: Stats) -> Stats: ...
+
+    def through(self, affine: Affine) -> Self | None: ...
+
+    def log_prob(self, X: ArrayLike) -> Array: ...
+
+    def labels(self, X: ArrayLike) -> NDArray[np.int64]: ...
+
+    def moments(self) -> tuple[Array, Array]: ...
+
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Array, NDArray[np.int64]]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +88,7 @@ class Stats:
     family: Covariance
     observation: Observation | None = None
     dropped: int = 0
-    _m_step: ClassVar[Callable[..., Any]]
+    _m_step: ClassVar[Callable[..., MixtureLike]]
     """`streamgmm.mixture.m_step.m_step`, which the package sets: that module imports this one."""
 
     @classmethod
@@ -169,7 +170,7 @@ class Stats:
         """
         return self.scaled(1.0 - rate).merge(other.scaled(rate))
 
-    def maximize(self, reg_covar: float = 0.0) -> Any:
+    def maximize(self, reg_covar: float = 0.0) -> MixtureLike:
         """The mixture that maximises the expected log-likelihood: the exact M-step.
 
         Parameters

@@ -16,7 +16,7 @@ from scipy.special import gammaincc, gammaln, logsumexp
 
 from streamgmm.mixture.covariance.base import LOG_2PI
 from streamgmm.mixture.mixture import Mixture
-from streamgmm.mixture.stats import observed
+from streamgmm.mixture.observation import observed
 
 __all__ = ["Tails", "log_chi2_tail"]
 

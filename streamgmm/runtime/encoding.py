@@ -41,7 +41,7 @@ HOMES = {
     "Mixture": "streamgmm.mixture.mixture:Mixture",
     "Moments": "streamgmm.sources.summaries.moments:Moments",
     "NormalInverseWishart": "streamgmm.mixture.prior:NormalInverseWishart",
-    "Observation": "streamgmm.mixture.stats:Observation",
+    "Observation": "streamgmm.mixture.observation:Observation",
     "Online": "streamgmm.em.variants:Online",
     "Pace": "streamgmm.em.acceleration:AcceleratorState",
     "Plan": "streamgmm.kernels.plan:Plan",

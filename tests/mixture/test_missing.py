@@ -16,7 +16,7 @@ import streamgmm as sg
 from streamgmm.em.initialization.sample import complete
 from streamgmm.mixture import missing
 from streamgmm.mixture.m_step import bound
-from streamgmm.mixture.stats import Observation
+from streamgmm.mixture.observation import Observation
 from streamgmm.runtime.executors import Threads
 from streamgmm.sources import array_source
 from tests.helpers.mixtures import FAMILIES, random_mixture

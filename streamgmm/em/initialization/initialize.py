@@ -24,7 +24,8 @@ from streamgmm.mixture.init_parameters import Given, background_box
 from streamgmm.mixture.m_step import bound
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
-from streamgmm.mixture.stats import Stats, observed
+from streamgmm.mixture.observation import observed
+from streamgmm.mixture.stats import Stats
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.sample import SampleSummary

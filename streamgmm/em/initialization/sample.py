@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from streamgmm.em.initialization.far_rows import FARTHEST, sound
 from streamgmm.mixture.covariance import FULL
 from streamgmm.mixture.mixture import Mixture
+from streamgmm.mixture.observation import Observation
 from streamgmm.mixture.repair import repairing_m_step
-from streamgmm.mixture.stats import Observation
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
 from streamgmm.sources.gathered import Gathering

@@ -33,7 +33,7 @@ from streamgmm.mixture.covariance import Covariance
 from streamgmm.mixture.criteria import criteria as criteria_of
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
-from streamgmm.mixture.stats import observed
+from streamgmm.mixture.observation import observed
 from streamgmm.mixture.support import supported
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Source
