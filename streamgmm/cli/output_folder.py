@@ -37,9 +37,9 @@ def write_folder(
 ) -> None:
     """Write model, report, resolved config and history, each whole or not at all; the model first: disks get full."""
     from streamgmm.cli.config import dump_toml
-    from streamgmm.estimators.model_file import MODEL
+    from streamgmm.estimators.model_file import MODEL_NAME
 
-    gm.save(folder / MODEL)
+    gm.save(folder / MODEL_NAME)
     write_text(folder / REPORT, json.dumps(jsonable(document), allow_nan=False, indent=2) + "\n")
     write_text(folder / CONFIG, dump_toml(config))
     history.save(folder / HISTORY)

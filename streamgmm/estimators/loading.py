@@ -6,12 +6,14 @@ from os import PathLike
 
 import numpy as np
 
+from streamgmm.em.online.state import state_of_version_1
 from streamgmm.errors import ModelFileError
 from streamgmm.estimators.bayesian_mixture import BayesianGaussianMixture
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.estimators.mixture_estimator import SAVED, STREAM, MixtureEstimator
 from streamgmm.estimators.model_file import ModelFile, load_model
 from streamgmm.estimators.projection import Projection
+from streamgmm.runtime.encoding import is_packed, unpacked
 
 __all__ = ["load"]
 
@@ -66,9 +68,9 @@ def _restored[Kind: MixtureEstimator](cls: type[Kind], content: ModelFile) -> Ki
     names = content.header["feature_names"]
     if names is not None:
         gm._name_features(names)
-    learnt = content.header.get("stream")
-    if learnt is not None:
-        start = len(STREAM)
-        arrays = {name[start:]: array for name, array in content.arrays.items() if name.startswith(STREAM)}
-        gm._stream().restore(arrays, learnt)
+    arrays = {name.removeprefix(STREAM): array for name, array in content.arrays.items() if name.startswith(STREAM)}
+    if is_packed(arrays):
+        gm._stream().restore(unpacked(arrays))
+    elif content.header.get("stream") is not None:
+        gm._stream().restore(state_of_version_1(arrays, content.header["stream"]))
     return gm

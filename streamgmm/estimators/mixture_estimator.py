@@ -40,6 +40,7 @@ from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.report.progress import drawing, progress
 from streamgmm.runtime.checkpoint import Journal, open_journal
 from streamgmm.runtime.device import PlacedSource, placed
+from streamgmm.runtime.encoding import packed
 from streamgmm.runtime.executors import Executor, Indexed, Threads
 from streamgmm.runtime.peak_memory import Peak
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
@@ -483,7 +484,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
             **options,
         )
         if learner is not None:
-            made.restore(*learner.state())
+            made.restore(learner.state())
         elif "mixture_" in self.__dict__:
             made.adopt(self.mixture_, float(self.__dict__.get("report_", {}).get("weight", made.unit)))
         self._learner = made
@@ -578,8 +579,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         arrays = {**self._further_arrays(), **({} if self.projection_ is None else self.projection_.arrays())}
         learner: Learner | None = getattr(self, "_learner", None)
         if learner is not None:
-            learnt, header["stream"] = learner.state()
-            arrays |= {STREAM + name: array for name, array in learnt.items()}
+            arrays |= {STREAM + name: array for name, array in packed(learner.state()).items()}
         save_model(path, self.mixture_, header=header, arrays=arrays)
 
     def _further_arrays(self) -> dict[str, Any]:

@@ -13,20 +13,14 @@ from numpy.typing import NDArray
 
 from streamgmm.errors import ModelFileError
 from streamgmm.mixture.mixture import Mixture
-from streamgmm.runtime.array_file import read_arrays, write_arrays
+from streamgmm.runtime.array_file import MODEL, read_arrays, write_arrays
 from streamgmm.sources.opening import near
 
 __all__ = ["ModelFile", "load_model", "save_model"]
 
 
-MODEL = "model.safetensors"
+MODEL_NAME = "model.safetensors"
 """Name of the model in the folder that `streamgmm fit --out` writes."""
-
-
-FORMAT = "streamgmm-model"
-
-
-VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +69,7 @@ def save_model(
         "missing": "marginalize" if mixture.missing else "error",
         "header": dict(header or {}),
     }
-    write_arrays(path, {**parts, **(arrays or {})}, content, kind=FORMAT, version=VERSION)
+    write_arrays(path, {**parts, **(arrays or {})}, content, MODEL)
 
 
 def model_path(where: str | os.PathLike[str]) -> Path:
@@ -88,11 +82,11 @@ def model_path(where: str | os.PathLike[str]) -> Path:
     """
     path = Path(where)
     if path.is_dir():
-        if not (path / MODEL).exists():
+        if not (path / MODEL_NAME).exists():
             raise FileNotFoundError(
-                f"{where}: holds no {MODEL}. Expected a folder that fit --out wrote, or a model file."
+                f"{where}: holds no {MODEL_NAME}. Expected a folder that fit --out wrote, or a model file."
             )
-        return path / MODEL
+        return path / MODEL_NAME
     if not path.exists():
         raise FileNotFoundError(f"{where}: no such file or folder. Check the path{near(os.fspath(where))}")
     return path
@@ -109,7 +103,7 @@ def load_model(path: str | os.PathLike[str]) -> ModelFile:
         Where the file cannot be opened.
     """
     path = model_path(path)
-    arrays, content = read_arrays(path, kind=FORMAT, version=VERSION)
+    arrays, content = read_arrays(path, MODEL)
     try:
         weights, means, covariances = (_float64(arrays, name) for name in ("weights", "means", "covariances"))
         mixture = Mixture(

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from streamgmm.kernels.plain.factor import FactorPlan, posterior_factors
 from streamgmm.mixture.covariance import TIED, Covariance, Factor
 from streamgmm.mixture.covariance.base import AnyPlan
-from streamgmm.mixture.parameters import Parameters, Questions, checked_rows
 from streamgmm.mixture.observation import Observation
+from streamgmm.mixture.parameters import Parameters, Questions, checked_rows
 
 Array = NDArray[np.float64]
 

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.report.figures import Plane
-from streamgmm.runtime.array_file import read_arrays, write_arrays
+from streamgmm.runtime.array_file import HISTORY, read_arrays, write_arrays
 
 Array = NDArray[np.float64]
-KIND = "streamgmm-history"
 MOST_FRAMES = 200
 """Iterations kept; of longer fits every second, third, ... one."""
 
@@ -127,12 +126,12 @@ class History:
         if self.plane is None:
             return
         plane = {"centre": self.plane.centre, "axes": self.plane.axes, "share": self.plane.share}
-        write_arrays(path, {**plane, **self.arrays()}, {}, kind=KIND)
+        write_arrays(path, {**plane, **self.arrays()}, {}, HISTORY)
 
 
 def load_history(path: str | os.PathLike[str]) -> tuple[Plane, dict[str, Array]]:
     """Plane and frames that `History.save` wrote."""
-    arrays, _ = read_arrays(path, kind=KIND)
+    arrays, _ = read_arrays(path, HISTORY)
     plane = Plane(arrays.pop("centre"), arrays.pop("axes"), arrays.pop("share"))
     if len(plane.centre) == 2:
         plane = Plane.of_features(2, 0, 1)

@@ -1,4 +1,6 @@
-"""Model files: safetensors with a versioned JSON header and a SHA-256 of the payload. Loading runs no code.
+"""Files of arrays: safetensors with a versioned JSON header and a SHA-256 of the payload. Loading runs no code.
+
+Models, checkpoints, snapshots of streams and the history of a fit are such files; `FileKind` tells them apart.
 
 Layout (the safetensors format): 8 bytes little-endian header length, a JSON header, the arrays' bytes. The header's
 ``__metadata__`` holds five strings: ``format``, ``version``, ``sha256`` (of everything after the header),
@@ -13,7 +15,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,21 +24,35 @@ from streamgmm.errors import ModelFileError
 from streamgmm.utils.atomic import atomic_path
 from streamgmm.utils.jsonable import jsonable
 
-__all__ = ["read_arrays", "write_arrays"]
+__all__ = ["CHECKPOINT", "HISTORY", "MODEL", "SNAPSHOT", "FileKind", "read_arrays", "write_arrays"]
+
+
+class FileKind(NamedTuple):
+    """What a file is: a name that stands in it, the version that is written, and the oldest that is read."""
+
+    name: str
+    version: int = 1
+    oldest: int = 1
+
+
+MODEL = FileKind("streamgmm-model", 2)
+"""A mixture as named arrays, for other readers of safetensors too. Since 2 what a stream left is `packed`."""
+CHECKPOINT = FileKind("streamgmm-checkpoint", 2, oldest=2)
+"""Statistics of an unfinished pass are about each component's own mean since 2; files of version 1 begin anew."""
+SNAPSHOT = FileKind("streamgmm-stream", 2)
+"""Since 2 all of it is `packed`."""
+HISTORY = FileKind("streamgmm-history")
+"""Frames of the path of a fit."""
+
 MAX_HEADER = 16 * 2**20
 _DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "U64": np.uint64, "U8": np.uint8, "BOOL": np.bool_}
-
-
-# Any arrays ---------------------------------------------------------------------------------------------------------
 
 
 def write_arrays(
     path: str | os.PathLike[str],
     arrays: Mapping[str, NDArray[Any]],
     header: Mapping[str, Any],
-    *,
-    kind: str,
-    version: int = 1,
+    kind: FileKind,
 ) -> None:
     """Write arrays and a JSON header to one file, atomically.
 
@@ -44,7 +60,7 @@ def write_arrays(
     ----------
     arrays : dict of str to array of float64, float32, int64, uint64, uint8 or bool
     header : JSON values
-    kind, version :
+    kind : FileKind
         What the file is; `read_arrays` refuses others.
     """
     from safetensors.numpy import save
@@ -54,8 +70,8 @@ def write_arrays(
     payload = memoryview(body)[8 + length :]
     layout = json.loads(body[8 : 8 + length])
     layout["__metadata__"] = {
-        "format": kind,
-        "version": str(version),
+        "format": kind.name,
+        "version": str(kind.version),
         "sha256": hashlib.sha256(payload).hexdigest(),
         "streamgmm": json.dumps(jsonable(header), allow_nan=False),
     }
@@ -70,12 +86,8 @@ def write_arrays(
         os.fsync(file.fileno())
 
 
-def read_arrays(
-    path: str | os.PathLike[str], *, kind: str, version: int = 1, oldest: int = 1
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def read_arrays(path: str | os.PathLike[str], kind: FileKind) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and header of a file that `write_arrays` wrote. Takes memory for no more than the file is long.
-
-    Versions from `oldest` to `version` are read.
 
     Raises
     ------
@@ -86,7 +98,7 @@ def read_arrays(
     """
     with open(path, "rb") as file:
         try:
-            return _read(file, kind, version, oldest)
+            return _read(file, kind)
         except _BadFileError as error:
             raise ModelFileError(f"{os.fspath(path)}: {error}") from None
 
@@ -95,20 +107,21 @@ class _BadFileError(Exception):
     pass
 
 
-def _read(file: BinaryIO, kind: str, version: int, oldest: int) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def _read(file: BinaryIO, kind: FileKind) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    name, version, oldest = kind
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if size < 10 or length > size - 8:
         raise _BadFileError(
-            f"not a {kind} file, or cut short: {size} bytes cannot hold a header of {length} bytes. "
+            f"not a {name} file, or cut short: {size} bytes cannot hold a header of {length} bytes. "
             "Write it again with save()."
         )
     if length > MAX_HEADER:
         raise _BadFileError(f"its header claims {length} bytes; at most {MAX_HEADER} are read.")
     layout = _json(file.read(length), "header")
     meta = layout.pop("__metadata__", None)
-    if not isinstance(meta, dict) or meta.get("format") != kind:
-        raise _BadFileError(f"expected a file of format {kind!r}; its header names {_named(meta)}.")
+    if not isinstance(meta, dict) or meta.get("format") != name:
+        raise _BadFileError(f"expected a file of format {name!r}; its header names {_named(meta)}.")
     found = str(meta.get("version", ""))
     if found.isdecimal() and int(found[:9]) < oldest:
         raise _BadFileError(f"is of version {found[:20]}; this release reads {oldest} to {version}. Write it anew.")
@@ -123,10 +136,10 @@ def _read(file: BinaryIO, kind: str, version: int, oldest: int) -> tuple[dict[st
     if meta.get("header_sha256", header) != header:
         raise _BadFileError("its header does not match its SHA-256: damaged or altered. Restore it from a copy.")
     arrays = {}
-    for name, (dtype, shape, begin) in places.items():
+    for key, (dtype, shape, begin) in places.items():
         file.seek(8 + length + begin)
         array = np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
-        arrays[name] = array
+        arrays[key] = array
     return arrays, _json(str(meta.get("streamgmm", "{}")).encode(), "metadata")
 
 

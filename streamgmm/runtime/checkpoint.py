@@ -31,8 +31,8 @@ from sklearn.utils import check_random_state
 
 from streamgmm import __version__
 from streamgmm.errors import CheckpointMismatchError, ModelFileError
-from streamgmm.runtime.array_file import read_arrays, write_arrays
-from streamgmm.runtime.encoding import decode, encode
+from streamgmm.runtime.array_file import CHECKPOINT, read_arrays, write_arrays
+from streamgmm.runtime.encoding import encode, packed, unpacked
 from streamgmm.runtime.executors import Executor, Indexed
 from streamgmm.runtime.fold import Fold
 from streamgmm.utils.atomic import sweep
@@ -43,9 +43,6 @@ __all__ = ["FileJournal", "Journal", "open_journal", "read_state"]
 
 log = logging.getLogger(__name__)
 
-FORMAT = "streamgmm-checkpoint"
-VERSION = 2
-"""Statistics of an unfinished pass are about each component's own mean since 2; files of version 1 begin anew."""
 KEPT = 3
 _RETRY = 30.0
 """Seconds until a checkpoint that could not be written is tried again."""
@@ -198,10 +195,8 @@ class FileJournal(Journal):
     def _write_file(self) -> None:
         state = {"about": self.about, "entries": self._entries, "results": self._results, "nodes": self._nodes}
         self.folder.mkdir(parents=True, exist_ok=True)
-        tree, arrays = encode(state)
-        text = np.frombuffer(json.dumps(tree, allow_nan=False).encode(), np.uint8)
-        path = self.folder / f"fit-{self.key}-{self._serial:06d}.ckpt"
-        write_arrays(path, {"tree": text, **arrays}, {}, kind=FORMAT, version=VERSION)
+        arrays = packed(state)
+        write_arrays(self.folder / f"fit-{self.key}-{self._serial:06d}.ckpt", arrays, {}, CHECKPOINT)
         self._serial += 1
         for old in self.files()[KEPT:]:
             old.unlink(missing_ok=True)
@@ -357,14 +352,14 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     ModelFileError
         Where the file is damaged, is something else, or was written by another version.
     """
-    arrays, _ = read_arrays(path, kind=FORMAT, version=VERSION, oldest=VERSION)
+    arrays, _ = read_arrays(path, CHECKPOINT)
     try:
-        state = decode(json.loads(arrays.pop("tree").tobytes()), arrays)
+        state = unpacked(arrays)
         if not isinstance(state, dict) or set(state) != {"about", "entries", "results", "nodes"}:
             raise ValueError("it does not hold the state of a fit")
         if [type(state[name]) for name in ("about", "entries", "results", "nodes")] != [dict, dict, list, dict]:
             raise ValueError("the parts of its state are not those of a fit")
-    except (KeyError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelFileError(f"{os.fspath(path)}: not a checkpoint of this version: {error}") from None
     return state
 

@@ -1,5 +1,7 @@
 """Values as JSON and named arrays, and back with the same bits. No code is run by reading: nothing is pickled.
 
+This is how checkpoints, learners and snapshots of streams are written: `packed` gives the arrays of a file.
+
 Understood are None, truth values, numbers, text, NumPy scalars, tuples, lists, dicts, arrays of numbers, covariance
 families, random generators, and the classes in `HOMES`. Whatever else comes is refused with its place, so that a new
 kind of state cannot get lost without a word.
@@ -7,7 +9,9 @@ kind of state cannot get lost without a word.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from importlib import import_module
@@ -18,7 +22,7 @@ from numpy.typing import NDArray
 
 from streamgmm.mixture.covariance import Covariance, family
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "is_packed", "packed", "unpacked"]
 
 Node = None | bool | int | float | str | list["Node"] | dict[str, "Node"]
 """Part of a JSON tree."""
@@ -35,6 +39,7 @@ HOMES = {
     "Conjugate": "streamgmm.mixture.prior:Conjugate",
     "Draw": "streamgmm.sources.summaries.reservoir:Draw",
     "Gathering": "streamgmm.sources.gathered:Gathering",
+    "LearnerState": "streamgmm.em.online.state:LearnerState",
     "Leaves": "streamgmm.em.variants:FoldTree",
     "GaussWishart": "streamgmm.mixture.variational:GaussWishart",
     "LloydStats": "streamgmm.em.kmeans.centres:LloydStats",
@@ -53,6 +58,7 @@ HOMES = {
     "Survey": "streamgmm.sources.summaries.sample:SampleSummary",
     "SurveyPart": "streamgmm.sources.summaries.sample:_Part",
     "Totals": "streamgmm.em.candidates:Totals",
+    "Trial": "streamgmm.em.online.challenger:Trial",
     "VariationalBegin": "streamgmm.em.variational:VariationalBegin",
     "VariationalMixture": "streamgmm.mixture.variational:VariationalMixture",
 }
@@ -116,6 +122,42 @@ def decode(tree: Any, arrays: dict[str, NDArray[Any]]) -> Any:
         return _Decoder(arrays).value(tree)
     except (ArithmeticError, AttributeError, LookupError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(f"its content is damaged or forged ({type(error).__name__}: {str(error)[:80]})") from None
+
+
+_TREE = "tree"
+
+
+def packed(value: object) -> dict[str, NDArray[Any]]:
+    """`value` as named arrays alone, as `write_arrays` takes them: those of `encode`, and its tree as text.
+
+    Raises
+    ------
+    TypeError
+        As `encode`.
+    """
+    tree, arrays = encode(value)
+    return {_TREE: np.frombuffer(json.dumps(tree, allow_nan=False).encode(), np.uint8), **arrays}
+
+
+def is_packed(arrays: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether these may be arrays that `packed` made."""
+    return _TREE in arrays
+
+
+def unpacked(arrays: Mapping[str, NDArray[Any]]) -> Any:
+    """The value that `packed` was given.
+
+    Raises
+    ------
+    ValueError
+        Where the arrays are not those that `packed` makes.
+    """
+    others = dict(arrays)
+    try:
+        tree = json.loads(others.pop(_TREE).tobytes())
+    except (KeyError, RecursionError) as error:
+        raise ValueError(f"its content is damaged or forged ({type(error).__name__})") from None
+    return decode(tree, others)
 
 
 class _Encoder:

@@ -30,6 +30,7 @@ from streamgmm.stream.drift import Cusum
 from streamgmm.stream.update import Counts, StopStream, Update
 from streamgmm.stream.validation import Intake, Taken
 from streamgmm.utils.atomic import sweep
+from streamgmm.utils.jsonable import jsonable
 from streamgmm.utils.locks import FileLock
 
 __all__ = ["StreamSession"]
@@ -418,7 +419,7 @@ class StreamSession:
             raise ValueError("This session was given no snapshot path.")
         self._note_source()
         with self._locked():
-            snapshots.write(self.snapshot, *self._state())
+            snapshots.write(self.snapshot, self._state())
             self._stamp = snapshots.stamp(self.snapshot)
         self._saved_rows, self._saved_at = self.counts.rows, time.monotonic()
 
@@ -454,27 +455,25 @@ class StreamSession:
         snapshots.read(self.snapshot, self._restore)
         self._saved_rows = self.counts.rows
 
-    def _state(self) -> tuple[snapshots.Arrays, dict[str, Any]]:
-        """Model, statistics, rows that wait, sketch, detector, position and counts: arrays, and a header."""
-        arrays, learnt = self.learner.state()
-        if self.judge is not None:
-            arrays |= {f"sketch.{name}": array for name, array in self.judge.sketch.state().items()}
-        return arrays, {
-            "settings": self._settings(),
+    def _state(self) -> snapshots.State:
+        """Model, statistics, rows that wait, sketch, detector, position and counts."""
+        return {
+            "settings": jsonable(self._settings()),
             "n_features": self.learner.n_features,
-            "feature_names": list(getattr(self.model, "feature_names_in_", ())) or None,
-            "learner": learnt,
+            "feature_names": jsonable(getattr(self.model, "feature_names_in_", ())) or None,
+            "learner": self.learner.state(),
+            "sketch": None if self.judge is None else self.judge.sketch.state(),
             "detector": None if self.detector is None else self.detector.state(),
             "threshold": self.threshold,
-            "position": self.position,
-            "layout": self.layout,
-            "source": self.source,
+            "position": jsonable(self.position),
+            "layout": jsonable(self.layout),
+            "source": jsonable(self.source),
             "counts": asdict(self.counts),
         }
 
-    def _restore(self, arrays: snapshots.Arrays, header: dict[str, Any]) -> None:
+    def _restore(self, state: snapshots.State) -> None:
         """The inverse of `_state`."""
-        found, wanted = header["settings"], self._settings()
+        found, wanted = state["settings"], self._settings()
         other = [
             f"{name} = {found.get(name)!r}, here {value!r}"
             for name, value in wanted.items()
@@ -484,19 +483,19 @@ class StreamSession:
             raise CheckpointMismatchError(
                 f"{self.snapshot} was written with other settings: {'; '.join(other)}. Use those, or another file."
             )
-        n_features, names = int(header["n_features"]), header.get("feature_names")
+        n_features, names = int(state["n_features"]), state.get("feature_names")
         learner = begin_stream(self.model, n_features, names, anew=True, **self.options)
-        learner.restore(arrays, header["learner"])
+        learner.restore(state["learner"])
         give_model(self.model, learner, [])
         self._learner = learner
         if self.judge is not None:
-            if "sketch.counts" in arrays:
-                self.judge.sketch.restore({name: arrays[f"sketch.{name}"] for name in ("counts", "fresh")})
-            self.judge.threshold = math.nan if header["threshold"] is None else header["threshold"]
-        if self.detector is not None and header["detector"] is not None:
-            self.detector.restore(header["detector"])
-        self.position = header["position"]
-        source = header.get("source")
+            if state["sketch"] is not None:
+                self.judge.sketch.restore(state["sketch"])
+            self.judge.threshold = float(state["threshold"])
+        if self.detector is not None and state["detector"] is not None:
+            self.detector.restore(state["detector"])
+        self.position = state["position"]
+        source = state.get("source")
         if source is not None:
             self.source = {
                 "identity": {str(name): str(value) for name, value in source["identity"].items()},
@@ -504,9 +503,9 @@ class StreamSession:
                 "bytes": int(source["bytes"]),
                 "sha256": str(source["sha256"]),
             }
-        if header.get("layout") is not None:
-            self._learn_layout(header["layout"])
-        self.counts = Counts(**header["counts"])
+        if state.get("layout") is not None:
+            self._learn_layout(state["layout"])
+        self.counts = Counts(**state["counts"])
 
     def _settings(self) -> dict[str, Any]:
         """Settings that must be as they were for the state to mean the same."""

@@ -142,4 +142,9 @@ class QuantileSketch:
         >>> b.count
         1.0
         """
-        self.counts, self.fresh = np.array(state["counts"]), np.array(state["fresh"])
+        counts, fresh = (np.array(state[name], np.float64) for name in ("counts", "fresh"))
+        if not counts.shape == fresh.shape == self.counts.shape:
+            raise ValueError(
+                f"counts and fresh must have the shape {self.counts.shape}: got {counts.shape}, {fresh.shape}."
+            )
+        self.counts, self.fresh = counts, fresh

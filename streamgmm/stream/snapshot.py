@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,16 +12,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from streamgmm.em.online.state import state_of_version_1
 from streamgmm.errors import CheckpointMismatchError, ModelFileError
-from streamgmm.runtime.array_file import read_arrays, write_arrays
+from streamgmm.runtime.array_file import SNAPSHOT, read_arrays, write_arrays
+from streamgmm.runtime.encoding import is_packed, packed, unpacked
 from streamgmm.utils.locks import FileLock
 
-__all__ = ["Arrays", "Stamp", "discard", "exists", "expect", "place", "previous", "read", "stamp", "write"]
+__all__ = ["Stamp", "State", "discard", "exists", "expect", "place", "previous", "read", "stamp", "write"]
 
-Arrays = dict[str, NDArray[Any]]
-"""Named arrays of a file."""
+State = Mapping[str, Any]
+"""What a session has reached, by name: values that `packed` takes."""
 
-KIND = "streamgmm-stream"
 Stamp = tuple[int, int, int] | None
 log = logging.getLogger("streamgmm.stream")
 
@@ -85,7 +87,7 @@ def expect(path: Path, known: Stamp) -> None:
         )
 
 
-def write(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> None:
+def write(path: Path, state: State) -> None:
     """Write a snapshot; at any moment the newest whole one, or the one before, can be read."""
     if path.exists():
         keep = path.with_name(f".{path.name}.previous.part")
@@ -95,11 +97,11 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, A
         except OSError:  # a file system without links
             shutil.copyfile(path, keep)
         keep.replace(previous(path))
-    write_arrays(path, arrays, header, kind=KIND)
+    write_arrays(path, packed(dict(state)), {}, SNAPSHOT)
 
 
-def read(path: Path, use: Callable[[Arrays, dict[str, Any]], None]) -> None:
-    """Give arrays and header of the newest snapshot to `use`, or of the one before where that is damaged.
+def read(path: Path, use: Callable[[State], None]) -> None:
+    """Give the state in the newest snapshot to `use`, or in the one before where that is damaged.
 
     Raises
     ------
@@ -115,12 +117,20 @@ def read(path: Path, use: Callable[[Arrays, dict[str, Any]], None]) -> None:
         _read(previous(path), use)
 
 
-def _read(path: Path, use: Callable[[Arrays, dict[str, Any]], None]) -> None:
-    arrays, header = read_arrays(path, kind=KIND)
+def _read(path: Path, use: Callable[[State], None]) -> None:
+    arrays, header = read_arrays(path, SNAPSHOT)
     try:
-        use(arrays, header)
+        use(unpacked(arrays) if is_packed(arrays) else _of_version_1(arrays, header))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ModelFileError(
             f"{path}: does not hold the state of a stream ({type(error).__name__}: {str(error)[:200]}). Restore it "
             "from a copy, or begin with another file."
         ) from error
+
+
+def _of_version_1(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> State:
+    """The state in a file of version 1: arrays by name, everything else in the header."""
+    sketch = {name: arrays.pop(f"sketch.{name}") for name in ("counts", "fresh") if f"sketch.{name}" in arrays}
+    threshold = math.nan if header["threshold"] is None else header["threshold"]
+    learner = state_of_version_1(arrays, header["learner"])
+    return header | {"learner": learner, "sketch": sketch or None, "threshold": threshold}

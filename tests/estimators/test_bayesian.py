@@ -452,6 +452,9 @@ def test_a_stream_is_learnt_in_steps(tmp_path):
     np.testing.assert_allclose(back.means_, gm.means_, rtol=1e-12)
     fixed = sg.BayesianGaussianMixture(6, random_state=0, half_life=2000).partial_fit(X)
     assert fixed.mixture_.mass.sum() == pytest.approx(fixed.effective_sample_size_, rel=1e-6)
+    rows = fixed.report_["weight"]
+    fixed.set_params(half_life=1000).partial_fit(X[:3000])
+    assert fixed.report_["weight"] > rows and fixed.effective_sample_size_ < 4000
     before = whole.means_[whole.components_in_use_]
     whole.partial_fit(X[:5000])
     assert all(np.linalg.norm(whole.means_ - mean, axis=1).min() < 0.15 for mean in before)

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
+from streamgmm.em.online.state import LearnerState
 from streamgmm.errors import ModelFileError
-from streamgmm.runtime import encoding
-from streamgmm.runtime.array_file import read_arrays, write_arrays
-from streamgmm.runtime.checkpoint import FORMAT, VERSION, FileJournal, read_state
+from streamgmm.estimators import mixture_estimator
+from streamgmm.runtime import checkpoint, encoding
+from streamgmm.runtime.array_file import CHECKPOINT, MODEL, SNAPSHOT, read_arrays, write_arrays
+from streamgmm.runtime.checkpoint import FileJournal, read_state
 from streamgmm.runtime.executors import Threads
 from streamgmm.sources.formats.array import ArraySource
+from streamgmm.stream import snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -90,6 +93,36 @@ def test_a_stream_goes_on_from_a_snapshot_of_before(name, tmp_path):
     np.testing.assert_allclose(session.mixture.means, figures["after"], rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["learner", "learner-bayesian"])
+def test_an_estimator_of_before_goes_on_learning(name, tmp_path):
+    gm = sg.load(stored(f"{name}.safetensors", tmp_path))
+    figures = FIGURES[name]
+    assert (type(gm).__name__, gm.report_["rows"], gm.report_["rows_waiting"]) == tuple(figures["told"])
+    np.testing.assert_array_equal(gm.means_, figures["means"])
+    gm.save(tmp_path / "again.safetensors")
+    X = rows(3000)[1100:]
+    for one in (gm, sg.load(tmp_path / "again.safetensors")):
+        np.testing.assert_allclose(one.partial_fit(X).means_, figures["after"], rtol=1e-9)
+
+
+def test_one_registry_and_one_encoder_write_all_state(tmp_path, monkeypatch):
+    """Checkpoints, learners in models, and snapshots: each is what `packed` makes of plain values."""
+    made = []
+    for place in (checkpoint, snapshot, mixture_estimator):
+        monkeypatch.setattr(place, "packed", lambda value: made.append(type(value).__name__) or encoding.packed(value))
+    monkeypatch.setattr(FileJournal, "share", 1.0)
+    gm = sg.GaussianMixture(2, random_state=0, max_iter=2, checkpoint=tmp_path / "c").fit(rows(300))
+    assert set(made) == {"dict"}
+    gm.partial_fit(rows(300)).save(tmp_path / "m.safetensors")
+    assert made[-1] == "LearnerState"
+    session = sg.StreamSession(sg.GaussianMixture(2, random_state=0), snapshot=tmp_path / "s", anomaly_rate=0.1)
+    count = len(made)
+    list(session.run([(rows(700), 700)]))
+    assert len(made) > count
+    arrays, header = read_arrays(tmp_path / "s", SNAPSHOT)
+    assert header == {} and isinstance(encoding.unpacked(arrays)["learner"], LearnerState)
+
+
 def test_names_in_files_are_stable_and_their_classes_plain():
     for name, home in encoding.HOMES.items():
         module, _, attribute = home.partition(":")
@@ -112,17 +145,17 @@ def test_a_field_added_since_has_its_default():
 
 
 def forged(path, change):
-    """Write `path` again with its tree, or header, changed and everything else as it was."""
-    kind = "streamgmm-checkpoint" if path.name.startswith(("fit", "checkpoint")) else "streamgmm-stream"
-    kind = "streamgmm-model" if "model" in path.name else kind
-    version = VERSION if kind == FORMAT else 1
-    arrays, header = read_arrays(path, kind=kind, version=version)
-    if kind == "streamgmm-checkpoint":
-        tree = change(json.loads(arrays.pop("tree").tobytes()))
-        arrays = {"tree": np.frombuffer(json.dumps(tree).encode(), np.uint8), **arrays}
-    else:
-        header = change(header)
-    write_arrays(path, arrays, header, kind=kind, version=version)
+    """Write `path` again with its tree, or header where it has none, changed and everything else as it was."""
+    kind = CHECKPOINT if path.name.startswith(("fit", "checkpoint")) else SNAPSHOT
+    kind = MODEL if path.name.endswith("safetensors") else kind
+    arrays, header = read_arrays(path, kind)
+    trees = [name for name in arrays if name.rpartition(".")[2] == "tree"]
+    for name in trees:
+        tree = change(json.loads(arrays[name].tobytes()))
+        arrays[name] = np.frombuffer(json.dumps(tree).encode(), np.uint8)
+    if not trees:
+        kind, header = kind._replace(version=1), change(header)
+    write_arrays(path, arrays, header, kind)
 
 
 def places(tree, at=()):
@@ -176,9 +209,14 @@ def test_nonsense_in_a_checkpoint_is_refused_as_such(tmp_path):
     assert refused > 20
 
 
-def test_nonsense_in_a_snapshot_gives_way_to_the_one_before_or_is_refused(tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_nonsense_in_a_snapshot_gives_way_to_the_one_before_or_is_refused(version, tmp_path):
     path = stored("stream-fading", tmp_path)
-    whole, options = path.read_bytes(), {"snapshot": path, "anomaly_rate": 0.02}
+    options = {"snapshot": path, "anomaly_rate": 0.02}
+    if version == 2:
+        sg.StreamSession(sg.GaussianMixture(3, random_state=0, half_life=700.0), **options).save()
+        path.with_name(path.name + ".previous").unlink()
+    whole = path.read_bytes()
     refused = 0
     for seed in range(60):
         path.write_bytes(whole)
@@ -190,9 +228,40 @@ def test_nonsense_in_a_snapshot_gives_way_to_the_one_before_or_is_refused(tmp_pa
     assert refused > 5
     path.write_bytes(whole)
     shutil.copy(path, path.with_name(path.name + ".previous"))
-    forged(path, lambda header: put(header, ("learner", "online"), "x"))
+    forged(path, lambda tree: put(tree, ("learner", "online") if version == 1 else ("items",), "x"))
     session = sg.StreamSession(sg.GaussianMixture(3, random_state=0, half_life=700.0), **options)
     assert session.counts.rows == FIGURES["stream-fading"]["rows"]
+
+
+@pytest.mark.parametrize("kind", [sg.GaussianMixture, sg.BayesianGaussianMixture])
+def test_nonsense_in_a_learner_is_refused_or_harmless(kind, tmp_path):
+    path = tmp_path / "learner.safetensors"
+    kind(3, random_state=0, half_life=700.0).partial_fit(rows(900)).save(path)
+    whole, refused = path.read_bytes(), 0
+    for seed in range(80):
+        path.write_bytes(whole)
+        forged(path, lambda tree, seed=seed: nonsense(seed, tree))
+        try:
+            found = sg.load(path)
+        except ModelFileError:
+            refused += 1
+        else:
+            assert np.isfinite(found.means_).all()
+    assert refused > 20
+
+
+def test_arrays_that_a_learner_cannot_have_are_refused(tmp_path):
+    path = tmp_path / "learner.safetensors"
+    sg.GaussianMixture(3, random_state=0).partial_fit(rows(900)).save(path)
+    arrays, header = read_arrays(path, MODEL)
+    names = [name for name, array in arrays.items() if name.startswith("stream.a") and array.size]
+    assert len(names) >= 6
+    for name in names:
+        right = arrays[name]
+        for wrong in (np.full(right.shape, np.nan), right[..., :0].copy(), right.astype(np.float32)):
+            write_arrays(path, {**arrays, name: wrong}, header, MODEL)
+            with pytest.raises(ModelFileError):
+                sg.load(path)
 
 
 def test_nonsense_in_a_model_is_refused_as_such(tmp_path):
@@ -224,7 +293,7 @@ def test_a_fit_passes_over_nonsense_and_begins_anew(tmp_path, monkeypatch):
 def test_a_checkpoint_of_the_version_before_is_not_gone_on_with(tmp_path):
     """Its statistics were about another origin: going on would end in a wrong model."""
     path = stored("checkpoint-exact", tmp_path)
-    arrays, content = read_arrays(path, kind=FORMAT, version=VERSION)
-    write_arrays(path, arrays, content, kind=FORMAT, version=VERSION - 1)
+    arrays, content = read_arrays(path, CHECKPOINT)
+    write_arrays(path, arrays, content, CHECKPOINT._replace(version=1))
     with pytest.raises(ModelFileError, match="version"):
         read_state(path)

@@ -11,7 +11,7 @@ import pytest
 
 from streamgmm.errors import ModelFileError
 from streamgmm.estimators.model_file import load_model, save_model
-from streamgmm.runtime.array_file import _header_digest, read_arrays, write_arrays
+from streamgmm.runtime.array_file import CHECKPOINT, MODEL, FileKind, _header_digest, read_arrays, write_arrays
 from streamgmm.utils.atomic import atomic_path
 from tests.helpers.mixtures import FAMILIES, random_mixture
 
@@ -109,7 +109,7 @@ def other_format(path):
 
 def later_version(path):
     layout, payload = parts(path)
-    layout["__metadata__"]["version"] = "2"
+    layout["__metadata__"]["version"] = str(MODEL.version + 1)
     forge(path, layout, payload)
 
 
@@ -172,7 +172,7 @@ def test_every_flipped_bit_of_a_header_is_noticed(tmp_path):
     """Positions, counts and names stand there: a changed digit is valid JSON."""
     path = tmp_path / "x"
     written = {"position": 1000, "counts": {"rows": 12345}, "names": ["a", "b"], "threshold": -1.5}
-    write_arrays(path, {"a": np.arange(6.0).reshape(2, 3), "b": np.arange(3)}, written, kind="k")
+    write_arrays(path, {"a": np.arange(6.0).reshape(2, 3), "b": np.arange(3)}, written, FileKind("k"))
     good = path.read_bytes()
     length = int.from_bytes(good[:8], "little")
     harmless = 0
@@ -181,7 +181,7 @@ def test_every_flipped_bit_of_a_header_is_noticed(tmp_path):
         bad[bit // 8] ^= 1 << bit % 8
         path.write_bytes(bad)
         try:
-            arrays, header = read_arrays(path, kind="k")
+            arrays, header = read_arrays(path, FileKind("k"))
         except ModelFileError:
             continue
         harmless += 1
@@ -197,11 +197,11 @@ def test_a_header_without_a_hash_is_of_an_older_release(model_file):
 
 
 def test_kind_is_checked(tmp_path):
-    write_arrays(tmp_path / "c", {"a": np.ones(3)}, {"step": 1}, kind="streamgmm-checkpoint")
-    arrays, header = read_arrays(tmp_path / "c", kind="streamgmm-checkpoint")
+    write_arrays(tmp_path / "c", {"a": np.ones(3)}, {"step": 1}, CHECKPOINT)
+    arrays, header = read_arrays(tmp_path / "c", CHECKPOINT)
     assert header == {"step": 1} and np.array_equal(arrays["a"], np.ones(3))
     with pytest.raises(ModelFileError, match="streamgmm-model"):
-        read_arrays(tmp_path / "c", kind="streamgmm-model")
+        read_arrays(tmp_path / "c", MODEL)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

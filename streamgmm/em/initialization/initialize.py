@@ -10,8 +10,8 @@ import numpy as np
 
 from streamgmm.em.candidates import Candidate, Initialization, Totals
 from streamgmm.em.hooks import NO_CHECKPOINT, CheckpointSlot, FitObserver
-from streamgmm.em.initialization.followed_starts import SearchContext
 from streamgmm.em.initialization.far_rows import counted, without_extremes
+from streamgmm.em.initialization.followed_starts import SearchContext
 from streamgmm.em.initialization.methods import Wanted, made, prepared
 from streamgmm.em.initialization.multistart import search
 from streamgmm.em.initialization.sample import survey
@@ -23,8 +23,8 @@ from streamgmm.mixture.covariance import Covariance
 from streamgmm.mixture.init_parameters import Given, background_box
 from streamgmm.mixture.m_step import bound
 from streamgmm.mixture.mixture import Mixture
-from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
 from streamgmm.mixture.observation import observed
+from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
 from streamgmm.mixture.stats import Stats
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source

@@ -15,9 +15,9 @@ from streamgmm.em.candidates import Candidate, Candidates, Start, Traces, new_ca
 from streamgmm.em.convergence import Stopping
 from streamgmm.em.hooks import FitObserver
 from streamgmm.em.initialization import search_settings
+from streamgmm.em.initialization.far_rows import without_extremes
 from streamgmm.em.initialization.followed_starts import SampleEM, SampleSplit, SearchContext
 from streamgmm.em.initialization.initialize import solved
-from streamgmm.em.initialization.far_rows import without_extremes
 from streamgmm.em.initialization.methods import DIVERSE, Wanted
 from streamgmm.em.initialization.multistart import chains, draw, explore
 from streamgmm.em.initialization.sample import survey
@@ -32,8 +32,8 @@ from streamgmm.errors import MemoryLimitError
 from streamgmm.mixture.covariance import Covariance
 from streamgmm.mixture.criteria import criteria as criteria_of
 from streamgmm.mixture.mixture import Mixture
-from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
 from streamgmm.mixture.observation import observed
+from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
 from streamgmm.mixture.support import supported
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Source

@@ -13,7 +13,7 @@ from streamgmm.em.initialization.methods import Wanted
 from streamgmm.em.online.buffer import Waiting
 from streamgmm.em.online.challenger import Trial, wait_for_challenge
 from streamgmm.em.online.start import begin, e_step, steady_m_step
-from streamgmm.em.online.state import LearnerState, read, written
+from streamgmm.em.online.state import LearnerState, checked
 from streamgmm.em.online.step_sizes import RowDecay, Sizes, hold_rows
 from streamgmm.em.step_sizes import HalfLife
 from streamgmm.em.variants import Block, Online, Stepwise
@@ -469,18 +469,16 @@ class Learner:
 
     # Keeping ----------------------------------------------------------------------------------------------------
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Everything that was learnt, as named arrays and JSON-able numbers; `restore` takes it back to the bit."""
-        return written(
-            LearnerState(
-                *self.shape, self.rows, self.steps, self.starts, self.seed, self.set_aside, self.challenged, self.trial,
-                self.online, self.average, self.running, self.challenger, self.waiting.view(),
-            )
+    def state(self) -> LearnerState:
+        """Everything that was learnt, until the next row comes; `restore` takes it back to the bit."""
+        return LearnerState(
+            *self.shape, self.rows, self.steps, self.starts, self.seed, self.set_aside, self.challenged, self.trial,
+            self.online, self.average, self.running, self.challenger, self.waiting.view(),
         )  # fmt: skip
 
-    def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
-        """The inverse of `state`; ValueError where the state is of a learner of another shape."""
-        state = read(arrays, numbers, *self.shape)
+    def restore(self, state: LearnerState) -> None:
+        """The inverse of `state`; ValueError where that is not the state of a learner of this shape."""
+        state = checked(state, *self.shape)
         self.online, self.average = state.online, state.average
         self.rows, self.steps, self.starts, self.seed = state.rows, state.steps, state.starts, state.seed
         self.challenged, self.set_aside, self.trial = state.challenged, state.set_aside, state.trial

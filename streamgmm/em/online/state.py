@@ -1,8 +1,10 @@
-"""State of a learner, as a value; and that as named arrays and numbers, as files hold it."""
+"""State of a learner, as a value that `streamgmm.runtime.encoding` writes; checked where it comes from a file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -10,17 +12,14 @@ from numpy.typing import NDArray
 
 from streamgmm.em.online.challenger import Trial
 from streamgmm.em.variants import Online
-from streamgmm.mixture.covariance import Covariance
+from streamgmm.mixture.covariance import Covariance, family
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.stats import Stats
 
-__all__ = ["LearnerState", "read", "written"]
+__all__ = ["LearnerState", "checked", "state_of_version_1"]
 
 Array = NDArray[np.float64]
 Arrays = dict[str, NDArray[Any]]
-
-_MODEL = ("weights", "means", "covariances", "factors")
-_STATS = ("weight", "mean", "scatter")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,95 +53,134 @@ class LearnerState:
     challenger: Mixture | None
     waiting: tuple[Array, Array | None]
 
+    @property
+    def shape(self) -> tuple[int, int, str]:
+        return self.n_components, self.n_features, self.family.name
 
-def _shape(n_components: int, n_features: int, family: Covariance) -> list[Any]:
-    return [n_components, n_features, family.name]
+    @property
+    def stats(self) -> dict[str, Stats]:
+        """The running statistics and their average, as far as there are any."""
+        both = {"mean": self.online.mean[0] if self.online.mean else None, "average": self.average}
+        return {role: stats for role, stats in both.items() if stats is not None}
 
-
-def written(state: LearnerState) -> tuple[Arrays, dict[str, Any]]:
-    """A state as named arrays and JSON-able numbers."""
-    arrays: Arrays = {}
-    online = state.online
-    numbers: dict[str, Any] = {
-        "shape": _shape(state.n_components, state.n_features, state.family),
-        "rows": state.rows,
-        "steps": state.steps,
-        "starts": state.starts,
-        "seed": state.seed,
-        "set_aside": state.set_aside,
-        "challenged": state.challenged,
-        "trial": list(state.trial),
-        "online": [online.step, online.seen, online.inverse_size],
-    }
-    for role, model in (("model", state.model), ("challenger", state.challenger)):
-        if model is not None:
-            arrays |= {f"{role}.{part}": getattr(model, part) for part in _MODEL}
-    for name, stats in (("mean", online.mean[0] if online.mean else None), ("average", state.average)):
-        if stats is not None:
-            arrays |= {f"{name}.{part}": getattr(stats, part) for part in _STATS}
-            numbers[name] = [stats.loglik, stats.entropy, stats.log_max, stats.count, stats.rows]
-    rows, weight = state.waiting
-    if len(rows):
-        arrays["pending.rows"] = rows.copy()
-        arrays["pending.weight"] = np.ones(len(rows)) if weight is None else weight.copy()
-    return arrays, numbers
+    @property
+    def models(self) -> dict[str, Mixture]:
+        """The model and its challenger, as far as there are any."""
+        both = {"model": self.model, "challenger": self.challenger}
+        return {role: model for role, model in both.items() if model is not None}
 
 
-def read(
-    arrays: Arrays, numbers: dict[str, Any], n_components: int, n_features: int, family: Covariance
-) -> LearnerState:
-    """The inverse of `written`, for a learner of this shape.
+_CLASSES = {"trial": Trial, "online": Online, "average": Stats | None, "model": Mixture | None,
+            "challenger": Mixture | None, "waiting": tuple}  # fmt: skip
+_COUNTS = ("rows", "steps", "starts", "seed", "set_aside", "challenged")
+
+
+def checked(state: object, n_components: int, n_features: int, family: Covariance) -> LearnerState:
+    """`state`, if it can be that of a learner of this shape: a file may come from anywhere.
 
     Raises
     ------
     ValueError
-        Where the state is of a learner of another shape.
+        Where the state is of a learner of another shape, or holds what a learner cannot have.
     """
-    shape = _shape(n_components, n_features, family)
-    if numbers["shape"] != shape:
+    shape = n_components, n_features, family.name
+    if not isinstance(state, LearnerState) or state.shape != shape:
+        found = list(state.shape) if isinstance(state, LearnerState) else f"a {type(state).__name__}"
         raise ValueError(
-            f"The state is of a stream with (n_components, features, covariance_type) = {numbers['shape']}; "
-            f"this one has {shape}. Use the settings it was written with, or begin a new snapshot."
+            f"The state is of a stream with (n_components, features, covariance_type) = {found}; "
+            f"this one has {list(shape)}. Use the settings it was written with, or begin a new snapshot."
         )
-    _check_arrays(arrays, n_components, n_features)
-    mean = _stats("mean", arrays, numbers, family)
-    step, seen, inverse_size = numbers["online"]
-    n, total, squares = numbers["trial"]
-    waiting = np.empty((0, n_features)), None
-    return LearnerState(
-        n_components, n_features, family, numbers["rows"], numbers["steps"], numbers["starts"], numbers["seed"],
-        numbers.get("set_aside", 0), numbers["challenged"], Trial(n, total, squares),
-        Online(step=step, seen=seen, inverse_size=inverse_size, mean=None if mean is None else (mean,)),
-        _stats("average", arrays, numbers, family), _model("model", arrays, family),
-        _model("challenger", arrays, family),
-        (arrays["pending.rows"], arrays["pending.weight"]) if "pending.rows" in arrays else waiting,
-    )  # fmt: skip
-
-
-def _check_arrays(arrays: Arrays, K: int, D: int) -> None:
-    """Refuse arrays that cannot be those of such a learner: a file may come from anywhere."""
-    shapes = {"weights": (K,), "means": (K, D), "weight": (K,), "mean": (K, D)}
-    waiting = len(arrays["pending.rows"]) if "pending.rows" in arrays else 0
-    shapes |= {"pending.rows": (waiting, D), "pending.weight": (waiting,)}
-    for name, array in arrays.items():
-        expected = shapes.get(name, shapes.get(name.partition(".")[2], array.shape))
+    wrong = [name for name, kind in _CLASSES.items() if not isinstance(getattr(state, name), kind)]
+    if not wrong:
+        known = int | float | np.integer | np.floating
+        wrong = [name for name, number in _numbers(state) if not isinstance(number, known)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: of no learner. Restore the file from a copy.")
+    for name, array, expected in _arrays(state):
         if array.shape != expected or array.dtype != np.float64 or not np.isfinite(array).all():
             raise ValueError(
                 f"the array {name!r} of the stream must hold finite float64 numbers in the shape {expected}; found "
                 f"{array.dtype} in the shape {array.shape}. Restore the file from a copy."
             )
+    return state
 
 
-def _stats(name: str, arrays: Arrays, numbers: dict[str, Any], family: Covariance) -> Stats | None:
-    if name not in numbers:
+def _numbers(state: LearnerState) -> Iterator[tuple[str, object]]:
+    """Every number, with its name."""
+    yield from ((name, getattr(state, name)) for name in _COUNTS)
+    yield from (("trial", number) for number in state.trial)
+    online = state.online
+    yield from (("online", number) for number in (online.step, online.seen, online.inverse_size))
+    for role, stats in state.stats.items():
+        yield from ((role, number) for number in (stats.loglik, stats.entropy, stats.log_max, stats.count, stats.rows))
+
+
+def _arrays(state: LearnerState) -> Iterator[tuple[str, NDArray[Any], tuple[int, ...]]]:
+    """Every array, with its name and the shape that it must have."""
+    K, D, family = state.n_components, state.n_features, state.family
+    rows, weight = state.waiting
+    yield "waiting rows", rows, (len(rows), D)
+    if weight is not None:
+        yield "waiting weights", weight, (len(rows),)
+    shapes = {
+        "weights": (K,), "means": (K, D), "covariances": family.shape(K, D),
+        "weight": (K,), "mean": (K, D), "scatter": family.scatter_shape(K, D),
+    }  # fmt: skip
+    for role, part in (*state.models.items(), *state.stats.items()):
+        for name, array in _within(part):
+            yield f"{role}.{name}", array, shapes.get(name, array.shape)
+
+
+def _within(value: object) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Arrays among the fields of a value and of what it holds; not those that follow from others."""
+    for field in fields(value):  # type: ignore[arg-type]
+        inner = getattr(value, field.name)
+        if field.name.startswith("_"):
+            continue
+        if isinstance(inner, np.ndarray):
+            yield field.name, inner
+        elif is_dataclass(inner):
+            yield from ((f"{field.name}.{name}", array) for name, array in _within(inner))
+
+
+# Files of version 1 -----------------------------------------------------------------------------------------------
+
+
+def state_of_version_1(arrays: Arrays, numbers: dict[str, Any]) -> LearnerState:
+    """The state in a file of version 1: arrays by name, and numbers in the header. Not yet `checked`.
+
+    Raises
+    ------
+    LookupError, TypeError, ValueError
+        Where these are not what version 1 wrote.
+    """
+    n_components, n_features, name = numbers["shape"]
+    kind = family(name)
+    mean = _stats("mean", arrays, numbers, kind)
+    step, seen, inverse_size = numbers["online"]
+    n, total, squares = numbers["trial"]
+    rows = arrays.get("pending.rows", np.empty((0, n_features)))
+    return LearnerState(
+        n_components, n_features, kind, numbers["rows"], numbers["steps"], numbers["starts"], numbers["seed"],
+        numbers.get("set_aside", 0), numbers["challenged"], Trial(n, total, squares),
+        Online(step=step, seen=seen, inverse_size=inverse_size, mean=None if mean is None else (mean,)),
+        _stats("average", arrays, numbers, kind), _model("model", arrays, kind), _model("challenger", arrays, kind),
+        (rows, arrays.get("pending.weight")),
+    )  # fmt: skip
+
+
+def _stats(role: str, arrays: Arrays, numbers: dict[str, Any], kind: Covariance) -> Stats | None:
+    if role not in numbers:
         return None
-    weight, centre, scatter = (np.array(arrays[f"{name}.{part}"]) for part in _STATS)
-    loglik, entropy, log_max, count, rows = numbers[name]
-    return Stats(weight, centre, scatter, loglik, entropy, log_max, count, rows, family)
+    weight, centre, scatter = (np.array(arrays[f"{role}.{part}"]) for part in ("weight", "mean", "scatter"))
+    *sums, rows = numbers[role]
+    loglik, entropy, log_max, count = (math.nan if one is None else one for one in sums)
+    return Stats(weight, centre, scatter, loglik, entropy, log_max, count, rows, kind)
 
 
-def _model(role: str, arrays: Arrays, family: Covariance) -> Mixture | None:
+def _model(role: str, arrays: Arrays, kind: Covariance) -> Mixture | None:
     if f"{role}.weights" not in arrays:
         return None
-    w, mu, sigma, factors = (np.array(arrays[f"{role}.{part}"]) for part in _MODEL)
-    return Mixture.trusted(w, mu, sigma, family, factors)
+    parts = ("weights", "means", "covariances", "factors")
+    weights, means, covariances, factors = (np.array(arrays[f"{role}.{part}"]) for part in parts)
+    return Mixture.trusted(weights, means, covariances, kind, factors)

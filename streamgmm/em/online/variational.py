@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.em.online.learner import LATE_STEPS, Learner
+from streamgmm.em.online.state import LearnerState
 from streamgmm.em.variational import as_posterior
 from streamgmm.mixture.components import join
 from streamgmm.mixture.covariance import Covariance
@@ -62,8 +63,12 @@ class VariationalLearner(Learner):
         stats = rows_behind(model, self.reg_covar)
         return stats.scaled(1.0 / stats.count)
 
-    def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
-        super().restore(arrays, numbers)
+    def restore(self, state: LearnerState) -> None:
+        if isinstance(state.model, VariationalMixture):
+            self.prior = state.model.prior
+        if self.prior is None and state.online.mean is not None:
+            raise ValueError("The state of this stream holds no prior. Begin a new snapshot.")
+        super().restore(state)
         if self.online.mean is not None:
             self.settle()
             self.changed()
