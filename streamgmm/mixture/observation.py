@@ -1,4 +1,4 @@
-"""What rows are beside complete and drawn from a component: a background, entries that were not observed."""
+"""Rows that are not complete, or not drawn from a component: missing entries, and a background."""
 
 from __future__ import annotations
 

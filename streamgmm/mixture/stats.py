@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 class MixtureLike(Questions, Protocol):
-    """What a `Mixture` has, for types only: the module of that class imports this one."""
+    """Members of `Mixture`, for type checkers only: the module of that class imports this one."""
 
     @property
     def n_parameters(self) -> int: ...

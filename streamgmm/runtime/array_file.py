@@ -28,7 +28,7 @@ __all__ = ["CHECKPOINT", "HISTORY", "MODEL", "SNAPSHOT", "FileKind", "read_array
 
 
 class FileKind(NamedTuple):
-    """What a file is: a name that stands in it, the version that is written, and the oldest that is read."""
+    """Kind of a file: a name that stands in it, the version that is written, and the oldest that is read."""
 
     name: str
     version: int = 1

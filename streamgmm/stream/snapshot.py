@@ -21,7 +21,7 @@ from streamgmm.utils.locks import FileLock
 __all__ = ["Stamp", "State", "discard", "exists", "expect", "place", "previous", "read", "stamp", "write"]
 
 State = Mapping[str, Any]
-"""What a session has reached, by name: values that `packed` takes."""
+"""State of a session, by name: values that `packed` takes."""
 
 Stamp = tuple[int, int, int] | None
 log = logging.getLogger("streamgmm.stream")
