@@ -155,13 +155,13 @@ def test_products_take_many_batches(card, monkeypatch):
     assert same_bits(got, run(plan, card.upload(rows), card.upload(weight)))
 
 
-def test_rows_seen_through_a_projection(card):
+@pytest.mark.parametrize(("F", "D", "n"), [(5, 3, 90), (260, 258, 19)])
+def test_rows_seen_through_a_projection(card, F, D, n):
     rng = np.random.default_rng(5)
-    affine = Affine(rng.normal(size=5), np.linalg.qr(rng.normal(size=(5, 3)))[0])
-    model = mixture("diag", 4, 3)
-    behind = Prepared.from_model(model).behind(affine)
+    affine = Affine(rng.normal(size=F), np.linalg.qr(rng.normal(size=(F, D)))[0])
+    behind = Prepared.from_model(mixture("diag", 4, D)).behind(affine)
     assert behind is not None
-    rows = rows_of(90, 5)
+    rows = rows_of(n, F)
     check(run(behind.plan, card.upload(rows)), reference.run(behind.plan, rows, None, statistics=True), behind.plan)
 
 

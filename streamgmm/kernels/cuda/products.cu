@@ -3,7 +3,7 @@
 // block of `phi`), WHITEN (0 a lower triangle, 1 any (D, F) matrix, 2 scales), COMMON (the squared length of z is part of
 // every logit), XT, TOLERANCE, NEGLIGIBLE.
 
-// Row r of out: products of two of (z, 1, 0, |z|^2), as `table` says: (i << 16) + j.
+// Row r of out: products of two of (z, 1, 0, |z|^2), as `table` says: (i << 16) + j. whiten is transposed: (F, D).
 extern "C" __global__ void phi(const XT* __restrict__ x, int64 n, const double* __restrict__ weight, const double* __restrict__ whiten,
                                const double* __restrict__ shift, const int* __restrict__ table, double* __restrict__ out,
                                double* __restrict__ norm) {
@@ -14,14 +14,22 @@ extern "C" __global__ void phi(const XT* __restrict__ x, int64 n, const double* 
   const int rows = n - r0 < RB ? (int)(n - r0) : RB;
   for (int i = threadIdx.x; i < rows * F; i += blockDim.x) xs[i] = (double)x[r0 * F + i] - shift[i % F];
   __syncthreads();
-  for (int i = threadIdx.x; i < rows * D; i += blockDim.x) {
-    const int b = i / D, d = i % D;
-    double s = 0.0;
-    if (WHITEN == 2) s = whiten[d] * xs[b * F + d];
-    else
-      for (int j = 0; j < (WHITEN == 0 ? d + 1 : F); ++j) s += whiten[d * F + j] * xs[b * F + j];
-    zs[b * ZW + d] = s;
-  }
+  if (WHITEN == 2)
+    for (int i = threadIdx.x; i < rows * D; i += blockDim.x) zs[i / D * ZW + i % D] = whiten[i % D] * xs[i / D * F + i % D];
+  constexpr int DX = D < 256 ? D : 256, DY = 256 / DX, DR = (RB + DY - 1) / DY;  // a thread has a feature, and every DY-th row
+  if (WHITEN != 2 && threadIdx.x < DX * DY)
+    for (int d = threadIdx.x % DX, b0 = threadIdx.x / DX; d < D; d += DX) {
+      double s[DR] = {};
+      for (int j = 0; j < (WHITEN == 0 ? d + 1 : F); ++j) {
+        const double one = whiten[j * D + d];
+#pragma unroll
+        for (int r = 0; r < DR; ++r)
+          if (RB % DY == 0 || b0 + r * DY < RB) s[r] += one * xs[(b0 + r * DY) * F + j];
+      }
+#pragma unroll
+      for (int r = 0; r < DR; ++r)
+        if (b0 + r * DY < rows) zs[(b0 + r * DY) * ZW + d] = s[r];
+    }
   __syncthreads();
   for (int b = threadIdx.x; b < rows; b += blockDim.x) {
     double *z = zs + b * ZW, s = 0.0;

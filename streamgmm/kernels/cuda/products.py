@@ -193,7 +193,7 @@ class _Held(NamedTuple):
     """A plan on the card."""
 
     coef: DeviceArray  # (1, K, P)
-    whiten: DeviceArray
+    whiten: DeviceArray  # transposed
     shift: DeviceArray
     bounds: DeviceArray  # narrow, radius, responsibility above which a pair is kept
     table: DeviceArray
@@ -204,7 +204,7 @@ def _upload(backend: Backend, plan: Plan, P: int, least: float | None) -> _Held:
     K, p = plan.coef.shape
     kept = np.zeros(K) if least is None else np.where(dropping.light(plan), 0.0, least)
     bounds, table = np.concatenate([plan.narrow, plan.radius, kept]), _table(plan.family, len(plan.whiten), P)
-    rest = [plan.whiten.ravel(), plan.shift, bounds, table]
+    rest = [plan.whiten.T.ravel(), plan.shift, bounds, table]
     edges = np.cumsum([K * P, *map(len, rest)])
     given = backend.staging("plan", int(edges[-1]))
     coef = given[: K * P].reshape(K, P)
