@@ -1,10 +1,10 @@
 """The E-step over rows on a card: `run`, with the arguments and the result of `streamgmm.kernels.dispatch.run`.
 
 Two forms. *Fused*: one kernel does everything and only sums leave the multiprocessors; it serves where coefficients
-and sums fit one. *Products*: features of a batch in memory, a product of matrices, softmax, another product; it serves
-everywhere else, and for answers row by row. Both are the feature form of the E-step (see
-`streamgmm.kernels.plain.reference`). Rows for which that is not accurate enough, and rows that are not finite, are left
-out, fetched, and taken by the host.
+and sums fit one. *Products*: features of a batch in memory, a product of matrices, softmax, and another product, or
+sums of the few pairs that matter (`sparse`); it serves everywhere else, and for answers row by row. Both are the
+feature form of the E-step (see `streamgmm.kernels.plain.reference`). Rows for which that is not accurate enough, and
+rows that are not finite, are left out, fetched, and taken by the host.
 """
 
 from __future__ import annotations
