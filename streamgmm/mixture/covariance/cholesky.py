@@ -69,21 +69,44 @@ def _slice(matrices: Array, bits: int) -> tuple[Array, Array]:
 def inverse_lower(lower: Array) -> Array:
     """Inverses of lower triangular (..., D, D)."""
     D = lower.shape[-1]
-    if lower.ndim > 2 and D <= 32:
-        # Forward substitution for all at once: a call of LAPACK for each costs more than its arithmetic.
-        inverse, minus = np.zeros_like(lower), -lower
-        inverse[..., _diagonal(D), _diagonal(D)] = 1.0
-        inverse[..., 0, 0] /= lower[..., 0, 0]
-        for i in range(1, D):
-            row = inverse[..., i : i + 1, : i + 1]
-            row[..., :i] = minus[..., i : i + 1, :i] @ inverse[..., :i, :i]
-            row /= lower[..., i : i + 1, i : i + 1]
-        return inverse
-    from scipy.linalg.lapack import dtrtri  # takes a fifth of a second, which a look at a model does not need
-
     if lower.ndim == 2:
+        from scipy.linalg.lapack import dtrtri  # takes a fifth of a second, which a look at a model does not need
+
         return np.ascontiguousarray(dtrtri(lower, lower=1)[0])
-    return np.stack([dtrtri(one, lower=1)[0] for one in lower])
+    if D <= 2 * _BLOCK:
+        return _substituted(lower)
+    # Blocks of the diagonal first, then a row of blocks at a time. A call of LAPACK for each matrix would cost more
+    # than its arithmetic, and hold Python's lock.
+    cuts = [slice(i, min(i + _BLOCK, D)) for i in range(0, D, _BLOCK)]
+    blocks = np.zeros((*lower.shape[:-2], len(cuts), _BLOCK, _BLOCK))
+    blocks[..., _diagonal(_BLOCK), _diagonal(_BLOCK)] = 1.0
+    for i, own in enumerate(cuts):
+        size = own.stop - own.start
+        blocks[..., i, :size, :size] = lower[..., own, own]
+    blocks = _substituted(blocks)
+    inverse = np.zeros_like(lower)
+    for i, own in enumerate(cuts):
+        size, before = own.stop - own.start, slice(0, own.start)
+        block = inverse[..., own, own] = blocks[..., i, :size, :size]
+        if i:
+            inverse[..., own, before] = -block @ (lower[..., own, before] @ inverse[..., before, before])
+    return inverse
+
+
+_BLOCK = 8
+
+
+def _substituted(lower: Array) -> Array:
+    """Inverses of lower triangular (..., D, D) of few rows: forward substitution for all at once."""
+    D = lower.shape[-1]
+    inverse, minus = np.zeros_like(lower), -lower
+    inverse[..., _diagonal(D), _diagonal(D)] = 1.0
+    inverse[..., 0, 0] /= lower[..., 0, 0]
+    for i in range(1, D):
+        row = inverse[..., i : i + 1, : i + 1]
+        row[..., :i] = minus[..., i : i + 1, :i] @ inverse[..., :i, :i]
+        row /= lower[..., i : i + 1, i : i + 1]
+    return inverse
 
 
 @cache
