@@ -10,6 +10,8 @@ have the same bits in every run.
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -23,7 +25,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from streamgmm.errors import ChunkReadError
 from streamgmm.kernels.cuda.base import Backend, DeviceArray
+from streamgmm.runtime.peak_memory import machine_memory
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
+from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.formats.device import DeviceArraySource
 from streamgmm.sources.living import LivingSource
 from streamgmm.sources.transformed import TransformedSource
@@ -36,12 +40,12 @@ SHARE = 0.8
 """Part of the free memory of a card that rows may take; the rest is for the kernels and for others."""
 LARGE_ROWS = 2**25
 """Rows of a block, at most, where all blocks stay on the card."""
-SMALL_BYTES, MOST_BYTES = 64 * 2**20, 512 * 2**20
+SMALL_BYTES, MOST_BYTES = 128 * 2**20, 512 * 2**20
 """Bytes of a block otherwise: a 256th of the table between these bounds."""
 ANSWER_BYTES = 16 * 2**20
 """Bytes of rows of a block, or of what is told of them, where every row is asked about once."""
-PIECE_BYTES = 8 * 2**20
-"""Bytes of pinned memory in which one thread copies."""
+PIECE_BYTES = 16 * 2**20
+"""Bytes of pinned memory in which one thread copies: one half is filled while the other is on its way."""
 THREADS = 8
 """Threads that copy at a time: one fills pinned memory at 10 GB/s, eight at 30."""
 
@@ -80,6 +84,13 @@ class _Lane:
     """Pinned memory for copies."""
 
     memory: NDArray[np.uint8]
+
+    def halves(self, row: int, make: Callable[[int], NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], ...]:
+        """Two halves of it that hold whole rows of `row` bytes, at least one each."""
+        if len(self.memory) < 2 * row:
+            self.memory = make(2 * row)
+        size = len(self.memory) // 2 // row * row
+        return self.memory[:size], self.memory[size : 2 * size]
 
 
 class _Streams(threading.local):
@@ -156,9 +167,11 @@ class Card:
         self._lanes: _Pool[_Lane] = _Pool(lambda: _Lane(backend.pinned(piece_bytes)), threads)
         self._room = room
         self._reserving = threading.Lock()
-        # Asked once: to ask for every chunk took longer than to copy it.
-        first = next(iter(source.chunks()), None) if source.in_memory else None
-        self._pinned = first is not None and bool(backend.is_pinned(first.load()[0]))
+        self.array = source.as_stored if isinstance(source, ArraySource) else None
+        """All rows, where they lie in memory as they go to the card."""
+        self._direct = self.array is not None and len(self.array) > 0 and backend.is_pinned(self.array)
+        self._link = threading.Lock()
+        self._copies = backend.stream()
 
     def bytes_of(self, n: int) -> int:
         """Device memory of n rows and their weights."""
@@ -181,27 +194,45 @@ class Card:
         rows, weight = host
         return self.copy_in(rows, out[0]) + (0 if weight is None or out[1] is None else self.copy_in(weight, out[1]))
 
+    def pin(self) -> None:
+        """Pin an array in memory for as long as this lives, if that can be done: it is copied again in every pass.
+
+        Not one that a file is mapped to, which would be read whole, nor one of more than half of the machine's memory.
+        """
+        array = self.array
+        if array is None or self._direct or not _owned(array) or 2 * array.nbytes > (machine_memory() or 0):
+            return
+        end = self.backend.pin(array)
+        if end is not None:
+            self._direct = True
+            weakref.finalize(self, _ended, end, array)
+
     def copy_in(self, host: NDArray[Any], out: DeviceArray) -> int:
         """Copy an array (n, ...) to device memory of the same shape, and wait for it; the bytes."""
         n = len(host)
         if n == 0:
             return 0
         row = out.dtype.itemsize * (host.size // n)
-        if self._pinned and host.dtype == out.dtype and host.flags.c_contiguous:
-            with own_stream(self.backend):
+        if self._direct and self.array is not None and np.may_share_memory(host, self.array):
+            # One after the other on one stream: each block has the whole link, and is there early.
+            with self._link, self._copies:
                 self.backend.upload(host, out)
-                self.backend.synchronize()
-                return row * n
+                arrived = self.backend.mark()
+            arrived()
+            return row * n
         with self._lanes.one() as lane, own_stream(self.backend):
-            step = max(1, len(lane.memory) // row)
-            if row > len(lane.memory):
-                lane.memory = self.backend.pinned(row)
-            for first in range(0, n, step):
+            halves = lane.halves(row, self.backend.pinned)
+            step, sent = len(halves[0]) // row, deque[Callable[[], None]]()
+            for number, first in enumerate(range(0, n, step)):
                 part = host[first : first + step]
-                piece = lane.memory[: row * len(part)].view(out.dtype).reshape(part.shape)
+                piece = halves[number % 2][: row * len(part)].view(out.dtype).reshape(part.shape)
+                if len(sent) == len(halves):
+                    sent.popleft()()
                 np.copyto(piece, part, casting="safe")
                 self.backend.upload(piece, out[first : first + len(part)])
-                self.backend.synchronize()
+                sent.append(self.backend.mark())
+            for arrived in sent:
+                arrived()
         return row * n
 
     def report(self) -> dict[str, Any]:
@@ -214,6 +245,19 @@ class Card:
             "moved": self.tally.moved,
             "peak": self.backend.peak_bytes(),
         }
+
+
+def _owned(array: NDArray[Any]) -> bool:
+    """Whether the memory of an array is NumPy's own."""
+    base: Any = array
+    while isinstance(base, np.ndarray) and not base.flags.owndata:
+        base = base.base
+    return isinstance(base, np.ndarray) and base.flags.owndata
+
+
+def _ended(end: Callable[[], None], array: NDArray[Any]) -> None:
+    """Unpin an array, which was kept until now."""
+    end()
 
 
 # Blocks ---------------------------------------------------------------------------------------------------------------
@@ -302,6 +346,9 @@ class DeviceBlock(Chunk):
     def _fill_places(self, held: Held, moved: bool, threads: int) -> int:
         """Copy every part to its place."""
         rows, weight = held
+        array, n = self.card.array, sum(self.lengths)
+        if threads == 1 and array is not None and self.start is not None and not moved:
+            return self.card.copy_in(array[self.start : self.start + n], rows)
         starts = tuple(accumulate(self.lengths, initial=0))
 
         def one(i: int) -> int:
@@ -517,6 +564,8 @@ def placed(
     piece = PIECE_BYTES if pinned_bytes is None else max(2**16, min(PIECE_BYTES, pinned_bytes // THREADS))
     threads = max(1, min(THREADS, int((1.0 - SHARE) * free) // max(1, scratch)))
     card = Card(backend, read, room, piece_bytes=piece, threads=threads)
+    if keep and not large and pinned_bytes is None:
+        card.pin()
     blocks = _Blocks(read, card, affine, most)
     if isinstance(inner, DeviceArraySource):
         blocks.lie_in(inner)

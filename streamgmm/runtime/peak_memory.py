@@ -1,7 +1,8 @@
-"""Resident memory of this process: now, and the highest since a moment."""
+"""Memory of this machine, and of this process: now, and the highest since a moment."""
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,14 @@ def _field(name: str) -> int | None:
     except OSError:
         pass
     return None
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory of this machine, or None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
 
 
 class Peak:

@@ -88,6 +88,34 @@ def test_resident_and_streamed_rows_give_the_same_model(emulated, narrow, monkey
     assert {"copy", "compute"} <= set(parts[0].report_["seconds"])
 
 
+def test_an_array_that_does_not_stay_is_pinned_where_it_lies(emulated, narrow, monkeypatch, tmp_path):
+    X = rows(1700)
+    expected, pinned, copies = plain(device="cuda").fit(narrow(X)), [], []
+    upload = emulated.upload
+
+    def watched(host, out=None):
+        pinned.append([p is X for p in emulated.pinned_in_place])
+        copies.append(np.shares_memory(host, X))
+        return upload(host, out)
+
+    monkeypatch.setattr(emulated, "upload", watched)
+    monkeypatch.setattr(device, "SHARE", 0.0)
+    on_card = plain(device="cuda").fit(narrow(X))
+    close(on_card, expected, 1e-12)
+    blocks = 9  # of two chunks
+    assert sum(copies) == 3 * blocks and all(p == [True] for p, c in zip(pinned, copies, strict=True) if c)
+    assert not emulated.pinned_in_place
+    np.save(tmp_path / "rows.npy", X)
+    columns = np.concatenate([X, X], axis=1)[:, :D]  # has to be copied to be in one piece
+    for other in (np.load(tmp_path / "rows.npy", mmap_mode="r"), columns, tmp_path / "rows.npy"):
+        pinned.clear()
+        assert bits(plain(device="cuda").fit(narrow(other))) == bits(on_card)
+        assert not any(pinned)
+    pinned.clear()
+    assert bits(plain(device="cuda", memory_limit="1GB").fit(narrow(X))) == bits(on_card)
+    assert not any(pinned)
+
+
 class Unmeasured(ArraySource):
     """A source that tells the lengths of its chunks to nobody, or the longest only."""
 

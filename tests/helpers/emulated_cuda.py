@@ -69,6 +69,7 @@ class EmulatedBackend(Backend):
         self.index, self.name, self.capability = 0, "emulated card", capability
         self.shared_bytes, self.weak_float64, self.memory = 233_472, False, memory
         self.launches, self.uploaded, self.downloaded = [], 0, 0
+        self.pinned_in_place = []  # arrays of the host, as long as they are
         self._folder = Path(folder or tempfile.gettempdir())
         self._held = self._peak = 0
         self._running = threading.RLock()
@@ -129,11 +130,18 @@ class EmulatedBackend(Backend):
     def pinned(self, nbytes):
         return np.full(nbytes, 0xFB, np.uint8)
 
+    def pin(self, host):
+        self.pinned_in_place.append(host)
+        return lambda: self.pinned_in_place.remove(next(x for x in self.pinned_in_place if x is host))
+
     def stream(self):
         return contextlib.nullcontext()
 
     def synchronize(self):
         pass
+
+    def mark(self):
+        return lambda: None
 
     def build(self, code, defines, name, shared):
         names = KERNEL.findall(code)

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from streamgmm.cli.terminal import Json, emit, facts, message
+from streamgmm.runtime.peak_memory import machine_memory
 
 NEEDED = ("numpy", "scipy", "numba", "llvmlite", "scikit-learn", "zarr", "dask", "distributed")
 EXTRAS = {
@@ -56,7 +57,7 @@ def examined() -> dict[str, Any]:
         "processor": _processor(),
         "kernels": _kernels(problems, notes),
         "threads": _threads(notes),
-        "memory": _memory(),
+        "memory": machine_memory(),
         "card": _card(notes),
         "cache": _cache(problems, notes),
     }
@@ -113,13 +114,6 @@ def _threads(notes: list[str]) -> dict[str, Any]:
         notes.append(f"{usable} of {cores} cores may be used by this process (affinity or a limit of the container)")
     names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return {"used": usable, "cores": cores, **{name: os.environ[name] for name in names if name in os.environ}}
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _card(notes: list[str]) -> str | None:

@@ -107,6 +107,10 @@ class Backend(ABC):
         """Whether host memory is pinned already, by whoever made it."""
         return False
 
+    def pin(self, host: NDArray[Any]) -> Callable[[], None] | None:
+        """Pin an array where it lies; what ends that, or None where it cannot be done."""
+        return None
+
     @abstractmethod
     def stream(self) -> AbstractContextManager[Any]:
         """A stream of its own, current for this thread within the context."""
@@ -114,6 +118,10 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until the current stream is done."""
+
+    @abstractmethod
+    def mark(self) -> Callable[[], None]:
+        """A mark behind what was queued on the current stream; to call it waits until the stream has come there."""
 
     @abstractmethod
     def build(self, code: str, defines: Mapping[str, str], name: str, shared: int) -> Kernel:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import cupy
@@ -111,12 +112,32 @@ class CuPyBackend(Backend):
         with self._here:
             return host.size > 0 and int(runtime.pointerGetAttributes(host.ctypes.data).type) == _PINNED
 
+    def pin(self, host: NDArray[Any]) -> Callable[[], None] | None:
+        address = host.ctypes.data
+        with self._here:
+            try:
+                runtime.hostRegister(address, host.nbytes, 0)
+            except runtime.CUDARuntimeError:  # read-only memory, a mapped file, a limit of the system
+                return None
+        return partial(self._unpin, address)
+
+    def _unpin(self, address: int) -> None:
+        with self._here, suppress(runtime.CUDARuntimeError):  # at the end of Python there is no card any more
+            runtime.hostUnregister(address)
+
     def stream(self) -> AbstractContextManager[Any]:
         with self._here:
             return cupy.cuda.Stream(non_blocking=True)
 
     def synchronize(self) -> None:
         cupy.cuda.get_current_stream().synchronize()
+
+    def mark(self) -> Callable[[], None]:
+        with self._here:
+            event = cupy.cuda.Event(block=True, disable_timing=True)
+            event.record()
+            wait: Callable[[], None] = event.synchronize
+            return wait
 
     def build(self, code: str, defines: Mapping[str, str], name: str, shared: int) -> Kernel:
         with self._here:

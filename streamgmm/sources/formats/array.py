@@ -81,6 +81,12 @@ class ArraySource(RunSource):
         size = balanced_rows(len(rows), self.n_features) if chunk_rows is None else check_chunk_rows(chunk_rows)
         self.set_runs(even_runs(len(rows), size))
 
+    @property
+    def as_stored(self) -> NDArray[Any] | None:
+        """The rows where nothing has to be chosen, converted or copied, or None."""
+        plain = self.pick.columns is None and self.rows.dtype == self.dtype and self.rows.flags.c_contiguous
+        return self.rows if plain and not self.has_weights else None
+
     def chunk(self, index: int, start: int, stop: int) -> Chunk:
         weight = None if self.weight is None else self.weight[start:stop]
         return ArrayChunk(index, start, self.rows[start:stop], weight, self.pick.columns)
