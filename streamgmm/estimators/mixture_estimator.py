@@ -277,7 +277,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
         if backend is not None:
             source = self._placed(source, backend, memory_plan.numbers.get("pinned"))
         journal = self._journal(source)
-        with journal.running(), component_threads(resolve_n_jobs(self.n_jobs)):
+        with journal.running(), component_threads(resolve_n_jobs(self.n_jobs), compiled=backend is not None):
             executor = memory_plan.executor(executor)
             reader = journal.executor(executor)
             begun: Initialization | None = journal.get("begin")

@@ -238,7 +238,8 @@ def _raced(
     size = plan.check_memory(source, limit, getattr(runner, "n_jobs", 1))
     rng = check_random_state(probe.random_state)
     shown = progress(tol=plan.tol, max_iter=plan.max_iter, verbose=verbose)
-    with shown, single_threaded_blas(), component_threads(resolve_n_jobs(probe.n_jobs)):
+    threads = component_threads(resolve_n_jobs(probe.n_jobs), compiled=isinstance(source, PlacedSource))
+    with shown, single_threaded_blas(), threads:
         return race(source, runner, plan, sample_rows=size, rng=rng, on_step=on_step, watcher=watcher), source
 
 

@@ -19,6 +19,7 @@ from streamgmm.runtime import forking  # noqa: F401 (makes locks free in forked 
 from streamgmm.runtime.fold import Fold
 from streamgmm.runtime.thread_limits import quick_switching, resolve_n_jobs, single_threaded_blas
 from streamgmm.sources.base import Source
+from streamgmm.utils.by_component import as_here
 from streamgmm.utils.phases import advanced, chunk_done
 
 
@@ -38,7 +39,7 @@ def within[T](source: Source, task: Callable[..., T]) -> Callable[..., T]:
     source : Source
         Of which `most_rows` is asked.
     """
-    return partial(in_all, source.most_rows, task)
+    return partial(in_all, source.most_rows, as_here(task))
 
 
 class Executor(ABC):

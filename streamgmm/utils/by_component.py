@@ -1,4 +1,5 @@
-"""Arithmetic over many components in several threads. Each component is worked on alone, so the bits are the same."""
+"""Arithmetic over many components: in several threads, each component alone, so that the bits are the same; and
+compiled, where a pass takes so little that calls of NumPy between passes would count."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
+from functools import partial
 from itertools import pairwise
 
-__all__ = ["by_component", "component_threads"]
+__all__ = ["as_here", "by_component", "compiled", "component_threads"]
 
 LEAST = 2**19
 """Numbers (K D^2) from which threads pay: some milliseconds of work."""
@@ -57,14 +59,42 @@ class _Crew:
 _crew = _Crew()
 
 
+_compiled: ContextVar[bool] = ContextVar("streamgmm_compiled_components", default=False)
+
+
 @contextmanager
-def component_threads(threads: int) -> Iterator[None]:
-    """Let `by_component` use so many threads while inside."""
+def component_threads(threads: int, *, compiled: bool = False) -> Iterator[None]:
+    """Let `by_component` use so many threads while inside.
+
+    Parameters
+    ----------
+    compiled : whether `streamgmm.kernels.simd.components` is to take the place of NumPy, here and in tasks `as_here`
+    """
     _crew.join(threads)
+    token = _compiled.set(compiled)
     try:
         yield
     finally:
+        _compiled.reset(token)
         _crew.leave()
+
+
+def compiled() -> bool:
+    """Whether arithmetic of components is to be compiled: where passes run on a graphics card."""
+    return _compiled.get()
+
+
+def as_here[**P, T](task: Callable[P, T]) -> Callable[P, T]:
+    """`task` for other threads, with components compiled there too if they are here."""
+    return partial(_with_compiled, task) if compiled() else task
+
+
+def _with_compiled[T](task: Callable[..., T], *arguments: object) -> T:
+    token = _compiled.set(True)
+    try:
+        return task(*arguments)
+    finally:
+        _compiled.reset(token)
 
 
 def by_component(work: Callable[[slice], None], K: int, size: int) -> None:

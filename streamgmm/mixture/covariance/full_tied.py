@@ -22,7 +22,7 @@ from streamgmm.mixture.covariance.base import (
     within_reach,
 )
 from streamgmm.mixture.covariance.cholesky import cholesky_or_none, inverse_lower, refined, spread_of
-from streamgmm.utils.by_component import by_component
+from streamgmm.utils.by_component import by_component, compiled
 
 
 @cache
@@ -41,7 +41,12 @@ class Triangular(Covariance):
         out = np.empty_like(scatter)
 
         def some(part: slice) -> None:
-            np.matmul(spread @ scatter[part], spread.T, out=out[part])
+            if compiled():
+                from streamgmm.kernels.simd.components import moved
+
+                moved(scatter[part], spread, out[part])
+            else:
+                np.matmul(spread @ scatter[part], spread.T, out=out[part])
 
         by_component(some, len(scatter), spread.size)
         return out
@@ -172,6 +177,11 @@ class Full(Triangular):
         scatter = np.empty((K, D, D))
 
         def some(part: slice) -> None:
+            if compiled():
+                from streamgmm.kernels.simd.components import scatters
+
+                scatters(sums.feature[part], weight[part], mean[part], scatter[part])
+                return
             taken = np.take(sums.feature[part], square_indices(D), axis=1).reshape(-1, D, D)
             np.subtract(taken, self.between(weight[part], mean[part]), out=scatter[part])
 
@@ -212,7 +222,12 @@ class Full(Triangular):
         factors, good = np.empty_like(covariances), np.empty(K, bool)
 
         def some(part: slice) -> None:
-            factors[part], good[part] = cholesky_or_none(covariances[part])
+            if compiled():
+                from streamgmm.kernels.simd.components import cholesky
+
+                cholesky(covariances[part], factors[part], good[part])
+            else:
+                factors[part], good[part] = cholesky_or_none(covariances[part])
 
         def refine(part: slice) -> None:
             factors[part] = refined(covariances[part], factors[part])
@@ -241,6 +256,11 @@ class Full(Triangular):
         upper, quadratic, linear, size = np.empty((K, D, D)), np.empty((K, len(at))), np.empty((K, D)), np.empty(K)
 
         def some(part: slice) -> None:
+            if compiled():
+                from streamgmm.kernels.simd.components import frames
+
+                frames(whiten, factors[part], mu[part], upper[part], quadratic[part], linear[part], size[part])
+                return
             upper[part] = np.swapaxes(inverse_lower(whiten @ factors[part]), -1, -2)
             precision = self.precisions(upper[part])
             np.multiply(times, np.take(precision.reshape(-1, D * D), at, axis=1), out=quadratic[part])
