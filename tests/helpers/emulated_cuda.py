@@ -109,6 +109,9 @@ class EmulatedBackend(Backend):
         assert isinstance(x, DeviceArray), type(x)
         return x
 
+    def address(self, array):
+        return array._host.ctypes.data
+
     def contiguous(self, array):
         return array if array._host.flags.c_contiguous else self._own(np.ascontiguousarray(array._host))
 

@@ -124,6 +124,18 @@ def test_fused_weights_noise_and_storage(card, family, dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_rows_that_begin_anywhere(card, dtype):
+    plan = Prepared.from_model(mixture("full", 5, 8)).plan
+    rows = rows_of(77, 8, dtype=dtype)
+    expected = reference.run(plan, rows, None, statistics=True)
+    flat = np.concatenate([np.zeros(1, dtype), rows.ravel()])
+    shifted = card.upload(flat)[1:].reshape(77, 8)
+    assert card.address(shifted) % 16 == np.dtype(dtype).itemsize
+    check(run(plan, shifted), expected, plan)
+    assert same_bits(run(plan, shifted), run(plan, card.upload(rows)))
+
+
 def answers(card, n, K):
     return {"logp": card.empty(n), "resp": card.empty((n, K)), "label": card.empty(n, np.int64)}
 
@@ -339,7 +351,7 @@ def test_sources_compile_for_cards(tmp_path, family, D, K, architecture):
     if chosen is None:
         assert older and D >= 16  # too much for an A100's shared memory
         return
-    defines = form._fused_defines(chosen, np.dtype(np.float64), False, False, older)
+    defines = form._fused_defines(chosen, np.dtype(np.float64), False, False, older, D % 2 == 0)
     registers, spilled = nvcc(tmp_path, "fused.cu", defines, architecture)["fused"]
     assert registers <= 255
     assert spilled <= 512

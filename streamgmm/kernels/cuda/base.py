@@ -88,6 +88,10 @@ class Backend(ABC):
         """An array of this or another library on the card, as an array of this backend; no copy."""
 
     @abstractmethod
+    def address(self, array: DeviceArray) -> int:
+        """Where the array begins in the memory of the card."""
+
+    @abstractmethod
     def contiguous(self, array: DeviceArray) -> DeviceArray:
         """The array in C order: itself, or a copy on the card."""
 

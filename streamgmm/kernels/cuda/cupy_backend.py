@@ -80,6 +80,9 @@ class CuPyBackend(Backend):
     def wrap(self, x: object) -> cupy.ndarray:
         return x if isinstance(x, cupy.ndarray) else cupy.asarray(x)
 
+    def address(self, array: cupy.ndarray) -> int:
+        return int(array.data.ptr)
+
     def contiguous(self, array: cupy.ndarray) -> cupy.ndarray:
         with self._here:
             return cupy.ascontiguousarray(array)

@@ -122,8 +122,11 @@ def fused_shape(backend: Backend, plan: Plan) -> Shape | None:
 
 
 @cache
-def _fused_defines(form: Shape, dtype: np.dtype[Any], weighted: bool, noise: bool, older: bool) -> dict[str, str]:
-    flags = {"WEIGHTED": str(int(weighted)), "NOISE": str(int(noise)), **({"MMA8": "1"} if older else {})}
+def _fused_defines(
+    form: Shape, dtype: np.dtype[Any], weighted: bool, noise: bool, older: bool, wide: bool
+) -> dict[str, str]:
+    flags = {"WEIGHTED": str(int(weighted)), "NOISE": str(int(noise)), "WIDE": str(int(wide))}
+    flags |= {"MMA8": "1"} if older else {}
     return {"XT": TYPES[dtype], **form.defines(), **flags, **BOUNDS}
 
 
@@ -139,7 +142,9 @@ def _fused(backend: Backend, plan: Plan, form: Shape, rows: DeviceArray, weight:
     blocks = -(-n // form.rows)
     grid, record = min(form.grid, blocks), form.sums + TOTALS
     noise, older = plan.base > -np.inf, backend.capability < (9, 0)
-    defines = _fused_defines(form, np.dtype(rows.dtype), weight is not None, noise, older)
+    dtype = np.dtype(rows.dtype)
+    wide = rows.shape[1] * dtype.itemsize % 16 == 0 and backend.address(rows) % 16 == 0
+    defines = _fused_defines(form, dtype, weight is not None, noise, older, wide)
     kernel = backend.kernel("fused.cu", defines, "fused", form.shared)
     fold = backend.kernel("fused.cu", defines, "fold")
     coef = backend.upload(given, backend.scratch("coefficients", form.given))

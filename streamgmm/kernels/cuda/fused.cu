@@ -3,7 +3,8 @@
 // order: a tile of 8 features is z_g z_(g+r), so that no lane needs an index that is unknown at compile time.
 // Compile-time: D, E (D padded, see layout.py), KP (K padded), FAM (0 products of features, 2 squares alone), WARPS,
 // RT (tiles of 16 rows per warp), MS x NS (splits of features x components in the statistics), MINB (blocks per
-// multiprocessor), WEIGHTED, NOISE (0 or 1), MMA8 (older tensor cores), TOLERANCE, NEGLIGIBLE.
+// multiprocessor), WEIGHTED, NOISE (0 or 1), WIDE (rows are read 16 bytes at a time), MMA8 (older tensor cores),
+// TOLERANCE, NEGLIGIBLE.
 constexpr int E8 = E < 8 ? 1 : E / 8, AGAIN = E <= 8 ? E / 2 : 8;  // how much of z is there a second time
 constexpr int THREADS = 32 * WARPS, B = 16 * RT * WARPS, NT = KP / 8;
 constexpr int RG = WARPS / (MS * NS), ROWS = B / RG, NTW = NT / NS;
@@ -112,6 +113,22 @@ __device__ __forceinline__ void prefetch(const XT* x) {
 #endif
 }
 
+// One row as doubles. Shared memory and the cache of rows have one path, which is the busiest part of the chip: reading
+// and writing 16 bytes at a time takes half of it.
+__device__ __forceinline__ void read_row(const XT* __restrict__ x, double (&v)[D]) {
+#pragma unroll
+  for (int i = 0; i < D; i += WIDE ? 16 / (int)sizeof(XT) : 1) {
+    if constexpr (!WIDE) v[i] = (double)x[i];
+    else if constexpr (sizeof(XT) == 8) {
+      const double2 p = *(const double2*)(x + i);
+      v[i] = p.x, v[i + 1] = p.y;
+    } else {
+      const float4 p = *(const float4*)(x + i);
+      v[i] = p.x, v[i + 1] = p.y, v[i + 2] = p.z, v[i + 3] = p.w;
+    }
+  }
+}
+
 // Whether the feature form may err by more than TOLERANCE on a row, as far as the components of this lane say.
 __device__ __forceinline__ bool inaccurate(const double (&c)[NT][4], int h, double sum, double reach, const double* __restrict__ narrow, int t) {
   const double* radius = narrow + KP;
@@ -150,9 +167,12 @@ fused(const XT* __restrict__ x, int64 n, const double* __restrict__ weight, cons
       const int b = warp * 16 * RT + lane;
       const int64 row = tile * B + b;
       here = row < n && (!WEIGHTED || weight[row] > 0.0);
-      double v[D], *z = zs + b * ZS, norm = 0.0;
+      double v[D] = {}, *z = zs + b * ZS, norm = 0.0, before = 0.0;
+      if (here) {
+        read_row(x + row * D, v);
 #pragma unroll
-      for (int i = 0; i < D; ++i) v[i] = here ? (double)x[row * D + i] - frame.shift[i] : 0.0;
+        for (int i = 0; i < D; ++i) v[i] -= frame.shift[i];
+      }
 #pragma unroll
       for (int i = 0; i < E; ++i) {
         double s = E == 4 && i == D ? 1.0 : 0.0;
@@ -163,8 +183,11 @@ fused(const XT* __restrict__ x, int64 n, const double* __restrict__ weight, cons
             for (int j = 0; j <= i; ++j) s += frame.whiten[i * (i + 1) / 2 + j] * v[j];
           norm += s * s;
         }
-        z[i] = s;
-        if (i < AGAIN) z[E + i] = s;
+        if (i % 2 == 0) before = s;
+        else {
+          *(double2*)(z + i - 1) = make_double2(before, s);
+          if (i < AGAIN) *(double2*)(z + E + i - 1) = make_double2(before, s);
+        }
       }
       far = !(norm <= frame.limit);
       wild = !(norm < 1e280);  // NaN, infinity, or squares that overflow

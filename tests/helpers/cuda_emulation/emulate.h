@@ -15,6 +15,7 @@
 #define __launch_bounds__(...)
 
 struct alignas(16) double2 { double x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
 inline double2 make_double2(double a, double b) { return {a, b}; }
 struct Dim { int x = 0, y = 0, z = 0; };
 static Dim threadIdx, blockIdx, blockDim, gridDim;
