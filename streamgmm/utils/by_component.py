@@ -68,7 +68,7 @@ def component_threads(threads: int, *, compiled: bool = False) -> Iterator[None]
 
     Parameters
     ----------
-    compiled : whether `streamgmm.kernels.simd.components` is to take the place of NumPy, here and in tasks `as_here`
+    compiled : whether `streamgmm.kernels.cuda.components` is to take the place of NumPy, here and in tasks `as_here`
     """
     _crew.join(threads)
     token = _compiled.set(compiled)

@@ -42,7 +42,7 @@ class Triangular(Covariance):
 
         def some(part: slice) -> None:
             if compiled():
-                from streamgmm.kernels.simd.components import moved
+                from streamgmm.kernels.cuda.components import moved
 
                 moved(scatter[part], spread, out[part])
             else:
@@ -178,7 +178,7 @@ class Full(Triangular):
 
         def some(part: slice) -> None:
             if compiled():
-                from streamgmm.kernels.simd.components import scatters
+                from streamgmm.kernels.cuda.components import scatters
 
                 scatters(sums.feature[part], weight[part], mean[part], scatter[part])
                 return
@@ -223,7 +223,7 @@ class Full(Triangular):
 
         def some(part: slice) -> None:
             if compiled():
-                from streamgmm.kernels.simd.components import cholesky
+                from streamgmm.kernels.cuda.components import cholesky
 
                 cholesky(covariances[part], factors[part], good[part])
             else:
@@ -257,7 +257,7 @@ class Full(Triangular):
 
         def some(part: slice) -> None:
             if compiled():
-                from streamgmm.kernels.simd.components import frames
+                from streamgmm.kernels.cuda.components import frames
 
                 frames(whiten, factors[part], mu[part], upper[part], quadratic[part], linear[part], size[part])
                 return

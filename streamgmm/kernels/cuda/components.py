@@ -1,8 +1,8 @@
-"""Arithmetic of full covariances between two E-steps, with eight components side by side in a vector.
+"""Arithmetic of full covariances between two E-steps on a card: eight components side by side in a vector.
 
-What NumPy does in dozens of calls, each on many small matrices, takes as long as a card needs for millions of rows; see
-`streamgmm.utils.by_component.compiled`. Matrices of eight components stand in scratch as (D, D + 3, 8): four columns
-are made at a time, and the last ones may begin at the last column.
+The host does it. What NumPy does in dozens of calls, each on many small matrices, takes as long as a card needs for
+millions of rows; see `streamgmm.utils.by_component.compiled`. Matrices of eight components stand in scratch as
+(D, D + 3, 8): four columns are made at a time, and the last ones may begin at the last column.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgmm.kernels.simd import components
+from streamgmm.kernels.cuda import components
 from streamgmm.mixture.covariance import FULL
 from streamgmm.mixture.covariance.cholesky import cholesky_or_none, inverse_lower
 from streamgmm.utils.by_component import as_here, component_threads
