@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 import streamgmm as sg
-from tests.helpers.documents import EXTRAS, OTHERS, named_modules, run_blocks, without
+from tests.helpers.documents import EXTRAS, OTHERS, named_modules, run_blocks, shown_is_said, without
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = "<!-- not run by the tests of the documents"
+SAYS = {"tutorial.md"}
+"""Pages whose blocks of text are what the commands before them say."""
 RUN = [page for page in PAGES if "```" in page.read_text("utf-8") and NOT_RUN not in page.read_text("utf-8")]
 
 
@@ -23,7 +25,7 @@ def test_what_is_written_runs_with_what_its_first_lines_name(page, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("matplotlib").use("agg")
     without(set().union(OTHERS, *EXTRAS.values()) - named_modules(page), monkeypatch)
-    run_blocks(page, capsys)
+    run_blocks(page, capsys, shown_is_said if page.name in SAYS else None)
 
 
 def anchors(page: Path) -> set[str]:
@@ -44,6 +46,12 @@ def test_links_lead_somewhere(page):
         if not path.exists() or (anchor and anchor not in anchors(path)):
             broken.append(target)
     assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_are_named_exist(page):
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8")):
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
 
 
 def test_every_page_is_reachable_from_the_index():

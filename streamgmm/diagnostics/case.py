@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.diagnostics.shapes import Pieces, Shape, pieces_of, shape_of
-from streamgmm.em.initialization.sample import survey
+from streamgmm.em.initialization.sample import Completed, survey
 from streamgmm.estimators.mixture_estimator import MixtureEstimator
 from streamgmm.estimators.reader import executor_of, rows_of
+from streamgmm.mixture.covariance import FULL
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.sources.base import Readable
 from streamgmm.sources.summaries.sample import SampleSummary
@@ -133,11 +135,38 @@ Check = Callable[[Case], Iterator[Finding]]
 """Looks at a case, and remarks on it or not."""
 
 
+def completed(model: Mixture, rows: NDArray[Any], weight: Array, seed: int) -> Completed:
+    """Rows with each gap filled by a draw from the fitted mixture, given what the row shows.
+
+    If the model is right, these are rows of the model, so only what was observed can speak against it. Filled under
+    one Gaussian, as a start's sample is, values would lie between the components, and each would seem to have tails.
+    """
+    rng = np.random.default_rng(seed)
+    gaps = np.isnan(rows)
+    filled = np.array(rows, np.float64)
+    dense = model.family.dense(model.covariances, *model.means.shape)
+    share = model.responsibilities(filled)[:, : model.n_components].cumsum(axis=1)
+    label = (share < rng.random((len(rows), 1)) * share[:, -1:]).sum(axis=1).clip(max=model.n_components - 1)
+    for k in range(model.n_components):
+        here = np.flatnonzero(gaps.any(axis=1) & (label == k))
+        if here.size:
+            alone = Mixture(np.ones(1), model.means[[k]], dense[[k]], FULL)
+            draws, _ = alone.sample(len(here), rng)
+            residual = draws - alone.impute(np.where(gaps[here], np.nan, draws))
+            filled[here] = np.where(gaps[here], alone.impute(filled[here]) + residual, filled[here])
+    mean = np.average(filled, axis=0, weights=weight)
+    covariance = np.atleast_2d(np.cov(filled.T, aweights=weight, ddof=0))
+    return Completed(filled, mean, covariance)
+
+
 def examine(gm: MixtureEstimator, X: Readable, sample_weight: ArrayLike | None) -> Case:
     """One pass of X: a sample, what each component took of it, and how that is shaped."""
     source = rows_of(gm, X, sample_weight)
-    sample = survey(source, executor_of(gm), size=SAMPLE_ROWS, seed=0, missing=gm.missing == "marginalize")
     model = gm.mixture_
+    missing = gm.missing == "marginalize"
+    sample = survey(
+        source, executor_of(gm), size=SAMPLE_ROWS, seed=0, missing=missing, filling=partial(completed, model)
+    )
     rows = np.asarray(sample.rows, np.float64)
     resp = model.responsibilities(rows)[:, : model.n_components]
     shapes: list[Shape | None] = []

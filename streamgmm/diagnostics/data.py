@@ -24,6 +24,8 @@ Array = NDArray[np.float64]
 FEWEST_ROWS = 100
 DECADES, SKEWED = 1.5, 2.0
 """Of a feature to be fitted in logarithms: decades between quantiles, and skewness, at least."""
+SKEWED_GROUP = 1.0
+"""Skewness, at least, of a group that has a tail of its own: a log-normal's of a third of a nat."""
 
 
 def drowned_features(case: Case) -> Iterator[Finding]:
@@ -99,7 +101,7 @@ class LongTail:
     ----------
     decades : between the 1 % and the 99 % quantile of the positive values
     skewness, skewness_of_logarithm : of all rows
-    components_of_logarithm : that BIC asks for; they hang together
+    components_of_logarithm : that BIC asks for
     nats_per_row : that these describe the feature better than the components of the fit do
     """
 
@@ -111,7 +113,7 @@ class LongTail:
 
 
 def long_tail(case: Case, j: int) -> LongTail | None:
-    """Gain of feature j in logarithms of what is not 0; None without a gain, or where they fall into clusters."""
+    """Gain of feature j in logarithms of what is not 0; None without a gain, or where it comes from clusters alone."""
     low = float(case.sample.box[0, j])
     x = np.asarray(case.sample.rows[:, j], np.float64)
     present = x >= low  # what was filled in for a missing value may lie below
@@ -139,9 +141,21 @@ def long_tail(case: Case, j: int) -> LongTail | None:
     )
     gain = float(in_logs - np.average(marginal_log_density(case, j, x), weights=weight))
     fewer = 3 * (case.model.n_components - pieces.count)  # parameters
-    if pieces.groups > 1 or gain + 0.5 * fewer * np.log(len(x)) / len(x) <= 0:
+    if gain + 0.5 * fewer * np.log(len(x)) / len(x) <= 0 or not mostly_skewed(x, logarithm, pieces.parts):
         return None
     return LongTail(decades, skew, skew_of_log, pieces.count, gain)
+
+
+def mostly_skewed(x: Array, logarithm: Array, parts: tuple[Array, ...]) -> bool:
+    """True if at least half of the weight lies in groups that are skewed by themselves, and less so in logarithms.
+
+    Groups that are narrow beside their distance are groups in any unit; a group of amounts has a tail of its own.
+    """
+    if len(parts) == 1:
+        return True
+    skewed = [skewness(x, part) > max(SKEWED_GROUP, 2 * abs(skewness(logarithm, part))) for part in parts]
+    mass = [float(part.sum()) for part in parts]
+    return 2 * sum(own for own, is_skewed in zip(mass, skewed, strict=True) if is_skewed) >= sum(mass)
 
 
 def skewness(x: Array, weight: Array) -> float:

@@ -53,12 +53,14 @@ class Pieces:
     count : number of pieces that BIC asks for
     gain : nats per row of the component that the pieces explain more than one Gaussian does
     shapes : of each group by itself, of those that have rows enough
+    parts : (n,) weights of the rows in each group
     """
 
     groups: int
     count: int
     gain: float
     shapes: tuple[Shape, ...]
+    parts: tuple[Array, ...]
 
 
 def shape_of(rows: Array, weight: Array) -> Shape:
@@ -111,7 +113,7 @@ def pieces_of(rows: Array, weight: Array) -> Pieces:
     # a few rows span no covariance to measure a shape by, and rows of other groups may lie too far away to be squared
     large = [part for part in parts if part.sum() ** 2 > 2 * (D + 1) * float(part @ part)]
     shapes = tuple(shape_of(rows[own], part[own]) for part in large for own in [part > 1e-12 * part.max()])
-    return Pieces(n_groups, model.n_components, gain, shapes)
+    return Pieces(n_groups, model.n_components, gain, shapes, tuple(parts))
 
 
 def _of(gm: GaussianMixture, name: str) -> float:

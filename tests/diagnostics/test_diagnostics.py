@@ -245,6 +245,34 @@ def test_amounts_with_zeros_holes_and_weights():
     assert "long-tails" in {f.code for f in sg.diagnose(gm, plain, sample_weight=weight)}
 
 
+def test_missing_values_are_no_evidence():
+    """Values that are missing are drawn from the fitted mixture, so a right model has no findings."""
+    rng = RNG(1)
+    means = np.array([[300, 101e3, 0.5, 2], [330, 140e3, 2, 12], [365, 150e3, 4.5, 15]])
+    deviations = np.array([[2, 1500, 0.1, 0.4], [3, 3000, 0.3, 1], [4, 3000, 0.6, 1.2]])
+    group = rng.choice(3, size=2400, p=[0.5, 0.4, 0.1])
+    X = means[group] + rng.normal(size=(2400, 4)) * deviations[group]
+    X[:, 2:][rng.random((2400, 2)) < 0.08] = np.nan
+    for kind in ("full", "diag"):
+        assert codes(X, 3, covariance_type=kind, missing="marginalize") == set()
+    heavy = X.copy()  # what was observed still tells
+    heavy[:, 0] = means[group, 0] + rng.standard_t(2, size=2400) * deviations[group, 0]
+    assert "heavy-tails" in codes(heavy, 3, missing="marginalize")
+
+
+def test_amounts_in_groups():
+    """Two groups of amounts, each with a tail of its own; in logarithms they are two Gaussians."""
+    rng = RNG(0)
+    large = rng.random(1500) < 0.3
+    X = np.column_stack([np.exp(np.where(large, 7.8 + 0.8 * rng.normal(size=1500), 3.7 + 0.5 * rng.normal(size=1500))),
+                         5 + 7 * large + rng.normal(size=1500)])  # fmt: skip
+    for K in (1, 2, 5):
+        found = {f.code: f for f in sg.diagnose(fit(X, K), X)}
+        assert list(found["long-tails"].evidence) == ["0"]
+        assert not {"too-few-components", "not-gaussian"} & found.keys()
+    assert codes(np.column_stack([np.log(X[:, 0]), X[:, 1]]), 2) == set()
+
+
 def test_features_that_are_well_as_they_are():
     rng = RNG(3)
     groups = np.concatenate([c * (1 + 0.05 * rng.normal(size=(900 // c, 1))) for c in (1, 10, 100)])

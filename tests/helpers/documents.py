@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from streamgmm.cli.app import run
 
 
@@ -69,8 +67,6 @@ def run_blocks(page: Path, capsys: Any, check: Any = None) -> None:
     for line, language, text in blocks(page):
         if language == "python":
             exec(compile("\n" * (line - 1) + text, str(page), "exec"), space)
-            if "X" in space and not Path("X.npy").exists():
-                np.save("X.npy", space["X"])
         elif language == "text" and check is not None:
             check(text, said)
         elif language == "sh":
@@ -84,3 +80,31 @@ def run_blocks(page: Path, capsys: Any, check: Any = None) -> None:
                     if check is not None:
                         out, err = capsys.readouterr()
                         said = f"{out}\n{err}"
+
+
+CANDIDATE = re.compile(r"\s*(->|!)?\s*(\S+)\s+(\d+)\s+([a-z]+)\s+\d+\s+(\d.*)")
+"""A line of the table of `select`: mark, covariances, K, status, passes, figures."""
+
+
+def shown_is_said(text: str, said: str) -> None:
+    """Hold a block of text to what the commands before it said, but for numbers of passes and last digits."""
+    lines = [found for line in said.splitlines() if (found := CANDIDATE.fullmatch(line))]
+    for line in text.splitlines():
+        shown = CANDIDATE.fullmatch(line)
+        if shown:
+            same = any(one.groups()[:4] == shown.groups()[:4] and near(one[5], shown[5], one[4]) for one in lines)
+        else:
+            same = words(line.removesuffix("...")) in words(said)
+        assert same, f"{line}\nis not in\n{said}"
+
+
+def words(text: str) -> str:
+    """Text with one space between words, without the number of passes."""
+    return re.sub(r"\d+ passes over the data in all", "passes", " ".join(text.split()))
+
+
+def near(one: str, other: str, status: str) -> bool:
+    """True if two lines of figures agree to a thousandth; where a candidate was dropped early, to a hundredth."""
+    most = 1e-2 if status == "dropped" else 1e-3
+    pairs = list(zip(one.split(), other.split(), strict=True))
+    return all(abs(float(a) - float(b)) <= most * abs(float(b)) for a, b in pairs)

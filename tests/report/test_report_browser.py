@@ -252,12 +252,33 @@ def test_every_shape_of_data_has_a_page_that_fits_and_is_legible(opened, shapes,
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         if width == 390:
             assert tab.evaluate(CUT) == []
+        tab.emulate_media(color_scheme="dark" if scheme == "light" else "light")
+        assert tab.evaluate(FAINT) == []
         drawn = ".points path" if SHAPES[name]["D"] > 1 else "#scatter rect"
         assert tab.locator(f"#scatter {drawn}".replace("#scatter #scatter", "#scatter")).count() >= 1
         assert tab.locator("#scatter .ellipse").count() >= SHAPES[name]["K"]
         assert tab.locator("#components tbody tr").count() == SHAPES[name]["K"]
         assert (tab.locator("#profile .cell").count() > 0) == (SHAPES[name]["K"] > 1 or SHAPES[name]["D"] > 1)
         tab.close()
+
+
+# Marks what a pointer can operate and can be seen now; gives their number.
+OPERATED = """() => [...document.querySelectorAll('button, select, input, summary, a[href], [tabindex], [role=button]')]
+    .filter(e => e.getClientRects().length && !e.disabled).map((e, i) => { e.dataset.control = i; }).length"""
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize("name", SHAPES)
+def test_whatever_the_data_the_keyboard_reaches_every_control(opened, shapes, name, width):
+    tab = opened(shapes(name), width)
+    number, reached = tab.evaluate(OPERATED), set()
+    assert number >= 5
+    for _ in range(2 * number + 10):
+        tab.keyboard.press("Tab")
+        reached.add(tab.evaluate("document.activeElement.dataset.control"))
+        seen = "(e => { const s = getComputedStyle(e); return s.outlineStyle !== 'none' || s.boxShadow !== 'none'; })"
+        assert tab.evaluate(f"document.activeElement === document.body || {seen}(document.activeElement)")
+    assert {str(i) for i in range(number)} <= reached and tab.complaints == []
 
 
 def test_all_controls_are_reached_by_the_keyboard(opened, faithful_page):

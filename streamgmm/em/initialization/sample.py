@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -83,6 +84,10 @@ def complete(rows: NDArray[Any], weight: Array, seed: int) -> Completed:
     return Completed(filled, centre + scale * model.means[0], model.covariances[0] * np.outer(scale, scale))
 
 
+Filling = Callable[[NDArray[Any], Array, int], Completed]
+"""Completes rows (m, D) with NaN of given weights, with a seed."""
+
+
 def _centre_and_scale(rows: NDArray[Any]) -> tuple[Array, Array]:
     """(D,) mean and deviation of what was observed; median and median distance where a few rows decide those."""
     rows = np.asarray(rows, np.float64)
@@ -96,8 +101,9 @@ def _centre_and_scale(rows: NDArray[Any]) -> tuple[Array, Array]:
 
 
 def survey(
-    source: Source, executor: Executor, *, size: int, seed: int, missing: bool = False, diagonal: bool = False
-) -> SampleSummary:
+    source: Source, executor: Executor, *, size: int, seed: int, missing: bool = False, diagonal: bool = False,
+    filling: Filling = complete,
+) -> SampleSummary:  # fmt: skip
     """One pass: a sample of `size` rows, and the overall mean and covariance.
 
     The sample keeps the rows with the largest u^(1/w) (Efraimidis & Spirakis 2006), u being a function of seed and
@@ -106,10 +112,11 @@ def survey(
     Parameters
     ----------
     missing : bool
-        Take NaN as not observed: the sample is then completed (see `em.initialization.sample.complete`), and the
-        moments are those of one Gaussian fitted to it.
+        Take NaN as not observed: the sample is then completed by `filling`, which also gives the moments.
     diagonal : bool
         Of the overall covariance the variances are enough.
+    filling : callable
+        Of rows with NaN, weights and seed; by default `complete`, under one Gaussian fitted to the sample.
 
     Raises
     ------
@@ -130,7 +137,7 @@ def survey(
     rows, weight = part.rows[order], part.weight[order] if whole else np.ones(len(order))
     mean, covariance, wild = part.mean, part.scatter / part.count, False
     if missing and np.isnan(rows).any():
-        rows, mean, covariance = complete(rows, weight, seed)
+        rows, mean, covariance = filling(rows, weight, seed)
         wild = bool(Gathering(mean, FARTHEST * np.sqrt(np.diag(covariance))).far(rows).any())
         covariance = np.diag(covariance).copy() if diagonal else covariance
     return sound(
