@@ -30,7 +30,7 @@ def test_the_page_has_the_table():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("one", tutorial.TABLES, ids=lambda one: f"{one.file}{one.more}")
+@pytest.mark.parametrize("one", tutorial.TABLES, ids=lambda one: f"{one.file}{one.columns}")
 def test_tables_that_are_made(one, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tutorial.tried(one)

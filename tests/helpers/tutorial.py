@@ -55,13 +55,14 @@ def said_by(words: list[str]) -> str:
     return f"{done.stdout}\n{done.stderr}"
 
 
-def follow(table: str, more: str = "--k-max 6") -> Followed:
+def follow(table: str, more: str = "--k-max 6", columns: str = "") -> Followed:
     """Take the steps of the page in the present folder, and hold their results against each other.
 
     Parameters
     ----------
     table : what takes the place of the table of the page
     more : options of `select` beside those that `data check` proposes
+    columns : options of `data` that leave columns out
     """
     check, proposed, selected = "", [], ""
     for words in commands():
@@ -69,7 +70,7 @@ def follow(table: str, more: str = "--k-max 6") -> Followed:
         if words[1] == "select":
             assert "--out chosen --proba soft.csv" in shlex.join(words)
             words = [*proposed, *shlex.split(more), "--out", "chosen", "--proba", "soft.csv"]
-        said = said_by(words)
+        said = said_by([*words, *shlex.split(columns)] if words[1] == "data" else words)
         if words[1:3] == ["data", "check"]:
             found = re.search(r"next: (streamgmm select .*?)   or   ", said)
             assert found, said
@@ -102,7 +103,7 @@ class Made(NamedTuple):
     K: int | None  # the K to be chosen; None where no K is right
     codes: tuple[str, ...]
     verdict: str
-    more: str = "--k-max 6"
+    columns: str = ""
 
 
 def drawn(weights, means, deviations, n, seed):
@@ -223,7 +224,7 @@ TABLES = (
 def tried(one: Made) -> Followed:
     """Follow the steps on a table in the present folder; what comes out must be what is to come out."""
     group = one.write(one.file)
-    done = follow(one.file, one.more)
+    done = follow(one.file, columns=one.columns)
     said = " ".join(done.check.split())
     assert all(words in said for words in one.check), (one.check, done.check)
     assert tuple(done.codes) == one.codes, done.said
