@@ -11,18 +11,21 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from streamgmm.utils.signals import terminate, until_exit
+
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
     _open_streams()
+    until_exit()
     try:
         from streamgmm.cli.app import run
 
-        code = run(list(sys.argv[1:] if argv is None else argv))
+        terminate.code = run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # while half a second of modules is imported
+        terminate.code = 130
         print("interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+    sys.exit(terminate.code)
 
 
 def _open_streams() -> None:

@@ -79,6 +79,12 @@ def _option(names: list[str]) -> str:
     return shlex.quote(as_option(names[:3])) + ",..." * (len(names) > 3)
 
 
+def _bring(gm: MixtureEstimator, scale: Affine) -> None:
+    """Bring what was done to rows far away from the units of a fit to those that `scale` leads from."""
+    if gm.gathering_ is not None:
+        gm.gathering_ = gm.gathering_.stretched(scale.shift, 1.0 / scale.matrix)
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """Rows ready for a fit.
@@ -156,6 +162,7 @@ class Prepared:
         # From the units of the data to those of the fit: the other way round than `mixture` goes.
         there = Affine(-self.scale.shift * self.scale.matrix, 1.0 / self.scale.matrix)
         gm.mixture_ = replace(self, scale=there).mixture(gm.mixture_)
+        _bring(gm, there)
         gm.lower_bounds_ = [value + self.log_scale / weight for value in gm.lower_bounds_] if weight else []
 
     def restore(self, gm: MixtureEstimator) -> None:
@@ -167,6 +174,7 @@ class Prepared:
         if self.scale is None:
             return
         last, gm.mixture_ = gm.mixture_, self.mixture(gm.mixture_)
+        _bring(gm, self.scale)
         family = gm.mixture_.family
         factors = {"n_factors": family.n_factors or None} if "n_factors" in gm.get_params() else {}
         gm.set_params(covariance_type=family.covariance_type, **factors)
@@ -214,7 +222,9 @@ def prepare(config: Config, raw: Source, executor: Executor | str | None = None)
 
 
 def _transformed(config: Config, raw: Source, executor: Executor | str | None) -> Prepared:
-    from streamgmm.estimators.preprocessing import PCA, Scaler, counts_of
+    from sklearn.base import clone
+
+    from streamgmm.estimators.preprocessing import PCA, Scaler, counts_of, without_far_rows
     from streamgmm.estimators.projection import Projection
     from streamgmm.utils.affine import Affine
 
@@ -226,13 +236,26 @@ def _transformed(config: Config, raw: Source, executor: Executor | str | None) -
             "pca: needs rows without missing values; got missing = marginalize. Leave one of the two out."
         )
     runs: dict[str, Any] = {"executor": executor or config.compute.executor, "n_jobs": config.compute.n_jobs}
-    scaler = Scaler(missing="ignore" if gaps else "error", **runs)
-    source: Any = scaler.fit_transform(raw) if data.scale else raw
-    scale: Affine = source.affine if data.scale else Affine(np.zeros(raw.n_features), np.ones(raw.n_features))
-    if data.pca is None:
-        log_scale = -float(counts_of(scaler) @ np.log(scale.matrix))
-        message(f"scaled: {raw.n_features} features to mean 0 and deviation 1; the model is written in their own units")
-        return Prepared(raw, source, scaler.n_passes_, scale, log_scale)
+    source: Any = raw
+    scale, passes = Affine(np.zeros(raw.n_features), np.ones(raw.n_features)), 0
+    if data.scale:
+        scaler = Scaler(missing="ignore" if gaps else "error", **runs)
+        source = scaler.fit_transform(raw)
+        counts, passes = counts_of(scaler), scaler.n_passes_
+        near = without_far_rows(raw, scaler)
+        if near is not None:
+            again = clone(scaler)
+            found, passes = again.fit_transform(near), passes + 1
+            if (counts_of(again) >= 0.5 * counts).all():
+                source, scaler = found, again
+                message(f"{raw.name}: rows far from all others have no say in the scale of the features")
+        scale = source.affine
+        if data.pca is None:
+            log_scale = -float(counts @ np.log(scale.matrix))
+            message(
+                f"scaled: {raw.n_features} features to mean 0 and deviation 1; the model is written in their own units"
+            )
+            return Prepared(raw, source if near is None else scaler.transform(raw), passes, scale, log_scale)
     pca = PCA(data.pca, **runs)
     source = pca.fit_transform(source)
     kept = 100 * pca.explained_variance_ratio_.sum()
@@ -240,5 +263,4 @@ def _transformed(config: Config, raw: Source, executor: Executor | str | None) -
     shift = scale.shift if data.scale else pca.mean_  # behind a scaler the mean is 0
     matrix, inverse = scale.matrix[:, None] * pca.components_.T, pca.components_ / scale.matrix
     projection = Projection(shift, matrix, inverse)
-    passes = pca.n_passes_ + (scaler.n_passes_ if data.scale else 0)
-    return Prepared(raw, projection.projected(raw), passes, projection=projection)
+    return Prepared(raw, projection.projected(raw), passes + pca.n_passes_, projection=projection)

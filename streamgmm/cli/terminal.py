@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from streamgmm.cli import completion
 from streamgmm.utils.jsonable import jsonable
+from streamgmm.utils.printable import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,22 +60,9 @@ def as_option(names: Iterable[str]) -> str:
     return out.getvalue()
 
 
-def shown(text: str) -> str:
-    """Text as a terminal may have it: control characters, line ends and marks of direction are written as escapes."""
-    return "".join(map(_shown, text)) if not (text.isascii() and text.isprintable()) else text
-
-
-def _shown(mark: str) -> str:
-    acts = unicodedata.category(mark) in ("Cc", "Cs", "Zl", "Zp") or mark in _DIRECTION
-    return mark.encode("unicode_escape").decode() if acts else mark
-
-
-_DIRECTION = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
-
-
 def message(text: str) -> None:
     """A line for the person at the terminal."""
-    print(shown(text), file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def emit(document: object) -> None:
@@ -90,7 +77,7 @@ def stderr_console() -> Console:
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A plain table, numbers to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
-    head = [shown(name) for name in head]
+    head = [printable(name) for name in head]
     widths = [max(len(str(line[i])) for line in [list(head), *cells]) for i in range(len(head))]
     lines = [head, *cells]
     return "\n".join("  ".join(str(c).rjust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
@@ -98,7 +85,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> str:
     """Names and values, one a line, aligned."""
-    pairs = [(shown(name), _cell(value)) for name, value in pairs if value is not None]
+    pairs = [(printable(name), _cell(value)) for name, value in pairs if value is not None]
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs)
 
@@ -121,7 +108,7 @@ def _cell(value: object) -> str:
         return f"{value:.6g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return shown(str(value))
+    return printable(str(value))
 
 
 def n_rows(count: int | None) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from streamgmm.cli.terminal import shown
 from streamgmm.utils.atomic import atomic_folder, atomic_path
+from streamgmm.utils.printable import printable
 
 FORMATS = (".npy", ".csv", ".parquet", ".zarr")
 
@@ -117,7 +117,7 @@ def _header(columns: Sequence[str], *, escaped: bool) -> str:
     """Names as a line of CSV; those that are no plain words, or that a spreadsheet would run, are quoted."""
 
     def field(name: str) -> str:
-        name = shown(name) if escaped else name
+        name = printable(name) if escaped else name
         plain = re.fullmatch(r"[^\s\",;=+@\-#|'][^\",;|\x00-\x1f\x7f-\x9f\u2028\u2029]*", name) and name == name.strip()
         return name if plain else '"' + name.replace('"', '""') + '"'
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral, Real
+from operator import index
 from typing import Any
 
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -10,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from streamgmm.mixture.covariance import FAMILIES, MCLUST
 from streamgmm.runtime.executors import Executor
 
-__all__ = ["DEVICE", "EXECUTION", "FAMILY", "NOT_NEGATIVE", "POSITIVE", "WHOLE"]
+__all__ = ["DEVICE", "EXECUTION", "FAMILY", "NOT_NEGATIVE", "POSITIVE", "WHOLE", "whole_numbers"]
 
 WHOLE = Interval(Integral, 1, None, closed="left")
 NOT_NEGATIVE = Interval(Real, 0.0, None, closed="left")
@@ -22,3 +24,20 @@ EXECUTION: dict[str, list[Any]] = {
 }
 DEVICE: dict[str, list[Any]] = {"device": [str, None]}
 """Of every estimator that reads."""
+
+
+def whole_numbers(values: Iterable[int], otherwise: str) -> list[int]:
+    """One or more whole numbers.
+
+    Raises
+    ------
+    ValueError
+        With the text `otherwise`, where these are something else, or none.
+    """
+    try:
+        found = [] if isinstance(values, bytes) else [index(value) for value in values]
+    except TypeError:
+        found = []
+    if not found:
+        raise ValueError(otherwise)
+    return found

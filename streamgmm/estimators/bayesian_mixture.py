@@ -131,7 +131,7 @@ class BayesianGaussianMixture(MixtureEstimator):
     lower_bound_ : float
         scikit-learn's: the bound after the last M-step without the terms that are constant.
     mixture_ : VariationalMixture
-    converged_, n_iter_, n_passes_, report_ : as in `GaussianMixture`
+    converged_, n_iter_, n_passes_, gathering_, report_ : as in `GaussianMixture`
 
     References
     ----------

@@ -105,7 +105,7 @@ def kmeans_card(km: FittedKMeans) -> str:
     ])  # fmt: skip
     apart = np.broadcast_to(centres.std(axis=0), centres.shape)
     table = card.components_table(sizes / rows, centres, apart, names, head=("cluster", "share", "centre"), sizes=sizes)
-    spread = max(float(deviation), 1e-6 * float(np.abs(centres).max()), 1e-300)
+    spread = float(np.clip(max(deviation, 1e-6 * np.abs(centres).max()), 1e-150, 1e150))  # its square can be kept
     circles = Mixture(sizes / rows, centres, np.full(K, spread**2), "spherical")
     return html.wrapped(type(km).__name__, facts, table, card.picture(circles, names))
 

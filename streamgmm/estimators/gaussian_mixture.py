@@ -143,6 +143,7 @@ class GaussianMixture(MixtureEstimator):
         The same for every E-step.
     n_passes_ : int
         Full passes over the data, initialisation included.
+    gathering_ : what was done to rows far from all others, which `warm_start` does as well; None for nearly all data
     report_ : dict; `print` and notebooks show a short form
         Criteria of the last E-step (``solver="stepwise"`` has none, and says why under ``"criteria"``), repairs, rows
         read, timings.

@@ -14,6 +14,7 @@ from streamgmm.estimators.mixture_estimator import SAVED, STREAM, MixtureEstimat
 from streamgmm.estimators.model_file import ModelFile, load_model
 from streamgmm.estimators.projection import Projection
 from streamgmm.runtime.encoding import is_packed, unpacked
+from streamgmm.sources.gathered import Gathering
 
 __all__ = ["load"]
 
@@ -62,6 +63,7 @@ def _restored[Kind: MixtureEstimator](cls: type[Kind], content: ModelFile) -> Ki
             setattr(gm, name, np.nan if value is None and kind is float else kind(value))
     gm.mixture_ = gm._mixture_of(content)
     gm.n_features_in_ = content.mixture.n_features
+    gm.gathering_ = Gathering.read(content.arrays, content.mixture.n_features)
     projection = Projection.read(content.arrays)
     if projection is not None:
         gm.project(projection)

@@ -15,6 +15,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def parse_bytes(size: str | int) -> int:
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
 
     Examples
     --------
@@ -61,10 +62,12 @@ def parse_bytes(size: str | int) -> int:
     64000000
     """
     if isinstance(size, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([KMGT]I?)?B?\s*", size.upper())
+        match = re.fullmatch(r"\s*([0-9]{1,30}(?:\.[0-9]*)?)\s*([KMGT]I?)?B?\s*", size.upper())
         if match is None:
             raise ValueError(f"memory_limit must be a size such as '2GB', '512MB' or '1.5GiB'; got {size!r}.")
         size = round(float(match[1]) * _UNITS[match[2] or ""])
+    if not isinstance(size, Integral):
+        raise TypeError(f"memory_limit must be a whole number of bytes, or a size such as '2GB'; got {size!r}.")
     if size < 1:
         raise ValueError(f"memory_limit must be at least one byte; got {size}.")
     return int(size)

@@ -8,6 +8,7 @@ import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, Self, TypeGuard, cast
 
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.em.candidates import Candidates, Initialization, new_candidates, running
 from streamgmm.em.hooks import FitObserver
+from streamgmm.em.initialization.far_rows import tell_of
 from streamgmm.em.online import Learner, StepReport
 from streamgmm.em.passes import PassCursor, RowCount, Stage, Step, passes
 from streamgmm.em.variants import Block
@@ -46,7 +48,7 @@ from streamgmm.runtime.peak_memory import Peak
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
 from streamgmm.sources import again_without_text, is_array_like, leaving_out_text, refuse_unreadable
 from streamgmm.sources.base import Chunk, Readable, Source
-from streamgmm.sources.gathered import gathered
+from streamgmm.sources.gathered import Gathering, gathered
 from streamgmm.sources.living import living_rows
 from streamgmm.utils.by_component import component_threads
 from streamgmm.utils.phases import stepped
@@ -104,6 +106,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
     converged_: bool
     lower_bound_: float
     _learner: Learner | None = None
+    gathering_: Gathering | None = None
 
     # What kinds of mixtures differ in ---------------------------------------------------------------------------------
 
@@ -283,6 +286,9 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
             begun: Initialization | None = journal.get("begin")
             if begun is None:
                 begun = self._begin(source, reader, executor, journal, memory_plan, watcher)
+                if self._goes_on and self.gathering_ is not None:  # what was no part of the model becomes none
+                    tell_of(self.gathering_, source)
+                    begun = replace(begun, gathering=self.gathering_)
                 journal.put("begin", begun)
             clock = Clock(began, time.perf_counter())
             known = tuple(one.known for one in begun.explored)
@@ -313,6 +319,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
                     if self.max_time is not None and time.perf_counter() - began > self.max_time:
                         break
             self._finish(candidates, begun, begun.passes + position.passes, clock)
+            self.gathering_ = begun.gathering
             journal.put("em", place, last=True)
             self.report_["checkpoint"] = journal.report()
             memory_used: dict[str, Any] = {**memory_plan.numbers, **peak.report()}
@@ -577,6 +584,7 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
             "feature_names": list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None,
         }
         arrays = {**self._further_arrays(), **({} if self.projection_ is None else self.projection_.arrays())}
+        arrays |= {} if self.gathering_ is None else self.gathering_.arrays()
         learner: Learner | None = getattr(self, "_learner", None)
         if learner is not None:
             arrays |= {STREAM + name: array for name, array in packed(learner.state()).items()}

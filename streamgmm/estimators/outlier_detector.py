@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from streamgmm.em.initialization.methods import INIT
-from streamgmm.estimators._parameters import FAMILY, WHOLE
+from streamgmm.estimators._parameters import FAMILY, WHOLE, whole_numbers
 from streamgmm.estimators.cards import beside_diagram, outlier_card
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.estimators.reader import Reader, answers_by_chunk
@@ -213,9 +213,10 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         """Numbers of components to try."""
         if isinstance(self.n_components, Integral):
             return [int(self.n_components)]
-        numbers = sorted({int(k) for k in np.ravel(np.asarray(list(self.n_components)))})  # type: ignore[arg-type]
-        if not numbers or numbers[0] < 1:
-            raise ValueError(f"n_components must be a positive integer or a sequence of such; got {self.n_components}.")
+        otherwise = f"n_components must be a positive integer or a sequence of such; got {self.n_components!r}."
+        numbers = sorted(set(whole_numbers(self.n_components, otherwise)))
+        if numbers[0] < 1:
+            raise ValueError(otherwise)
         return numbers
 
     def _mixture(self, n_components: int) -> GaussianMixture:

@@ -23,6 +23,7 @@ from streamgmm.estimators.reader import Transforming
 from streamgmm.runtime.executors import Executor
 from streamgmm.sources import is_array_like, leaving_out_text
 from streamgmm.sources.base import Readable, Source
+from streamgmm.sources.gathered import Gathering, gathered
 from streamgmm.sources.summaries.moments import Moments, moments_of
 from streamgmm.sources.transformed import TransformedSource
 from streamgmm.utils.affine import Affine, Checked
@@ -135,6 +136,23 @@ class _Moving(Transforming, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+FAR = 1e6
+"""Overall deviation, in typical distances from the median, above which a few rows far away have decided it."""
+
+
+def without_far_rows(source: Source, moving: _Moving) -> Source | None:
+    """`source`, from which `moving` was learnt, with weight 0 for rows far from most others; None where none is.
+
+    One fill value of 1e20 would make one point of everything else.
+    """
+    moments = moving._moments
+    assert moments.typical is not None
+    middle, typical = moments.typical
+    reach = np.where(typical > 0, FAR * typical, np.inf)
+    near = (np.sqrt(moments.variance) <= reach).all()
+    return None if near else gathered(source, Gathering(middle, reach, place=middle, aside=True))
 
 
 def counts_of(moving: _Moving) -> Array:

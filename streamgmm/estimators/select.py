@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from operator import index
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from streamgmm.em.kmeans.parallel_init import SPREAD
 from streamgmm.em.model_selection.race import Plan, SelectionRun, criteria, race
 from streamgmm.em.passes import Step
 from streamgmm.estimators._device import check_executor, scratch_of, warn_cpu
+from streamgmm.estimators._parameters import whole_numbers
 from streamgmm.estimators.fit_report import Clock
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.estimators.memory_plan import parse_bytes
@@ -48,12 +49,17 @@ def kinds_of(
 
     With a prior it stands for the ten that have one. Of factor analysers there is one for each number of factors.
     """
-    asked = (covariance_types,) if isinstance(covariance_types, str) else tuple(covariance_types)
-    numbers = (
-        []
-        if n_factors is None
-        else [int(q) for q in ([n_factors] if isinstance(n_factors, int | np.integer) else n_factors)]
-    )
+    several = isinstance(covariance_types, Iterable) and not isinstance(covariance_types, str | bytes)
+    asked = tuple(covariance_types) if several else (covariance_types,)
+    if not asked or not all(isinstance(kind, str | Covariance) for kind in asked):
+        raise ValueError(
+            "covariance_types must be one name, or those to compare, such as ('full', 'diag'); "
+            f"got {covariance_types!r}."
+        )
+    numbers = [] if n_factors is None else whole_numbers(
+        [n_factors] if isinstance(n_factors, int | np.integer) else n_factors,
+        f"n_factors must be a whole number, or those to compare, such as [2, 4]; got {n_factors!r}.",
+    )  # fmt: skip
     if numbers and not set(asked) & set(FACTORS):
         raise ValueError(
             f"n_factors belongs to covariance_types {', '.join(map(repr, FACTORS))}; got n_factors={n_factors!r} with "
@@ -134,7 +140,8 @@ def select(
     """
     began = time.perf_counter()
     Ks = _numbers(n_components)
-    _check(Ks, covariance_types, init_params, solver, criterion, folds)
+    kinds = kinds_of(covariance_types, n_factors, prior=prior is not None)
+    _check(Ks, init_params, solver, criterion, folds)
     common: dict[str, Any] = {
         "tol": tol, "reg_covar": reg_covar, "max_iter": max_iter, "n_init": n_init, "init_params": init_params,
         "solver": solver, "stopping": stopping, "missing": missing, "prior": prior, "on_collapse": on_collapse,
@@ -143,8 +150,7 @@ def select(
     probe = GaussianMixture(Ks[-1], **common)
     probe._validate_params()
     source = probe._training_source(X, sample_weight)
-    kinds = kinds_of(covariance_types, n_factors, prior=prior is not None)
-    _check_data(source, Ks, kinds, solver)
+    _check_data(source, Ks, kinds, solver, folds if criterion in ("heldout", "cv") else 0)
     plan = _plan(probe, tuple((kind, K) for kind in kinds for K in Ks), criterion, folds, drop=drop)
     run, source = _raced(probe, source, plan, memory_limit, on_step, watcher, verbose)
     found = _result(run, plan, probe, common, criterion, began)
@@ -153,21 +159,17 @@ def select(
 
 def _numbers(n_components: Iterable[int]) -> list[int]:
     """The numbers of components to compare, in order."""
-    try:
-        return sorted({index(K) for K in n_components})
-    except TypeError:
-        raise ValueError(
-            "n_components must be the whole numbers to compare, such as range(1, 11) or [2, 3, 5]; "
-            f"got {n_components!r}. For one number use GaussianMixture(n_components)."
-        ) from None
+    return sorted(set(whole_numbers(
+        n_components,
+        "n_components must be the whole numbers to compare, such as range(1, 11) or [2, 3, 5]; "
+        f"got {n_components!r}. For one number use GaussianMixture(n_components).",
+    )))  # fmt: skip
 
 
-def _check(
-    Ks: Sequence[int], covariance_types: str | Sequence[str], init_params: str, solver: str, criterion: str, folds: int
-) -> None:
+def _check(Ks: Sequence[int], init_params: str, solver: str, criterion: str, folds: int) -> None:
     """Refuse what no data would make possible."""
-    if not Ks or Ks[0] < 1 or not covariance_types:
-        raise ValueError(f"n_components must name numbers >= 1, and covariance_types be given; got {Ks}.")
+    if Ks[0] < 1:
+        raise ValueError(f"n_components must be numbers >= 1; got {Ks}.")
     if init_params == SPREAD:
         raise ValueError(
             f"select starts from one sample; init_params={SPREAD!r} would read all rows 7 times for every K. "
@@ -180,11 +182,11 @@ def _check(
         )
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {CRITERIA}; got {criterion!r}.")
-    if criterion in ("heldout", "cv") and folds < 2:
-        raise ValueError(f"folds must be at least 2; got {folds}.")
+    if criterion in ("heldout", "cv") and (not isinstance(folds, Integral) or folds < 2):
+        raise ValueError(f"folds must be a whole number, at least 2; got {folds!r}.")
 
 
-def _check_data(source: Source, Ks: Sequence[int], kinds: Sequence[Covariance], solver: str) -> None:
+def _check_data(source: Source, Ks: Sequence[int], kinds: Sequence[Covariance], solver: str, folds: int) -> None:
     """Refuse what these data do not make possible."""
     if source.n_rows == 0:
         raise no_rows()
@@ -193,6 +195,8 @@ def _check_data(source: Source, Ks: Sequence[int], kinds: Sequence[Covariance], 
             f"Expected n_samples >= n_components but got n_components up to {Ks[-1]}, n_samples = {source.n_rows}. "
             "Lower the largest number of components."
         )
+    if source.n_rows is not None and source.n_rows < folds:
+        raise ValueError(f"folds must be at most the number of rows, {source.n_rows}; got {folds}. Lower folds.")
     for kind in kinds:
         kind.check_features(source.n_features)
         if kind.n_factors and solver == "incremental":

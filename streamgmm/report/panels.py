@@ -142,8 +142,10 @@ def loadings(mixture: Mixture, *, names: Sequence[str] | None = None) -> NDArray
             f"kind='loadings' is of factor analysers; got covariance_type {mixture.family.name!r}. Fit with "
             "covariance_type='factor', or draw kind='corner'."
         )
-    columns, noise = mixture.covariances[:, :, :-1], mixture.covariances[:, :, -1]
-    correlations = columns / np.sqrt((columns**2).sum(axis=2) + noise)[:, :, None]
+    deviations = np.sqrt(mixture.covariances[:, :, -1])
+    columns = np.concatenate([mixture.covariances[:, :, :-1], deviations[:, :, None]], axis=2)
+    columns /= np.abs(columns).max(axis=2, keepdims=True)  # squares of any unit can be kept
+    correlations = columns[:, :, :-1] / np.sqrt((columns**2).sum(axis=2, keepdims=True))
     D, q = correlations.shape[1:]
     shown = np.argsort(-mixture.weights, kind="stable")[:MOST_COMPONENTS]
     explained = np.einsum("k,kdq->d", mixture.weights, correlations**2)

@@ -36,7 +36,7 @@ from streamgmm.runtime.encoding import encode, packed, unpacked
 from streamgmm.runtime.executors import Executor, Indexed
 from streamgmm.runtime.fold import Fold
 from streamgmm.utils.atomic import sweep
-from streamgmm.utils.signals import ENDING, terminate
+from streamgmm.utils.signals import ENDING, new_request, terminate
 from streamgmm.utils.types import RandomState
 
 __all__ = ["FileJournal", "Journal", "open_journal", "read_state"]
@@ -278,6 +278,8 @@ class FileJournal(Journal):
     @contextmanager
     def running(self) -> Iterator[None]:
         def stop(number: int, frame: FrameType | None) -> None:
+            if not new_request():
+                return
             self._stop += 1
             if self._stop > 1:
                 raise KeyboardInterrupt("stopped at once")
@@ -291,11 +293,12 @@ class FileJournal(Journal):
         try:
             yield
         finally:
-            if threading.current_thread() is threading.main_thread():
+            try:
+                if self._dirty and self._stop < 2:
+                    self._write()
+            finally:
                 for which, handler in before.items():
                     signal.signal(which, handler)
-            if self._dirty and self._stop < 2:
-                self._write()
 
     def discard(self) -> int:
         files = self.files()

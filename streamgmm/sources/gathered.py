@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from streamgmm.sources.wrapped import WrappedChunk, WrappedSource
 __all__ = ["Gathering", "gathered"]
 
 Array = NDArray[np.float64]
+
+_ENTRY = "far_rows"
+"""Name of the array of a model file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +64,28 @@ class Gathering:
         weight = np.ones(len(rows)) if weight is None else np.array(weight)
         weight[far] = 0.0
         return weight
+
+    def stretched(self, shift: Array, scale: Array) -> Gathering:
+        """The same for rows x scale + shift."""
+        place = None if self.place is None else self.place * scale + shift
+        return replace(self, centre=self.centre * scale + shift, reach=self.reach * scale, place=place)
+
+    def arrays(self) -> dict[str, Array]:
+        """Entries that a model file keeps: (4, D) centre, reach, place (NaN where there is none), and aside."""
+        place = np.full(len(self.centre), np.nan) if self.place is None else self.place
+        return {_ENTRY: np.stack([self.centre, self.reach, place, np.full(len(place), float(self.aside))])}
+
+    @classmethod
+    def read(cls, arrays: Mapping[str, NDArray[Any]], n_features: int) -> Gathering | None:
+        """What `arrays` made, among the arrays of a model file; None where nothing was done to rows far away."""
+        if _ENTRY not in arrays:
+            return None
+        parts = arrays[_ENTRY]
+        sound = parts.dtype == np.float64 and parts.shape == (4, n_features) and np.isfinite(parts[:2]).all()
+        if not sound or (parts[1] < 0).any():
+            raise ValueError(f"{_ENTRY} must hold finite float64 numbers of shape (4, {n_features})")
+        centre, reach, place, aside = parts
+        return cls(centre, reach, None if np.isnan(place).any() else place, bool(aside.all()))
 
     @property
     def words(self) -> str:

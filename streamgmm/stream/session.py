@@ -184,7 +184,7 @@ class StreamSession:
         return math.nan if self.judge is None else self.judge.threshold
 
     def stop(self) -> None:
-        """End `run` after the batch at hand.
+        """End `run` after the batch at hand, or before the first one.
 
         Examples
         --------
@@ -248,16 +248,17 @@ class StreamSession:
             self._lock.release()
 
     def _run(self, stream: object, max_rows: int | None) -> Iterator[Update]:
-        self._stopping = False
         origin.check(stream, self.source, self.position, str(self.snapshot))
         if self.layout is not None and hasattr(stream, "go_by"):
             stream.go_by(self.layout)
         batches = batches_of(stream, self.position)
         self._stream = stream
         try:
-            while not self._stopping and (max_rows is None or self.counts.rows < max_rows):
+            while max_rows is None or self.counts.rows < max_rows:
                 self.waiting = True
                 try:
+                    if self._stopping:  # asked after `waiting` is set: a signal between the two raises StopStream
+                        break
                     batch = next(batches)
                 except (StopIteration, StopStream):
                     break
@@ -273,7 +274,7 @@ class StreamSession:
                 self._save_if_due(stream)
             self._save(stream)
         finally:
-            self.waiting = False
+            self.waiting = self._stopping = False
             self._note_source()
             self._stream = None
             close = getattr(stream, "close", None)

@@ -58,6 +58,7 @@ def isolated[T](work: Callable[..., T], *arguments: Any, progress: Callable[...,
 
 
 def _answer(out: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C comes here as well; the caller ends this process
     try:
         out.send(("result", work(*arguments, lambda *value: out.send(("progress", value)))))
     except Exception as error:

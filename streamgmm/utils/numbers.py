@@ -62,10 +62,10 @@ def size(n_bytes: float) -> str:
 
     Examples
     --------
-    >>> size(900), size(999_900), size(12_345_678)
-    ('900 bytes', '1 MB', '12.3 MB')
+    >>> size(1), size(900), size(999_900), size(12_345_678)
+    ('1 byte', '900 bytes', '1 MB', '12.3 MB')
     """
     for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if n_bytes >= 0.9995 * unit:
             return f"{n_bytes / unit:.3g} {name}"
-    return f"{n_bytes:.0f} bytes"
+    return "1 byte" if round(n_bytes) == 1 else f"{n_bytes:.0f} bytes"

@@ -79,6 +79,21 @@ def test_score_counts_the_rows_that_it_writes(cli, table, tmp_path):
 
 
 @pytest.mark.parametrize("scale", [[], ["--scale"]])
+def test_going_on_beside_far_rows(cli, tmp_path, scale):
+    """Their distance is in the units of the data, whatever those of the fit were."""
+    X = np.random.default_rng(0).normal(size=(400, 2)) + 8.0 * np.repeat([0.0, 1.0], 200)[:, None]
+    X = np.concatenate([X * [1.0, 1e3], [[1e12, 0.0], [0.0, -1e30]]])
+    np.savetxt(tmp_path / "f.csv", X, delimiter=",", header="a,b", comments="")
+    fit = ["fit", "f.csv", "-k", 3, *scale, "--set", "tol=0", "--set", "solver=exact", "--json"]
+    for steps, words in ((5, []), (2, ["--out", "m"]), (3, ["--warm-start", "m"])):
+        code, out, _ = cli(*fit, "--set", f"max_iter={steps}", *words)
+        assert code == 3 and "one point" in json.loads(out)["far_rows"]
+        if not words:
+            whole = json.loads(out)["trace"]
+    assert json.loads(out)["trace"] == pytest.approx(whole, abs=1e-8)
+
+
+@pytest.mark.parametrize("scale", [[], ["--scale"]])
 def test_going_on_from_a_saved_model(cli, table, tmp_path, scale):
     stopped = ["fit", "t.csv", "-k", 3, "--set", "max_iter=2", "--set", "tol=0", "--set", "solver=exact", *scale]
     code, out, err = cli(*stopped, "--out", "m", "--json")

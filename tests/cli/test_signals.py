@@ -52,8 +52,7 @@ def attack(made, out, kind, which, wait=0.0):
         assert run(["data", "convert", str(out / "old.npy"), str(target), "--overwrite"]) == DONE
         (out / "old.npy").unlink()
     code = signalled(words, out, which, wait)
-    # Between its last word and its end a process has no handlers any more.
-    assert code in (ENDS[which], DONE) or (code == -which and target.exists())
+    assert code in (ENDS[which], DONE)
     left = half_written(out)
     assert not left or which == signal.SIGKILL
     if target.exists():
@@ -99,9 +98,7 @@ def test_select_under_twenty_signals(made, tmp_path):
             process.wait(float(rng.uniform(0.5, 6.0)))
         except subprocess.TimeoutExpired:
             process.send_signal(which)
-        # -which: before the handlers are set. Python ends itself by SIGINT, which shells show as 130, if a signal came
-        # while a module was imported that makes code of text.
-        assert process.wait(60) in (ENDS[which], DONE, 3, -which, -signal.SIGINT)
+        assert process.wait(60) in (ENDS[which], DONE, 3, -which)  # the last: before the handlers are set
         for name in names(tmp_path / "out"):
             if name == "model.safetensors":
                 sg.load(tmp_path / "out" / name)

@@ -91,8 +91,9 @@ def test_the_number_of_components_is_chosen_by_bic():
     gm = sg.GaussianMixture(2, random_state=0).fit(X)
     assert detector.bic_[2] == pytest.approx(gm.bic(X), rel=1e-6)
     assert sg.OutlierDetector(range(1, 4), random_state=0).fit(X).n_components_ == 2
-    with pytest.raises(ValueError, match="positive integer"):
-        sg.OutlierDetector([0, 1]).fit(X)
+    for numbers in ([0, 1], [1.5], ["2"], []):
+        with pytest.raises(ValueError, match="positive integer"):
+            sg.OutlierDetector(numbers).fit(X)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -99,15 +99,32 @@ def test_refusals_say_what_to_do():
         sg.select(X, range(1, 61))
     with pytest.raises(sg.MemoryLimitError, match=r"; 1 kB may be used\. Raise memory_limit"):
         sg.select(X, memory_limit=1000)
-    with pytest.raises(ValueError, match="folds"):
-        sg.select(X, criterion="cv", folds=1)
+    for folds in (1, 2.5, "3", None, len(X) + 1):
+        with pytest.raises(ValueError, match="folds must be"):
+            sg.select(X, criterion="cv", folds=folds)
+    for limit in (1.5e9, np.inf, b"2GB"):
+        with pytest.raises(TypeError, match="memory_limit must be a whole number of bytes"):
+            sg.select(X, memory_limit=limit)
 
 
-@pytest.mark.parametrize("n_components", [5, "1-5", [2.5, 3], None], ids=str)
+@pytest.mark.parametrize("n_components", [5, "1-5", [2.5, 3], None, [], b"12"], ids=str)
 def test_what_is_no_list_of_whole_numbers_is_refused(n_components):
     """2.5 is not 2, and a single number is a fit."""
     with pytest.raises(ValueError, match=r"whole numbers to compare, such as range\(1, 11\)"):
         sg.select(np.zeros((10, 2)), n_components)
+
+
+@pytest.mark.parametrize("n_factors", ["12", 1.5, [1.5], [], [None], b"12"], ids=str)
+def test_what_is_no_number_of_factors_is_refused(n_factors):
+    """The digits of "12" are no numbers of factors."""
+    with pytest.raises(ValueError, match="n_factors must be a whole number, or those to compare"):
+        sg.select(np.zeros((10, 3)), [1], "factor", n_factors=n_factors)
+
+
+@pytest.mark.parametrize("kinds", [None, 3, [], [None], ["full", ["diag"]], b"full"], ids=str)
+def test_what_is_no_list_of_names_is_refused(kinds):
+    with pytest.raises(ValueError, match="covariance_types must be one name, or those to compare"):
+        sg.select(np.zeros((10, 3)), [1], kinds)
 
 
 def test_doubts_are_said_plainly():

@@ -96,6 +96,25 @@ def test_the_report_says_what_was_done():
     assert "far_rows" not in sg.GaussianMixture(2, covariance_type="tied", random_state=0).fit(good).report_
 
 
+@pytest.mark.parametrize("prior", [None, "default", "bayesian"])
+def test_going_on_does_the_same(prior, tmp_path):
+    """Rows far away were no part of the model that a fit goes on with, also one from a file."""
+    good, label = clusters()
+    X = np.concatenate([good, wild("rows", good)])
+    kind = sg.BayesianGaussianMixture if prior == "bayesian" else sg.GaussianMixture
+    more, K = ({"prior": "default"}, 2) if prior == "default" else ({}, 3)
+    gm = kind(K, random_state=0, tol=0, max_iter=2, solver="exact", **more).fit(X)
+    gm.save(tmp_path / "m.safetensors")
+    words, whole = gm.report_["far_rows"], kind(K, random_state=0, tol=0, max_iter=5, solver="exact", **more).fit(X)
+    if prior != "default":  # which is taken from the data of each fit
+        loaded = sg.load(tmp_path / "m.safetensors").set_params(warm_start=True, max_iter=3).fit(X)
+        np.testing.assert_allclose(loaded.means_, whole.means_, rtol=1e-9)
+    gm.set_params(warm_start=True, max_iter=3).fit(X)
+    np.testing.assert_array_equal(gm.means_, whole.means_)
+    assert gm.report_["far_rows"] == words and adjusted_rand_score(label, gm.predict(good)) >= 0.8
+    assert gm.set_params(warm_start=False, max_iter=5).fit(good).gathering_ is None
+
+
 def test_a_notice_says_what_was_done(caplog):
     good, _ = clusters()
     X = np.concatenate([good, wild("rows", good)])

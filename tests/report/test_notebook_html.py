@@ -161,6 +161,13 @@ def card_of(estimator):
     return text[text.index('<div class="streamgmm"') : text.index("<style>")]
 
 
+def test_kmeans_shows_rows_of_any_size():
+    """All zero, or so small or large that their squares are."""
+    rows = np.random.default_rng(0).normal(size=(20, 2))
+    for X, K in ((np.zeros((5, 2)), 1), (np.zeros((5, 1)), 1), (1e-200 * rows, 1), (1e150 * rows, 2)):
+        card_of(sg.KMeans(K, random_state=0).fit(X))
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_kmeans_shows_sizes_and_centres(iris, kept, tmp_path):
     assert 'class="streamgmm"' not in sg.KMeans(3)._repr_html_()

@@ -218,6 +218,15 @@ def test_loadings_are_correlations_with_the_factors():
     np.testing.assert_allclose(drawn[1], [[0.6, 0.0], [0.0, -0.8], [0.5, 0.5]], rtol=1e-12)
     axes[0].figure.canvas.draw()
     assert "move together" in axes[0].figure.get_suptitle()
+    for unit in (1e-150, 1e150):  # squares beside each other would be lost
+        scale = np.array([unit, 1.0, 1e-100])
+        far = sg.GaussianMixture.from_factors([0.3, 0.7], np.zeros((2, 3)), loadings * scale[:, None], noise * scale**2)
+        far.feature_names_in_ = np.array(["$a", "b\x1b[31m", "c\n"], dtype=object)
+        axes = far.plot("loadings")
+        for ax, right in zip(axes, drawn, strict=True):
+            np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), right, rtol=1e-12, atol=1e-300)
+        assert [t.get_text() for t in axes[0].get_yticklabels()] == [r"\$a", r"b\x1b[31m", r"c\n"]
+        axes[0].figure.canvas.draw()
     full = sg.GaussianMixture.from_parameters([1.0], np.zeros((1, 2)), np.eye(2)[None])
     with pytest.raises(ValueError, match="kind='loadings' is of factor analysers; got covariance_type 'full'"):
         full.plot("loadings")

@@ -235,6 +235,7 @@ DRIVER = textwrap.dedent(
         left -= 1
         if left == 0:
             os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # as from a terminal that closes
     gm = model(checkpoint=folder, n_jobs=2)
     print("ready", flush=True)
     for _ in gm.fit_steps(source(), on_chunk=on_chunk):

@@ -30,7 +30,7 @@ def test_sizes(text, size):
     assert parse_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "GB", "1 EB"])
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "GB", "1 EB", "\u0662GB", "9" * 400])
 def test_what_is_no_size(text):
     with pytest.raises(ValueError, match="memory_limit must be"):
         parse_bytes(text)

@@ -10,7 +10,8 @@ import typer
 
 from streamgmm.cli.commands.fit import level
 from streamgmm.cli.output_folder import feature_names, load, peeked
-from streamgmm.cli.terminal import Json, Model, emit, facts, message, shown, table
+from streamgmm.cli.terminal import Json, Model, emit, facts, message, table
+from streamgmm.utils.printable import printable
 
 if TYPE_CHECKING:
     from streamgmm.diagnostics.explain import Description
@@ -94,7 +95,7 @@ def inspect(
         print(f"... and {D - len(columns)} more features: --features {D}, or --json for everything")
     if explained is not None:
         print()
-        print("\n".join(map(shown, explained.sentences)))
+        print("\n".join(map(printable, explained.sentences)))
 
 
 PICTURES = (".png", ".svg", ".pdf")

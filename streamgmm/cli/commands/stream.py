@@ -15,7 +15,7 @@ from streamgmm.cli.commands.fit import Columns, Covariance, Folder, Settings, Wh
 from streamgmm.cli.stream_output import Watch, jsonable_line, measured, summary
 from streamgmm.cli.terminal import Header, Json, emit, message
 from streamgmm.errors import ConfigError, StreamGMMError
-from streamgmm.utils.signals import ENDING
+from streamgmm.utils.signals import ENDING, new_request
 
 if TYPE_CHECKING:
     from streamgmm.cli.config import Config
@@ -207,7 +207,8 @@ def _stopping(session: StreamSession) -> Iterator[list[signal.Signals]]:
     came: list[signal.Signals] = []
 
     def handle(number: int, _: object) -> None:
-        came.append(signal.Signals(number))
+        if new_request() or not came:
+            came.append(signal.Signals(number))
         session.stop()
         if session.waiting:
             raise StopStream

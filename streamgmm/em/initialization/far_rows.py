@@ -20,7 +20,7 @@ from streamgmm.sources.gathered import Gathering, gathered
 from streamgmm.sources.summaries.moments import weighted_moments
 from streamgmm.sources.summaries.sample import SampleSummary
 
-__all__ = ["FARTHEST", "counted", "drawn_in", "few_apart", "gathering_of", "sound", "without_extremes"]
+__all__ = ["FARTHEST", "counted", "drawn_in", "few_apart", "gathering_of", "sound", "tell_of", "without_extremes"]
 
 log = logging.getLogger("streamgmm.em")
 
@@ -115,6 +115,17 @@ def without_extremes(
     gathering = gathering_of(survey, families, pulled=pulled)
     if gathering is None:
         return source, survey, None
+    tell_of(gathering, source)
+    taken = (
+        _without_far(survey, gathering)
+        if gathering.aside
+        else replace(survey, rows=gathering(survey.rows), place=gathering.place)
+    )
+    return gathered(source, gathering), taken, gathering
+
+
+def tell_of(gathering: Gathering, source: Source) -> None:
+    """Say what is done to rows far away, and what holds nevertheless."""
     log.warning(
         "%s: %s Means and covariances of the other rows hold; `lower_bound_` and the criteria are those of the rows as "
         "they were taken.%s",
@@ -122,12 +133,6 @@ def without_extremes(
         gathering.words,
         "" if gathering.aside else " To leave such rows out, drop them or give them weight 0.",
     )
-    taken = (
-        _without_far(survey, gathering)
-        if gathering.aside
-        else replace(survey, rows=gathering(survey.rows), place=gathering.place)
-    )
-    return gathered(source, gathering), taken, gathering
 
 
 def counted(survey: SampleSummary, gathering: Gathering | None) -> int | None:

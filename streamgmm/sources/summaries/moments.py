@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,12 +29,16 @@ class Moments:
     mean : (D,)
     scatter : (D, D) sum of w (x - mean)(x - mean)^T, or its diagonal (D,)
     rows : number of rows of positive weight
+    typical : (2, D) or None
+        Median, and median distance from it, of the first rows of a chunk; for each feature of the chunk in which that
+        distance is largest. By it one knows where a few rows far away have decided the other moments.
     """
 
     count: Array
     mean: Array
     scatter: Array
     rows: int
+    typical: Array | None = None
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of rows together (Chan, Golub & LeVeque 1983, eq. 2.1)."""
@@ -43,7 +47,8 @@ class Moments:
         delta = other.mean - self.mean
         weighted = self.count * share * delta
         between = weighted * delta if self.scatter.ndim == 1 else np.outer(weighted, delta)
-        return Moments(count, self.mean + share * delta, self.scatter + other.scatter + between, self.rows + other.rows)
+        scatter, rows = self.scatter + other.scatter + between, self.rows + other.rows
+        return Moments(count, self.mean + share * delta, scatter, rows, _wider(self.typical, other.typical))
 
     @property
     def variance(self) -> Array:
@@ -63,6 +68,30 @@ class Moments:
         return Moments(count, mean, affine.matrix.T @ self.scatter @ affine.matrix, self.rows)
 
 
+_FIRST_ROWS = 256
+
+
+def _typical(rows: NDArray[Any]) -> Array:
+    """(2, D) median of the first rows, and median distance from it; 0 where nothing is there."""
+    x = np.sort(np.asarray(rows[:_FIRST_ROWS], np.float64), axis=0)
+    middle = _lower_median(x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = np.sort(np.abs(x - middle), axis=0)
+    return np.nan_to_num(np.stack([middle, _lower_median(apart)]), nan=0.0)
+
+
+def _lower_median(x: Array) -> Array:
+    """(D,) medians of sorted columns in which NaN stands last."""
+    here = len(x) - np.isnan(x).sum(axis=0)
+    return np.take_along_axis(x, np.maximum(here - 1, 0)[None] // 2, axis=0)[0]
+
+
+def _wider(one: Array | None, other: Array | None) -> Array | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return np.where(one[1] >= other[1], one, other)
+
+
 def _chunk_moments(full: bool, skip_nan: bool, chunk: Chunk) -> Moments:
     rows, weight = chunk.load()
     n, D = rows.shape
@@ -71,7 +100,8 @@ def _chunk_moments(full: bool, skip_nan: bool, chunk: Chunk) -> Moments:
     w = np.ones(n) if weight is None else weight
     n_rows = n if weight is None else int((weight > 0).sum())
     if skip_nan:
-        return _present_moments(np.asarray(rows, np.float64), w, n_rows, chunk)
+        found = _present_moments(np.asarray(rows, np.float64), w, n_rows, chunk)
+        return replace(found, typical=_typical(rows))
     origin = rows[0].astype(np.float64)
     total = w.sum()
     with np.errstate(invalid="ignore", over="ignore"):
@@ -84,7 +114,7 @@ def _chunk_moments(full: bool, skip_nan: bool, chunk: Chunk) -> Moments:
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if bad.size:
             raise non_finite(rows, int(bad[0]), chunk)
-    return Moments(np.full(D, total), mean + origin, scatter, n_rows)
+    return Moments(np.full(D, total), mean + origin, scatter, n_rows, _typical(rows))
 
 
 def _present_moments(x: Array, w: Array, n_rows: int, chunk: Chunk | None) -> Moments:
