@@ -15,7 +15,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from numbers import Integral
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,15 @@ def parse_bytes(size: str | int) -> int:
         if match is None:
             raise ValueError(f"memory_limit must be a size such as '2GB', '512MB' or '1.5GiB'; got {size!r}.")
         size = round(float(match[1]) * _UNITS[match[2] or ""])
-    if not isinstance(size, Integral):
-        raise TypeError(f"memory_limit must be a whole number of bytes, or a size such as '2GB'; got {size!r}.")
+    try:
+        size = index(size)
+    except TypeError:
+        raise TypeError(
+            f"memory_limit must be a whole number of bytes, or a size such as '2GB'; got {size!r}."
+        ) from None
     if size < 1:
         raise ValueError(f"memory_limit must be at least one byte; got {size}.")
-    return int(size)
+    return size
 
 
 @dataclass(frozen=True, slots=True)

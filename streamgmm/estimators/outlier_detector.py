@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -214,7 +214,7 @@ class OutlierDetector(Reader, OutlierMixin, BaseEstimator):
         if isinstance(self.n_components, Integral):
             return [int(self.n_components)]
         otherwise = f"n_components must be a positive integer or a sequence of such; got {self.n_components!r}."
-        numbers = sorted(set(whole_numbers(self.n_components, otherwise)))
+        numbers = sorted(set(whole_numbers(cast("Iterable[int]", self.n_components), otherwise)))
         if numbers[0] < 1:
             raise ValueError(otherwise)
         return numbers

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -49,8 +48,10 @@ def kinds_of(
 
     With a prior it stands for the ten that have one. Of factor analysers there is one for each number of factors.
     """
-    several = isinstance(covariance_types, Iterable) and not isinstance(covariance_types, str | bytes)
-    asked = tuple(covariance_types) if several else (covariance_types,)
+    try:
+        asked = (covariance_types,) if isinstance(covariance_types, str) else tuple(covariance_types)
+    except TypeError:
+        asked = ()
     if not asked or not all(isinstance(kind, str | Covariance) for kind in asked):
         raise ValueError(
             "covariance_types must be one name, or those to compare, such as ('full', 'diag'); "
@@ -182,8 +183,9 @@ def _check(Ks: Sequence[int], init_params: str, solver: str, criterion: str, fol
         )
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {CRITERIA}; got {criterion!r}.")
-    if criterion in ("heldout", "cv") and (not isinstance(folds, Integral) or folds < 2):
-        raise ValueError(f"folds must be a whole number, at least 2; got {folds!r}.")
+    otherwise = f"folds must be a whole number, at least 2; got {folds!r}."
+    if criterion in ("heldout", "cv") and whole_numbers([folds], otherwise)[0] < 2:
+        raise ValueError(otherwise)
 
 
 def _check_data(source: Source, Ks: Sequence[int], kinds: Sequence[Covariance], solver: str, folds: int) -> None:
