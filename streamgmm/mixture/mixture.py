@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.errors import NonFiniteRowError
+from streamgmm.kernels.locks import process_lock
 from streamgmm.kernels.plan import Plan
 from streamgmm.mixture import card, queries
 from streamgmm.mixture._evaluator import Prepared, pieces
@@ -29,7 +29,7 @@ from streamgmm.utils.sample_weight import check_weight
 Array = NDArray[np.float64]
 
 
-_preparing = threading.Lock()
+_preparing = process_lock()
 """Held while a mixture is made ready: all threads of a pass ask for it when they begin, and one of them makes it."""
 
 

@@ -15,7 +15,6 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from streamgmm.kernels.dispatch import in_all
-from streamgmm.runtime import forking  # noqa: F401 (makes locks free in forked children)
 from streamgmm.runtime.fold import Fold
 from streamgmm.runtime.thread_limits import quick_switching, resolve_n_jobs, single_threaded_blas
 from streamgmm.sources.base import Source

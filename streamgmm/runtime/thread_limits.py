@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
+
+from streamgmm.kernels.locks import process_lock
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -66,7 +67,7 @@ class _WhileUsed:
 
     def __init__(self, make: Callable[[], Callable[[], Any]]) -> None:
         self._make = make  # makes the setting, and returns what restores the one before
-        self._lock = threading.Lock()
+        self._lock = process_lock()
         self._users = 0
         self._restore: Callable[[], Any] = lambda: None
 

@@ -26,19 +26,16 @@ class _Crew:
         self._lock = threading.Lock()
         self._users = 0
         self._pool: ThreadPoolExecutor | None = None
-        self._process = 0
 
     def join(self, threads: int) -> None:
         with self._lock:
-            if self._process != os.getpid():  # threads do not survive a fork
-                self._users, self._pool, self._process = 0, None, os.getpid()
             self._users += 1
             if self._pool is None and threads > 1:
                 self._pool = ThreadPoolExecutor(min(MOST, threads), thread_name_prefix="streamgmm-components")
 
     def leave(self) -> None:
         with self._lock:
-            self._users -= 1
+            self._users = max(0, self._users - 1)  # 0 before in a child, where the parent had joined
             if self._users == 0 and self._pool is not None:
                 self._pool.shutdown(wait=False)
                 self._pool = None
@@ -46,7 +43,7 @@ class _Crew:
     def run(self, work: Callable[[slice], None], K: int) -> bool:
         """Work on all components; False where there are no threads for it."""
         with self._lock:  # nobody ends the threads meanwhile
-            if self._pool is None or self._process != os.getpid():
+            if self._pool is None:
                 return False
             cuts = [K * i // MOST for i in range(MOST + 1)]
             parts = [slice(a, b) for a, b in pairwise(cuts) if a < b]
@@ -56,7 +53,12 @@ class _Crew:
         return True
 
 
-_crew = _Crew()
+_crews: dict[int, _Crew] = {}
+
+
+def _crew() -> _Crew:
+    """The threads of this process; a forked child has none of its parent's."""
+    return _crews.get(os.getpid()) or _crews.setdefault(os.getpid(), _Crew())
 
 
 _compiled: ContextVar[bool] = ContextVar("streamgmm_compiled_components", default=False)
@@ -70,13 +72,13 @@ def component_threads(threads: int, *, compiled: bool = False) -> Iterator[None]
     ----------
     compiled : whether `streamgmm.kernels.cuda.components` is to take the place of NumPy, here and in tasks `as_here`
     """
-    _crew.join(threads)
+    _crew().join(threads)
     token = _compiled.set(compiled)
     try:
         yield
     finally:
         _compiled.reset(token)
-        _crew.leave()
+        _crew().leave()
 
 
 def compiled() -> bool:
@@ -102,5 +104,5 @@ def by_component(work: Callable[[slice], None], K: int, size: int) -> None:
 
     `work` writes to its own part of arrays that it knows, and may be called from several threads at a time.
     """
-    if K * size < LEAST or not _crew.run(work, K):
+    if K * size < LEAST or not _crew().run(work, K):
         work(slice(0, K))

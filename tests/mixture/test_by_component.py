@@ -32,7 +32,7 @@ def test_threads_leave_the_bits_as_they_are(model):
     alone = step(Mixture(model.weights, model.means, model.covariances))
     with threads.component_threads(4), threads.component_threads(2):
         assert step(model) == alone
-    assert threads._crew._pool is None
+    assert threads._crew()._pool is None
 
 
 def test_an_error_in_a_thread_is_raised(monkeypatch):

@@ -12,16 +12,16 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
-from operator import attrgetter
 
 import pytest
 
+from streamgmm.kernels.locks import LOCKS
 from streamgmm.mixture._evaluator import Prepared
 from streamgmm.mixture.mixture import Mixture
-from streamgmm.runtime import forking
 from streamgmm.runtime.checkpoint import FileJournal
 from streamgmm.runtime.executors import Threads
 from streamgmm.runtime.fold import Fold
+from streamgmm.utils import by_component
 
 
 @dataclass(frozen=True)
@@ -266,31 +266,35 @@ def locks_of_modules():
     for name, module in list(sys.modules.items()):
         if name.startswith("streamgmm"):
             for attribute, value in list(vars(module).items()):
-                if isinstance(value, type(threading.Lock())):
-                    yield name, attribute
-                elif type(value).__module__ == name and hasattr(value, "_lock"):
-                    yield name, f"{attribute}._lock"
+                inner = vars(value).values() if type(value).__module__ == name and hasattr(value, "__dict__") else ()
+                for lock in (value, *inner):
+                    if isinstance(lock, type(threading.Lock())):
+                        yield f"{name}.{attribute}", lock
 
 
 def test_a_forked_child_finds_every_lock_free():
+    import streamgmm.kernels.cuda.backend
     import streamgmm.kernels.simd.screening
-    import streamgmm.utils.by_component
 
-    assert streamgmm.kernels.simd.screening and streamgmm.utils.by_component
-    assert set(locks_of_modules()) <= set(forking.LOCKS)
-    held = [attrgetter(path)(sys.modules[name]) for name, path in forking.LOCKS if name in sys.modules]
-    assert len(held) >= 5
+    assert streamgmm.kernels.cuda.backend and streamgmm.kernels.simd.screening
+    found = dict(locks_of_modules())
+    assert len(found) >= 5
+    assert not [name for name, lock in found.items() if not any(lock is one for one in LOCKS)]
+    held = list({id(lock): lock for lock in found.values()}.values())
     ours, theirs = os.pipe()
     with contextlib.ExitStack() as stack:
         for lock in held:
             stack.enter_context(lock)
+        stack.enter_context(by_component.component_threads(2))
+        stack.enter_context(by_component._crew()._lock)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # forks beside threads are what this is about
             child = os.fork()
         if child == 0:
-            os.write(theirs, bytes([sum(lock.acquire(blocking=False) for lock in held)]))
+            free = [lock.acquire(blocking=False) for lock in (*held, by_component._crew()._lock)]
+            os.write(theirs, bytes([sum(free), by_component._crew()._users]))
             os._exit(0)
     os.close(theirs)
     with open(ours, "rb") as answer:
-        assert answer.read() == bytes([len(held)])
+        assert answer.read() == bytes([len(held) + 1, 0])
     os.waitpid(child, 0)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib
 import re
-import threading
 
 import numpy as np
 
 from streamgmm.errors import DeviceError
 from streamgmm.kernels.cuda.base import INSTALL, Backend
+from streamgmm.kernels.locks import process_lock
 
 __all__ = ["Backend", "backend_of", "get", "is_device_array"]
 
@@ -23,7 +23,7 @@ def is_device_array(x: object) -> bool:
 
 
 _opened: dict[int, Backend] = {}
-_opening = threading.Lock()
+_opening = process_lock()
 
 
 def get(device: str) -> Backend:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from streamgmm.kernels._jit import bare_jit
 from streamgmm.kernels.family import Flags, Rows
+from streamgmm.kernels.locks import process_lock
 from streamgmm.kernels.plan import Array, Family, Plan
 from streamgmm.kernels.simd.bounds import tile_components, ways_of
 from streamgmm.kernels.simd.intrinsics import LANES, append_where, broadcast, load, maximum, sub
@@ -74,7 +74,7 @@ def _leading(matrices: Array, d: int) -> Array:
 
 
 _screens: OrderedDict[int, tuple[NDArray[np.float64], Screen]] = OrderedDict()
-_lock = threading.Lock()
+_lock = process_lock()
 
 
 def screen_of(plan: Plan) -> Screen:
