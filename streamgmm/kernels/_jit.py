@@ -81,12 +81,20 @@ def inline(function: Callable[..., Any]) -> Callable[..., Any]:
     return _helper(function, forceinline=True)
 
 
+def stage(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`inline` for a part of one kernel: Numba compiles that as if the part stood there.
+
+    Where a part became a function to LLVM, kernels that keep sums in registers from one part to the next lost 2 to 7 %.
+    """
+    return _helper(function, inline="always")
+
+
 def helper(function: Callable[..., Any]) -> Callable[..., Any]:
     """`inline` for what is long, does much at a call, or is called from several places: it stays a function."""
     return _helper(function)
 
 
-def _helper(function: Callable[..., Any], *, forceinline: bool = False) -> Callable[..., Any]:
+def _helper(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """A function without an entry for Python to call: that would be compiled for every helper too."""
     return numba.njit(
         nogil=True,
@@ -95,7 +103,7 @@ def _helper(function: Callable[..., Any], *, forceinline: bool = False) -> Calla
         _nrt=False,
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
-        forceinline=forceinline,
+        **options,
     )(function)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgmm.kernels._jit import bare_jit, helper, inline
+from streamgmm.kernels._jit import bare_jit, helper, inline, stage
 from streamgmm.kernels.family import Flags, Labels, Rows
 from streamgmm.kernels.plan import DIAG, FULL, SPHERICAL, TIED, Array
 from streamgmm.kernels.simd import few_features
@@ -22,6 +22,7 @@ from streamgmm.kernels.simd.panels import (
     label_rows,
     largest_norm,
     lengths,
+    pending,
     row_weights,
     softmax,
     weigh,
@@ -96,6 +97,40 @@ def _unpack(family, cyclic, D, sums, masses, squares, out):
         out[k, p - 1] += total(load(masses, k * LANES))
 
 
+@stage
+def _e_step(
+    family, cyclic, rows, shift, whiten, coef, base, label, until, todo, used, x, z, norm, common, out, best, phi, R,
+    psi,
+):  # fmt: skip
+    """Frame coordinates, features, logits, labels and softmax of `used` panels; psi too, where that has rows."""
+    n = rows.shape[0]
+    D = whiten.shape[0]
+    K = coef.shape[0]
+    D8 = z.shape[1]
+    q8 = psi.shape[1]
+    statistics = psi.shape[0] > 0
+    for u in range(used):
+        begin = todo[u] * PANEL
+        at = u * D8 * PANEL
+        frame(rows, begin, n - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
+        if cyclic:
+            logits_of_products(coef, z, at, D, phi, R[u])
+        else:
+            columns(family, z, at, D, phi)
+            logits(coef, phi, R[u])
+            if statistics:
+                _turn(family, z, at, D, phi, psi, u * PANEL * q8, q8)
+        if family == TIED:
+            for v in range(0, PANEL, LANES):
+                store(mul(broadcast(-0.5), load(norm, u * PANEL + v)), common, u * PANEL + v)
+        if label.shape[0] > 0:
+            label_rows(R, u * K * PANEL, K, base, common[u * PANEL :], best)
+            for b in range(min(PANEL, n - begin)):
+                label[begin + b] = int(best[b])
+        softmax(R, u * K * PANEL, K, base, common[u * PANEL :], out[u])
+    finish(used, common, out)
+
+
 @bare_jit
 def _panels(
     family, cyclic, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, quad,
@@ -106,7 +141,6 @@ def _panels(
     D = whiten.shape[0]
     K = coef.shape[0]
     D8 = z.shape[1]
-    q8 = part.shape[1]
     statistics = sums.shape[0] > 0
     outer = scatter.shape[0] > 0
     lengths(whiten, shift.shape[0], until)
@@ -117,32 +151,11 @@ def _panels(
     total_weight = broadcast(0.0)
     g = 0
     while g < done.shape[0]:
-        used = 0
-        while g < done.shape[0] and used < todo.shape[0]:
-            if done[g] == 0:
-                todo[used] = g
-                used += 1
-            g += 1
-        for u in range(used):
-            begin = todo[u] * PANEL
-            at = u * D8 * PANEL
-            frame(rows, begin, n - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
-            if cyclic:
-                logits_of_products(coef, z, at, D, phi, R[u])
-            else:
-                columns(family, z, at, D, phi)
-                logits(coef, phi, R[u])
-                if statistics:
-                    _turn(family, z, at, D, phi, psi, u * PANEL * q8, q8)
-            if family == TIED:
-                for v in range(0, PANEL, LANES):
-                    store(mul(broadcast(-0.5), load(norm, u * PANEL + v)), common, u * PANEL + v)
-            if label.shape[0] > 0:
-                label_rows(R, u * K * PANEL, K, base, common[u * PANEL :], best)
-                for b in range(min(PANEL, n - begin)):
-                    label[begin + b] = int(best[b])
-            softmax(R, u * K * PANEL, K, base, common[u * PANEL :], out[u])
-        finish(used, common, out)
+        g, used = pending(done, g, todo)
+        _e_step(
+            family, cyclic, rows, shift, whiten, coef, base, label, until, todo, used, x, z, norm, common, out, best,
+            phi, R, psi,
+        )  # fmt: skip
         safe = np.sqrt(largest_norm(norm, START, used * PANEL)) < cutoff
         for u in range(used):
             begin = todo[u] * PANEL

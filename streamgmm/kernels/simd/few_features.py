@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgmm.kernels._jit import bare_jit, inline
+from streamgmm.kernels._jit import bare_jit, inline, stage
 from streamgmm.kernels.family import Family, Flags, Labels, Rows, phi_length
 from streamgmm.kernels.plan import FULL, TIED, Array
 from streamgmm.kernels.simd.elementary import log_and_inverse
@@ -22,6 +22,7 @@ from streamgmm.kernels.simd.panels import (
     label_rows,
     largest_norm,
     lengths,
+    pending,
     row_weights,
     softmax,
     within,
@@ -75,6 +76,35 @@ def _scale(out):
     return add(value, log_s), sub(log_s, distance), sub(broadcast(0.0), log_s)
 
 
+@stage
+def _e_step(
+    family, rows, shift, whiten, coef, base, label, until, todo, used, x, z, norm, common, out, best, phi, R
+):  # fmt: skip
+    """Frame coordinates, features, logits, labels and softmax of `used` panels."""
+    n = rows.shape[0]
+    D = whiten.shape[0]
+    K = coef.shape[0]
+    for u in range(used):
+        begin = todo[u] * PANEL
+        frame(rows, begin, n - 1, shift, whiten, until, x, z, START, norm, u * PANEL)
+        columns(family, z, START, D, phi[u])
+        logits(coef, phi[u], R[u])
+        if label.shape[0] > 0:
+            label_rows(R, u * K * PANEL, K, base, common, best)
+            for b in range(min(PANEL, n - begin)):
+                label[begin + b] = int(best[b])
+        softmax(R, u * K * PANEL, K, base, common, out[u])
+
+
+@stage
+def _over_lanes(by_lane, sums):
+    """sums (K, q) += by_lane (K, q, lanes), added up over lanes."""
+    for k in range(by_lane.shape[0]):
+        for f in range(by_lane.shape[1]):
+            for lane in range(by_lane.shape[2]):
+                sums[k, f] += by_lane[k, f, lane]
+
+
 @bare_jit
 def _batches(
     family, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, totals, until, todo,
@@ -82,7 +112,6 @@ def _batches(
 ):  # fmt: skip
     """`dense`, with its scratch arrays."""
     n = rows.shape[0]
-    D = whiten.shape[0]
     K = coef.shape[0]
     q = coef.shape[1]
     statistics = sums.shape[0] > 0
@@ -96,22 +125,10 @@ def _batches(
     total_weight = 0.0
     g = 0
     while g < done.shape[0]:
-        used = 0
-        while g < done.shape[0] and used < todo.shape[0]:
-            if done[g] == 0:
-                todo[used] = g
-                used += 1
-            g += 1
-        for u in range(used):
-            begin = todo[u] * PANEL
-            frame(rows, begin, n - 1, shift, whiten, until, x, z, START, norm, u * PANEL)
-            columns(family, z, START, D, phi[u])
-            logits(coef, phi[u], R[u])
-            if label.shape[0] > 0:
-                label_rows(R, u * K * PANEL, K, base, common, best)
-                for b in range(min(PANEL, n - begin)):
-                    label[begin + b] = int(best[b])
-            softmax(R, u * K * PANEL, K, base, common, out[u])
+        g, used = pending(done, g, todo)
+        _e_step(
+            family, rows, shift, whiten, coef, base, label, until, todo, used, x, z, norm, common, out, best, phi, R
+        )  # fmt: skip
         safe = np.sqrt(largest_norm(norm, START, used * PANEL)) < cutoff
         for u in range(used):
             begin = todo[u] * PANEL
@@ -166,10 +183,7 @@ def _batches(
     totals[1] += total(total_entropy)
     totals[2] += total(total_log_max)
     totals[3] += total_weight
-    for k in range(by_lane.shape[0]):
-        for f in range(q):
-            for lane in range(by_lane.shape[2]):
-                sums[k, f] += by_lane[k, f, lane]
+    _over_lanes(by_lane, sums)
 
 
 def dense(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgmm.kernels._jit import helper, inline
+from streamgmm.kernels._jit import helper, inline, stage
 from streamgmm.kernels.plan import DIAG, FULL, SPHERICAL, TOLERANCE
 from streamgmm.kernels.simd.elementary import exp, log_and_inverse
 from streamgmm.kernels.simd.intrinsics import (
@@ -298,6 +298,18 @@ def label_rows(R, at, K, base, common, best):
             index = select_greater(logit, top, broadcast(float(k)), index)
             top = maximum(logit, top)
         store(index, best, v)
+
+
+@stage
+def pending(done, g, todo):
+    """todo: panels from g on that are not done, as many as it has room for. Returns where it ended, and how many."""
+    used = 0
+    while g < done.shape[0] and used < todo.shape[0]:
+        if done[g] == 0:
+            todo[used] = g
+            used += 1
+        g += 1
+    return g, used
 
 
 @inline
