@@ -63,7 +63,7 @@ def test_functions_are_no_longer_than_a_page():
 
 
 def test_functions_take_eight_parameters_at_most():
-    compiled = ("kernels/simd/", "kernels/lloyd.py", "kernels/missing.py")
+    compiled = ("kernels/simd/", "kernels/lloyd.py", "kernels/missing.py", "kernels/cuda/components.py")
     many = set()
     for place, node in functions():
         named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]

@@ -1,4 +1,4 @@
-"""What the forms of the E-step on a card are given and give back."""
+"""Arguments and results of the E-step on a card, in all its forms."""
 
 from __future__ import annotations
 
