@@ -17,6 +17,8 @@ __all__ = ["as_here", "by_component", "compiled", "component_threads"]
 LEAST = 2**19
 """Numbers (K D^2) from which threads pay: some milliseconds of work."""
 MOST = 8
+LARGEST = 128
+"""Features up to which compiled code serves: its scratch, for each thread, takes 256 D^2 bytes."""
 
 
 class _Crew:
@@ -81,14 +83,14 @@ def component_threads(threads: int, *, compiled: bool = False) -> Iterator[None]
         _crew().leave()
 
 
-def compiled() -> bool:
+def compiled(n_features: int) -> bool:
     """Whether arithmetic of components is to be compiled: where passes run on a graphics card."""
-    return _compiled.get()
+    return _compiled.get() and n_features <= LARGEST
 
 
 def as_here[**P, T](task: Callable[P, T]) -> Callable[P, T]:
     """`task` for other threads, with components compiled there too if they are here."""
-    return partial(_with_compiled, task) if compiled() else task
+    return partial(_with_compiled, task) if _compiled.get() else task
 
 
 def _with_compiled[T](task: Callable[..., T], *arguments: object) -> T:

@@ -7,6 +7,7 @@ millions of rows; see `streamgmm.utils.by_component.compiled`. Matrices of eight
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,26 @@ _FOUR = 4
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     """A read-only C-contiguous view: one layout, hence one compilation."""
-    view = np.ascontiguousarray(array)[:]
+    view = array[:] if array.flags.c_contiguous else np.ascontiguousarray(array)
     view.flags.writeable = False
     return view
+
+
+class _Scratch(threading.local):
+    """Arrays of a thread for matrices of one size. What is 0 in them at first, above diagonals and beyond the last
+    column, stays so."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[int, list[Array]]] = {}
+
+    def of(self, use: str, D: int, *shapes: tuple[int, ...]) -> list[Array]:
+        found = self._held.get(use)
+        if found is None or found[0] != D:
+            found = self._held[use] = D, zeros(*shapes)
+        return found[1]
+
+
+_scratch = _Scratch()
 
 
 def _square(D: int) -> tuple[int, ...]:
@@ -147,7 +165,8 @@ def frames(
     size : (K,) norms of the precisions
     """
     D = mu.shape[1]
-    scratch = zeros(*[_square(D)] * 4, ((D * (D + 1) // 2 + _FOUR) * LANES,), (D * LANES,), (D * LANES,))
+    triangle, row = ((D * (D + 1) // 2 + _FOUR) * LANES,), (D * LANES,)
+    scratch = _scratch.of("frames", D, *[_square(D)] * 4, triangle, row, row)
     _frames(*map(_read_only, (whiten, factors, mu)), upper, quadratic, linear, size, *scratch)
 
 
@@ -184,7 +203,7 @@ def _cholesky(matrices, lower, good, A, U, s):
 def cholesky(matrices: Array, lower: Array, good: NDArray[np.bool_]) -> None:
     """Fill in lower Cholesky factors of (K, D, D), and whether each exists; the others are NaN."""
     D = matrices.shape[1]
-    scratch = zeros(_square(D), _square(D), ((D + _FOUR) * LANES,))
+    scratch = _scratch.of("cholesky", D, _square(D), _square(D), ((D + _FOUR) * LANES,))
     _cholesky(_read_only(matrices), lower, good.view(np.uint8), *scratch)
 
 
@@ -214,7 +233,8 @@ def _moved(scatter, spread, out, W, turned, S, T):
 
 def moved(scatter: Array, spread: Array, out: Array) -> None:
     """out = spread scatter spread^T, of symmetric (K, D, D) and a lower triangular spread (D, D)."""
-    _moved(_read_only(scatter), _read_only(spread), out, *zeros(*[_square(len(spread))] * 4))
+    D = len(spread)
+    _moved(_read_only(scatter), _read_only(spread), out, *_scratch.of("moved", D, *[_square(D)] * 4))
 
 
 @bare_jit

@@ -41,7 +41,7 @@ class Triangular(Covariance):
         out = np.empty_like(scatter)
 
         def some(part: slice) -> None:
-            if compiled():
+            if compiled(len(spread)):
                 from streamgmm.kernels.cuda.components import moved
 
                 moved(scatter[part], spread, out[part])
@@ -177,7 +177,7 @@ class Full(Triangular):
         scatter = np.empty((K, D, D))
 
         def some(part: slice) -> None:
-            if compiled():
+            if compiled(D):
                 from streamgmm.kernels.cuda.components import scatters
 
                 scatters(sums.feature[part], weight[part], mean[part], scatter[part])
@@ -222,7 +222,7 @@ class Full(Triangular):
         factors, good = np.empty_like(covariances), np.empty(K, bool)
 
         def some(part: slice) -> None:
-            if compiled():
+            if compiled(D):
                 from streamgmm.kernels.cuda.components import cholesky
 
                 cholesky(covariances[part], factors[part], good[part])
@@ -256,7 +256,7 @@ class Full(Triangular):
         upper, quadratic, linear, size = np.empty((K, D, D)), np.empty((K, len(at))), np.empty((K, D)), np.empty(K)
 
         def some(part: slice) -> None:
-            if compiled():
+            if compiled(D):
                 from streamgmm.kernels.cuda.components import frames
 
                 frames(whiten, factors[part], mu[part], upper[part], quadratic[part], linear[part], size[part])
