@@ -3,38 +3,34 @@
 Neighbouring chunks of a source are put together to blocks. Where all rows fit the memory of the card, blocks are large
 (each costs some tenths of a millisecond a pass) and stay there. Otherwise they are small, as many as fit stay, and the
 rest is copied anew in every pass; each thread has a buffer and a stream of its own, so that copies, kernels and the
-reading of files overlap. The cuts depend on the source and on whether it fits, never on threads: folds by block index
-have the same bits in every run.
+reading of files overlap. An array in memory is pinned and copied block after block on one stream, and the first block of
+the next pass at the end of each. The cuts depend on the source and on whether it fits, never on threads: folds by block
+index have the same bits in every run.
 """
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate, islice
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from streamgmm.errors import ChunkReadError
-from streamgmm.kernels.cuda.base import Backend, DeviceArray
-from streamgmm.runtime.peak_memory import machine_memory
+from streamgmm.kernels.cuda.base import Backend
+from streamgmm.runtime.card_memory import Buffer, Card, Held, own_stream
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
-from streamgmm.sources.formats.array import ArraySource
 from streamgmm.sources.formats.device import DeviceArraySource
 from streamgmm.sources.living import LivingSource
 from streamgmm.sources.transformed import TransformedSource
 from streamgmm.sources.wrapped import WrappedSource
 from streamgmm.utils.affine import Affine
 
-__all__ = ["Card", "DeviceBlock", "PlacedSource", "placed"]
+__all__ = ["DeviceBlock", "PlacedSource", "placed"]
 
 SHARE = 0.8
 """Part of the free memory of a card that rows may take; the rest is for the kernels and for others."""
@@ -48,216 +44,6 @@ PIECE_BYTES = 16 * 2**20
 """Bytes of pinned memory in which one thread copies: one half is filled while the other is on its way."""
 THREADS = 8
 """Threads that copy at a time: one fills pinned memory at 10 GB/s, eight at 30."""
-
-Held = tuple[DeviceArray, DeviceArray | None]
-"""Rows (n, F) and weights (n,), or None, in device memory."""
-
-
-class _Pool[T]:
-    """At most so many things of a kind, made when they are first needed, each in one hand at a time."""
-
-    def __init__(self, make: Callable[[], T], most: int) -> None:
-        self._make = make
-        self._more = most
-        self._free: list[T] = []
-        self._change = threading.Condition()
-
-    @contextmanager
-    def one(self) -> Iterator[T]:
-        with self._change:
-            while not (self._free or self._more):
-                self._change.wait()
-            if not self._free:
-                self._free.append(self._make())
-                self._more -= 1
-            item = self._free.pop()
-        try:
-            yield item
-        finally:
-            with self._change:
-                self._free.append(item)
-                self._change.notify()
-
-
-@dataclass(slots=True)
-class _Lane:
-    """Pinned memory for copies."""
-
-    memory: NDArray[np.uint8]
-
-    def halves(self, row: int, make: Callable[[int], NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], ...]:
-        """Two halves of it that hold whole rows of `row` bytes, at least one each."""
-        if len(self.memory) < 2 * row:
-            self.memory = make(2 * row)
-        size = len(self.memory) // 2 // row * row
-        return self.memory[:size], self.memory[size : 2 * size]
-
-
-class _Streams(threading.local):
-    def __init__(self) -> None:
-        self.held: dict[int, tuple[Backend, AbstractContextManager[Any]]] = {}
-
-
-_streams = _Streams()
-
-
-def own_stream(backend: Backend) -> AbstractContextManager[Any]:
-    """The stream of this thread on a card: one for all fits, as memory is kept for each stream by itself."""
-    found = _streams.held.get(backend.index)
-    if found is None or found[0] is not backend:
-        found = _streams.held[backend.index] = backend, backend.stream()
-    return found[1]
-
-
-@dataclass(slots=True)
-class _Buffer:
-    """Device memory for the block at hand; it grows when that is larger than the ones before."""
-
-    backend: Backend
-    rows: DeviceArray | None = None
-    weight: DeviceArray | None = None
-
-    def take(self, n: int, width: int, dtype: DTypeLike, weighted: bool) -> Held:
-        """Rows (n, width) and weights (n,) or None, of any content."""
-        if self.rows is None or len(self.rows) < n or self.rows.shape[1] != width:
-            self.rows = None  # given back before more is asked for
-            self.rows = self.backend.empty((n, width), dtype)
-        if weighted and (self.weight is None or len(self.weight) < n):
-            self.weight = None
-            self.weight = self.backend.empty((n,), np.float64)
-        return self.rows[:n], self.weight[:n] if weighted and self.weight is not None else None
-
-
-@dataclass(slots=True)
-class Tally:
-    """Work of a card: seconds of copies and of E-steps, summed over threads, and bytes copied."""
-
-    copy: float = 0.0
-    compute: float = 0.0
-    moved: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, copy: float, compute: float, moved: int) -> None:
-        with self._lock:
-            self.copy += copy
-            self.compute += compute
-            self.moved += moved
-
-
-class Card:
-    """The memory of a card for the rows of one source.
-
-    Parameters
-    ----------
-    backend : see `streamgmm.kernels.cuda.backend`
-    source : Source
-        What is read, before an affine map.
-    room : int
-        Bytes for rows.
-    piece_bytes, threads : pinned memory of a copy, and copies at a time
-    """
-
-    def __init__(self, backend: Backend, source: Source, room: int, *, piece_bytes: int, threads: int) -> None:
-        self.backend = backend
-        self.source = source
-        self.threads = threads
-        self.tally = Tally()
-        self.kept: dict[int, Held] = {}
-        self.buffers: _Pool[_Buffer] = _Pool(lambda: _Buffer(backend), threads)
-        self._lanes: _Pool[_Lane] = _Pool(lambda: _Lane(backend.pinned(piece_bytes)), threads)
-        self._room = room
-        self._reserving = threading.Lock()
-        self.array = source.as_stored if isinstance(source, ArraySource) else None
-        """All rows, where they lie in memory as they go to the card."""
-        self._direct = self.array is not None and len(self.array) > 0 and backend.is_pinned(self.array)
-        self._link = threading.Lock()
-        self._copies = backend.stream()
-
-    def bytes_of(self, n: int) -> int:
-        """Device memory of n rows and their weights."""
-        return n * self.source.row_bytes
-
-    def reserve(self, n: int) -> bool:
-        """True if n more rows may stay."""
-        with self._reserving:
-            stays = self.bytes_of(n) <= self._room
-            if stays:
-                self._room -= self.bytes_of(n)
-            return stays
-
-    def fresh(self, n: int, width: int, dtype: DTypeLike, weighted: bool) -> Held:
-        """New memory for rows (n, width), and weights."""
-        return self.backend.empty((n, width), dtype), self.backend.empty((n,), np.float64) if weighted else None
-
-    def copy_both(self, host: tuple[Rows, Weights], out: Held) -> int:
-        """Copy rows and, where there are any, weights; the bytes."""
-        rows, weight = host
-        return self.copy_in(rows, out[0]) + (0 if weight is None or out[1] is None else self.copy_in(weight, out[1]))
-
-    def pin(self) -> None:
-        """Pin an array in memory for as long as this lives, if that can be done: it is copied again in every pass.
-
-        Not one that a file is mapped to, which would be read whole, nor one of more than half of the machine's memory.
-        """
-        array = self.array
-        if array is None or self._direct or not _owned(array) or 2 * array.nbytes > (machine_memory() or 0):
-            return
-        end = self.backend.pin(array)
-        if end is not None:
-            self._direct = True
-            weakref.finalize(self, _ended, end, array)
-
-    def copy_in(self, host: NDArray[Any], out: DeviceArray) -> int:
-        """Copy an array (n, ...) to device memory of the same shape, and wait for it; the bytes."""
-        n = len(host)
-        if n == 0:
-            return 0
-        row = out.dtype.itemsize * (host.size // n)
-        if self._direct and self.array is not None and np.may_share_memory(host, self.array):
-            # One after the other on one stream: each block has the whole link, and is there early.
-            with self._link, self._copies:
-                self.backend.upload(host, out)
-                arrived = self.backend.mark()
-            arrived()
-            return row * n
-        with self._lanes.one() as lane, own_stream(self.backend):
-            halves = lane.halves(row, self.backend.pinned)
-            step, sent = len(halves[0]) // row, deque[Callable[[], None]]()
-            for number, first in enumerate(range(0, n, step)):
-                part = host[first : first + step]
-                piece = halves[number % 2][: row * len(part)].view(out.dtype).reshape(part.shape)
-                if len(sent) == len(halves):
-                    sent.popleft()()
-                np.copyto(piece, part, casting="safe")
-                self.backend.upload(piece, out[first : first + len(part)])
-                sent.append(self.backend.mark())
-            for arrived in sent:
-                arrived()
-        return row * n
-
-    def report(self) -> dict[str, Any]:
-        """Sizes of the arrays on the card, in bytes."""
-        resident = sum(self.bytes_of(len(rows)) for rows, _ in self.kept.values())
-        return {
-            "name": self.backend.name,
-            "resident": resident,
-            "resident_blocks": len(self.kept),
-            "moved": self.tally.moved,
-            "peak": self.backend.peak_bytes(),
-        }
-
-
-def _owned(array: NDArray[Any]) -> bool:
-    """Whether the memory of an array is NumPy's own."""
-    base: Any = array
-    while isinstance(base, np.ndarray) and not base.flags.owndata:
-        base = base.base
-    return isinstance(base, np.ndarray) and base.flags.owndata
-
-
-def _ended(end: Callable[[], None], array: NDArray[Any]) -> None:
-    """Unpin an array, which was kept until now."""
-    end()
 
 
 # Blocks ---------------------------------------------------------------------------------------------------------------
@@ -310,12 +96,17 @@ class DeviceBlock(Chunk):
         with card.buffers.one() as buffer, own_stream(card.backend):
             began, size = perf_counter(), 0
             held = None if moved else card.kept.get(self.index)
-            if held is None:
+            ahead = None if moved or held is not None else card.ahead.take(self.index)
+            if ahead is not None:
+                held, size = ahead, sum(self.lengths) * card.source.row_bytes
+            elif held is None:
                 held, size = self._brought(buffer, moved)
             there = perf_counter()
             try:
                 yield held
             finally:
+                if ahead is not None:
+                    card.ahead.release()
                 card.tally.add(there - began, perf_counter() - there, size)
 
     def part_of(self, row: int) -> tuple[Chunk, int]:
@@ -327,7 +118,7 @@ class DeviceBlock(Chunk):
             row -= n
         raise IndexError(row)
 
-    def _brought(self, buffer: _Buffer, moved: bool) -> tuple[Held, int]:
+    def _brought(self, buffer: Buffer, moved: bool) -> tuple[Held, int]:
         """Rows and weights on the card, kept there if they may stay, and the bytes that were copied."""
         card, source = self.card, self.card.source
         first = None if self.lengths else self._loaded(0, moved)
@@ -387,8 +178,9 @@ class DeviceBlock(Chunk):
 class _Blocks(Source):
     """The rows of a source as blocks on a card."""
 
-    def __init__(self, source: Source, card: Card, affine: Affine | None, most_rows: int) -> None:
+    def __init__(self, source: Source, card: Card, affine: Affine | None, most_rows: int, *, again: bool) -> None:
         self.source, self.card = source, card
+        self._again = again  # whether there is more than one pass
         self._affine = affine
         self._most_rows = most_rows
         self._staying: list[DeviceBlock] = []
@@ -420,16 +212,20 @@ class _Blocks(Source):
         """The blocks that stay, and those after them; blocks that are found to stay are remembered, in order."""
         yield from list(staying)
         done, skipped = len(staying), sum(block.n_parts for block in staying)
-        index = done
+        index, first = done, None
         for parts, lengths in self._cuts(skipped):
             exact = self._lengths_known
             stays = bool(lengths) and len(staying) == index and self.card.reserve(sum(lengths))
             block = DeviceBlock(index, parts[0].start, parts, lengths, exact, stays, self._affine, self.card)
             if stays:
                 staying.append(block)
+            elif first is None:
+                first = block
             index += 1
             yield block
         self._whole = len(staying) == index
+        if self._again and first is not None and first.start is not None and first.lengths:
+            self.card.begin(first.index, first.start, sum(first.lengths))
 
     def lie_in(self, array: DeviceArraySource) -> None:
         """The rows are on the card already."""
@@ -558,7 +354,7 @@ def placed(
     if not (large or (lies_there and keep)):
         small = _small_bytes(total or 0, free) if keep else ANSWER_BYTES
         most = max(1, small // max(read.row_bytes, answer_bytes))
-        room = max(0, room - THREADS * small) if keep else 0
+        room = max(0, room - (THREADS + 1) * small) if keep else 0
     if cuts > 1 and read.n_rows is not None:
         most = max(1, min(most, -(-read.n_rows // cuts)))
     piece = PIECE_BYTES if pinned_bytes is None else max(2**16, min(PIECE_BYTES, pinned_bytes // THREADS))
@@ -566,7 +362,7 @@ def placed(
     card = Card(backend, read, room, piece_bytes=piece, threads=threads)
     if keep and not large and pinned_bytes is None:
         card.pin()
-    blocks = _Blocks(read, card, affine, most)
+    blocks = _Blocks(read, card, affine, most, again=keep)
     if isinstance(inner, DeviceArraySource):
         blocks.lie_in(inner)
     return PlacedSource(source, blocks)

@@ -103,7 +103,9 @@ def test_an_array_that_does_not_stay_is_pinned_where_it_lies(emulated, narrow, m
     on_card = plain(device="cuda").fit(narrow(X))
     close(on_card, expected, 1e-12)
     blocks = 9  # of two chunks
-    assert sum(copies) == 3 * blocks and all(p == [True] for p, c in zip(pinned, copies, strict=True) if c)
+    assert sum(copies) == 3 * blocks + 1  # the first one again, for a pass that did not come
+    assert on_card.report_["memory"]["device"]["moved"] == 3 * X.nbytes
+    assert all(p == [True] for p, c in zip(pinned, copies, strict=True) if c)
     assert not emulated.pinned_in_place
     np.save(tmp_path / "rows.npy", X)
     columns = np.concatenate([X, X], axis=1)[:, :D]  # has to be copied to be in one piece
@@ -133,7 +135,7 @@ def test_chunks_of_unknown_length_stay_as_far_as_there_is_room(emulated, narrow,
     source = Unmeasured(X, np.arange(650.0) % 3, chunk_rows=100)
     source.n_rows, source.bound = None, bound
     expected = plain().fit(X, sample_weight=source.weight)
-    for share in (device.SHARE, 12_000 / emulated.free_bytes()):
+    for share in (device.SHARE, 16_000 / emulated.free_bytes()):
         monkeypatch.setattr(device, "SHARE", share)
         on_card = plain(device="cuda", n_jobs=2).fit(source)
         close(on_card, expected)
