@@ -3,9 +3,9 @@
 Neighbouring chunks of a source are put together to blocks. Where all rows fit the memory of the card, blocks are large
 (each costs some tenths of a millisecond a pass) and stay there. Otherwise they are small, as many as fit stay, and the
 rest is copied anew in every pass; each thread has a buffer and a stream of its own, so that copies, kernels and the
-reading of files overlap. An array in memory is pinned and copied block after block on one stream, and the first block of
-the next pass at the end of each. The cuts depend on the source and on whether it fits, never on threads: folds by block
-index have the same bits in every run.
+reading of files overlap. An array in memory is pinned and copied block after block on one stream, and the first block
+of the next pass at the end of each. The cuts depend on the source and on whether it fits, never on threads: folds by
+block index have the same bits in every run.
 """
 
 from __future__ import annotations
