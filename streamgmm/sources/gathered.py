@@ -77,7 +77,7 @@ class Gathering:
 
     @classmethod
     def read(cls, arrays: Mapping[str, NDArray[Any]], n_features: int) -> Gathering | None:
-        """What `arrays` made, among the arrays of a model file; None where nothing was done to rows far away."""
+        """The treatment among the arrays of a model file; None where nothing was done to rows far away."""
         if _ENTRY not in arrays:
             return None
         parts = arrays[_ENTRY]

@@ -37,7 +37,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Requests:
-    """When the last request to end came."""
+    """Time of the last request to end."""
 
     last = -math.inf
 

@@ -8,8 +8,13 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import streamgmm as sg
+from streamgmm.em.initialization.far_rows import without_extremes
+from streamgmm.em.initialization.sample import survey
+from streamgmm.mixture import covariance
+from streamgmm.runtime.executors import Threads
 from streamgmm.sources import array_source
 from tests.helpers import exact
+from tests.helpers.chunks import read
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -94,6 +99,32 @@ def test_the_report_says_what_was_done():
     diag = sg.GaussianMixture(3, covariance_type="diag", random_state=0).fit(X)
     assert "1e+100" in diag.report_["far_rows"]
     assert "far_rows" not in sg.GaussianMixture(2, covariance_type="tied", random_state=0).fit(good).report_
+
+
+@pytest.mark.parametrize("family", ["full", "tied"])
+@pytest.mark.parametrize("prior", [None, "default"])
+@pytest.mark.parametrize("sizes", [[1e12], [1e12, -1e30], [1e8, 1e200]])
+def test_far_rows_that_no_sample_holds(family, prior, sizes):
+    """Three rows of which the sample of the start has none, in two clusters and two components."""
+    good, label = clusters(n=40_000)
+    sampled = survey(array_source(good), Threads(1), size=10_000, seed=0).rows
+    at = np.flatnonzero(~np.isin(good[:, 0], sampled[:, 0]))[[5, 50, 500]][: len(sizes)]
+    X = good.copy()
+    X[at] = np.array(sizes)[:, None]
+    sample = survey(array_source(X), Threads(1), size=10_000, seed=0)
+    assert np.abs(sample.rows).max() < 100 and not sample.complete and sample.wild
+    kinds = (covariance.family(family),)
+    source, taken, gathering = without_extremes(array_source(X), sample, kinds, pulled=prior is not None)
+    assert gathering is not None and gathering.aside == (prior is not None)
+    rows, weight = read(source)
+    np.testing.assert_array_equal(rows[np.delete(np.arange(len(X)), at)], good[np.delete(np.arange(len(X)), at)])
+    if gathering.aside:
+        assert (weight[at] == 0).all() and weight.sum() == len(X) - len(at)
+    else:
+        assert np.abs(rows[at]).max() < 100 and np.ptp(rows[at], axis=0).max() == 0
+    assert (taken.rows == sample.rows).all()
+    gm = sg.GaussianMixture(2, covariance_type=family, prior=prior, random_state=0, max_iter=10).fit(X)
+    assert adjusted_rand_score(label, gm.predict(good)) >= 0.95
 
 
 @pytest.mark.parametrize("prior", [None, "default", "bayesian"])

@@ -76,7 +76,8 @@ def gathering_of(survey: SampleSummary, families: Collection[Covariance], *, pul
 
     A few rows far away have a component of their own. Where they are far from each other too they would make a
     covariance that all components share, and one with cross products cannot hold sizes that differ by more than
-    `FARTHEST`: then these rows are put to one place beside the others.
+    `FARTHEST`: then these rows are put to one place beside the others. So are those of which a sample has none, as the
+    `box` of all rows tells.
 
     Parameters
     ----------
@@ -91,13 +92,18 @@ def gathering_of(survey: SampleSummary, families: Collection[Covariance], *, pul
         gathering = Gathering(survey.mean, FARTHEST * scale)
         far = gathering.far(survey.rows)
         share = float(survey.weight[far].sum() / survey.weight.sum())
-        if 0.0 < share <= _FEW:
+        with np.errstate(over="ignore"):
+            beyond = np.abs(survey.box - survey.mean) > gathering.reach  # of the sample's rows, or of others
+        if share <= _FEW and (far.any() or beyond.any()):
+            if pulled:
+                return replace(gathering, place=survey.mean, aside=True)
+            if not far.any():  # so few that a sample has none: they are no component
+                return replace(gathering, place=survey.mean + 10.0 * scale)
             rows = np.asarray(survey.rows[far], np.float64)
+            rows = np.concatenate([rows, np.where(beyond, survey.box, rows[0])])
             with np.errstate(over="ignore"):
                 size = np.abs((rows - survey.mean) / scale).max(axis=1)
                 apart = (np.ptp(rows, axis=0) > gathering.reach).any()
-            if pulled:
-                return replace(gathering, place=survey.mean, aside=True)
             if (apart and any(one.shared for one in families)) or size.max() > FARTHEST * size.min():
                 return replace(gathering, place=survey.mean + 10.0 * scale / np.sqrt(max(share, 1e-4)))
     if np.nanmax(np.abs(survey.box)) > LARGEST:
