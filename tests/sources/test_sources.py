@@ -285,9 +285,10 @@ def test_zarr_objects_groups_and_urls(tmp_path):
 
 
 def test_zarr_behind_fsspec():
-    zarr.create_array("memory://bucket/x.zarr", data=X, chunks=(16, 3))
+    held = zarr.create_array("memory://bucket/x.zarr", data=X, chunks=(16, 3))  # Zarr forgets it with its last user
     source = open_source("memory://bucket/x.zarr")
     check_chunks(source, X)
+    assert held.shape == X.shape
     with pytest.raises(ValueError, match="expected a Zarr array"):
         open_source("memory://bucket/y.zarr")
 
