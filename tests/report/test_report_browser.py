@@ -264,7 +264,8 @@ def test_every_shape_of_data_has_a_page_that_fits_and_is_legible(opened, shapes,
 
 # Marks what a pointer can operate and can be seen now; gives their number.
 OPERATED = """() => [...document.querySelectorAll('button, select, input, summary, a[href], [tabindex], [role=button]')]
-    .filter(e => e.checkVisibility({ visibilityProperty: true }) && !e.disabled).map((e, i) => { e.dataset.control = i; }).length"""
+    .filter(e => e.checkVisibility({ visibilityProperty: true }) && !e.disabled)
+    .map((e, i) => { e.dataset.control = i; }).length"""
 
 
 @pytest.mark.parametrize("width", [1400, 390])
