@@ -1,4 +1,4 @@
-"""EM on a graphics card by others: as one writes it in JAX, and gmmx."""
+"""EM on a graphics card by others: as one writes it in JAX, gmmx, scikit-learn on torch, pomegranate and torchgmm."""
 
 from __future__ import annotations
 
@@ -71,4 +71,101 @@ def gmmx_iterations(n, D=8, K=16):
     return times[1:], {"version": getattr(gmmx, "__version__", "?"), "dtype": "float32"}
 
 
-PEERS = {"jax": jax_iterations, "gmmx": gmmx_iterations}
+def _per_iteration(fit, few=2, many=7):
+    """Seconds of an iteration from whole fits of few and many of them: what they do besides is in both."""
+    import torch
+
+    def seconds(iterations):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        done = fit(iterations)
+        torch.cuda.synchronize()
+        return time.perf_counter() - began, done
+
+    seconds(few)
+    times = []
+    for _ in range(REPEATS):
+        (short, before), (long, after) = seconds(few), seconds(many)
+        times.append((long - short) / (after - before))
+    return times
+
+
+def sklearn_iterations(n, D=8, K=16):
+    """scikit-learn through the array API, on tensors of torch, float64."""
+    import os
+
+    os.environ["SCIPY_ARRAY_API"] = "1"  # asked when SciPy is imported
+    import sklearn
+    import torch
+    from sklearn.mixture import GaussianMixture
+
+    sklearn.set_config(array_api_dispatch=True)
+    weights, means, covariances = mixture(D, K, "full")
+    X = torch.tensor(draw(n, (weights, means, covariances), np), device="cuda")
+    given = {"weights": weights, "means": means, "precisions": np.linalg.inv(covariances)}
+    start = {f"{name}_init": torch.tensor(value, device="cuda") for name, value in given.items()}
+
+    def fit(iterations):
+        GaussianMixture(K, tol=0.0, max_iter=iterations, init_params="random_from_data", **start).fit(X)
+        return iterations
+
+    return _per_iteration(fit), {"version": sklearn.__version__, "dtype": "float64"}
+
+
+def pomegranate_iterations(n, D=8, K=16):
+    import sys
+    from types import ModuleType
+
+    import torch
+
+    chooser = ModuleType("apricot")  # chooses rows for other starts than the one given here
+    chooser.FacilityLocationSelection = chooser.FeatureBasedSelection = object
+    sys.modules.setdefault("apricot", chooser)
+    from pomegranate.distributions import Normal
+    from pomegranate.gmm import GeneralMixtureModel
+
+    weights, means, covariances = mixture(D, K, "full")
+    X = torch.tensor(draw(n, (weights, means, covariances), np, "float32"), device="cuda")
+    parts = [Normal(*(torch.tensor(v[k], dtype=torch.float32) for v in (means, covariances))) for k in range(K)]
+    prior = torch.tensor(weights / weights.sum(), dtype=torch.float32)
+    model = GeneralMixtureModel(parts, priors=prior, check_data=False).cuda()
+
+    def fit(iterations):
+        for _ in range(iterations):
+            model.summarize(X)
+            model.from_summaries()
+        return iterations
+
+    return _per_iteration(fit), {"dtype": "float32"}
+
+
+def torchgmm_iterations(n, D=8, K=16):
+    import logging
+
+    import torch
+    from torchgmm.bayes import GaussianMixture
+
+    for name in ("pytorch_lightning", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    weights, means, covariances = mixture(D, K, "full")
+    X = torch.tensor(draw(n, (weights, means, covariances), np, "float32"), device="cuda")
+    start = torch.tensor(means, dtype=torch.float32)
+
+    def fit(iterations):
+        trainer = {"accelerator": "gpu", "devices": 1, "max_epochs": iterations, "enable_progress_bar": False}
+        model = GaussianMixture(
+            K, covariance_type="full", init_means=start, convergence_tolerance=1e-30, trainer_params=trainer
+        )
+        model.fit(X)
+        return int(model.num_iter_)
+
+    return _per_iteration(fit), {"dtype": "float32"}
+
+
+PEERS = {
+    "jax": jax_iterations,
+    "gmmx": gmmx_iterations,
+    "scikit-learn": sklearn_iterations,
+    "pomegranate": pomegranate_iterations,
+    "torchgmm": torchgmm_iterations,
+}

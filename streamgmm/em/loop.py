@@ -13,6 +13,7 @@ from streamgmm.errors import NonFiniteRowError, non_finite
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.runtime.device import DeviceBlock
 from streamgmm.runtime.executors import Executor, within
+from streamgmm.runtime.worker_cards import SentChunk
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.utils.affine import Affine
 from streamgmm.utils.phases import reading
@@ -125,7 +126,11 @@ def seen[M: Model[Any]](models: tuple[M, ...], chunk: Chunk) -> Iterator[tuple[t
         return
     views, rows, weight = absorb_transform(models, chunk)
     try:
-        yield views, rows, weight
+        if isinstance(chunk, SentChunk):
+            with chunk.on_device(rows, weight) as held:
+                yield views, *cast(tuple[Rows, Weights], held)
+        else:
+            yield views, rows, weight
     except NonFiniteRowError as error:
         raise non_finite(rows, error.row, chunk) from None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 
-from streamgmm.errors import DeviceError
 from streamgmm.kernels.cuda import backend as cuda
 from streamgmm.kernels.cuda.base import Backend
 from streamgmm.kernels.cuda.form import scratch_bytes
@@ -16,7 +15,7 @@ from streamgmm.sources.formats.device import DeviceArraySource
 from streamgmm.sources.living import LivingSource
 from streamgmm.sources.transformed import TransformedSource
 
-__all__ = ["card_of", "check_executor", "on_card", "scratch_of", "warn_cpu"]
+__all__ = ["card_of", "on_card", "on_workers", "scratch_of", "warn_cpu"]
 
 
 def card_of(device: str | None, source: Source | None = None) -> Backend | None:
@@ -33,25 +32,19 @@ def card_of(device: str | None, source: Source | None = None) -> Backend | None:
     DeviceError
         Where CuPy, the driver or the card is missing, or "cuda" would choose a card of slow float64.
     """
-    if device is not None and device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", device):
-        raise ValueError(f"device must be None, 'cpu', 'cuda' or 'cuda:N' with the number of a card; got {device!r}.")
+    check_device(device)
     rows = on_card(source)
     if device == "cpu" or (device is None and rows is None):
         return None
     if device is None:
         return rows.backend  # type: ignore[union-attr]
-    backend = cuda.get(device)
+    backend = cuda.chosen(device)
     if rows is not None and rows.backend is not backend:
         raise ValueError(
             f"device={device!r}, but X lies on another graphics card, {rows.backend.name}. Leave device=None to work "
             "where the rows are, or copy them to that card."
         )
     if backend.weak_float64:
-        if ":" not in device:
-            raise DeviceError(
-                f"device='cuda': {backend.name} computes float64 at a small part of its float32 rate, no faster than a "
-                "CPU of some 16 cores. Use device='cpu', or name the card to use it all the same: device='cuda:0'."
-            )
         warnings.warn(
             f"{backend.name} computes float64 at a small part of its float32 rate: expect no more than from a CPU of "
             "some 16 cores.",
@@ -79,13 +72,29 @@ def on_card(source: Source | None) -> DeviceArraySource | None:
     return source if isinstance(source, DeviceArraySource) else None
 
 
-def check_executor(executor: Executor) -> None:
-    """Refuse a cluster: its workers are not told of cards."""
-    if not isinstance(executor, Threads):
+def check_device(device: str | None) -> None:
+    """Raise ValueError for what is not None, "cpu", "cuda" or "cuda:N"."""
+    if device is not None and device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", device):
+        raise ValueError(f"device must be None, 'cpu', 'cuda' or 'cuda:N' with the number of a card; got {device!r}.")
+
+
+def on_workers(device: str | None, executor: Executor, source: Source) -> bool:
+    """Whether passes of EM run on the cards of a cluster's workers.
+
+    Raises
+    ------
+    ValueError
+        For rows on a card of this process, which do not travel.
+    """
+    check_device(device)
+    if isinstance(executor, Threads):
+        return False
+    if on_card(source) is not None:
         raise ValueError(
-            "device='cuda' runs in threads of this process, not with executor='dask'. Use executor='threads' on the "
-            "machine with the card, or device='cpu' on the cluster."
+            "X lies on a graphics card of this process, and executor='dask' reads rows on the workers of a cluster. "
+            "Use executor='threads', or give the cluster files or a Dask collection."
         )
+    return device not in (None, "cpu")
 
 
 def warn_cpu(what: str, stacklevel: int) -> None:

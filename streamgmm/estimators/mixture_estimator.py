@@ -27,7 +27,7 @@ from streamgmm.em.passes import PassCursor, RowCount, Stage, Step, passes
 from streamgmm.em.variants import Block
 from streamgmm.errors import non_finite
 from streamgmm.estimators import conversion
-from streamgmm.estimators._device import card_of, check_executor, scratch_of, warn_cpu
+from streamgmm.estimators._device import card_of, on_workers, scratch_of, warn_cpu
 from streamgmm.estimators._stream_checks import check_settings, check_unchanged
 from streamgmm.estimators.fit_report import Clock, FitReport, print_progress, warn_if_drowned
 from streamgmm.estimators.fitted import Fitted
@@ -46,6 +46,7 @@ from streamgmm.runtime.encoding import packed
 from streamgmm.runtime.executors import Executor, Indexed, Threads
 from streamgmm.runtime.peak_memory import Peak
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
+from streamgmm.runtime.worker_cards import SentSource
 from streamgmm.sources import again_without_text, is_array_like, leaving_out_text, refuse_unreadable
 from streamgmm.sources.base import Chunk, Readable, Source
 from streamgmm.sources.gathered import Gathering, gathered
@@ -270,15 +271,16 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
                 f"n_samples = {source.n_rows}. Lower n_components."
             )
-        backend = self._card(source)
-        if backend is not None:
-            check_executor(executor)
-        elif self._cpu_only and self.device not in (None, "cpu"):
+        sent = on_workers(self.device, executor, source) and not self._cpu_only
+        backend = self._card(source) if isinstance(executor, Threads) else None
+        if self._cpu_only and self.device not in (None, "cpu"):
             warn_cpu(f"A fit with {self._cpu_only}", stacklevel=6)
         memory_plan, peak = self._memory_plan(source, executor, backend)
         source = memory_plan.source
         if backend is not None:
             source = self._placed(source, backend, memory_plan.numbers.get("pinned"))
+        elif sent:
+            source = SentSource(source, cast(str, self.device))
         journal = self._journal(source)
         with journal.running(), component_threads(resolve_n_jobs(self.n_jobs), compiled=backend is not None):
             executor = memory_plan.executor(executor)

@@ -19,7 +19,7 @@ from streamgmm.em.hooks import FitObserver
 from streamgmm.em.kmeans.parallel_init import SPREAD
 from streamgmm.em.model_selection.race import Plan, SelectionRun, criteria, race
 from streamgmm.em.passes import Step
-from streamgmm.estimators._device import check_executor, scratch_of, warn_cpu
+from streamgmm.estimators._device import on_workers, scratch_of, warn_cpu
 from streamgmm.estimators._parameters import whole_numbers
 from streamgmm.estimators.fit_report import Clock
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
@@ -30,8 +30,9 @@ from streamgmm.mixture.prior import NormalInverseWishart
 from streamgmm.mixture.support import doubt, unsupported
 from streamgmm.report.progress import progress
 from streamgmm.runtime.device import PlacedSource, placed
-from streamgmm.runtime.executors import Executor
+from streamgmm.runtime.executors import Executor, Threads
 from streamgmm.runtime.thread_limits import resolve_n_jobs, single_threaded_blas
+from streamgmm.runtime.worker_cards import SentSource
 from streamgmm.sources import leaving_out_text
 from streamgmm.sources.base import Readable, Source
 from streamgmm.utils.by_component import component_threads
@@ -258,11 +259,13 @@ def _with_times_of_card(found: Selection, source: Source) -> Selection:
 
 def _placed(probe: GaussianMixture, source: Source, runner: Executor, plan: Plan) -> Source:
     """The source on the card that `device` names, as far as the plan can run there."""
-    backend = probe._card(source)
+    sent = on_workers(probe.device, runner, source)
+    backend = probe._card(source) if isinstance(runner, Threads) else None
     on_cpu = f"criterion={'heldout' if len(plan.splits) == 1 else 'cv'!r}" if plan.splits else probe._cpu_only
     on_cpu = on_cpu or next((f"covariance_types={kind.name!r}" for kind, _ in plan.kinds if kind.n_factors), "")
+    if sent and not on_cpu:
+        return SentSource(source, str(probe.device))
     if backend is not None and not on_cpu:
-        check_executor(runner)
         scratch = max(scratch_of(source, kind, K) for kind, K in plan.kinds)
         return placed(source, backend, scratch=scratch)
     if probe.device not in (None, "cpu"):

@@ -18,7 +18,7 @@ from streamgmm.runtime.peak_memory import machine_memory
 from streamgmm.sources.base import Rows, Source, Weights
 from streamgmm.sources.formats.array import ArraySource
 
-__all__ = ["Buffer", "Card", "Held", "own_stream"]
+__all__ = ["Buffer", "Card", "Held", "Lane", "copy_through", "own_stream"]
 
 Held = tuple[DeviceArray, DeviceArray | None]
 """Rows (n, F) and weights (n,), or None, in device memory."""
@@ -51,7 +51,7 @@ class _Pool[T]:
 
 
 @dataclass(slots=True)
-class _Lane:
+class Lane:
     """Pinned memory for copies."""
 
     memory: NDArray[np.uint8]
@@ -62,6 +62,30 @@ class _Lane:
             self.memory = make(2 * row)
         size = len(self.memory) // 2 // row * row
         return self.memory[:size], self.memory[size : 2 * size]
+
+
+def _row_bytes(host: NDArray[Any], out: DeviceArray) -> int:
+    return int(out.dtype.itemsize) * (host.size // len(host))
+
+
+def copy_through(lane: Lane, backend: Backend, host: NDArray[Any], out: DeviceArray) -> None:
+    """Copy an array (n, ...) to device memory of the same shape through pinned memory, on the current stream, and wait.
+
+    One half of it is filled while the other is on its way.
+    """
+    row = _row_bytes(host, out)
+    halves = lane.halves(row, backend.pinned)
+    step, sent = len(halves[0]) // row, deque[Callable[[], None]]()
+    for number, first in enumerate(range(0, len(host), step)):
+        part = host[first : first + step]
+        piece = halves[number % 2][: row * len(part)].view(out.dtype).reshape(part.shape)
+        if len(sent) == len(halves):
+            sent.popleft()()
+        np.copyto(piece, part, casting="safe")
+        backend.upload(piece, out[first : first + len(part)])
+        sent.append(backend.mark())
+    for arrived in sent:
+        arrived()
 
 
 class _Streams(threading.local):
@@ -172,7 +196,7 @@ class Card:
         self.tally = Tally()
         self.kept: dict[int, Held] = {}
         self.buffers: _Pool[Buffer] = _Pool(lambda: Buffer(backend), threads)
-        self._lanes: _Pool[_Lane] = _Pool(lambda: _Lane(backend.pinned(piece_bytes)), threads)
+        self._lanes: _Pool[Lane] = _Pool(lambda: Lane(backend.pinned(piece_bytes)), threads)
         self._room = room
         self._reserving = threading.Lock()
         self.array = source.as_stored if isinstance(source, ArraySource) else None
@@ -228,7 +252,7 @@ class Card:
         n = len(host)
         if n == 0:
             return 0
-        row = out.dtype.itemsize * (host.size // n)
+        row = _row_bytes(host, out)
         if self._direct and self.array is not None and np.may_share_memory(host, self.array):
             # One after the other on one stream: each block has the whole link, and is there early.
             with self._link, self._copies:
@@ -237,18 +261,7 @@ class Card:
             arrived()
             return row * n
         with self._lanes.one() as lane, own_stream(self.backend):
-            halves = lane.halves(row, self.backend.pinned)
-            step, sent = len(halves[0]) // row, deque[Callable[[], None]]()
-            for number, first in enumerate(range(0, n, step)):
-                part = host[first : first + step]
-                piece = halves[number % 2][: row * len(part)].view(out.dtype).reshape(part.shape)
-                if len(sent) == len(halves):
-                    sent.popleft()()
-                np.copyto(piece, part, casting="safe")
-                self.backend.upload(piece, out[first : first + len(part)])
-                sent.append(self.backend.mark())
-            for arrived in sent:
-                arrived()
+            copy_through(lane, self.backend, host, out)
         return row * n
 
     def report(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 import streamgmm as sg
 from streamgmm.cli.app import run
 from streamgmm.runtime import device
+from streamgmm.runtime.dask import Dask
 from streamgmm.sources.formats import device as array
 from streamgmm.sources.formats.array import ArraySource
 
@@ -227,8 +228,8 @@ def test_what_has_no_form_for_cards_runs_on_the_cpu_and_says_so(emulated):
         assert gm.score(X[10:]) == expected[1]
     with pytest.warns(UserWarning, match="'factor:1' runs on the CPU"):
         sg.select(X[10:], [2], "factor", n_factors=1, n_init=1, max_iter=2, random_state=0, device="cuda")
-    with pytest.raises(ValueError, match="executor='dask'"):
-        plain(device="cuda", executor="dask").fit(X[10:])
+    with pytest.raises(ValueError, match="executor='dask' reads rows on the workers"):
+        plain(executor="dask").fit(emulated.upload(X[10:]))
     with pytest.raises(ValueError, match=r"KMeans.*CPU only"):
         sg.KMeans(2, device="cuda").fit(X[10:])
 
@@ -266,6 +267,31 @@ def test_fewer_blocks_are_in_work_where_kernels_need_much_memory(emulated):
         device.placed(source, emulated, scratch=scratch).blocks.card.threads for scratch in (0, free // 16, free)
     ]
     assert threads == [device.THREADS, 3, 1]
+
+
+def test_tasks_of_a_cluster_use_the_cards_of_its_workers(emulated, narrow):
+    X, weight = rows(700, dtype=np.float32), np.random.default_rng(2).integers(0, 3, 700).astype(float)
+    source = narrow(X, weight=weight)
+    with pytest.warns(UserWarning, match="runs on the CPU"):
+        on_cpu = plain(solver="stepwise", device="cuda", executor="dask").fit(source)
+    assert emulated.launches == []
+    on_card = [plain(device="cuda", executor=Dask(scheduler=name)).fit(source) for name in ("threads", "synchronous")]
+    assert emulated.launches.count("fused") == 2 * 3 * 7
+    assert bits(on_card[0]) == bits(on_card[1]) and on_cpu.converged_ in (True, False)
+    close(on_card[0], plain().fit(source))
+    X[612, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN: row 612, column 1"):
+        plain(device="cuda", executor="dask").fit(narrow(X))
+    done = emulated.launches.count("fused")
+    found = sg.select(X[:600], [1, 2], n_init=1, max_iter=2, random_state=0, device="cuda", executor="dask")
+    assert found.best.n_components == 2 and emulated.launches.count("fused") > done
+
+
+def test_a_worker_without_a_card_says_so(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(sg.DeviceError, match="needs CuPy"):
+        plain(device="cuda", executor="dask").fit(rows(50))
 
 
 # Answers --------------------------------------------------------------------------------------------------------------

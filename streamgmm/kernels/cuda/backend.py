@@ -14,7 +14,7 @@ from streamgmm.errors import DeviceError
 from streamgmm.kernels.cuda.base import INSTALL, Backend
 from streamgmm.kernels.locks import process_lock
 
-__all__ = ["Backend", "backend_of", "get", "is_device_array"]
+__all__ = ["Backend", "backend_of", "chosen", "get", "is_device_array"]
 
 
 def is_device_array(x: object) -> bool:
@@ -44,6 +44,23 @@ def get(device: str) -> Backend:
         if index not in _opened:
             _opened[index] = _open(index)
         return _opened[index]
+
+
+def chosen(device: str) -> Backend:
+    """`get`, for a card that is chosen to compute on.
+
+    Raises
+    ------
+    DeviceError
+        Also where "cuda" would choose a card of slow float64; "cuda:0" names it.
+    """
+    backend = get(device)
+    if backend.weak_float64 and ":" not in device:
+        raise DeviceError(
+            f"device='cuda': {backend.name} computes float64 at a small part of its float32 rate, no faster than a "
+            "CPU of some 16 cores. Use device='cpu', or name the card to use it all the same: device='cuda:0'."
+        )
+    return backend
 
 
 def backend_of(array: object) -> Backend:
