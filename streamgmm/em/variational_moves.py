@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -100,6 +101,9 @@ class Bench:
     Attributes
     ----------
     rows, weight : (m, D), (m,), in the order of `source`
+    pairs : dict
+        Statistics of the births that were looked at last, by a hash of their rows and labels: where a component has
+        kept its rows they are not computed again.
     """
 
     rows: NDArray[Any]
@@ -110,6 +114,7 @@ class Bench:
     reg_covar: float
     executor: Executor
     budget: Budget
+    pairs: dict[bytes, Stats] = field(default_factory=dict)
 
     @classmethod
     def from_survey(
@@ -185,8 +190,9 @@ def search(bench: Bench, model: VariationalMixture) -> tuple[At, Moves]:
 
     here = bench.settled(bench.at(model))
     count("merged", model.n_components - here.model.n_components)
+    kind = "merged"
     for _ in range(ROUNDS):
-        found = next(_successes(bench, here), None)
+        found = next(_successes(bench, here, kind), None)
         if found is None:
             break
         kind, there = found
@@ -197,9 +203,12 @@ def search(bench: Bench, model: VariationalMixture) -> tuple[At, Moves]:
     return here, counts
 
 
-def _successes(bench: Bench, here: At) -> Iterator[tuple[str, At]]:
-    for changes in (merged, deleted, partial(born, bench)):
-        for change in islice(changes(here), FAILURES):
+def _successes(bench: Bench, here: At, first: str) -> Iterator[tuple[str, At]]:
+    """Moves that pay. Those of the kind `first`, which paid last, are tried first: where components are born one after
+    the other, merges and deletions would fail after each birth."""
+    kinds = {"merged": merged, "deleted": deleted, "born": partial(born, bench)}
+    for kind in sorted(kinds, key=lambda kind: kind != first):
+        for change in islice(kinds[kind](here), FAILURES):
             if bench.budget.steps <= 0:
                 return
             there = bench.tried(change, here)
@@ -253,15 +262,20 @@ class Birth:
 
 def _births(bench: Bench, here: At) -> Iterator[Birth]:
     labels = here.model.labels(bench.rows)
+    known = bench.pairs.copy()
+    bench.pairs.clear()
     for k in range(len(here.stats.weight)):
         mine = np.flatnonzero(labels == k)
         if len(mine) < 2 * (bench.rows.shape[1] + 2):
             continue
         rows, weight = bench.rows[mine], bench.weight[mine] * bench.scale
-        best = max(
-            (_birth(bench, here, k, rows, weight, part) for part in _parts(here.model, k, rows)),
-            key=lambda birth: birth.gain,
-        )
+        one = stats_from_responsibilities(rows, weight, np.zeros(len(rows), np.intp), 1, bench.prior.family)
+        births = []
+        for label in _parts(here.model, k, rows):
+            key = blake2b(mine.tobytes() + label.tobytes()).digest()
+            pair = bench.pairs[key] = known[key] if key in known else _pair(bench, rows, weight, label)
+            births.append(_birth(bench, here, k, one, pair))
+        best = max(births, key=lambda birth: birth.gain)
         if best.gain > 0.0:
             yield best
 
@@ -296,17 +310,21 @@ def _halves(z: Array) -> NDArray[np.intp]:
     return label
 
 
-def _birth(bench: Bench, here: At, k: int, rows: Array, weight: Array, label: NDArray[np.intp]) -> Birth:
-    """The pair that starts at `label` after a few steps on the rows of the component alone."""
-    prior, reg = bench.prior, bench.reg_covar
-    family = prior.family
-    one = stats_from_responsibilities(rows, weight, np.zeros(len(rows), np.intp), 1, family)
-    pair = stats_from_responsibilities(rows, weight, label, 2, family)
+def _pair(bench: Bench, rows: Array, weight: Array, label: NDArray[np.intp]) -> Stats:
+    """Statistics of the rows of a component in two, from `label`, after a few steps on these rows alone."""
+    prior = bench.prior
+    pair = stats_from_responsibilities(rows, weight, label, 2, prior.family)
     if not (pair.weight > 0).all():
-        return Birth(k, -np.inf, pair)
-    local = replace(prior, limit=2) if not family.shared else prior
+        return pair
+    local = replace(prior, limit=2) if not prior.family.shared else prior
     for _ in range(LOCAL_STEPS):
-        pair = variational_m_step(pair, local, reg).accumulate(rows, weight)
+        pair = variational_m_step(pair, local, bench.reg_covar).accumulate(rows, weight)
+    return pair
+
+
+def _birth(bench: Bench, here: At, k: int, one: Stats, pair: Stats) -> Birth:
+    """What it gains to have the two components of `pair` where there is `one`, number k."""
+    prior, reg = bench.prior, bench.reg_covar
     pair = tidied(pair, prior, reg)[0]
     if len(pair.weight) < 2:
         return Birth(k, -np.inf, pair)
@@ -314,7 +332,7 @@ def _birth(bench: Bench, here: At, k: int, rows: Array, weight: Array, label: ND
     factor = mass[k] / pair.weight.sum()
     parts = np.concatenate([np.delete(mass, k), factor * pair.weight])
     gain = weight_evidence(np.sort(parts)[::-1], prior) - weight_evidence(np.sort(mass)[::-1], prior) + pair.entropy
-    if not family.shared:
+    if not prior.family.shared:
         whole = component_evidence(one.weight, one.mean, one.scatter, prior, reg)
         gain += float(component_evidence(pair.weight, pair.mean, pair.scatter, prior, reg).sum() - whole.sum())
     else:

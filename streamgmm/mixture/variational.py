@@ -477,8 +477,12 @@ def concentrated(weight: Array, prior: GaussWishart) -> Array:
     """Parameters of the weights after (K,) rows of each component: (K,), or (2, K) of a process."""
     if not prior.process:
         return prior.concentration + weight
-    after = np.concatenate([np.cumsum(weight[::-1])[-2::-1], [0.0]])
-    return np.stack([1.0 + weight, prior.concentration + after])
+    return np.stack([1.0 + weight, prior.concentration + mass_after(weight)])
+
+
+def mass_after(weight: Array) -> Array:
+    """(K,) rows of all components after each."""
+    return np.concatenate([np.cumsum(weight[::-1])[-2::-1], [0.0]])
 
 
 def updated(

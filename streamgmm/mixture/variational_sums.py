@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import betaln, entr, gammaln
 
 from streamgmm.mixture.stats import Stats
-from streamgmm.mixture.variational import GaussWishart, log_det_of, log_wishart_norm, updated
+from streamgmm.mixture.variational import GaussWishart, log_det_of, log_wishart_norm, mass_after, updated
 
 Array = NDArray[np.float64]
 Order = NDArray[np.intp]
@@ -45,8 +45,7 @@ def weight_evidence(weight: Array, prior: GaussWishart) -> float:
     """g of masses (K,), in nats: unused components that follow change nothing."""
     alpha = prior.concentration
     if prior.process:
-        after = np.cumsum(weight[::-1])[::-1] - weight
-        return float((betaln(1.0 + weight, alpha + after) - betaln(1.0, alpha)).sum())
+        return float((betaln(1.0 + weight, alpha + mass_after(weight)) - betaln(1.0, alpha)).sum())
     return float((gammaln(alpha + weight) - gammaln(alpha)).sum())
 
 
@@ -144,10 +143,19 @@ def merges(stats: Stats, prior: GaussWishart, reg_covar: float) -> Merges:
 
 
 def _fit_gain(stats: Stats, i: Order, j: Order, prior: GaussWishart, reg_covar: float) -> Array:
+    """(P,) gains of pairs without their weights, a block of pairs at a time: each takes some (D, D) arrays."""
+    size = max(1, BLOCK // len(prior.mean) ** 2)
+    blocks = [(i[start : start + size], j[start : start + size]) for start in range(0, len(i), size)]
+    if prior.family.shared:
+        return np.concatenate([_tied_gain(stats, *block, prior, reg_covar) for block in blocks])
+    own = component_evidence(stats.weight, stats.mean, stats.scatter, prior, reg_covar)
+    pairs = (_pairs(stats, *block) for block in blocks)
+    joint = [component_evidence(pair.weight, pair.mean, pair.scatter, prior, reg_covar) for pair in pairs]
+    return np.concatenate(joint) - own[i] - own[j]
+
+
+def _tied_gain(stats: Stats, i: Order, j: Order, prior: GaussWishart, reg_covar: float) -> Array:
     pair = _pairs(stats, i, j)
-    if not prior.family.shared:
-        own = component_evidence(stats.weight, stats.mean, stats.scatter, prior, reg_covar)
-        return component_evidence(pair.weight, pair.mean, pair.scatter, prior, reg_covar) - own[i] - own[j]
     D, N, limit = len(prior.mean), stats.weight, prior.limit
 
     def pull(weight: Array, mean: Array) -> Array:
@@ -166,17 +174,22 @@ def _fit_gain(stats: Stats, i: Order, j: Order, prior: GaussWishart, reg_covar: 
 
 
 def _weight_gain(weight: Array, i: Order, j: Order, prior: GaussWishart) -> Array:
+    """(P,) change of `weight_evidence` where component i < j takes the rows of j."""
     alpha = prior.concentration
     if not prior.process:
         g = gammaln(alpha + weight) - gammaln(alpha)
         return np.asarray(gammaln(alpha + weight[i] + weight[j]) - gammaln(alpha) - g[i] - g[j])
-    before = weight_evidence(weight, prior)
-    gain = np.empty(len(i))
-    for n, (a, b) in enumerate(zip(i.tolist(), j.tolist(), strict=True)):
-        changed = np.delete(weight, b)
-        changed[a] += weight[b]
-        gain[n] = weight_evidence(changed, prior) - before
-    return gain
+
+    def stick(own: Array, after: Array) -> Array:
+        return np.asarray(betaln(1.0 + own, alpha + np.maximum(after, 0.0)) - betaln(1.0, alpha))
+
+    # Sticks between i and j lose the rows of j from what follows them; those before i and after j stay.
+    after = mass_after(weight)
+    own = stick(weight, after)
+    relieved = stick(weight[:, None], after[:, None] - weight) - own[:, None]
+    passed = np.cumsum(np.triu(relieved, 1), axis=0)
+    between = passed[j - 1, j] - passed[i, j]
+    return np.asarray(stick(weight[i] + weight[j], after[i] - weight[j]) - own[i] - own[j] + between)
 
 
 def tidied(stats: Stats, prior: GaussWishart, reg_covar: float) -> tuple[Stats, str]:
@@ -206,6 +219,8 @@ def tidied(stats: Stats, prior: GaussWishart, reg_covar: float) -> tuple[Stats, 
     return stats, change
 
 
+BLOCK = 2**18
+"""Entries of the covariances of pairs that are judged at a time."""
 GAIN = 1e-3
 """Nats by which a move has to raise the evidence."""
 EMPTY = 1e-9

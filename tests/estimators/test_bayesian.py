@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,13 @@ from sklearn.mixture import BayesianGaussianMixture as Sklearn
 
 import streamgmm as sg
 from streamgmm.em import variational_moves
+from streamgmm.em.sample_em import in_memory
+from streamgmm.em.variational_moves import Bench, Budget, _births
+from streamgmm.mixture.labelled_stats import stats_from_responsibilities
 from streamgmm.mixture.variational import VariationalMixture, rows_behind, variational_m_step
 from streamgmm.mixture.variational import evidence as evidence_of
+from streamgmm.mixture.variational_sums import parted
+from streamgmm.runtime.executors import Threads
 from tests.helpers.killed_fits import killed_and_resumed, same_as_whole
 from tests.helpers.mixtures import separated
 from tests.helpers.naive import dense_covariances
@@ -410,6 +416,30 @@ def test_growth_from_one_component_finds_what_merges_miss():
         parts = (np.array(getattr(other, name)) for name in names)
         posterior = VariationalMixture.posterior(prior, np.array(other.weight_concentration_), *parts)
         assert min(bounds) >= evidence_of(posterior, posterior.accumulate(X))
+
+
+def test_births_of_components_that_kept_their_rows_are_computed_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(mean, 1.0, size=(60, 2)) for mean in ((0, 0), (9, 0), (40, 40), (-40, 40))])
+    prior, ones = sg.BayesianGaussianMixture(6, covariance_prior=np.eye(2)).fit(X).mixture_.prior, np.ones(len(X))
+    bench = Bench(X, ones, in_memory(X, ones), 1.0, prior, 0.0, Threads(1), Budget(99))
+    pair, computed = variational_moves._pair, []
+    monkeypatch.setattr(variational_moves, "_pair", lambda *a: computed.append(a) or pair(*a))
+    start = stats_from_responsibilities(X, ones, np.repeat([0, 0, 1, 2], 60), 3, prior.family)
+    here = bench.at(bench.step(start))
+    first, again = [*_births(bench, here)], [*_births(bench, here)]
+    assert len(computed) == 3 * 3 and gains(first) == gains(again)
+    best = max(first, key=lambda birth: birth.gain)
+    assert best.k == 0
+    there = bench.at(bench.step(parted(here.stats, best.k, best.pair)))
+    anew = replace(bench, pairs={})
+    remembered = gains(_births(bench, there))
+    assert len(computed) == 3 * 3 + 2 * 3  # of the new components alone
+    assert gains(_births(anew, there)) == remembered and anew.pairs.keys() == bench.pairs.keys()
+
+
+def gains(births):
+    return [(birth.k, birth.gain) for birth in births]
 
 
 def test_passes_are_few_where_all_rows_are_at_hand():
