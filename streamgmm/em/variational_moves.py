@@ -7,7 +7,7 @@ statistics (merges) and from rows of a sample (births: components that are bette
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
@@ -206,7 +206,9 @@ def search(bench: Bench, model: VariationalMixture) -> tuple[At, Moves]:
 def _successes(bench: Bench, here: At, first: str) -> Iterator[tuple[str, At]]:
     """Moves that pay. Those of the kind `first`, which paid last, are tried first: where components are born one after
     the other, merges and deletions would fail after each birth."""
-    kinds = {"merged": merged, "deleted": deleted, "born": partial(born, bench)}
+    kinds: dict[str, Callable[[At], Iterator[Change]]] = {
+        "merged": merged, "deleted": deleted, "born": partial(born, bench),
+    }  # fmt: skip
     for kind in sorted(kinds, key=lambda kind: kind != first):
         for change in islice(kinds[kind](here), FAILURES):
             if bench.budget.steps <= 0:
