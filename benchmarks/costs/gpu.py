@@ -500,7 +500,8 @@ def tables(found):
         for x in found["peers"]:
             if "ns_row" in x:
                 times = "" if x["times"] is None else f"{x['times']:.3g}"
-                lines.append(f"| {x['peer']} | {x['ns_row']:.3g} | {times} |")
+                kind = f", {x['dtype']}" if "dtype" in x else ""
+            lines.append(f"| {x['peer']}{kind} | {x['ns_row']:.3g} | {times} |")
     for x in found.get("select", ()):
         beside = f", {x['cpu_seconds']:.3g} s on the CPU" if "cpu_seconds" in x else ""
         lines += ["", f"`select` for K = 1 to 15 on {x['rows']:,} x 8 rows: {x['seconds']:.3g} s on the card{beside}."]

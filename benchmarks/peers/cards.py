@@ -46,7 +46,7 @@ def jax_iterations(n, D=8, K=16):
             now = step(X, *now)
         jax.block_until_ready(now)
         times.append((time.perf_counter() - began) / 10)
-    return times, {"device": str(jax.devices()[0])}
+    return times, {"device": str(jax.devices()[0]), "dtype": "float64"}
 
 
 def gmmx_iterations(n, D=8, K=16):
