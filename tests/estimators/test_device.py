@@ -256,8 +256,9 @@ def test_select_takes_the_cpu_s_winner(emulated):
     assert a.report["device"]["resident"] == X.nbytes
     for mine, other in zip(a.table, b.table, strict=True):
         assert mine["bic"] == pytest.approx(other["bic"], rel=1e-9)
-    with pytest.warns(UserWarning, match="'cv' runs on the CPU"):
+    with pytest.warns(UserWarning, match="'cv' runs on the CPU") as told:
         sg.select(X, range(1, 3), n_init=1, criterion="cv", folds=2, max_iter=3, random_state=0, device="cuda")
+    assert [one.filename for one in told if "CPU" in str(one.message)] == [__file__]
 
 
 def test_fewer_blocks_are_in_work_where_kernels_need_much_memory(emulated):

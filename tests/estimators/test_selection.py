@@ -93,7 +93,7 @@ def test_refusals_say_what_to_do():
     X = clusters(50)
     with pytest.raises(ValueError, match=r"criterion must be one of"):
         sg.select(X, criterion="gap")
-    with pytest.raises(ValueError, match=r"n_components must name"):
+    with pytest.raises(ValueError, match=r"n_components must be the whole numbers"):
         sg.select(X, [])
     with pytest.raises(ValueError, match=r"n_components up to 60, n_samples = 50"):
         sg.select(X, range(1, 61))
