@@ -11,7 +11,7 @@ from streamgmm.kernels.cuda import form, products, sparse
 from streamgmm.kernels.plain import dropping, reference
 from streamgmm.mixture._evaluator import Prepared
 from streamgmm.mixture.mixture import Mixture
-from tests.kernels.test_cuda import check, nvcc, run, same_bits, weights_of
+from tests.helpers.cuda_cases import check, nvcc, run, same_bits, weights_of
 
 
 def separated(K, D, seed=0, weights=None, **noise):
