@@ -11,6 +11,7 @@ import streamgmm as sg
 from streamgmm.em.initialization import initialize
 from streamgmm.em.initialization.far_rows import without_extremes
 from streamgmm.em.initialization.sample import survey
+from streamgmm.estimators.model_file import load_model, save_model
 from streamgmm.mixture import covariance
 from streamgmm.runtime.executors import Threads
 from streamgmm.sources import array_source
@@ -146,6 +147,18 @@ def test_going_on_does_the_same(prior, tmp_path):
     np.testing.assert_array_equal(gm.means_, whole.means_)
     assert gm.report_["far_rows"] == words and adjusted_rand_score(label, gm.predict(good)) >= 0.8
     assert gm.set_params(warm_start=False, max_iter=5).fit(good).gathering_ is None
+
+
+@pytest.mark.parametrize("forged", [np.ones((4, 2)), np.ones(3), np.full((4, 3), np.nan), -np.ones((4, 3))])
+def test_forged_treatments_are_refused(forged, tmp_path):
+    path = tmp_path / "m.safetensors"
+    gm = sg.GaussianMixture(2, random_state=0).fit(clusters()[0])
+    gm.save(path)
+    content = load_model(path)
+    assert sg.load(path).gathering_ is None
+    save_model(path, content.mixture, header=content.header, arrays={"far_rows": forged})
+    with pytest.raises(sg.ModelFileError, match="far_rows must hold finite float64 numbers"):
+        sg.load(path)
 
 
 def test_a_notice_says_what_was_done(caplog):

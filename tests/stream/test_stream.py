@@ -112,6 +112,16 @@ def test_stop_ends_after_the_batch_and_saves(tmp_path):
     assert sg.StreamSession(model(), snapshot=tmp_path / "s").position == 700
 
 
+def test_stop_before_the_first_batch_is_heard():
+    """As where SIGTERM comes while files are opened; the run after that one goes on."""
+    session = sg.StreamSession(model())
+    session.stop()
+    assert list(session.run(pairs(draw(1000), 100))) == []
+    for _ in session.run(pairs(draw(1000), 100)):
+        pass
+    assert session.counts.rows == 1000
+
+
 def test_a_signal_while_waiting_ends_cleanly(tmp_path):
     def stream():
         yield draw(500), 500
