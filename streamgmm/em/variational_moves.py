@@ -325,7 +325,7 @@ def _pair(bench: Bench, rows: Array, weight: Array, label: NDArray[np.intp]) -> 
 
 
 def _birth(bench: Bench, here: At, k: int, one: Stats, pair: Stats) -> Birth:
-    """What it gains to have the two components of `pair` where there is `one`, number k."""
+    """Gain of the two components of `pair` in the place of `one`, number k."""
     prior, reg = bench.prior, bench.reg_covar
     pair = tidied(pair, prior, reg)[0]
     if len(pair.weight) < 2:

@@ -272,15 +272,13 @@ class MixtureEstimator(Fitted, DensityMixin, BaseEstimator):
                 f"n_samples = {source.n_rows}. Lower n_components."
             )
         sent = on_workers(self.device, executor, source) and not self._cpu_only
-        backend = self._card(source) if isinstance(executor, Threads) else None
+        backend = None if not isinstance(executor, Threads) else self._card(source)
         if self._cpu_only and self.device not in (None, "cpu"):
             warn_cpu(f"A fit with {self._cpu_only}", stacklevel=6)
         memory_plan, peak = self._memory_plan(source, executor, backend)
-        source = memory_plan.source
+        source = SentSource(memory_plan.source, str(self.device)) if sent else memory_plan.source
         if backend is not None:
             source = self._placed(source, backend, memory_plan.numbers.get("pinned"))
-        elif sent:
-            source = SentSource(source, cast(str, self.device))
         journal = self._journal(source)
         with journal.running(), component_threads(resolve_n_jobs(self.n_jobs), compiled=backend is not None):
             executor = memory_plan.executor(executor)
