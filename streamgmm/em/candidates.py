@@ -196,10 +196,10 @@ def keep_all(candidates: Candidates) -> Candidates:
     return candidates
 
 
-def prune_dominated(candidates: Candidates) -> Candidates:
-    """Drop what cannot win: candidates whose last gains, `OPTIMISM` times over, do not reach the best one's value, and
-    those that are on the best one's way: equal to it for three passes."""
-    leader = max(candidates, key=lambda c: (c.objective, -c.index))
+def prune_dominated(candidates: Candidates, leader: Candidate | None = None) -> Candidates:
+    """Drop what cannot win: candidates whose last gains, `OPTIMISM` times over, do not reach the value of `leader` (the
+    best one by default), and those that are on its way: equal to it for three passes."""
+    leader = leader or max(candidates, key=lambda c: (c.objective, -c.index))
     return tuple(
         c.dropped()
         if c.status == "running"

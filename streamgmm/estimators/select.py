@@ -103,7 +103,9 @@ def select(
     n_factors : int or iterable of int, optional
         Numbers of factors of "factor", "factor-shared" and "ppca": each is a kind of its own, such as "factor:8".
     n_init : int
-        Starts of each kind, followed on the sample; the best two go on to full passes.
+        Starts of each kind, followed on the sample: all of them to their end where the table is small, else the better
+        ones. With more than one, the best mixture of the next larger number with its cheapest pairs merged is one more.
+        The best two go on to full passes.
     criterion : {"bic", "aic", "icl", "heldout", "cv"}
         "heldout": log-likelihood of one fold under models fitted to the others; "cv": of every fold in turn. Models for
         the folds are fitted on the same passes, and judged in one more.

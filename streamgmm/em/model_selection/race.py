@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.em.candidates import Candidate, Candidates, Start, Traces, new_candidates, prune_dominated, running
+from streamgmm.em.candidates import Candidate, Candidates, Start, new_candidates, prune_dominated, running
 from streamgmm.em.convergence import Stopping
 from streamgmm.em.hooks import FitObserver
 from streamgmm.em.initialization import search_settings
@@ -22,9 +23,9 @@ from streamgmm.em.initialization.methods import DIVERSE, Wanted
 from streamgmm.em.initialization.multistart import chains, draw, explore
 from streamgmm.em.initialization.sample import survey
 from streamgmm.em.initialization.search_settings import few_rows, sample_rows
-from streamgmm.em.loop import Models
 from streamgmm.em.model_selection.cross_validation import held_out, task_of
 from streamgmm.em.passes import PassCursor, Step, passes
+from streamgmm.em.sample_em import cheap
 from streamgmm.em.solvers import SOLVERS, Settings
 from streamgmm.em.update import Maximize
 from streamgmm.em.variants import Block
@@ -34,7 +35,8 @@ from streamgmm.mixture.criteria import criteria as criteria_of
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.observation import observed
 from streamgmm.mixture.prior import Conjugate, NormalInverseWishart
-from streamgmm.mixture.support import supported
+from streamgmm.mixture.queries import reduced
+from streamgmm.mixture.support import doubt, supported
 from streamgmm.runtime.executors import Executor, within
 from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.sample import SampleSummary
@@ -47,10 +49,13 @@ Kind = tuple[Covariance, int]
 
 ROUNDS = ((5, 1.0), (5, 0.5), (10, 0.0))
 """EM of the drawn models on a part of the sample; after the first steps those that are one are followed once."""
+FOLLOWED = ((5, 1.0), (5, 1.0))
+"""Instead of `ROUNDS` where the table is small: as in a fit all starts go on, but for those that have become one. A
+race drops late winners, and with them the K that they speak for."""
 WALK = 200
 """EM steps on all of the sample at most, for those that are left."""
 SURVIVORS = 2
-"""Starts of each kind that go on to all of the sample."""
+"""Starts of each kind that go on: to all of the sample where that is much, and to full passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,17 +193,17 @@ def race(
     observation = observed(None, plan.missing, D)
     done = _solved(sample, plan, maximize)
     first = _first(sample, plan, maximize, runner, rng, lambda model: model.observing(observation), done)
-    kind_of = [g for g, found in enumerate(first) for _ in found]
-    models, known, better = _walked(first, sample, plan, tuple(kind_of), maximize, runner, watcher, done)
+    begun = _walked(first, sample, plan, maximize, runner, watcher, done)
     # For every fold the model that did best on all rows.
-    models += tuple(models[better[g]] for g in range(len(plan.kinds)) for _ in plan.splits)
-    known += ((),) * (len(models) - len(known))
-    fold_of = tuple([-1] * len(kind_of) + [v for _ in plan.kinds for v in plan.splits])
-    kind_of += [g for g in range(len(plan.kinds)) for _ in plan.splits]
+    folded = [g for g in range(len(plan.kinds)) for _ in plan.splits]
+    kind_of = tuple([g for g, found in enumerate(begun) for _ in found] + folded)
+    fold_of = tuple([-1] * (len(kind_of) - len(folded)) + [v for _ in plan.kinds for v in plan.splits])
+    models = tuple(one.model for found in begun for one in found) + tuple(begun[g][0].model for g in folded)
+    known = tuple(one.known for found in begun for one in found) + ((),) * len(folded)
     started = time.perf_counter()
     settings = Settings(
         plan.largest, D, maximize, plan.stopping, plan.tol, plan.max_iter, runner, None if sample.complete else sample,
-        source.n_rows, retire=Pruner(tuple(kind_of), fold_of, plan.criterion, sample.n_rows, plan.reg_covar),
+        source.n_rows, retire=Pruner(kind_of, fold_of, plan.criterion, sample.n_rows, plan.reg_covar),
     )  # fmt: skip
     candidates = tuple(
         replace(done[g], index=c.index) if (g := kind_of[c.index]) in done and fold_of[c.index] < 0 else c
@@ -225,7 +230,7 @@ def race(
         with reading(source, "judging by rows held out"):
             scores[[c.index for c in apart]] = runner.run(task, source.chunks(), np.add)
         n_passes += 1
-    return SelectionRun(candidates, tuple(kind_of), fold_of, scores, priors, sample, n_passes, started, frozenset(done))
+    return SelectionRun(candidates, kind_of, fold_of, scores, priors, sample, n_passes, started, frozenset(done))
 
 
 def _solved(sample: SampleSummary, plan: Plan, maximize: Maximize) -> dict[int, Candidate]:
@@ -274,40 +279,94 @@ def _first(
         if K > 1:
             first = [("grown", models[K]) for models in grown[kind] if K in models] + first
         first = [(name, observe(model)) for name, model in first]
-        survivors = min(n_init, SURVIVORS)
-        found.append(explore(first, part, context, survivors=survivors, rounds=ROUNDS))
+        rounds = FOLLOWED if _followed(part, K) else ROUNDS
+        found.append(explore(first, part, context, survivors=min(n_init, SURVIVORS), rounds=rounds))
         advanced("candidates")
     return found
+
+
+def _followed(split: SampleSplit, K: int) -> bool:
+    """True if every start with K components is followed to its end."""
+    m, D = split.rows.shape
+    return split.complete and m * K * D**2 <= search_settings.SEARCH.followed_work
 
 
 def _walked(
     first: Sequence[Sequence[Start]],
     sample: SampleSummary,
     plan: Plan,
-    kind_of: tuple[int, ...],
     maximize: Maximize,
     runner: Executor,
     watcher: FitObserver | None,
     done: Mapping[int, Candidate],
-) -> tuple[Models, Traces, list[int]]:
-    """The starts after their way on all of the sample, what is known of it, and the number of the best of each kind.
+) -> list[list[Start]]:
+    """For every kind its best starts after their way on all of the sample, the best first.
 
     Where the sample is all of the data, what is dominated there is not followed any further.
     """
-    models = tuple(one.model for found in first for one in found)
-    alone, criterion = (-1,) * len(models), plan.criterion if sample.complete else None
-    retire = Pruner(kind_of, alone, criterion, sample.n_rows, plan.reg_covar)
+    drawn = [g for g, found in enumerate(first) for _ in found]
+    merges = _merges(plan, *sample.rows.shape)
+    kind_of = (*drawn, *(g for _, g in merges))
+    alone, criterion = (-1,) * len(kind_of), plan.criterion if sample.complete else None
+    split = SampleSplit.from_survey(sample)
+    followed = frozenset(g for g, (_, K) in enumerate(plan.kinds) if _followed(split, K))
     walk = SampleEM(
-        models, SampleSplit.from_survey(sample), SearchContext(maximize, runner, watcher=watcher), retire=retire
+        tuple(one.model for found in first for one in found),
+        split,
+        SearchContext(maximize, runner, watcher=watcher),
+        retire=Pruner(kind_of, alone, criterion, sample.n_rows, plan.reg_covar, followed),
     )
     phase("EM on the sample", WALK, "steps")
-    walk.go(WALK, [i for i, g in enumerate(kind_of) if g not in done])
+    walk.go(WALK, [i for i, g in enumerate(drawn) if g not in done])
+
+    def members(kind: int) -> list[int]:
+        return [i for i in range(len(walk.kept)) if kind_of[i] == kind]
+
+    def rank(i: int) -> tuple[int, float]:
+        return doubt(walk.kept[i], sample.n_rows, plan.reg_covar), -walk.score[i]
+
+    for above, g in merges:
+        model = walk.kept[min(members(above), key=rank)]
+        _follow_merged(walk, reduced(model, plan.kinds[g][1]), min(members(g), key=rank))
+    inits = [one.init for found in first for one in found] + ["merged"] * len(merges)
+    chosen = []
+    for g in range(len(first)):
+        best = sorted(members(g), key=lambda i: -walk.score[i])
+        sound = min(best, key=rank)  # one against which least speaks
+        chosen.append(best[:SURVIVORS] if sound in best[:SURVIVORS] else [*best[: SURVIVORS - 1], sound])
     if watcher is not None:
-        watcher.begun(0, list(enumerate(walk.taken)))
-    mine = [[i for i, kind in enumerate(kind_of) if kind == g] for g in range(len(first))]
-    filled = plan.missing != "error"  # the sample's steps are not those of the data then
-    known = tuple(() if filled else walk.start(i, "").known for i in range(len(models)))
-    return tuple(walk.kept), known, [max(own, key=lambda i: (walk.score[i], -i)) for own in mine]
+        watcher.begun(0, [(i, walk.taken[i]) for own in chosen for i in own])
+    begun = [[walk.start(i, inits[i]) for i in own] for own in chosen]
+    if plan.missing != "error":  # the sample was filled in: its steps are not those of the data
+        begun = [[replace(one, known=()) for one in found] for found in begun]
+    return begun
+
+
+def _merges(plan: Plan, m: int, D: int) -> list[tuple[int, int]]:
+    """Pairs of kinds, from many components to few: models of the second begin as those of the first, merged too.
+
+    k-means and growth leave some numbers of components in poor optima. A mixture of more, in which the components of a
+    group are all there and one group has two, leads out of them.
+    """
+    if plan.n_init == 1 or plan.init_params not in DIVERSE:
+        return []
+    found = []
+    for family in dict.fromkeys(f for f, _ in plan.kinds):
+        own = sorted((g for g, (f, _) in enumerate(plan.kinds) if f is family), key=lambda g: -plan.kinds[g][1])
+        pairs = [(above, g) for above, g in pairwise(own) if plan.kinds[g][1] > 1]
+        found += [pair for pair in pairs if not family.n_factors and cheap(m, plan.kinds[pair[0]][1], D)]
+    return found
+
+
+def _follow_merged(walk: SampleEM, model: Mixture, best: int) -> None:
+    """Follow one more start until it is out of reach of the `best` one, or on the way to the same."""
+    settings = search_settings.SEARCH
+    walk.add(model)
+    i = len(walk.kept) - 1
+    for _ in range(WALK // settings.rival_steps):
+        walk.go(settings.rival_steps, [i])
+        if walk.settled(i) or walk.agree(i, best) or walk.prune_dominated(i, best):
+            return
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +380,8 @@ class Pruner:
     criterion : str or None
     rows, reg_covar : see `mixture.support.unsupported`
         Nothing is given up for a candidate with such components.
+    followed : frozenset of int
+        Kinds within which no start is dropped for what others have come to, nor by the criterion while one leads.
     """
 
     kind_of: tuple[int, ...]
@@ -328,18 +389,25 @@ class Pruner:
     criterion: str | None
     rows: int
     reg_covar: float
+    followed: frozenset[int] = frozenset()
 
     def __call__(self, candidates: Candidates) -> Candidates:
         after = list(candidates)
-        for g in sorted(set(self.kind_of)):
+        for g in sorted(set(self.kind_of) - self.followed):
             members = tuple(c for c in candidates if self.kind_of[c.index] == g and self.fold_of[c.index] < 0)
-            for c in prune_dominated(members):
-                after[c.index] = c
+            if any(c.status == "running" for c in members):
+                ordered = sorted(members, key=lambda c: (-c.objective, c.index))
+                # What gains by components that the rows do not support is no reason to drop what does not.
+                leader = next(filter(self._counts, ordered), ordered[0])
+                for c in prune_dominated(members, leader):
+                    after[c.index] = c
         if self.criterion is None:
             return tuple(after)
-        value = min((criteria(c)[self.criterion] for c in after if self._counts(c)), default=math.inf)
+        values = [(criteria(c)[self.criterion], i) for i, c in enumerate(after) if c.last is not None]
+        value, leader = next((pair for pair in sorted(values) if self._counts(after[pair[1]])), (math.inf, -1))
+        safe = self.followed & {self.kind_of[leader]} if leader >= 0 else self.followed
         for i, c in enumerate(after):
-            if c.status == "running" and len(c.trace) > 3 and c.last is not None:
+            if c.status == "running" and len(c.trace) > 3 and c.last is not None and self.kind_of[i] not in safe:
                 hopeful = criteria(c, hope=True)["bic" if self.criterion == "icl" else self.criterion]
                 if hopeful > value:
                     after[i] = c.dropped()
