@@ -404,8 +404,8 @@ class Pruner:
         if self.criterion is None:
             return tuple(after)
         values = [(criteria(c)[self.criterion], i) for i, c in enumerate(after) if c.last is not None]
-        value, leader = next((pair for pair in sorted(values) if self._counts(after[pair[1]])), (math.inf, -1))
-        safe = self.followed & {self.kind_of[leader]} if leader >= 0 else self.followed
+        value, first = next((pair for pair in sorted(values) if self._counts(after[pair[1]])), (math.inf, -1))
+        safe = self.followed & {self.kind_of[first]} if first >= 0 else self.followed
         for i, c in enumerate(after):
             if c.status == "running" and len(c.trace) > 3 and c.last is not None and self.kind_of[i] not in safe:
                 hopeful = criteria(c, hope=True)["bic" if self.criterion == "icl" else self.criterion]
