@@ -130,6 +130,15 @@ def test_far_rows_that_no_sample_holds(family, prior, sizes, monkeypatch):
     assert adjusted_rand_score(label, gm.predict(good)) >= 0.95
 
 
+def test_the_end_of_a_long_tail_stays():
+    """Rows beyond those of the sample, as in any distribution with such a tail."""
+    X = np.random.default_rng(0).lognormal(0.0, 3.0, (100_000, 2))
+    sample = survey(array_source(X), Threads(1), size=10_000, seed=0)
+    assert sample.wild and np.abs(X).max() > 1e4 * np.sqrt(sample.covariance.max())
+    for pulled in (False, True):
+        assert without_extremes(array_source(X), sample, (covariance.FULL,), pulled=pulled)[2] is None
+
+
 @pytest.mark.parametrize("prior", [None, "default", "bayesian"])
 def test_going_on_does_the_same(prior, tmp_path):
     """Rows far away were no part of the model that a fit goes on with, also one from a file."""

@@ -77,7 +77,7 @@ def gathering_of(survey: SampleSummary, families: Collection[Covariance], *, pul
     A few rows far away have a component of their own. Where they are far from each other too they would make a
     covariance that all components share, and one with cross products cannot hold sizes that differ by more than
     `FARTHEST`: then these rows are put to one place beside the others. So are those of which a sample has none, as the
-    `box` of all rows tells.
+    `box` of all rows tells, where it reaches `FARTHEST` squared.
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ def gathering_of(survey: SampleSummary, families: Collection[Covariance], *, pul
         far = gathering.far(survey.rows)
         share = float(survey.weight[far].sum() / survey.weight.sum())
         with np.errstate(over="ignore"):
-            beyond = np.abs(survey.box - survey.mean) > gathering.reach  # of the sample's rows, or of others
+            # Of the sample's rows, or of others; nearer ones may be the end of a long tail.
+            beyond = np.abs(survey.box - survey.mean) > FARTHEST * gathering.reach
         if share <= _FEW and (far.any() or beyond.any()):
             if pulled:
                 return replace(gathering, place=survey.mean, aside=True)
