@@ -132,9 +132,9 @@ def test_far_rows_that_no_sample_holds(family, prior, sizes, monkeypatch):
 
 def test_the_end_of_a_long_tail_stays():
     """Rows beyond those of the sample, as in any distribution with such a tail."""
-    X = np.random.default_rng(0).lognormal(0.0, 3.0, (100_000, 2))
+    X = np.random.default_rng(2).lognormal(0.0, 3.5, (100_000, 2))
     sample = survey(array_source(X), Threads(1), size=10_000, seed=0)
-    assert sample.wild and np.abs(X).max() > 1e4 * np.sqrt(sample.covariance.max())
+    assert sample.wild and (np.abs(X - sample.mean) > 5e4 * np.sqrt(np.diag(sample.covariance))).any()
     for pulled in (False, True):
         assert without_extremes(array_source(X), sample, (covariance.FULL,), pulled=pulled)[2] is None
 
