@@ -47,9 +47,12 @@ def test_without_regularisation_only_rounding_is_thin():
 
 
 def test_select_passes_over_what_diagnose_calls_thin():
-    """Iris has petals of one width by the dozen: five components have less BIC than two by that."""
-    X = load_iris().data
-    found = sg.select(X, range(1, 8), random_state=0)
+    """Rows of exactly one height beside a group: three components have less BIC than two by that."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(460, 2))
+    X[:200, 0] -= 40.0
+    X[400:, 1] = 6.0
+    found = sg.select(X, range(1, 4), n_init=1, random_state=0)
     marked = [row for row in found.table if row["unsupported"]]
     assert found.best.n_components == 2 == found.minimum["full"]
     chosen = next(row for row in found.table if row["n_components"] == 2)
@@ -62,6 +65,14 @@ def test_select_passes_over_what_diagnose_calls_thin():
     thin = [finding for finding in sg.diagnose(gm, X) if finding.code in ("thin-components", "dead-components")]
     assert marked[0]["unsupported"][0].removeprefix("c") in thin[0].message
     assert not {"thin-components", "dead-components"} & {finding.code for finding in sg.diagnose(found.best, X)}
+
+
+def test_a_sound_start_stands_for_its_number_of_components():
+    """Iris has petals of one width by the dozen: the best start of five components has one of no width, others not."""
+    X = load_iris().data
+    found = sg.select(X, range(1, 8), random_state=0)
+    assert found.best.n_components == 2
+    assert not any(row["unsupported"] for row in found.table[:5])
 
 
 def test_where_nothing_is_supported_the_criterion_decides_and_a_warning_says_so():
