@@ -52,6 +52,9 @@ ROUNDS = ((5, 1.0), (5, 0.5), (10, 0.0))
 FOLLOWED = ((5, 1.0), (5, 1.0))
 """Instead of `ROUNDS` where the table is small: as in a fit all starts go on, but for those that have become one. A
 race drops late winners, and with them the K that they speak for."""
+FOLLOWED_WORK = 2e5
+"""Rows x components x features^2 of all the data up to which that is so: there are many K, and a step of 3,000 rows of
+eight features takes milliseconds."""
 WALK = 200
 """EM steps on all of the sample at most, for those that are left."""
 SURVIVORS = 2
@@ -288,7 +291,7 @@ def _first(
 def _followed(split: SampleSplit, K: int) -> bool:
     """True if every start with K components is followed to its end."""
     m, D = split.rows.shape
-    return split.complete and m * K * D**2 <= search_settings.SEARCH.followed_work
+    return split.complete and m * K * D**2 <= FOLLOWED_WORK
 
 
 def _walked(
