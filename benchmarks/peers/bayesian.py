@@ -173,13 +173,16 @@ def rows_of(name: str) -> Array:
 
 
 class Line(NamedTuple):
-    """One model of a set: evidence in nats under its prior, held-out nats per row, passes, processor seconds."""
+    """One model of a set: evidence in nats under its prior, held-out nats per row, processor seconds, and passes.
+
+    Passes of `select` are those of all K together, of scikit-learn the iterations of all starts; None if not counted.
+    """
 
     model: str
     components: int
     evidence: float | None
     held_out: float
-    passes: int
+    passes: int | None
     seconds: float
 
 
@@ -246,7 +249,7 @@ def data_table(names: Sequence[str]) -> str:
         for i, line in enumerate(Line(*cells) for cells in record["lines"]):
             cells = ["" if i else f"{name}, {n:,} x {D}", line.model, str(line.components)]
             cells += ["" if line.evidence is None else f"{line.evidence:.1f}", f"{line.held_out:.4f}"]
-            cells += [str(line.passes), f"{line.seconds:.1f}"]
+            cells += [str(line.passes or ""), f"{line.seconds:.1f}"]
             text.append("| " + " | ".join(cells) + " |")
     return "\n".join(text)
 
