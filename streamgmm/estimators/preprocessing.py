@@ -148,7 +148,8 @@ def without_far_rows(source: Source, moving: _Moving) -> Source | None:
     One fill value of 1e20 would make one point of everything else.
     """
     moments = moving._moments
-    assert moments.typical is not None
+    if moments.typical is None:  # of chunks without rows
+        return None
     middle, typical = moments.typical
     reach = np.where(typical > 0, FAR * typical, np.inf)
     near = (np.sqrt(moments.variance) <= reach).all()

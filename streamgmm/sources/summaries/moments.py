@@ -30,8 +30,8 @@ class Moments:
     scatter : (D, D) sum of w (x - mean)(x - mean)^T, or its diagonal (D,)
     rows : number of rows of positive weight
     typical : (2, D) or None
-        Median, and median distance from it, of the first rows of a chunk; for each feature of the chunk in which that
-        distance is largest. By it one knows where a few rows far away have decided the other moments.
+        Median, and median distance from it, of the first rows of some chunks; for each feature of the chunk in which
+        that distance is largest. By it one knows where a few rows far away have decided the other moments.
     """
 
     count: Array
@@ -69,21 +69,25 @@ class Moments:
 
 
 _FIRST_ROWS = 256
+_EVERY = 16
+"""One of so many chunks tells what is typical: sorting its first rows costs as much as moments of many more."""
 
 
-def _typical(rows: NDArray[Any]) -> Array:
+def _typical(rows: NDArray[Any], chunk: Chunk) -> Array | None:
     """(2, D) median of the first rows, and median distance from it; 0 where nothing is there."""
-    x = np.sort(np.asarray(rows[:_FIRST_ROWS], np.float64), axis=0)
+    if chunk.index % _EVERY:
+        return None
+    x = np.sort(np.ascontiguousarray(rows[:_FIRST_ROWS].T, np.float64), axis=1)
     middle = _lower_median(x)
     with np.errstate(over="ignore", invalid="ignore"):
-        apart = np.sort(np.abs(x - middle), axis=0)
+        apart = np.sort(np.abs(x - middle[:, None]), axis=1)
     return np.nan_to_num(np.stack([middle, _lower_median(apart)]), nan=0.0)
 
 
 def _lower_median(x: Array) -> Array:
-    """(D,) medians of sorted columns in which NaN stands last."""
-    here = len(x) - np.isnan(x).sum(axis=0)
-    return np.take_along_axis(x, np.maximum(here - 1, 0)[None] // 2, axis=0)[0]
+    """(D,) medians of sorted rows (D, m) in which NaN stands last."""
+    here = x.shape[1] - np.isnan(x).sum(axis=1)
+    return np.take_along_axis(x, np.maximum(here - 1, 0)[:, None] // 2, axis=1)[:, 0]
 
 
 def _wider(one: Array | None, other: Array | None) -> Array | None:
@@ -101,7 +105,7 @@ def _chunk_moments(full: bool, skip_nan: bool, chunk: Chunk) -> Moments:
     n_rows = n if weight is None else int((weight > 0).sum())
     if skip_nan:
         found = _present_moments(np.asarray(rows, np.float64), w, n_rows, chunk)
-        return replace(found, typical=_typical(rows))
+        return replace(found, typical=_typical(rows, chunk))
     origin = rows[0].astype(np.float64)
     total = w.sum()
     with np.errstate(invalid="ignore", over="ignore"):
@@ -114,7 +118,7 @@ def _chunk_moments(full: bool, skip_nan: bool, chunk: Chunk) -> Moments:
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if bad.size:
             raise non_finite(rows, int(bad[0]), chunk)
-    return Moments(np.full(D, total), mean + origin, scatter, n_rows, _typical(rows))
+    return Moments(np.full(D, total), mean + origin, scatter, n_rows, _typical(rows, chunk))
 
 
 def _present_moments(x: Array, w: Array, n_rows: int, chunk: Chunk | None) -> Moments:
