@@ -397,11 +397,17 @@ def test_a_model_file_with_the_statistics_of_another_stream_is_refused(tmp_path)
     gm = sg.GaussianMixture(2, random_state=0).partial_fit(X)
     gm.save(tmp_path / "m.safetensors")
     content = load_model(tmp_path / "m.safetensors")
-    for name, bad in (("stream.mean.mean", np.ones((2, 3))), ("stream.mean.weight", np.array([np.inf, 1.0]))):
-        arrays = {**content.arrays, name: bad}
-        save_model(tmp_path / "bad.safetensors", content.mixture, header=content.header, arrays=arrays)
-        with pytest.raises(sg.ModelFileError, match="of the stream must hold finite float64"):
-            sg.load(tmp_path / "bad.safetensors")
+    numbers = [name for name, array in content.arrays.items() if array.dtype == np.float64]
+    assert len(numbers) == 10
+    for name in numbers:
+        for bad, said in (
+            (np.ones((2, 3)), "cannot reshape array of size 6"),
+            (np.full(content.arrays[name].shape, np.inf), "of the stream must hold finite float64"),
+        ):
+            arrays = {**content.arrays, name: bad}
+            save_model(tmp_path / "bad.safetensors", content.mixture, header=content.header, arrays=arrays)
+            with pytest.raises(sg.ModelFileError, match=said):
+                sg.load(tmp_path / "bad.safetensors")
 
 
 # Settings that change between calls of partial_fit --------------------------------------------------------------------
