@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from streamgmm.kernels.cuda.backend import is_device_array
-from streamgmm.kernels.plain import reference
+from streamgmm.kernels.plain import dropping, reference
 from streamgmm.kernels.plain.remaining import complete
-from streamgmm.kernels.plan import Array, Family, Plan, Sums, phi_length
+from streamgmm.kernels.plan import Array, Family, Plan, Sums, phi_length, read_only
 
 if TYPE_CHECKING:
     from streamgmm.kernels.simd.screening import Screen
@@ -40,13 +40,6 @@ SMALL = 48e6
 12 ms more than compiled code; to import Numba and to load that code takes a second, to compile it half a minute. A fit
 has some hundred passes, most of them over a sample."""
 _rows_in_all: ContextVar[float | None] = ContextVar("rows_in_all", default=None)
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A read-only C-contiguous view: one layout, hence one compilation."""
-    view = np.ascontiguousarray(array)[:]
-    view.flags.writeable = False
-    return view
 
 
 # Which form ----------------------------------------------------------------------------------------------------------
@@ -183,13 +176,13 @@ def _max_share(chosen: str, plan: Plan) -> float:
 def _run_tiny(family: Family, dense: Callable[..., None], block: int, dtype: DTypeLike) -> None:
     """Call a dense form on one row of zeros, to compile it."""
     p = 3 if family in (Family.FULL, Family.DIAG, Family.SPHERICAL) else 2
-    one = _read_only(np.ones((1, 1)))
-    coef = _read_only(np.zeros((1, p)))
+    one = read_only(np.ones((1, 1)))
+    coef = read_only(np.zeros((1, p)))
     done = np.zeros(1, np.uint8)
-    rows = _read_only(np.zeros((1, 1), dtype))
+    rows = read_only(np.zeros((1, 1), dtype))
     quad = np.zeros(1 if family == Family.TIED else 0)
     dense(
-        int(family), rows, _read_only(_NONE), one[0], one, coef, -np.inf, one[0], one[0], block, done,
+        int(family), rows, read_only(_NONE), one[0], one, coef, -np.inf, one[0], one[0], block, done,
         _NONE, _NONE_2D, _NONE_INT, np.zeros((1, p)), quad, np.zeros(5),
     )  # fmt: skip
 
@@ -280,10 +273,8 @@ def run(
         some = np.flatnonzero(np.repeat(call.done == 0, PANEL)[: len(rows)])
         own = complete(plan, rows, weight, some, statistics, call.outputs, call.totals)
     if statistics and screen is not None and dropped > 0:
-        from streamgmm.kernels.simd.screening import negligible
-
         mass = call.sums[:, -1] + (moments[0] if moments else 0.0) + (own.mass if own else 0.0)
-        if not negligible(mass, screen.never_screened, dropped):
+        if not dropping.negligible(mass, screen.never_screened != 0, dropped):
             return run(plan, rows, weight, statistics=True, logp=logp, resp=resp, label=label, max_share=0.0)
     return Sums(call.sums, call.quad, (plan.means, *moments) if moments else None, call.totals, own)
 
@@ -322,29 +313,29 @@ def _call(
     logp, resp, label = outputs
     fixed = (plan.shift, plan.whiten, plan.coef, plan.narrow, plan.radius)
     return _Call(
-        _read_only(rows),
-        _read_only(_NONE if weight is None else weight),
+        read_only(rows),
+        read_only(_NONE if weight is None else weight),
         np.zeros(-(-len(rows) // PANEL), np.uint8),
         (_NONE if logp is None else logp, _NONE_2D if resp is None else resp, _NONE_INT if label is None else label),
         np.zeros(plan.coef.shape) if statistics else _NONE_2D,
         np.zeros(D * (D + 1) // 2) if statistics and plan.family == Family.TIED else _NONE,
         np.zeros(5),
-        *map(_read_only, fixed),
+        *map(read_only, fixed),
     )
 
 
 def _screened(plan: Plan, call: _Call, max_share: float) -> tuple[Screen | None, float]:
     """The screened form, and what may have been dropped of a mass; no screen where too many components matter."""
     from streamgmm.kernels.simd.screened import screened
-    from streamgmm.kernels.simd.screening import cutoff_of, screen_of, too_dense
+    from streamgmm.kernels.simd.screening import screen_of, too_dense
 
-    cutoff = cutoff_of(len(plan.coef))
+    cutoff = dropping.cutoff_of(len(plan.coef))
     if max_share < 1 and too_dense(call.rows, call.shift, call.whiten, call.coef, plan.base, cutoff, max_share):
         return None, 0.0
     screen = screen_of(plan)
     dropped = screened(
         call.rows, call.weight, call.shift, call.whiten, call.coef, plan.base, call.narrow, call.radius,
-        _read_only(plan.const), screen.projections, screen.never_screened, cutoff, max_share, call.done, *call.outputs,
+        read_only(plan.const), screen.projections, screen.never_screened, cutoff, max_share, call.done, *call.outputs,
         call.sums, call.totals,
     )  # fmt: skip
     return screen, dropped
@@ -370,7 +361,7 @@ def _dense(plan: Plan, call: _Call, statistics: bool, *, screened: bool) -> tupl
         return None
     factor = plan.factor[:, :, None] if plan.factor.ndim == 2 else plan.factor
     moments = (np.zeros(len(plan.coef)), np.zeros(plan.means.shape), np.zeros(factor.shape)) if statistics else None
-    means, factor, const = map(_read_only, (plan.means, factor, plan.const))
+    means, factor, const = map(read_only, (plan.means, factor, plan.const))
     centred_vector(
         family, call.rows, call.weight, call.shift, call.whiten, means, factor, const, plan.base, PANEL, call.done,
         *call.outputs, *(moments or (_NONE, _NONE_2D, _NONE_3D)), call.totals,

@@ -20,7 +20,7 @@ from streamgmm.kernels import dispatch
 from streamgmm.kernels.cuda.backend import is_device_array
 from streamgmm.kernels.plain import missing as reference_missing
 from streamgmm.kernels.plain.factor import run_missing
-from streamgmm.kernels.plan import Plan
+from streamgmm.kernels.plan import Plan, read_only
 from streamgmm.mixture.covariance.base import LOG_2PI
 from streamgmm.mixture.covariance.factor import Factor
 from streamgmm.mixture.parameters import Parameters
@@ -73,13 +73,6 @@ class Answers:
 
     def _arrays(self) -> tuple[Any, ...]:
         return self.logp, self.resp, self.label, self.filled
-
-
-def _view(array: NDArray[Any]) -> NDArray[Any]:
-    """A read-only C-contiguous view: the one layout that the kernels are compiled for."""
-    view = np.ascontiguousarray(array)[:]
-    view.flags.writeable = False
-    return view
 
 
 class Patterns:
@@ -324,9 +317,9 @@ class Patterns:
         totals = np.zeros(5)
         log_weights, log_noise = self._log_shares
         bad = missing(
-            int(family.kernel), rows, _view(none[0] if weight is None else weight), starts,
-            log_weights, _view(model.means), _view(variances), log_noise,
-            _view(none[1] if model.box is None else model.box), _BLOCK,
+            int(family.kernel), rows, read_only(none[0] if weight is None else weight), starts,
+            log_weights, read_only(model.means), read_only(variances), log_noise,
+            read_only(none[1] if model.box is None else model.box), _BLOCK,
             none[0] if part.logp is None else part.logp, none[1] if part.resp is None else part.resp,
             np.empty(0, np.int64) if part.label is None else part.label,
             none[1] if part.filled is None else part.filled, *(moments if statistics else none), totals,
@@ -345,7 +338,7 @@ def _groups(rows: NDArray[Any], small: bool) -> list[NDArray[np.int64]]:
 
     n = len(rows)
     order, starts = np.empty(n, np.int64), np.zeros(n + 1, np.int64)
-    found = group(_view(rows), order, starts, np.full(1 << max(1, (2 * n - 1).bit_length()), -1))
+    found = group(read_only(rows), order, starts, np.full(1 << max(1, (2 * n - 1).bit_length()), -1))
     return np.split(order, starts[1:found])
 
 
@@ -356,5 +349,5 @@ def _taken(rows: NDArray[Any], index: NDArray[np.int64], features: NDArray[np.in
     from streamgmm.kernels.missing import gather
 
     some = np.empty((len(index), len(features)))
-    gather(_view(rows), index, features, some)
+    gather(read_only(rows), index, features, some)
     return some

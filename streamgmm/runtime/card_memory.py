@@ -106,7 +106,7 @@ def own_stream(backend: Backend) -> AbstractContextManager[Any]:
 
 @dataclass(slots=True)
 class Buffer:
-    """Device memory for the block at hand; it grows when that is larger than the ones before."""
+    """Device memory for the block at hand; it is made anew for a larger one, or one of another kind."""
 
     backend: Backend
     rows: DeviceArray | None = None
@@ -114,13 +114,14 @@ class Buffer:
 
     def take(self, n: int, width: int, dtype: DTypeLike, weighted: bool) -> Held:
         """Rows (n, width) and weights (n,) or None, of any content."""
-        if self.rows is None or len(self.rows) < n or self.rows.shape[1] != width:
-            self.rows = None  # given back before more is asked for
-            self.rows = self.backend.empty((n, width), dtype)
+        rows = self.rows
+        if rows is None or len(rows) < n or rows.shape[1] != width or rows.dtype != np.dtype(dtype):
+            rows = self.rows = None  # given back before more is asked for
+            rows = self.rows = self.backend.empty((n, width), dtype)
         if weighted and (self.weight is None or len(self.weight) < n):
             self.weight = None
             self.weight = self.backend.empty((n,), np.float64)
-        return self.rows[:n], self.weight[:n] if weighted and self.weight is not None else None
+        return rows[:n], self.weight[:n] if weighted and self.weight is not None else None
 
 
 class _Ahead:

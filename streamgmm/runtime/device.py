@@ -27,7 +27,7 @@ from streamgmm.sources.base import Chunk, Rows, Source, Weights
 from streamgmm.sources.formats.device import DeviceArraySource
 from streamgmm.sources.living import LivingSource
 from streamgmm.sources.transformed import TransformedSource
-from streamgmm.sources.wrapped import WrappedSource
+from streamgmm.sources.wrapped import SameSource
 from streamgmm.utils.affine import Affine
 
 __all__ = ["DeviceBlock", "PlacedSource", "placed"]
@@ -278,7 +278,7 @@ def _starts_known(source: Source) -> bool:
     return bool(first) and all(chunk.start is not None for chunk in first)
 
 
-class PlacedSource(WrappedSource):
+class PlacedSource(SameSource):
     """A source as it is, for those who want rows in this process, and in blocks on a card for passes of EM (`for_em`).
 
     Attributes
@@ -295,13 +295,6 @@ class PlacedSource(WrappedSource):
 
     def over(self, source: Source) -> Source:
         return PlacedSource(source, self.blocks)
-
-    def wrapped(self, chunk: Chunk) -> Chunk:
-        return chunk
-
-    @property
-    def chunk_bytes(self) -> int | None:
-        return self.source.chunk_bytes
 
     def fingerprint(self) -> dict[str, Any]:
         return {**self.blocks.fingerprint(), "source": self.source.fingerprint()}

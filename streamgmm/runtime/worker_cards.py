@@ -18,7 +18,7 @@ from streamgmm.kernels.cuda import backend as cuda
 from streamgmm.kernels.cuda.base import Backend
 from streamgmm.runtime.card_memory import Buffer, Held, Lane, copy_through, own_stream
 from streamgmm.sources.base import Chunk, Rows, Source, Weights
-from streamgmm.sources.wrapped import WrappedChunk, WrappedSource
+from streamgmm.sources.wrapped import SameSource, WrappedChunk
 
 __all__ = ["SentChunk", "SentSource"]
 
@@ -76,7 +76,7 @@ class SentChunk(WrappedChunk):
             yield there
 
 
-class SentSource(WrappedSource):
+class SentSource(SameSource):
     """A source as it is, and in passes of EM (`for_em`) one whose chunks go to the cards of workers."""
 
     def __init__(self, source: Source, device: str) -> None:
@@ -88,13 +88,6 @@ class SentSource(WrappedSource):
 
     def over(self, source: Source) -> Source:
         return SentSource(source, self._device)
-
-    def wrapped(self, chunk: Chunk) -> Chunk:
-        return chunk
-
-    @property
-    def chunk_bytes(self) -> int | None:
-        return self.source.chunk_bytes
 
     def fingerprint(self) -> dict[str, Any]:
         return {"kind": "on the cards of workers", "source": self.source.fingerprint()}

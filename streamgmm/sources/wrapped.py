@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from streamgmm.sources.base import Chunk, Source
 
-__all__ = ["WrappedChunk", "WrappedSource"]
+__all__ = ["SameSource", "WrappedChunk", "WrappedSource"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +85,14 @@ class WrappedSource(Source):
         """The chunk as it is read, and the rows made of it beside that."""
         read, rows = self.source.chunk_bytes, self.source.max_chunk_rows
         return None if read is None or rows is None else read + rows * self.row_bytes
+
+
+class SameSource(WrappedSource):
+    """`source` with the chunks that it has; whoever inherits says what else there is for passes of EM (`for_em`)."""
+
+    def wrapped(self, chunk: Chunk) -> Chunk:
+        return chunk
+
+    @property
+    def chunk_bytes(self) -> int | None:
+        return self.source.chunk_bytes

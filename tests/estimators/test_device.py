@@ -288,6 +288,15 @@ def test_tasks_of_a_cluster_use_the_cards_of_its_workers(emulated, narrow):
     assert found.best.n_components == 2 and emulated.launches.count("fused") > done
 
 
+@pytest.mark.parametrize("first", [np.float32, np.float64])
+def test_a_worker_takes_tables_of_other_types_and_widths_after_each_other(emulated, first):
+    second = {np.float32: np.float64, np.float64: np.float32}[first]
+    for X in (rows(90, dtype=first), rows(70, dtype=second), np.c_[rows(60), rows(60, seed=1)][:, :3], rows(80)):
+        settings = {"n_components": 2, "random_state": 0, "max_iter": 2}
+        on_card = sg.GaussianMixture(**settings, device="cuda", executor=Dask(scheduler="synchronous")).fit(X)
+        close(on_card, sg.GaussianMixture(**settings).fit(X))
+
+
 def test_a_worker_without_a_card_says_so(monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setitem(sys.modules, "cupy", None)

@@ -10,6 +10,7 @@ import pytest
 
 from streamgmm.kernels import dispatch
 from streamgmm.kernels._jit import jit
+from streamgmm.kernels.plain import dropping
 from streamgmm.kernels.simd import dense, screening
 from streamgmm.kernels.simd import screened as form
 from streamgmm.kernels.simd.bounds import upper_bounds, ways_of
@@ -176,7 +177,7 @@ def test_rows_on_the_edge_of_the_bound(monkeypatch, D, condition):
     plan = model._prepare().plan
     lower = np.linalg.cholesky(model.covariances)
     rng = np.random.default_rng(1)
-    away = screening.cutoff_of(4) + rng.uniform(-1, 1, 600)
+    away = dropping.cutoff_of(4) + rng.uniform(-1, 1, 600)
     direction = rng.normal(size=(600, D))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     k = rng.integers(0, 4, 600)
@@ -229,9 +230,7 @@ def test_a_component_that_lost_its_rows_is_left_to_the_dense_form(monkeypatch):
     seen = spy(monkeypatch)
     found = both(monkeypatch, model, rows)
     assert seen["calls"] == 1
-    assert not screening.negligible(
-        found[0][0].feature[:, -1], np.zeros(8, np.uint8), 4000 * np.exp(-screening.cutoff_of(8))
-    )
+    assert not dropping.negligible(found[0][0].feature[:, -1], np.zeros(8, bool), 4000 * np.exp(-dropping.cutoff_of(8)))
     assert (found[0][0].feature == found[1][0].feature).all()  # done again: not only near
 
 

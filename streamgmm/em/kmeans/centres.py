@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from streamgmm.errors import NonFiniteRowError
 from streamgmm.kernels.dispatch import is_small
 from streamgmm.kernels.plain.lloyd import lloyd as reference
+from streamgmm.kernels.plan import read_only
 from streamgmm.utils.affine import Affine
 
 Array = NDArray[np.float64]
@@ -92,7 +93,7 @@ class Centres:
 
         mass, first, totals = np.zeros(len(self.points)), np.zeros(self.points.shape), np.zeros(4)
         fixed = [np.ascontiguousarray(rows), _NONE if weight is None else weight, self.shift, self.points]
-        bad = lloyd(*map(_read_only, fixed), label, distance, mass, first, totals)
+        bad = lloyd(*map(read_only, fixed), label, distance, mass, first, totals)
         if bad >= 0:
             raise NonFiniteRowError(bad)
         return mass, first, totals
@@ -140,12 +141,6 @@ class Centres:
         if bad.any():
             raise NonFiniteRowError(int(np.argmax(bad)))
         return np.asarray(cdist(rows, self.points))
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    view = array[:]
-    view.flags.writeable = False
-    return view
 
 
 def nearest(z: Array, centres: Array) -> NDArray[Any]:

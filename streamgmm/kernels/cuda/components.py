@@ -8,26 +8,18 @@ millions of rows; see `streamgmm.utils.by_component.compiled`. Matrices of eight
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.kernels._jit import bare_jit, inline
-from streamgmm.kernels.plan import Array
+from streamgmm.kernels.plan import Array, read_only
 from streamgmm.kernels.simd.intrinsics import LANES, broadcast, div, fma, load, mul, store, sub
 from streamgmm.kernels.simd.scratch import zeros
 
 __all__ = ["cholesky", "frames", "moved", "scatters"]
 
 _FOUR = 4
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A read-only C-contiguous view: one layout, hence one compilation."""
-    view = array[:] if array.flags.c_contiguous else np.ascontiguousarray(array)
-    view.flags.writeable = False
-    return view
 
 
 class _Scratch(threading.local):
@@ -167,7 +159,7 @@ def frames(
     D = mu.shape[1]
     triangle, row = ((D * (D + 1) // 2 + _FOUR) * LANES,), (D * LANES,)
     scratch = _scratch.of("frames", D, *[_square(D)] * 4, triangle, row, row)
-    _frames(*map(_read_only, (whiten, factors, mu)), upper, quadratic, linear, size, *scratch)
+    _frames(*map(read_only, (whiten, factors, mu)), upper, quadratic, linear, size, *scratch)
 
 
 @bare_jit
@@ -204,7 +196,7 @@ def cholesky(matrices: Array, lower: Array, good: NDArray[np.bool_]) -> None:
     """Fill in lower Cholesky factors of (K, D, D), and whether each exists; the others are NaN."""
     D = matrices.shape[1]
     scratch = _scratch.of("cholesky", D, _square(D), _square(D), ((D + _FOUR) * LANES,))
-    _cholesky(_read_only(matrices), lower, good.view(np.uint8), *scratch)
+    _cholesky(read_only(matrices), lower, good.view(np.uint8), *scratch)
 
 
 @bare_jit
@@ -234,7 +226,7 @@ def _moved(scatter, spread, out, W, turned, S, T):
 def moved(scatter: Array, spread: Array, out: Array) -> None:
     """out = spread scatter spread^T, of symmetric (K, D, D) and a lower triangular spread (D, D)."""
     D = len(spread)
-    _moved(_read_only(scatter), _read_only(spread), out, *_scratch.of("moved", D, *[_square(D)] * 4))
+    _moved(read_only(scatter), read_only(spread), out, *_scratch.of("moved", D, *[_square(D)] * 4))
 
 
 @bare_jit
@@ -253,4 +245,4 @@ def _scatters(feature, weight, mean, out):
 
 def scatters(feature: Array, weight: Array, mean: Array, out: Array) -> None:
     """out (K, D, D) = symmetric matrices packed in the first columns of `feature`, less weight mean mean^T."""
-    _scatters(*map(_read_only, (feature, weight, mean)), out)
+    _scatters(*map(read_only, (feature, weight, mean)), out)

@@ -1,4 +1,4 @@
-"""Terms so small that sums may leave them out: the rule of the screened form on the CPU, without compiled code.
+"""Terms so small that sums may leave them out: the rule of the screened form on the CPU, and of sparse sums on a card.
 
 A pair of row and component is left out where its responsibility is below e^-cutoff, unless the component has so little
 weight that it may live on such terms. What is left out of a component's mass is below e^-cutoff sum w; of its sums of
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from streamgmm.kernels.plan import Array, Plan
 
 DROPPED = 1e-12
-"""Largest part of a component's mass that may be left out; as in `simd.screening`."""
+"""Largest part of a component's mass that may be left out."""
 
 
 def cutoff_of(K: int) -> float:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.kernels._jit import bare_jit
-from streamgmm.kernels.family import Flags, Rows
+from streamgmm.kernels.family import Rows
 from streamgmm.kernels.locks import process_lock
+from streamgmm.kernels.plain.dropping import light
 from streamgmm.kernels.plan import Array, Family, Plan
 from streamgmm.kernels.simd.bounds import tile_components, ways_of
 from streamgmm.kernels.simd.intrinsics import LANES, append_where, broadcast, load, maximum, sub
@@ -20,19 +20,12 @@ from streamgmm.kernels.simd.scratch import rounded, zeros
 
 _PROBE = 4
 """Panels of a call that tell whether the dense form is the better one for it."""
-DROPPED = 1e-12
-"""Largest part of a component's mass that may be dropped."""
 
 
 def suits(plan: Plan) -> bool:
     """Whether the form exists for the plan and can be worth having."""
     K, D = plan.means.shape
     return plan.family == Family.FULL and D >= 12 and K >= 6
-
-
-def cutoff_of(K: int) -> float:
-    """Nats below a row's best beyond which a component is dropped."""
-    return 40.0 + math.log(K)
 
 
 class Screen:
@@ -52,10 +45,7 @@ class Screen:
         self.projections[:K, : projections.shape[2], :D] = np.swapaxes(projections, 1, 2)
         self.projections[:K, : projections.shape[2], D] = -offset
         self.projections = self.projections.reshape(whole * d, D + 1)
-        log_det = np.log(np.diagonal(upper, axis1=1, axis2=2)).sum(axis=1)
-        log_weight = plan.const - log_det  # up to a constant, which `whiten` may not tell: see `Mixture.through`
-        log_weight -= np.logaddexp.reduce(log_weight)
-        self.never_screened = (log_weight < math.log(1e-3 / K)).astype(np.uint8)
+        self.never_screened = light(plan).astype(np.uint8)
         for array in (self.projections, self.never_screened):
             array.flags.writeable = False
 
@@ -88,11 +78,6 @@ def screen_of(plan: Plan) -> Screen:
             if len(_screens) > 64:
                 _screens.popitem(last=False)
         return found[1]
-
-
-def negligible(mass: Array, never_screened: Flags, dropped: float) -> bool:
-    """True if components of `mass` (K,) in all rows of a call allow that `dropped` of each is left out."""
-    return bool((mass[never_screened == 0] * DROPPED >= dropped).all())
 
 
 @bare_jit
