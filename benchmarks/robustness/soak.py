@@ -282,4 +282,5 @@ def main(arguments: list[str] | None = None) -> None:
         )
     print(balance)
     if given.write is not None:
-        write_section(given.write, "soak", f"```text\n{balance}\n```")
+        section = "soak" if given.lines_per_second is None else "soak-at-a-rate"
+        write_section(given.write, section, f"```text\n{balance}\n```")
