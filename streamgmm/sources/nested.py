@@ -1,4 +1,4 @@
-"""Columns inside columns of Arrow tables: fields of structs, and elements of lists that are equally long."""
+"""Columns inside columns of Arrow tables: fields of structs, elements of lists that are equally long, extension types."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Leaf", "UnequalListsError", "is_nested", "leaves", "roots"]
+__all__ = ["EXTENSION", "Leaf", "UnequalListsError", "is_nested", "leaves", "roots", "type_of"]
+
+EXTENSION = b"ARROW:extension:name"
+"""Metadata of a field whose extension type is not registered in this process: it then has the type of its storage."""
+_NO_NUMBERS = frozenset(
+    {"pandas.period", "pandas.interval", "arrow.timestamp_with_offset", "arrow.uuid", "arrow.opaque"}
+)
+"""Extension types whose storage may be numbers that mean something else."""
 
 
 class UnequalListsError(ValueError):
@@ -24,14 +31,14 @@ class Leaf:
     ----------
     name : ``point.x`` for a field, ``embedding_0`` for an element
     root : the column of the file
-    steps : from there: the name of a field, or (position, length) in a list
-    kind : pyarrow type
+    steps : from there: the name of a field, (position, length) in a list, or None: the storage of an extension type
+    kind : pyarrow type; a text that says what is there where values that look like numbers are none
     """
 
     name: str
     root: str
     steps: tuple[Any, ...]
-    kind: pa.DataType
+    kind: pa.DataType | str
 
     def take(self, column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
         """The values in a column of the file; null where a struct or list on the way is.
@@ -44,6 +51,10 @@ class Leaf:
         import pyarrow.compute as pc
 
         for step in self.steps:
+            if step is None:
+                # Where the type is not registered (another process) the column is its storage already.
+                column = column.cast(getattr(column.type, "storage_type", column.type))
+                continue
             if isinstance(step, str):
                 column = pc.struct_field(column, step)
                 continue
@@ -60,10 +71,19 @@ class Leaf:
 
 
 def is_nested(kind: pa.DataType) -> bool:
-    """True for structs and lists."""
+    """True for structs, lists and extension types."""
+    import pyarrow as pa
     import pyarrow.types as t
 
+    if isinstance(kind, pa.BaseExtensionType):
+        return True
     return bool(t.is_struct(kind) or t.is_fixed_size_list(kind) or t.is_list(kind) or t.is_large_list(kind))
+
+
+def type_of(field: pa.Field) -> pa.DataType | str:
+    """The type of a field, or a text where it only looks like numbers, whether its extension is registered or not."""
+    extension = getattr(field.type, "extension_name", None) or (field.metadata or {}).get(EXTENSION, b"").decode()
+    return f"values of type {extension}" if extension in _NO_NUMBERS else field.type
 
 
 def leaves(schema: pa.Schema, sample: Callable[[str], Iterable[Any]]) -> list[Leaf]:
@@ -73,17 +93,24 @@ def leaves(schema: pa.Schema, sample: Callable[[str], Iterable[Any]]) -> list[Le
     ----------
     sample : gives arrays of the column of a name, whose first list says how long all are
     """
-    return [leaf for field in schema for leaf in _within(field.name, field.name, (), field.type, sample)]
+    return [leaf for field in schema for leaf in _within(field.name, field.name, (), field, sample)]
 
 
 def _within(
-    name: str, root: str, steps: tuple[Any, ...], kind: pa.DataType, sample: Callable[[str], Iterable[Any]]
+    name: str, root: str, steps: tuple[Any, ...], field: pa.Field, sample: Callable[[str], Iterable[Any]]
 ) -> Iterator[Leaf]:
+    import pyarrow as pa
     import pyarrow.types as t
 
+    kind = type_of(field)
+    if isinstance(kind, str):
+        yield Leaf(name, root, steps, kind)
+        return
+    if isinstance(kind, pa.BaseExtensionType):
+        steps, kind = (*steps, None), kind.storage_type
     if t.is_struct(kind) and kind.num_fields:
-        for field in kind:
-            yield from _within(f"{name}.{field.name}", root, (*steps, field.name), field.type, sample)
+        for inner in kind:
+            yield from _within(f"{name}.{inner.name}", root, (*steps, inner.name), inner, sample)
         return
     length = 0
     if t.is_fixed_size_list(kind):
@@ -91,7 +118,7 @@ def _within(
     elif t.is_list(kind) or t.is_large_list(kind):
         length = _length(Leaf(name, root, steps, kind), sample)
     for i in range(length):
-        yield from _within(f"{name}_{i}", root, (*steps, (i, length)), kind.value_type, sample)
+        yield from _within(f"{name}_{i}", root, (*steps, (i, length)), kind.value_field, sample)
     if not length:
         yield Leaf(name, root, steps, kind)
 

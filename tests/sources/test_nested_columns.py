@@ -1,12 +1,15 @@
 """Parquet and Arrow: lists and structs as columns, and folders whose files differ in what does not matter."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import streamgmm as sg
 from streamgmm.cli import main
+from streamgmm.sources.features import open_features
 
 pa = pytest.importorskip("pyarrow")
 import pyarrow.feather as feather  # noqa: E402
@@ -112,3 +115,60 @@ def test_folders_as_jobs_write_them(suffix, tmp_path):
     source = sg.open_source(folder)
     assert source.feature_names == ("a", "b")
     np.testing.assert_array_equal(read(source), np.r_[X[:, :2], X[:, :2] + [0, 1]])
+
+
+def extensions():
+    """Numbers in extension types, and numbers that are none: days since 1970, bounds of intervals."""
+    import pandas as pd
+
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(X))
+    truth = pa.ExtensionArray.from_storage(pa.bool8(), pa.array((X[:, 0] > 0).astype(np.int8)))
+    odd = pd.DataFrame({"day": pd.period_range("2020", periods=300, freq="D"), "span": pd.interval_range(0, 300)})
+    return pa.Table.from_pandas(odd).append_column("b", truth).append_column("t", tensors)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather"])
+@pytest.mark.parametrize("registered", [True, False])
+def test_extension_types(registered, suffix, tmp_path):
+    path = write(extensions(), tmp_path / f"t{suffix}")
+    right = np.c_[X[:, 0] > 0, X].tolist()
+    if registered:
+        source = open_features(path)
+        assert source.feature_names == ("b", "t_0", "t_1", "t_2") and set(source.not_numbers) == {"day", "span"}
+        np.testing.assert_array_equal(read(source), right)
+        with pytest.raises(ValueError, match=r"'day' holds values of type pandas.period; expected numbers"):
+            sg.open_source(path, columns=["day", "b"])
+        return
+    code = (  # a process that has not imported pandas sees the storage, int64, and the name of the type beside it
+        "import sys, json; from streamgmm.sources.features import open_features; s = open_features(sys.argv[1]);"
+        "assert 'pandas' not in sys.modules;"
+        "print(json.dumps([s.feature_names, next(s.chunks()).load()[0].tolist()]))"
+    )
+    found = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout
+    names, rows = json.loads(found)
+    assert names == ["b", "t_0", "t_1", "t_2"] and rows == right[: len(rows)]
+
+
+def test_extension_types_in_memory_and_without_their_registration():
+    table = extensions()
+    source = open_features(table)
+    assert source.feature_names == ("b", "t_0", "t_1", "t_2")
+    np.testing.assert_array_equal(read(source), np.c_[X[:, 0] > 0, X])
+    field = pa.field("day", pa.int64(), metadata={"ARROW:extension:name": "pandas.period"})
+    bare = pa.table([np.arange(300), X[:, 0]], schema=pa.schema([field, ("a", pa.float64())]))
+    assert open_features(bare).feature_names == ("a",)
+    nested = pa.struct([field, ("x", pa.float64())])
+    rows = [{"day": i, "x": x} for i, x in enumerate(X[:, 0])]
+    inner = pa.table([pa.array(rows, nested)], schema=pa.schema([pa.field("s", nested)]))
+    assert open_features(inner).feature_names == ("s.x",)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_a_stream_refuses_periods_and_takes_tensors(cli, suffix, tmp_path):
+    table, path = extensions(), tmp_path / f"t{suffix}"
+    write(table.select(["b", "t"]), path)
+    code, out, _ = cli("stream", path, "-k", 1, "--out", "run", "--json")
+    assert code == 0 and json.loads(out)["feature_names"] == ["b", "t_0", "t_1", "t_2"]
+    write(table.select(["day", "b"]), path)
+    code, out, err = cli("stream", path, "-k", 1, "--out", "other", "--json")
+    assert code == 1 and "number" in err

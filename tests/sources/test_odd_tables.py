@@ -15,6 +15,8 @@ import pytest
 import xarray as xr
 
 import streamgmm as sg
+from streamgmm.sources.features import open_features
+from streamgmm.stream.connectors.parse import Parser
 
 A = np.array([[1.5, 2.5], [3.5, 4.25], [5.5, 6.0]])
 BODY = "1.5,2.5\n3.5,4.25\n5.5,6\n"
@@ -66,6 +68,45 @@ def test_text_tables(kind, ends):
     source = sg.open_source("t.csv", chunk_rows=2)
     assert source.n_rows == 3
     np.testing.assert_array_equal(rows_of(source), expected)
+
+
+DECIMAL_COMMAS = {  # one column of decimals beside columns of words: the comma parts nothing else
+    "semicolons": ("day;station;x\n01.01.2020;Bern;2,5\n02.01.2020;Basel;-3,25\n03.01.2020;Chur;1,5\n", ["x"]),
+    "one word": ("name;x\nfoo;2,5\nbar;-3,25\nbaz;1,5\n", ["x"]),
+    "words and whole numbers": ("name;n;q;r;x\nfoo;3;u;u;2,5\nbar;9;u;v;-3,25\nbaz;8;w;v;1,5\n", ["n", "x"]),
+    "tabs": ("name\tu\tx\nfoo\tq\t2,5\nbar\tq\t-3,25\nbaz\tv\t1,5\n", ["x"]),
+    "bars": ("n|s|x\nfoo|q|2,5\nbar|r|-3,25\nbaz|s|1,5\n", ["x"]),
+    "blanks": ("name x\nfoo 2,5\nbar -3,25\nbaz 1,5\n", ["x"]),
+    "below a title": ("Messwerte, Bern\nday;station;x\n1.1.20;Bern;2,5\n2.1.20;Basel;-3,25\n3.1.20;Chur;1,5\n", ["x"]),
+    "no header": ("foo;q;2,5\nbar;r;-3,25\nbaz;s;1,5\n", None),
+    "points that could part thousands": ("a;x\n1.234;2,5\n3.234;-3,25\n5.500;1,5\n", ["x"]),
+}
+
+
+@pytest.mark.parametrize("kind", DECIMAL_COMMAS)
+def test_a_decimal_comma_beside_words_separates_no_fields(kind):
+    text, names = DECIMAL_COMMAS[kind]
+    source = open_features(write(text))
+    assert source.feature_names == (None if names is None else tuple(names))
+    np.testing.assert_array_equal(rows_of(source)[:, -1], [2.5, -3.25, 1.5])
+    if names is not None and "n" in names:
+        np.testing.assert_array_equal(rows_of(source)[:, 0], [3, 9, 8])
+
+
+def test_a_stream_reads_a_decimal_comma_beside_words():
+    parser = Parser("csv", header=None)
+    lines = [line.encode() for line in DECIMAL_COMMAS["semicolons"][0].splitlines()]
+    rows, bad = parser.parse(lines)
+    assert not bad and parser.layout.columns == ("x",)
+    np.testing.assert_array_equal(rows, [[2.5], [-3.25], [1.5]])
+
+
+@pytest.mark.parametrize(
+    "text", ["day,x\n2020-01-01 10,5\n2020-01-02 11,8\n", "note\tx\nhello,1\t5\nbye,2\t8\n", "a;b,x\n1;q,5\n3;q,8\n"]
+)
+def test_commas_that_separate_fields_or_belong_to_words(text):
+    source = open_features(write(text))
+    np.testing.assert_array_equal(rows_of(source), [[5], [8]])
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig"])

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 __all__ = [
     "BLANKS", "COMMENT", "MISSING", "Dialect", "Head", "Record", "column_kinds", "delimiter_of", "doubt_of",
@@ -250,32 +250,54 @@ def _good(rows: Sequence[Sequence[str]], n: int, delimiter: str, decimal: str) -
 
 
 def _choose(text: str, whole: bool, comment: bool, delimiters: Sequence[str]) -> tuple[str, str, int]:
-    """Delimiter, decimal mark and fields of a record: with which most columns hold numbers in most records."""
-    best, found = (-1.0, -1.0), (",", ".", 1)
+    """Delimiter, decimal mark and fields of a record.
+
+    First, those with which a line of names stands above the numbers; then those that explain every comma as a decimal
+    mark; then those with which most columns hold numbers in most records.
+    """
+    best, found = (False, False, -1.0, -1.0), (",", ".", 1)
     for delimiter in delimiters:
         if delimiter != "," and delimiter not in text and not (delimiter == BLANKS and "\t" in text):
             continue  # records of one field
-        some = []
-        for record in records(text, Dialect(delimiter, comment=comment), whole=whole):
-            some.append(record.fields)
-            if len(some) == _A_LOOK:
-                break
+        look = list(islice(records(text, Dialect(delimiter, comment=comment), whole=whole), _A_LOOK))
+        some = [record.fields for record in look]
         if not some:
             continue
         counts = Counter(map(len, some[1:] or some))
         n, often = max(counts.items(), key=lambda item: (item[1], item[0]))
         if n == 1 and delimiter != ",":
             continue
-        body = [row for row in some[1:] if len(row) == n] or [row for row in some if len(row) == n]
-        # Equal: the point, which is what most programs write.
-        decimal = max(".,", key=lambda mark: (_good(body, n, delimiter, mark), mark == "."))
+        above = next(i for i, row in enumerate(some) if len(row) == n)  # the header, where there is one
+        body = [row for row in some[above + 1 :] if len(row) == n] or [some[above]]
+        # Equal: the one that cannot set thousands apart; or else the point, which is what most programs write.
+        decimal = max(".,", key=lambda mark: (_good(body, n, delimiter, mark), _parts(body, n, delimiter, mark)))
         share = often / max(1, len(some) - 1 or 1)
         header = float(len(some[0]) in (n - 1, n, n + 1))
         numbers = (_good(body, n, delimiter, decimal) + _empty(body, n)) / n
+        sure = n > 1 and share >= _MOSTLY
+        named = sure and above <= _A_TITLE and _names(some[above], look[above + 1 :], n, Dialect(delimiter, decimal))
+        parted = sure and delimiter not in (",", BLANKS) and _commas_part_decimals(body, n, delimiter)
         score = round(numbers * share * (0.5 + 0.5 * header), 3), round(share * (n > 1), 3)
-        if score > best:
-            best, found = score, (delimiter, decimal, n)
+        if (named, parted, *score) > best:
+            best, found = (named, parted, *score), (delimiter, decimal, n)
     return found
+
+
+def _parts(rows: Sequence[Sequence[str]], n: int, delimiter: str, decimal: str) -> int:
+    """Columns of numbers in which `decimal` parts decimals beyond doubt: their values could not be groups of digits."""
+    other = _GROUPED["." if decimal == "," else ","]
+    kinds = column_kinds(rows, n, Dialect(delimiter, decimal))
+    return sum(
+        kind == "number" and any(decimal in row[j] and not other.fullmatch(row[j]) for row in rows)
+        for j, (kind, _) in enumerate(kinds)
+    )
+
+
+def _commas_part_decimals(rows: Sequence[Sequence[str]], n: int, delimiter: str) -> bool:
+    """True if there are commas, and all of them are within columns of numbers that have a decimal comma."""
+    kinds = column_kinds(rows, n, Dialect(delimiter, ","))
+    inside = [j for j in range(n) if any("," in row[j] for row in rows)]
+    return bool(inside) and all(kinds[j][0] in ("number", "grouped") for j in inside)
 
 
 def _empty(rows: Sequence[Sequence[str]], n: int) -> int:

@@ -172,13 +172,17 @@ def choose(path: str, inner: str, members: Sequence[Member], columns: Chosen = N
 
 
 def _thin_as_columns(members: Sequence[Member]) -> list[Member]:
-    """Matrices of one column each, where a group holds several and no other numbers, as columns."""
+    """Matrices of one column, where a group holds nothing but such and columns of numbers of that length, as columns."""
     groups: dict[str, list[Member]] = {}
     for member in members:
         if (member.is_matrix or member.is_column) and member.what is None and not member.label:
             groups.setdefault(member.group, []).append(member)
     thin = {
-        group for group, some in groups.items() if len(some) > 1 and all(m.is_matrix and m.shape[1] == 1 for m in some)
+        group
+        for group, some in groups.items()
+        if len(some) > 1
+        and all(m.is_column or m.shape[1] == 1 for m in some)
+        and (all(m.is_matrix for m in some) or len({m.shape[0] for m in some}) == 1)
     }
     return [
         replace(member, shape=member.shape[:1]) if member.is_matrix and member.group in thin else member

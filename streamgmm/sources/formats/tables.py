@@ -14,7 +14,7 @@ from streamgmm.sources.base import Chunk, Rows, RunSource, Source, Weights
 from streamgmm.sources.chunking import cut_runs, even_runs, wanted_rows
 from streamgmm.sources.columns import Chosen, Exclude, Pick, WeightChoice, check_weights, digest, weight_array
 from streamgmm.sources.labels import index_columns, row_labels
-from streamgmm.sources.nested import Leaf, is_nested, leaves
+from streamgmm.sources.nested import EXTENSION, Leaf, is_nested, leaves, type_of
 
 if TYPE_CHECKING:
     import polars
@@ -165,14 +165,16 @@ def arrow_schema(fields: Iterable[pa.Field]) -> list[tuple[str, str | None, bool
     """A pyarrow schema, or pairs of name and type, in the form `choose_columns` takes."""
     import pyarrow.types as t
 
-    pairs = [field if isinstance(field, tuple) else (field.name, field.type) for field in fields]
-    return [(name, _arrow_kind(kind), t.is_float32(kind)) for name, kind in pairs]
+    pairs = [field if isinstance(field, tuple) else (field.name, type_of(field)) for field in fields]
+    return [(name, _arrow_kind(kind), not isinstance(kind, str) and t.is_float32(kind)) for name, kind in pairs]
 
 
-def _arrow_kind(kind: pa.DataType) -> str | None:
-    """Kind of the values of a pyarrow type if not numbers; None for numbers."""
+def _arrow_kind(kind: pa.DataType | str) -> str | None:
+    """Kind of the values of a pyarrow type, or what is said of them, if not numbers; None for numbers."""
     import pyarrow.types as t
 
+    if isinstance(kind, str):
+        return kind
     if t.is_run_end_encoded(kind):
         return _arrow_kind(kind.value_type)
     if t.is_dictionary(kind):
@@ -378,10 +380,15 @@ def unnested(table: Any) -> Any:
         return table
     import pyarrow as pa
 
+    def field(leaf: Leaf, part: pa.ChunkedArray) -> pa.Field:
+        told = {EXTENSION: leaf.kind.split()[-1]} if isinstance(leaf.kind, str) else None
+        return pa.field(leaf.name, part.type, metadata=told)
+
     arrow = table if is_arrow else table.to_arrow()
     found = leaves(arrow.schema, lambda name: arrow.column(name).chunks)
     parts = [leaf.take(arrow.column(leaf.root)) for leaf in found]
-    return pa.Table.from_arrays(parts, names=[leaf.name for leaf in found], metadata=arrow.schema.metadata)
+    fields = [field(leaf, part) for leaf, part in zip(found, parts, strict=True)]
+    return pa.Table.from_arrays(parts, schema=pa.schema(fields, arrow.schema.metadata))
 
 
 def of_plain_numbers(table: Any) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamgmm.sources.formats.tables import arrow_numbers, arrow_schema
 from streamgmm.sources.labels import index_columns, tell_left_out
-from streamgmm.sources.nested import Leaf, leaves
+from streamgmm.sources.nested import Leaf, leaves, type_of
 from streamgmm.stream.batch import Batch, Position
 from streamgmm.stream.connectors import Source
 
@@ -102,6 +102,10 @@ def matrix(table: pa.Table, names: Sequence[str], nested: dict[str, Leaf]) -> ND
     for name in names:
         leaf = nested.get(name)
         column = table.column(name) if leaf is None else leaf.take(table.column(leaf.root))
-        ((_, other, _),) = arrow_schema([(name, column.type)])
-        columns.append(arrow_numbers(column) if other is None else column.to_numpy(zero_copy_only=False))
+        kind = leaf.kind if leaf is not None else type_of(table.schema.field(name))
+        ((_, other, _),) = arrow_schema([(name, kind)])
+        if isinstance(kind, str):  # numbers that mean something else
+            columns.append(np.array(list(map(str, column.to_pylist())), object))
+        else:
+            columns.append(arrow_numbers(column) if other is None else column.to_numpy(zero_copy_only=False))
     return np.column_stack(columns)
