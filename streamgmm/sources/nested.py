@@ -1,4 +1,4 @@
-"""Columns inside columns of Arrow tables: fields of structs, elements of lists that are equally long, extension types."""
+"""Columns inside columns of Arrow tables: fields of structs, elements of equally long lists, extension types."""
 
 from __future__ import annotations
 

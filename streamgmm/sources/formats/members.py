@@ -172,7 +172,7 @@ def choose(path: str, inner: str, members: Sequence[Member], columns: Chosen = N
 
 
 def _thin_as_columns(members: Sequence[Member]) -> list[Member]:
-    """Matrices of one column, where a group holds nothing but such and columns of numbers of that length, as columns."""
+    """Matrices of one column as columns, where a group holds no numbers but such and columns of that length."""
     groups: dict[str, list[Member]] = {}
     for member in members:
         if (member.is_matrix or member.is_column) and member.what is None and not member.label:
