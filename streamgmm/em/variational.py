@@ -36,6 +36,7 @@ from streamgmm.mixture.variational import (
     VariationalMixture,
     evidence,
     evidence_of,
+    rows_behind,
     variational_m_step,
 )
 from streamgmm.mixture.variational_sums import tidied
@@ -155,6 +156,17 @@ def begin_variational(
         return begun(models, passes=1 + more)
     _, model, moves = searched(sample, models, prior, wanted.reg_covar, executor, wanted.tol)
     return begun((model,), passes=1 + more, moves=moves)
+
+
+def begin_variational_again(
+    last: VariationalMixture, trace: tuple[float, ...], prior: GaussWishart, reg_covar: float
+) -> VariationalBegin:
+    """From where the last fit ended; under another prior from the posterior that its rows then have."""
+    if prior is last.prior:
+        return VariationalBegin((last,), None, traces=(trace,), posterior=prior)
+    return VariationalBegin(
+        (variational_m_step(rows_behind(last, reg_covar), prior, reg_covar),), None, posterior=prior
+    )
 
 
 def searched(

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from streamgmm.em.candidates import Candidate, Candidates, Initialization, best
 from streamgmm.em.convergence import RULES
 from streamgmm.em.hooks import FitObserver
+from streamgmm.em.initialization.initialize import check_same_kind
 from streamgmm.em.initialization.methods import INIT
 from streamgmm.em.initialization.multistart import KEPT
 from streamgmm.em.kmeans.parallel_init import SPREAD
@@ -28,6 +29,7 @@ from streamgmm.em.variational import (
     VariationalBegin,
     VariationalBeginning,
     begin_variational,
+    begin_variational_again,
 )
 from streamgmm.em.variational_moves import bench_rows
 from streamgmm.em.variational_update import Proposal
@@ -45,6 +47,7 @@ from streamgmm.mixture.variational import (
     PriorParameters,
     VariationalMixture,
     gauss_wishart,
+    prior_under,
     used,
 )
 from streamgmm.runtime.checkpoint import Journal
@@ -277,14 +280,11 @@ class BayesianGaussianMixture(MixtureEstimator):
     def _begin_again(self, chosen: Covariance, D: int) -> VariationalBegin:
         """From where the last fit ended, if it was of the same kind."""
         last = self._posterior
-        if last.means.shape != (self.n_components, D) or last.family is not chosen:
-            raise ValueError(
-                f"warm_start: the last fit has shape {last.means.shape} and covariance_type {last.family.name!r}; "
-                f"expected {(self.n_components, D)} and {chosen.name!r}. Set warm_start=False."
-            )
+        check_same_kind(last, chosen, (self.n_components, D))
+        prior = prior_under(last.prior, self._given_prior, self.weight_concentration_prior_type)
         count = float(self.report_.get("weight", 1.0))
         trace = tuple(value / count for value in self.lower_bounds_)
-        return VariationalBegin((last,), None, traces=(trace,), posterior=last.prior)
+        return begin_variational_again(last, trace, prior, self.reg_covar)
 
     def _new_learner(self, *shape: Any, **options: Any) -> Learner:
         _, D, chosen = shape
@@ -299,18 +299,39 @@ class BayesianGaussianMixture(MixtureEstimator):
             chosen,
             self.n_components,
             D,
-            PriorParameters(
-                self.weight_concentration_prior,
-                self.mean_precision_prior,
-                self.mean_prior,
-                self.degrees_of_freedom_prior,
-                self.covariance_prior,
-            ),
+            self._given_prior,
             weight_type=self.weight_concentration_prior_type,
             data_mean=mean,
             data_covariance=covariance,
             reg_covar=self.reg_covar,
         )
+
+    @property
+    def _given_prior(self) -> PriorParameters:
+        return PriorParameters(
+            self.weight_concentration_prior,
+            self.mean_precision_prior,
+            self.mean_prior,
+            self.degrees_of_freedom_prior,
+            self.covariance_prior,
+        )
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self._fresh and self.responsibilities_init is not None:
+            raise ValueError(
+                "partial_fit: responsibilities_init is of all rows, which a stream does not have yet. Set "
+                "responsibilities_init=None, or use fit first."
+            )
+        learner = self._learner
+        last = learner.prior if isinstance(learner, VariationalLearner) else None
+        if last is None and "mixture_" in self.__dict__:
+            last = self._posterior.prior
+        if last is not None and prior_under(last, self._given_prior, self.weight_concentration_prior_type) is not last:
+            raise ValueError(
+                "partial_fit: the model so far has another prior than the parameters name. Set the parameters of the "
+                "prior back, or begin with a new estimator: sklearn.base.clone(gm)."
+            )
 
     def _responsibilities(self) -> NDArray[Any] | None:
         """`responsibilities_init`, checked."""

@@ -68,7 +68,8 @@ class GaussianMixture(MixtureEstimator):
         As in scikit-learn.
     random_state : int, RandomState or None
     warm_start : bool, default False
-        Go on from the parameters of the last fit.
+        Go on from the parameters of the last fit. Of the other parameters those of now hold; a prior keeps what it took
+        from the data of the last fit.
     verbose, verbose_interval : int
         1: one line of live progress in a terminal or notebook (the pass, chunks, rows per second, the log-likelihood,
         its distance to the limit, the time left), elsewhere a printed line every `verbose_interval` passes. 2: printed
@@ -292,9 +293,6 @@ class GaussianMixture(MixtureEstimator):
         """Start of the fit; see `beginnings`. `reader` reads the data, `executor` the sample."""
         K, D = self.n_components, source.n_features
         chosen = self._family(D)
-        if self._goes_on:
-            trace, prior = tuple(self.lower_bounds_), getattr(self, "prior_", None)
-            return begin_again(self.mixture_, trace, prior, chosen, (K, D), self.missing)
         solves = self.max_iter > 0 and self.tol > 0  # tol=0 asks for every iteration, and gets it
         wanted = InitSettings(
             chosen, K, D, self._given(chosen, D), self.init_params, self.n_init, self.moves, self.missing,
@@ -302,6 +300,9 @@ class GaussianMixture(MixtureEstimator):
             self.reg_covar, self.on_collapse == "repair", solves, self.solver == "auto",
             memory_plan.sample_rows or self._sample_rows(D), memory_plan.starts,
         )  # fmt: skip
+        if self._goes_on:
+            trace, prior = tuple(self.lower_bounds_), getattr(self, "prior_", None)
+            return begin_again(self.mixture_, trace, prior, wanted, source, reader)
         begun = begin(
             wanted, source, reader, executor, lambda: journal.generator(self.random_state), watcher, journal
         )  # fmt: skip

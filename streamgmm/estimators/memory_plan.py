@@ -42,12 +42,6 @@ _LEAST_SAMPLE = 1000
 
 _M_MMAP_THRESHOLD = -3  # from malloc.h
 
-_GROUP = Path("/sys/fs/cgroup")
-_GROUP_FILES = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-)
-
 
 def parse_bytes(size: str | int) -> int:
     """A number of bytes, or a text such as "2GB", "512 MB", "1.5GiB".

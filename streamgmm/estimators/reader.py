@@ -195,6 +195,11 @@ class Reader:
 def _check_out(out: Writable, answers: NDArray[Any]) -> None:
     """Refuse an `out` of a type or shape that cannot hold `answers` as they are."""
     shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
+    if not hasattr(out, "__setitem__") or not hasattr(out, "__len__"):
+        raise TypeError(
+            f"out: expected an array that can be written to; got {type(out).__name__}. For a file give "
+            "numpy.lib.format.open_memmap(path, mode='w+', dtype=..., shape=...), or a Zarr array."
+        )
     if shape is not None and tuple(shape[1:]) != answers.shape[1:]:
         wanted = ", ".join(map(str, ("rows", *answers.shape[1:])))
         raise ValueError(f"out has shape {tuple(shape)}; expected ({wanted}{',' * (answers.ndim == 1)}).")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -122,6 +122,16 @@ class Conjugate:
     mean: Array
     dof: float
     scale: Array
+
+    def under(self, given: NormalInverseWishart) -> Conjugate:
+        """The prior of `given` for the same components: what is None there stays. This one where nothing differs."""
+        scale = 1.0 if given.scale is None else given.scale
+        now = replace(given, scale=scale).resolve(self.family, self.K, len(self.mean), self.mean, None)
+        if given.scale is None:
+            now = replace(now, scale=self.scale)
+        numbers = (now.shrinkage, now.dof) == (self.shrinkage, self.dof)
+        same = numbers and np.array_equal(now.mean, self.mean) and np.array_equal(now.scale, self.scale)
+        return self if same else now
 
     @property
     def _exponent(self) -> float:

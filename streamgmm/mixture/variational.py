@@ -123,6 +123,33 @@ def gauss_wishart(
     )
 
 
+def prior_under(prior: GaussWishart, given: PriorParameters, weight_type: str) -> GaussWishart:
+    """The prior of `given` for the same components; `prior` itself where nothing differs.
+
+    The mean and the scale stay where they are None. Everything else has its default there.
+
+    Raises
+    ------
+    ValueError
+        As `gauss_wishart`.
+    """
+    family, limit, D = prior.family, prior.limit, len(prior.mean)
+    usual = PriorParameters(1.0 / limit, 1.0, prior.mean, D, prior.scale)
+    wanted = usual._replace(**{name: value for name, value in given._asdict().items() if value is not None})
+    known = (prior.concentration, prior.mean_precision, prior.dof)
+    if (
+        (weight_type == PROCESS) == prior.process
+        and (wanted.concentration, wanted.mean_precision, wanted.dof) == known
+        and np.array_equal(np.asarray(wanted.mean), prior.mean)
+        and np.array_equal(np.asarray(wanted.scale), prior.scale)
+    ):
+        return prior
+    nothing = np.zeros((D, D))
+    return gauss_wishart(
+        family, limit, D, wanted, weight_type=weight_type, data_mean=prior.mean, data_covariance=nothing
+    )  # fmt: skip
+
+
 def _scale(family: Covariance, D: int, given: ArrayLike | None, covariance: Array, reg_covar: float) -> Array:
     shape = family.scatter_shape(1, D)[1 if not family.shared else 0 :]
     if given is None:
@@ -144,7 +171,10 @@ def _scale(family: Covariance, D: int, given: ArrayLike | None, covariance: Arra
         )
     if not (np.isfinite(scale).all() and _positive(scale)):
         what = "symmetric, positive-definite" if scale.ndim == 2 else "positive"
-        raise ValueError(f"'{family.name} covariance_prior' should be {what}")
+        raise ValueError(
+            f"'{family.name} covariance_prior' should be {what}, with finite numbers; got {scale.tolist()}. Give a "
+            "covariance in squared units of the data, or None for that of the data."
+        )
     return scale
 
 

@@ -351,6 +351,47 @@ def test_responsibilities_of_another_shape_are_refused():
     assert labels.n_components_in_use_ == 3
 
 
+NEW_PRIORS = (
+    {"weight_concentration_prior": 50.0},
+    {"mean_precision_prior": 30.0},
+    {"mean_prior": [1.0, 2.0, 0.0, 1.0]},
+    {"degrees_of_freedom_prior": 40.0},
+    {"covariance_prior": 7.0},
+    {"weight_concentration_prior_type": "dirichlet_distribution"},
+)
+
+
+@pytest.mark.parametrize("changed", NEW_PRIORS, ids=lambda one: next(iter(one)))
+def test_a_warm_start_obeys_another_prior(changed):
+    X = load_iris().data
+    of_rows = {"random_state": 0, "solver": "exact", "tol": 1e-9, "max_iter": 2000, "covariance_type": "spherical"}
+    warm = sg.BayesianGaussianMixture(3, warm_start=True, **of_rows).fit(X)
+    resp, before = warm.predict_proba(X), warm.lower_bounds_[-1]
+    with pytest.raises(ValueError, match="another prior"):
+        warm.set_params(**changed).partial_fit(X)
+    warm.fit(X)
+    name, value = next(iter(changed.items()))
+    if name != "weight_concentration_prior_type":
+        np.testing.assert_array_equal(getattr(warm, f"{name}_"), value)
+    fresh = sg.BayesianGaussianMixture(3, responsibilities_init=resp, **of_rows, **changed).fit(X)
+    assert warm.lower_bound_ == pytest.approx(fresh.lower_bound_, abs=1e-4)
+    assert warm.lower_bounds_[0] != before and np.diff(warm.lower_bounds_).min() > -1e-9
+    last, prior = warm.lower_bounds_[-1], warm.mixture_.prior
+    warm.fit(X)
+    assert warm.mixture_.prior is prior and warm.lower_bounds_[-1] == pytest.approx(last, abs=1e-6)
+
+
+def test_a_stream_does_not_take_what_it_cannot_follow():
+    X = load_iris().data
+    with pytest.raises(ValueError, match="responsibilities_init is of all rows"):
+        sg.BayesianGaussianMixture(2, responsibilities_init=np.arange(150) % 2).partial_fit(X)
+    gm = sg.BayesianGaussianMixture(2, random_state=0, mean_prior=[5.0, 3.0, 4.0, 1.0]).partial_fit(X).partial_fit(X)
+    with pytest.raises(ValueError, match="another prior"):
+        gm.set_params(mean_prior=[5.0, 3.0, 4.0, 2.0]).partial_fit(X)
+    with pytest.raises(ValueError, match=r"should be positive, with finite numbers; got \[1.0, -1.0\]"):
+        sg.BayesianGaussianMixture(2, covariance_type="diag", covariance_prior=[1.0, -1.0]).fit(X[:, :2])
+
+
 def test_what_a_likelihood_is_needed_for_is_absent():
     gm = sg.BayesianGaussianMixture(2, random_state=0).fit(load_iris().data)
     assert not any(hasattr(gm, name) for name in ("bic", "aic", "icl", "to_sklearn", "to_json"))

@@ -144,6 +144,50 @@ def test_report_and_criteria_without_another_pass():
     assert gm.icl(X_IRIS) == pytest.approx(gm.bic(X_IRIS) - 2 * np.log(resp.max(axis=1)).sum(), rel=1e-12)
 
 
+@pytest.mark.parametrize("options", [{"prior": "default"}, {"prior": sg.NormalInverseWishart(0.5, scale=9.0)}])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_warm_start_obeys_another_prior(options, given):
+    fresh = quiet_fit(sg.GaussianMixture(3, random_state=0, tol=1e-10, **options), X_IRIS)
+    warm = quiet_fit(sg.GaussianMixture(3, random_state=0, tol=1e-10, warm_start=True), X_IRIS)
+    if given:
+        model = warm.mixture_
+        warm = sg.GaussianMixture.from_parameters(
+            model.weights, model.means, model.covariances, warm_start=True, tol=1e-10
+        )
+    quiet_fit(warm.set_params(**options), X_IRIS)
+    assert len(warm.lower_bounds_) == warm.n_iter_ < 100  # nothing of the other objective
+    np.testing.assert_allclose(np.sort(warm.weights_), np.sort(fresh.weights_), rtol=1e-4)
+    assert warm.lower_bound_ == pytest.approx(fresh.lower_bound_, abs=1e-7)
+    known = warm.prior_
+    n = len(warm.lower_bounds_)
+    quiet_fit(warm, X_IRIS)
+    assert warm.prior_ is known and len(warm.lower_bounds_) > n  # the same objective goes on
+    quiet_fit(warm.set_params(prior=None), X_IRIS)
+    assert warm.prior_ is None
+    plain = quiet_fit(sg.GaussianMixture(3, random_state=0, tol=1e-10), X_IRIS)
+    assert warm.lower_bound_ == pytest.approx(plain.lower_bound_, abs=1e-6)
+
+
+def test_a_warm_start_obeys_another_background():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(m, 1.0, (400, 2)) for m in (-6.0, 6.0)] + [rng.uniform(-30, 30, (200, 2))])
+    gm = quiet_fit(sg.GaussianMixture(2, random_state=0, tol=1e-9, warm_start=True), X[:800])
+    fresh = quiet_fit(sg.GaussianMixture(2, random_state=0, tol=1e-9, noise="uniform"), X)
+    quiet_fit(gm.set_params(noise="uniform"), X)
+    assert fresh.noise_weight_ > 0.15 and gm.noise_weight_ == pytest.approx(fresh.noise_weight_, abs=1e-5)
+    np.testing.assert_array_equal(gm.mixture_.box, [X.min(axis=0), X.max(axis=0)])
+    quiet_fit(gm.set_params(noise=None, max_iter=3), X)
+    assert gm.noise_weight_ == 0 and gm.mixture_.box is None and gm.weights_.sum() == pytest.approx(1)
+
+
+def test_an_out_that_nothing_can_be_written_to_is_refused(tmp_path):
+    gm = quiet_fit(sg.GaussianMixture(2, random_state=0), X_IRIS)
+    with pytest.raises(TypeError, match=r"out: expected an array .* got str"):
+        gm.predict(X_IRIS, out=str(tmp_path / "labels.npy"))
+    with pytest.raises(TypeError, match=r"got \w*Path"):
+        gm.score_samples(X_IRIS, out=tmp_path / "scores.npy")
+
+
 def test_iris_is_as_good_as_scikit_learn():
     ours = quiet_fit(sg.GaussianMixture(3, random_state=0, n_init=5), X_IRIS)
     theirs = quiet_fit(Peer(3, random_state=0, n_init=5, tol=1e-8, max_iter=1000), X_IRIS)

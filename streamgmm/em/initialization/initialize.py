@@ -30,7 +30,7 @@ from streamgmm.runtime.executors import Executor
 from streamgmm.sources.base import Source
 from streamgmm.sources.summaries.sample import SampleSummary
 
-__all__ = ["InitSettings", "begin", "begin_again", "solved"]
+__all__ = ["InitSettings", "begin", "begin_again", "check_same_kind", "solved"]
 
 NOISE_START = 0.5
 """Weight of the background in the first model. Large, so that the components start from the dense parts only: from 0.1,
@@ -78,17 +78,44 @@ class InitSettings:
     threads: int
 
 
-def begin_again(
-    last: Mixture, trace: tuple[float, ...], prior: Conjugate | None, family: Covariance, shape: tuple[int, int],
-    missing: str,
-) -> Initialization:  # fmt: skip
-    """From where the last fit ended, if it was of the same kind."""
+def check_same_kind(last: Mixture, family: Covariance, shape: tuple[int, int]) -> None:
+    """Refuse to go on from a model with other components (K, D) or another family."""
     if last.means.shape != shape or last.family is not family:
         raise ValueError(
             f"warm_start: the last fit has shape {last.means.shape} and covariance_type {last.family.name!r}; "
             f"expected {shape} and {family.name!r}. Set warm_start=False."
         )
-    return Initialization((last.observing(observed(last.box, missing, shape[1])),), prior, traces=(trace,))
+
+
+def begin_again(
+    last: Mixture,
+    trace: tuple[float, ...],
+    prior: Conjugate | None,
+    wanted: InitSettings,
+    source: Source,
+    reader: Executor,
+) -> Initialization:
+    """From where the last fit ended, if it was of the same kind. `trace` and `prior` are those of the last fit.
+
+    The prior and the background are those of the settings of now. What they have to take from the data, and the last
+    fit did not, costs a pass. A trace of another objective is not continued.
+    """
+    family = wanted.family
+    check_same_kind(last, family, (wanted.n_components, wanted.n_features))
+    boxless = wanted.noise and last.box is None
+    sample = None
+    if boxless or (wanted.prior is not None and wanted.prior.needs_data and prior is None):
+        gaps, diagonal = wanted.missing == "marginalize", family.n_factors > 0
+        sample = survey(source, reader, size=wanted.sample_rows, seed=0, missing=gaps, diagonal=diagonal)
+    now = _resolved(wanted, sample) if prior is None or wanted.prior is None else prior.under(wanted.prior)
+    box = last.box if sample is None or not boxless else background_box(sample.box)
+    observation = observed(box if wanted.noise else None, wanted.missing, wanted.n_features)
+    model = last.observing(observation, NOISE_START if boxless else None)
+    same = now is prior and wanted.noise == (last.box is not None)
+    return Initialization(
+        (model,), now, None if sample is None else sample.n_rows, 0 if sample is None else 1,
+        traces=(trace,) if same else (),
+    )  # fmt: skip
 
 
 def solved(sample: SampleSummary, family: Covariance, maximize: Maximize) -> Candidate | None:
@@ -143,8 +170,7 @@ def begin(
         whole is not None and not closed and not wanted.noise
         and (wanted.prior is None or not wanted.prior.needs_data)
     ):  # fmt: skip
-        prior = None if wanted.prior is None else wanted.prior.resolve(family, K, D, None, None)
-        return Initialization((whole.observing(observed(None, wanted.missing, D)),), prior)
+        return Initialization((whole.observing(observed(None, wanted.missing, D)),), _resolved(wanted, None))
     rng = generator()
     seed = int(rng.randint(2**31 - 1))
     gaps = wanted.missing == "marginalize"
@@ -196,12 +222,15 @@ def _whole(wanted: InitSettings) -> Mixture | None:
     return Mixture(weights / weights.sum() if wanted.noise else weights, means, covariances, wanted.family)
 
 
-def _resolved(wanted: InitSettings, sample: SampleSummary) -> Conjugate | None:
-    """The prior with everything filled in that is taken from the data."""
+def _resolved(wanted: InitSettings, sample: SampleSummary | None) -> Conjugate | None:
+    """The prior with everything filled in that is taken from the data; no sample is needed where nothing is."""
     if wanted.prior is None:
         return None
+    family, K, D = wanted.family, wanted.n_components, wanted.n_features
+    if sample is None:
+        return wanted.prior.resolve(family, K, D, None, None)
     covariance = sample.covariance * (sample.count / max(sample.count - 1.0, 1.0))
-    return wanted.prior.resolve(wanted.family, wanted.n_components, wanted.n_features, sample.mean, covariance)
+    return wanted.prior.resolve(family, K, D, sample.mean, covariance)
 
 
 def _observing(wanted: InitSettings, sample: SampleSummary) -> Callable[[Mixture], Mixture]:
