@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import os
-import re
-import shlex
 import shutil
 import sys
 import warnings
@@ -19,7 +16,8 @@ from typer import Typer
 from typer.core import TyperGroup
 
 from streamgmm.cli.commands import data, demo, doctor, fit, inspect, predict, report, select, stream, warmup
-from streamgmm.cli.terminal import NOT_CONVERGED, as_option, message
+from streamgmm.cli.terminal import NOT_CONVERGED, message
+from streamgmm.cli.wording import in_options
 from streamgmm.errors import ConfigError, DiskFullError
 from streamgmm.utils.signals import ending_cleanly
 
@@ -159,28 +157,15 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename or 'the output'}: no space is left on its device. Free some, or write elsewhere."
     if isinstance(error, MemoryError):
         return f"out of memory ({error}). Set compute.memory_limit, for instance --set memory_limit=1GB."
-    text = " ".join(str(error).split())
-    # What is said for Python, in the words of the terminal.
-    text = text.replace("set missing='marginalize' of a GaussianMixture", "fit with --set missing=marginalize")
-    text = re.sub(r"open_source\(\.\.\., columns=\[(.*?)\](\.\.\.)?\)", _columns_option, text)
-    text = re.sub(r"exclude=\[(.*?)\]", lambda found: _option("--exclude", found[1]), text)
-    return text if text else f"{type(error).__name__} (run again with --debug for the traceback)"
-
-
-def _columns_option(found: re.Match[str]) -> str:
-    return _option("--columns", found[1]) + (found[2] or "")
-
-
-def _option(option: str, listed: str) -> str:
-    """The option that means a list of names as Python shows it."""
-    try:
-        names = [str(name) for name in ast.literal_eval(f"[{listed}]") if name is not ...]
-    except (ValueError, SyntaxError):
-        names = []
-    return f"{option} {shlex.quote(as_option(names) if names else 'A,B')}"
+    text = in_options(" ".join(str(error).split()))
+    if isinstance(error, LookupError | AttributeError | AssertionError | NameError) or not text:  # not meant to be read
+        text = (
+            f"{type(error).__name__}{f': {text}' if text else ''} (a fault of streamgmm; --debug shows the traceback)"
+        )
+    return text
 
 
 def _show_warning(text: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     # Of floating point and of what will change in libraries a person at the terminal can do nothing.
     if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning | RuntimeWarning):
-        message(f"note: {' '.join(str(text).split())}")
+        message(f"note: {in_options(' '.join(str(text).split()))}")

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from streamgmm.cli import completion
 from streamgmm.utils.jsonable import jsonable
-from streamgmm.utils.printable import printable
+from streamgmm.utils.printable import printable, short_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +95,7 @@ def components(weights: NDArray[np.float64], means: NDArray[np.float64], names: 
     names = names or [f"x{j}" for j in range(means.shape[1])]
     shown = min(means.shape[1], 4)
     order = sorted(range(len(means)), key=lambda k: -weights[k])
-    head = ["component", "weight", *(f"mean {name}" for name in names[:shown])]
+    head = ["component", "weight", *(f"mean {short_name(name, 24)}" for name in names[:shown])]
     body = [[k, f"{weights[k]:.4f}", *(float(v) for v in means[k, :shown])] for k in order[:12]]
     more = f"\n... and {len(means) - 12} lighter ones" if len(means) > 12 else ""
     return table(head, body) + more

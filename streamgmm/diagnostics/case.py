@@ -20,6 +20,7 @@ from streamgmm.sources.base import Readable
 from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.utils import html
 from streamgmm.utils.phases import advanced, phase, unwatched
+from streamgmm.utils.printable import short_name
 
 __all__ = ["Case", "Check", "Finding", "Findings", "examine", "first_few"]
 
@@ -128,7 +129,7 @@ def first_few(items: Sequence[Any], most: int = 5) -> str:
     'a, b and 1 more'
     """
     more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(map(str, items[:most])) + more
+    return ", ".join(short_name(str(item)) for item in items[:most]) + more
 
 
 Check = Callable[[Case], Iterator[Finding]]

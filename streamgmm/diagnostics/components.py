@@ -136,7 +136,7 @@ def too_few(case: Case) -> Iterator[Finding]:
             "separate clusters.",
             {"clusters": split, "gain_per_row": gains},
             f"Raise n_components to {case.model.n_components + sum(n - 1 for n in split.values())}"
-            f"{', with more starts: n_init=20' if case.chosen_by else ''}.",
+            f"{', with more starts: n_init=20' if case.chosen_by and case.gm.n_init > 1 else ''}.",
         )
 
 

@@ -15,11 +15,11 @@ from streamgmm.diagnostics import Finding, diagnose
 from streamgmm.estimators.mixture_estimator import MixtureEstimator
 from streamgmm.estimators.projection import ProjectedMixture
 from streamgmm.estimators.reader import executor_of, stored_rows_of
-from streamgmm.estimators.selection import Selection
+from streamgmm.estimators.selection import Selection, elbows
 from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.plane import Plane
 from streamgmm.report.page import Head, Shown, page
-from streamgmm.report.rows import read_rows
+from streamgmm.report.rows import PageRows, read_rows
 from streamgmm.sources import is_array_like, open_quietly
 from streamgmm.sources.base import Readable, Source
 from streamgmm.sources.formats.tables import column_names, is_frame, select
@@ -41,7 +41,6 @@ class PageParts:
 
     Attributes
     ----------
-    title, subtitle : made of model and data by default
     findings : what `diagnose` said; asked by default, in a pass of its own
     facts : (name, value) pairs
     plane : in which `frames` were recorded
@@ -49,8 +48,6 @@ class PageParts:
     best : number of the chosen candidate, where the model's own kind does not tell
     """
 
-    title: str | None = None
-    subtitle: str | None = None
     findings: Sequence[Finding] | None = None
     facts: Sequence[tuple[str, Any]] = ()
     plane: Plane | None = None
@@ -171,8 +168,10 @@ def selection_page(
             )
         )
     Ks = [row["n_components"] for row in found.table]
-    title = f"K = {Ks[best]} of {min(Ks)} to {max(Ks)}, by {found.criterion.upper()}"
-    elbow = found.elbow.get(found.table[best]["covariance_type"])
+    title = f"K = {Ks[best]}"
+    if len(shown) > 1:
+        title += f"{f' of {min(Ks)} to {max(Ks)}' if min(Ks) < max(Ks) else ''}, by {found.criterion.upper()}"
+    elbow = elbows(found.table, found.elbow).get(found.table[best]["covariance_type"])
     return _page(gm, shown, source, ids, n_rows, parts, Head(title, best=best, elbow=elbow, criterion=found.criterion))
 
 
@@ -195,8 +194,7 @@ def _page(
     names = getattr(gm, "feature_names_in_", None)
     head = replace(
         head,
-        title=parts.title or head.title,
-        subtitle=parts.subtitle or f"{source.name}: {found.stored:,} rows of {found.rows.shape[1]} features",
+        subtitle=_subtitle(source.name, found),
         plane=parts.plane,
         names=None if names is None else [str(name) for name in names],
         facts=parts.facts or _facts_of(gm),
@@ -205,6 +203,13 @@ def _page(
         id_name=None if ids is None else ids.name,
     )
     return page(shown, found, head)
+
+
+def _subtitle(name: str, found: PageRows) -> str:
+    """The data, and how many rows of it say nothing."""
+    D, unused = found.rows.shape[1], found.stored - found.n_rows
+    words = f"{name}: {found.stored:,} row{'s' * (found.stored != 1)} of {D} feature{'s' * (D != 1)}"
+    return words + (f"; {unused:,} not used, of weight 0 or with nothing observed" if unused else "")
 
 
 def _asked(gm: MixtureEstimator, mixture: Mixture) -> ProjectedMixture | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["Selection", "doubts", "elbow"]
+__all__ = ["Selection", "doubts", "elbow", "elbows"]
 
 
 class SelectionReport(dict[str, Any]):
@@ -221,7 +221,7 @@ class Selection:
             table = [{**row, self.criterion: _sign(row[self.criterion], -1.0)} for row in table]
         ax = figures.criteria(table, names=tuple(names), ax=ax)
         if not several:
-            for kind, K in self.elbow.items():
+            for kind, K in elbows(self.table, self.elbow).items():
                 ax.axvline(K, linestyle=":", linewidth=1, color="0.5", label=f"elbow, {kind}")
             ax.legend()
         return ax
@@ -261,6 +261,20 @@ def doubts(table: Sequence[dict[str, Any]], best: dict[str, Any], criterion: str
         found.append(
             f"Not converged within max_iter passes: {names}. Their criteria may still improve; raise max_iter or tol."
         )
+    return found
+
+
+def elbows(table: Sequence[Mapping[str, Any]], elbow: Mapping[str, int]) -> dict[str, int]:
+    """The elbows to tell of: where rows support three numbers of components, and more than the fewest improve BIC.
+
+    Elsewhere a likelihood rises by what parameters gain by chance, and its bend says nothing.
+    """
+    found = {}
+    for kind, K in elbow.items():
+        own = [row for row in table if row["covariance_type"] == kind and not row["unsupported"]]
+        fewest, best = (min(own, key=lambda row: row[name], default=None) for name in ("n_components", "bic"))
+        if len(own) >= 3 and best is not fewest:
+            found[kind] = K
     return found
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from streamgmm.report import figures
 from streamgmm.utils import html
 from streamgmm.utils.numbers import count, percent, written
+from streamgmm.utils.printable import short_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,7 +177,7 @@ class Description:
         >>> sg.describe(pair).phrase(0, 0)
         'x0 varies less (deviation 1.0 against 3.0)'
         """
-        name, own, rest = self.names[j], self.deviations[c, j], self.rest_deviations[c, j]
+        name, own, rest = short_name(self.names[j]), self.deviations[c, j], self.rest_deviations[c, j]
         finest = min((s for s in (own, rest) if s > 0), default=0.0)
         if abs(self.differences[c, j]) >= HIGHER:
             side = "higher" if self.differences[c, j] > 0 else "lower"
@@ -200,7 +201,9 @@ class Description:
         about = "" if self.rows is None else f" (about {count(float(self.rows[c]))})"
         head = f"Component {self.components[c]} holds {percent(float(self.weights[c]))} of the rows{about}."
         if np.isnan(self.divergences[c]).all():
-            typical = [f"{self.names[j]} is {self._written(c, j)}" for j in range(min(len(self.names), MOST_NAMED))]
+            typical = [
+                f"{short_name(self.names[j])} is {self._written(c, j)}" for j in range(min(len(self.names), MOST_NAMED))
+            ]
             return f"{head} There is no other to compare it with. It is typical that {_listed(typical)}."
         found = [self.phrase(c, j) for j in self.telling(c)]
         if not found:
@@ -306,7 +309,8 @@ def _details(found: Description, c: int) -> str:
         spread = min((s for s in (found.deviations[c, j], found.rest_deviations[c, j]) if s > 0), default=0.0)
         low, high, rest = (written(v[c, j], spread) for v in (found.low, found.high, found.rest_means))
         body.append([
-            found.names[j], html.Number(found.means[c, j], written(found.means[c, j], spread)), f"{low} to {high}",
+            short_name(found.names[j]), html.Number(found.means[c, j], written(found.means[c, j], spread)),
+            f"{low} to {high}",
             html.Number(found.rest_means[c, j], rest), _known(found.differences[c, j]), _known(found.divergences[c, j]),
         ])  # fmt: skip
     more = len(found.names) - len(body)

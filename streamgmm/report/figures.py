@@ -19,7 +19,7 @@ from streamgmm.mixture.plane import ellipse
 from streamgmm.report.view import telling_features
 from streamgmm.utils.colours import PALETTE as PALETTE
 from streamgmm.utils.colours import colour
-from streamgmm.utils.printable import printable
+from streamgmm.utils.printable import printable, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 def plain(name: object) -> str:
     """A name as text that matplotlib takes for no formula; control characters, which fonts lack, are escaped."""
-    return printable(str(name)).replace("$", r"\$")
+    return printable(short_name(str(name))).replace("$", r"\$")
 
 
 def _axes(ax: Any) -> Any:

@@ -79,8 +79,8 @@ class History:
                 path.append(self._frame(candidate))
 
     def begun(self, at: int, chosen: Sequence[tuple[int, int]]) -> None:
-        """Keep the way of those starts that go on, as far as it was taken."""
-        self._before |= {at + j: self._sampled[i][:steps] for j, (i, steps) in enumerate(chosen)}
+        """Keep the way of those starts that go on, as far as it was taken; those solved at once took no step."""
+        self._before |= {at + j: self._sampled.get(i, [])[:steps] for j, (i, steps) in enumerate(chosen)}
         self._sampled.clear()
 
     def add(self, step: Any) -> None:

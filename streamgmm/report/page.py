@@ -21,6 +21,7 @@ from streamgmm.report.unusual import GIVEN_UP_TO, Deviation, deviations
 from streamgmm.report.view import Projected, View, feature_moments, separation
 from streamgmm.utils.colours import PALETTE
 from streamgmm.utils.jsonable import jsonable
+from streamgmm.utils.printable import short_name
 
 __all__ = ["Head", "Shown", "page"]
 
@@ -137,9 +138,10 @@ def page(models: Sequence[Shown], found: PageRows, head: Head) -> str:
     drawn_frames = sum(one.mixture.n_components for one in models if one.frames)
     steps = max(2, int(FRAME_BYTES / (32 * max(1, drawn_frames))))
     patterns = len(np.unique(np.isnan(found.rows), axis=0))
-    layout = _Layout(view, order[:PROFILED], steps, patterns * len(models) <= PATTERNS)
+    filled = bool(np.isnan(found.rows).any())
+    layout = _Layout(view, order[:PROFILED], steps, patterns * len(models) <= PATTERNS, filled)
     shown = sorted(order[:SHOWN].tolist())
-    pool = _Pool(found, projection, head.identify, [_cut(name) for name in named])
+    pool = _Pool(found, projection, head.identify, [short_name(name) for name in named])
     document = {
         "title": head.title,
         "subtitle": head.subtitle,
@@ -190,12 +192,19 @@ def _filled(text: str, n_models: int) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layout:
-    """Axes, features in the picture of profiles, steps of the path, and whether tails are calibrated by draws."""
+    """Axes, features in the picture of profiles, steps of the path.
+
+    Attributes
+    ----------
+    drawing : whether tails are calibrated by draws
+    filled : whether rows have missing values, which the sample of a start was filled in for
+    """
 
     view: View
     profiled: NDArray[np.intp]
     steps: int
     drawing: bool
+    filled: bool
 
 
 def _model(one: Shown, answered: Answered, pool: _Pool, layout: _Layout, *, brief: bool) -> dict[str, Any]:
@@ -239,7 +248,7 @@ def _model(one: Shown, answered: Answered, pool: _Pool, layout: _Layout, *, brie
         "members": answered.members,
         "certain": [_rounded(c / n) if n else None for c, n in zip(answered.certainty, answered.members, strict=True)],
         "phrases": _phrases(mixture, means, variances, used, pool.names),
-        "frames": _frames(one, view, layout.steps),
+        "frames": _frames(one, view, layout.steps, filled=layout.filled),
         "trace": [_rounded(value) for value in _thinned_trace(one.trace)],
         "lowest": pool.listed(lowest.first(most), mixture, means, variances, ranked=tails is not None),
         "uncertain": pool.listed(unsure.first(most), mixture, means, variances),
@@ -345,18 +354,15 @@ class _Pool:
         return {"listed": listed, "listed_points": _floats(view.standardised(rows))}
 
 
-def _cut(name: str, most: int = 40) -> str:
-    """A name that fits into a sentence."""
-    name = name.strip() or "(no name)"
-    return name if len(name) <= most else name[: most - 1] + "…"
-
-
 def _reason(one: Deviation) -> list[Any]:
     return [one.feature, one.value, _rounded(one.expected), _rounded(one.deviations, 3), int(one.given)]
 
 
-def _frames(one: Shown, view: View, most: int) -> dict[str, Any] | None:
-    """The path of the fit as the page steps through it, at most `most` steps; None where it was not recorded."""
+def _frames(one: Shown, view: View, most: int, *, filled: bool) -> dict[str, Any] | None:
+    """The path of the fit as the page steps through it, at most `most` steps; None where it was not recorded.
+
+    Of a sample that was `filled` in the log-likelihood is that of all features, and no level of this path.
+    """
     frames = one.frames
     if not len(frames.get("iteration", ())):
         return None
@@ -371,7 +377,10 @@ def _frames(one: Shown, view: View, most: int) -> dict[str, Any] | None:
         "iteration": iteration[kept],
         "x": np.where(sampled, iteration, iteration + before)[kept],
         "sampled": sampled[kept].astype(int),
-        "level": [_rounded(value, 9) for value in frames["objective"][kept]],
+        "level": [
+            None if filled and of_sample else _rounded(value, 9)
+            for value, of_sample in zip(frames["objective"][kept], sampled[kept], strict=True)
+        ],
         "weights": _floats(frames["weights"][kept]),
         "means": _floats(means),
         "covariances": _floats(covariances),

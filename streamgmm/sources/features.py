@@ -17,6 +17,7 @@ from streamgmm.sources.columns import ColumnChoice, Exclude
 from streamgmm.sources.formats.tables import NotNumbersError
 from streamgmm.sources.labels import numbers_rows, tell_of
 from streamgmm.sources.opening import open_quietly
+from streamgmm.utils.printable import short_name
 
 __all__ = [
     "OnlyRowNumbersError",
@@ -142,8 +143,9 @@ def tell_features(source: Source) -> None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Ten names at most, and how many there are."""
-    return ", ".join(name or "(a column without a name)" for name in names[:10]) + (
+    """Ten names at most, and how many there are; one with a comma is quoted."""
+    short = [short_name(name) for name in names[:10]]
+    return ", ".join(f'"{name}"' if "," in name else name for name in short) + (
         f", ... ({len(names)} in all)" if len(names) > 10 else ""
     )
 

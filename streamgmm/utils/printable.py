@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["printable"]
+__all__ = ["printable", "short_name"]
 
 _DIRECTION = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
 
@@ -18,6 +18,18 @@ def printable(text: str) -> str:
     a\x1b[2J\n
     """
     return "".join(map(_escaped, text)) if not (text.isascii() and text.isprintable()) else text
+
+
+def short_name(name: str, most: int = 40) -> str:
+    """The name of a feature as it fits into a sentence or above a column.
+
+    Examples
+    --------
+    >>> short_name(""), short_name("length of the left wing", 10)
+    ('(no name)', 'length of…')
+    """
+    name = name.strip() or "(no name)"
+    return name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
 
 
 def _escaped(mark: str) -> str:

@@ -196,3 +196,26 @@ def test_errors_say_what_was_expected_what_came_and_what_to_do(cli, rows, tmp_pa
 
 def test_one_start_is_one_start(cli, rows):
     assert "K = 1 to 2, 1 start of each" in cli("select", "x.npy", "--k-max", "2", "--set", "n_init=1")[2]
+
+
+def test_a_fault_of_ours_is_called_one(cli, rows, monkeypatch):
+    def broken(*_, **__):
+        raise KeyError(0)
+
+    monkeypatch.setattr("streamgmm.estimators.select.select", broken)
+    code, _, err = cli("select", "x.npy", "--k-max", 2)
+    assert code == 1 and "error: KeyError: 0 (a fault of streamgmm; --debug shows the traceback)" in err
+
+
+def test_tables_and_sentences_have_short_names(cli, tmp_path):
+    long = "a name that goes on and on and on, longer than any column of numbers"
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 3)) + np.repeat([[0.0], [9.0]], 100, axis=0)
+    lines = "\n".join(",".join(f"{value:.6g}" for value in row) for row in rows)
+    (tmp_path / "t.csv").write_text(f'"{long}","a,b",\n{lines}\n')
+    code, out, _ = cli("data", "check", "t.csv")
+    assert code == 0 and "(no name)" in out and max(map(len, out.splitlines())) < 110
+    assert cli("fit", "t.csv", "-k", 2, "--set", "n_init=2", "--out", "m")[0] == 0
+    code, out, _ = cli("inspect", "m", "--explain")
+    assert code == 0 and "(no name) is lower" in out and long not in out and "a name that goes on and on" in out
+    assert json.loads(cli("inspect", "m", "--json")[1])["feature_names"] == [long, "a,b", ""]

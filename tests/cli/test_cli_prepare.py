@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import streamgmm as sg
+from streamgmm.cli.wording import in_options
 
 UNITS, OFFSET = np.array([1e-3, 1.0, 1e4]), np.array([0.5, -20.0, 3e5])
 MODEL = "model.safetensors"
@@ -216,6 +217,50 @@ def test_remedies_are_in_the_words_of_the_terminal(cli, tmp_path):
         "row 1 of chunk 0, column 'b c'. Expected finite numbers; drop or impute such rows, or fit with --set missing="
         in (cli("fit", tmp_path / "x.csv", "-k1")[2])
     )
+
+
+def test_findings_are_in_the_words_of_the_terminal(cli, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(m, 1.0, (300, 2)) for m in (-30.0, 7.0, 15.0)])
+    np.save(tmp_path / "x.npy", rows)
+    words = json.loads(cli("select", tmp_path / "x.npy", "--k-max", 2, "--set", "n_init=1", "--json")[1])["findings"]
+    assert any("Raise K to 3." in text for text in words), words
+    assert not any("n_components" in text or "('" in text for text in words)
+    wide = rng.normal(size=(120, 22))
+    wide[:, 0] += wide[:, 1]
+    np.save(tmp_path / "wide.npy", wide)
+    words = cli("select", tmp_path / "wide.npy", "--k-max", 1)[1]
+    assert "Use --covariance diag, which needs" in words
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("Scale first: make_pipeline(sg.Scaler(), ...).", "Scale first: --scale."),
+        ("Set n_components=2.", "Take K = 2: -k 2."),
+        ("Leave them out: sg.open_source(path, exclude=['a', 'b,c']).", "Leave them out: --exclude 'a,\"b,c\"'."),
+        ("let a background take them: noise=\"uniform\".", "let a background take them: --set noise=uniform."),
+        ("Set reg_covar=1e-08, or scale", "Add --set reg_covar=1e-08, or scale"),
+        ("reg_covar=1e-06 is added to every variance", "reg_covar=1e-06 is added to every variance"),
+        ("by ICL: criterion='icl'.", "by ICL: --criterion icl."),
+        ("For clusters, merge components: merge_components.", "For clusters, merge components (merge_components, in "
+         "Python)."),
+        ("Set prior='default', which keeps", "Add --set prior=default, which keeps"),
+    ],
+)  # fmt: skip
+def test_parameters_become_options(said, meant):
+    assert in_options(said) == meant
+
+
+def test_one_component_alone_is_selected(cli, rows, tmp_path):
+    """The first pass solves it: no start takes a step, and there is no curve to speak of."""
+    np.save(tmp_path / "x.npy", rows)
+    code, out, _ = cli("select", tmp_path / "x.npy", "--k-max", 1, "--report", "--out", tmp_path / "m")
+    assert code == 0 and "elbow" not in out and "largest that was tried" not in out
+    content = json.loads((tmp_path / "m" / "report.html").read_text().split('id="data">')[1].split("</script>")[0])
+    assert content["title"] == "K = 1" and content["elbow"] is None
+    code, out, _ = cli("select", tmp_path / "x.npy", "--k-min", 3, "--k-max", 3, "--set", "n_init=1")
+    assert code == 0 and "elbow" not in out and "largest that was tried" not in out
 
 
 def test_columns_without_names_go_by_number_and_have_to_be_those_of_the_fit(cli, tmp_path):

@@ -14,7 +14,7 @@ from streamgmm.em.candidates import Candidate, Totals
 from streamgmm.em.model_selection import race
 from streamgmm.em.model_selection.cross_validation import fold_numbers
 from streamgmm.em.model_selection.race import Pruner
-from streamgmm.estimators.selection import elbow
+from streamgmm.estimators.selection import elbow, elbows
 from streamgmm.sources import array_source
 from tests.helpers.counting import Counting
 
@@ -152,6 +152,16 @@ def test_memory_limit_may_be_a_text():
 def test_elbow_is_where_the_curve_bends():
     assert elbow([1, 2, 3, 4, 5], [0, 5, 10, 10.5, 11]) == 3
     assert elbow([2, 3], [0, 1]) == 2
+
+
+def test_noise_has_no_elbow():
+    """Of one Gaussian each component more gains a likelihood something, and none of them improves BIC."""
+    X = np.random.default_rng(3).normal(size=(1000, 1))
+    found = sg.select(X, range(1, 6), n_init=2, random_state=0)
+    assert elbows(found.table, found.elbow) == {} and found.best.n_components == 1
+    found = sg.select(np.append(X, X[:400] + 8.0, axis=0), range(1, 6), n_init=2, random_state=0)
+    assert elbows(found.table, found.elbow) == {"full": 2}
+    assert elbows(found.table[:2], found.elbow) == {}  # two points are no curve
 
 
 @pytest.mark.parametrize("criterion", ["bic", "heldout"])

@@ -179,6 +179,27 @@ def test_weights_noise_and_bayesian_fits(tmp_path):
     assert one["members"][:6] == np.bincount(label, minlength=6).tolist()
 
 
+def test_a_sample_that_was_filled_in_has_no_level(tmp_path, cli):
+    """Its log-likelihood is that of all features; and rows in which nothing was observed are told."""
+    rows = birds(share=0.3)
+    np.savetxt(tmp_path / "x.csv", rows, delimiter=",", header="length,depth,mass", comments="")
+    words = ["select", "x.csv", "--k-max", 4, "--set", "missing=marginalize", "--set", "n_init=2"]
+    assert cli(*words, "--report", "--out", "m")[0] == 0
+    document = content(tmp_path / "m" / "report.html")
+    empty = int(np.isnan(rows).all(axis=1).sum())
+    said = f"x.csv: 400 rows of 3 features; {empty} not used, of weight 0 or with nothing observed"
+    assert document["subtitle"] == said and empty > 1
+    seen = 0
+    for one in document["models"]:
+        of_sample = np.array(one["frames"]["sampled"], bool)
+        known = np.array([level is not None for level in one["frames"]["level"]])
+        assert (known == ~of_sample).all()
+        seen += of_sample.sum()
+    assert seen > 0
+    best = document["models"][document["best"]]
+    assert best["frames"]["level"][-1] == pytest.approx(best["log_density"], abs=1e-5)
+
+
 def test_ids_are_columns_or_values_and_wrong_ones_are_refused(tmp_path):
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(birds(100, 0.0)[1:], columns=NAMES)

@@ -28,6 +28,7 @@ from streamgmm.cli.terminal import (
     table,
 )  # fmt: skip
 from streamgmm.sources.base import Source
+from streamgmm.utils.printable import short_name
 
 if TYPE_CHECKING:
     from streamgmm.sources.convert import Manifest
@@ -266,7 +267,9 @@ def _tell_long_tails(found: Manifest, names: list[str]) -> None:
 
 def _by_feature(names: list[str], found: Manifest) -> str:
     """One line for each feature; of very many the first."""
-    columns: list[Any] = [names] + [getattr(found, name) for name in BY_FEATURE if getattr(found, name)]
+    columns: list[Any] = [[short_name(str(name)) for name in names]] + [
+        getattr(found, name) for name in BY_FEATURE if getattr(found, name)
+    ]
     head = ["feature", *(name for name in BY_FEATURE if getattr(found, name))]
     rows = list(zip(*columns, strict=True))
     more = len(rows) - MOST_FEATURES

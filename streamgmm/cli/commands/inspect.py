@@ -11,7 +11,7 @@ import typer
 from streamgmm.cli.commands.fit import level
 from streamgmm.cli.output_folder import feature_names, load, peeked
 from streamgmm.cli.terminal import Json, Model, emit, facts, message, table
-from streamgmm.utils.printable import printable
+from streamgmm.utils.printable import printable, short_name
 
 if TYPE_CHECKING:
     from streamgmm.diagnostics.explain import Description
@@ -90,7 +90,7 @@ def inspect(
     rows = [[int(k), float(mixture.weights[k]), *map(float, means[k, : len(columns)])] for k in order]
     print(facts((key.replace("_", " "), value) for key, value in head.items()))
     print()
-    print(table(["component", "weight", *(f"mean {name}" for name in columns)], rows))
+    print(table(["component", "weight", *(f"mean {short_name(name, 24)}" for name in columns)], rows))
     if len(columns) < D:
         print(f"... and {D - len(columns)} more features: --features {D}, or --json for everything")
     if explained is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from streamgmm.cli.commands.fit import level_words
 from streamgmm.cli.output_folder import CONFIG, HISTORY, REPORT, write_text
 from streamgmm.cli.terminal import Id, Json, emit, message, stderr_console
+from streamgmm.cli.wording import in_options
 from streamgmm.sources.base import Source
 
 if TYPE_CHECKING:
@@ -86,9 +88,7 @@ def folder_page(folder: Path, data: str | None = None, n_rows: int = 2000, id: s
     config = load_config(folder / CONFIG)
     source = open_data(config)[0] if data is None else opened(data, None)
     plane, frames = load_history(folder / HISTORY) if (folder / HISTORY).exists() else (None, {})
-    seen = document["data"]
     parts = PageParts(
-        subtitle=f"{seen['path']}: {seen['rows']:,} rows of {seen['features']} features",
         findings=remarks(gm, source, config),
         facts=facts_of(document),
         plane=plane,
@@ -120,8 +120,15 @@ def facts_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def remarks(gm: MixtureEstimator, source: Source, config: Config) -> list[Any]:
-    """Findings of `diagnose` about a fit. Of scales it says nothing where they were dealt with before the fit."""
+    """Findings of `diagnose` about a fit, with remedies in the words of the terminal.
+
+    Of scales they say nothing where those were dealt with before the fit.
+    """
     from streamgmm.diagnostics import diagnose
 
     dealt_with = {"unscaled-features"} if config.data.scale or config.data.pca is not None else set()
-    return [finding for finding in diagnose(gm, source) if finding.code not in dealt_with]
+    return [
+        replace(finding, remedy=in_options(finding.remedy))
+        for finding in diagnose(gm, source)
+        if finding.code not in dealt_with
+    ]

@@ -252,6 +252,8 @@ def _in_data_units(found: Selection, ready: Prepared, gm: MixtureEstimator) -> A
 
 def _table(document: dict[str, Any]) -> str:
     """The sweep for a person, the chosen row marked."""
+    from streamgmm.estimators.selection import elbows
+
     selection = document["selection"]
     judged = [name for name in ("heldout", "cv") if selection["table"][0][name] is not None]
     names = ("covariance_type", "n_components", "status", "n_passes", "df", "lower_bound", "bic", "aic", "icl", *judged)
@@ -262,10 +264,10 @@ def _table(document: dict[str, Any]) -> str:
         cells = [f"{row[n]:.1f}" if n in ("bic", "aic", "icl") else row[n] for n in names]
         rows.append(["->" if i == chosen else "!" if row["unsupported"] else "", *cells])
     best = selection["table"][chosen]
-    elbows = ", ".join(f"{K} ({kind})" for kind, K in selection["elbow"].items())
+    bends = ", ".join(f"{K} ({kind})" for kind, K in elbows(selection["table"], selection["elbow"]).items())
     end = (
         f"chosen by {selection['criterion'].upper()}: K = {best['n_components']}, {best['covariance_type']}; "
-        f"elbow at {elbows}; {document['passes']} passes over the data in all"
+        f"{f'elbow at {bends}; ' if bends else ''}{document['passes']} passes over the data in all"
     )
     passed = [text for text in selection["warnings"] if text.startswith(("Passed over", "Every candidate"))]
     if any(row["unsupported"] for row in selection["table"]):
@@ -293,7 +295,8 @@ def _grid(selection: dict[str, Any]) -> str:
 
 def _edge(selection: dict[str, Any], best: dict[str, Any]) -> list[str]:
     """A warning where the best K is the largest that was tried."""
-    largest = max(row["n_components"] for row in selection["table"])
-    if best["n_components"] < largest or largest == 1:
+    tried = {row["n_components"] for row in selection["table"]}
+    largest = max(tried)
+    if best["n_components"] < largest or len(tried) == 1:
         return []
     return [f"the best K is the largest that was tried: the curve may go on; try --k-max {2 * largest}"]

@@ -40,9 +40,6 @@ def selection_page(
     figures = ("BIC", "AIC", "ICL")
     raw = ready.raw
     parts = PageParts(
-        title=f"K = {found.best.n_components} of {config.select.k_min} to {config.select.k_max}, "
-        f"by {found.criterion.upper()}",
-        subtitle=f"{raw.name}: {document['data']['rows']:,} rows of {raw.n_features} features",
         findings=findings,
         facts=[(f"chosen K: {name}" if name in figures else name, fact) for name, fact in facts_of(document)],
         plane=history.plane,

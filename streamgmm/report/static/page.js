@@ -287,8 +287,8 @@ function move() {
   if (!a.frames) return;
   const f = a.frames, t = Math.min(state.frame, last(a)), s = f.sampled[t];
   const ends = f.iteration.filter((_, i) => f.sampled[i] === s);
-  $("stepnote").textContent = `${f.iteration[t]} of ${ends.at(-1)}${s ? " on the sample" : ""}: log-likelihood per row ${short(f.level[t])}`;
-  if (curve && curve.dot) { curve.dot.setAttribute("cx", curve.sx(f.x[t])); curve.dot.setAttribute("cy", curve.sy(f.level[t])); }
+  $("stepnote").textContent = `${f.iteration[t]} of ${ends.at(-1)}${s ? " on the sample" : ""}` + (f.level[t] === null ? "" : `: log-likelihood per row ${short(f.level[t])}`);
+  if (curve && curve.dot) { curve.dot.setAttribute("visibility", f.level[t] === null ? "hidden" : "visible"); curve.dot.setAttribute("cx", curve.sx(f.x[t])); curve.dot.setAttribute("cy", curve.sy(f.level[t])); }
 }
 function hover(c, m, x, y) {
   const tip = $("tip");
@@ -321,8 +321,8 @@ function drawMaps() {
   const { hidden, outside } = map.count, notes = [N < D.rows.used ? `${whole(N)} of ${whole(D.rows.used)} rows, drawn at random.` : `All ${whole(N)} rows.`];
   if (state.y === DENSITY) notes.push("Bars: the rows; curves: the components, numbered, and dashed their sum.");
   else notes.push("Ellipses hold one and two standard deviations, numbered by component; red rings: rows below the anomaly threshold.");
-  if (outside) notes.push(`${whole(outside)} of them lie outside the picture${state.y === DENSITY ? "" : ", marked by triangles at its border"}; “Show all rows” widens it.`);
-  if (hidden) notes.push(`${whole(hidden)} miss ${state.y === DENSITY ? "this value" : "one of these two values"} and are not drawn.`);
+  if (outside) notes.push(`${whole(outside)} of them lie${outside === 1 ? "s" : ""} outside the picture${state.y === DENSITY ? "" : ", marked by triangles at its border"}; “Show all rows” widens it.`);
+  if (hidden) notes.push(`${whole(hidden)} miss${hidden === 1 ? "es" : ""} ${state.y === DENSITY ? "this value" : "one of these two values"} and ${hidden === 1 ? "is" : "are"} not drawn.`);
   if (HOLES.size && state.y !== DENSITY && !D.plane_is_features && (state.x < D.planar || state.y < D.planar)) notes.push(`Open circles: ${whole(HOLES.size)} rows with missing values, which are taken at their conditional means for these axes alone.`);
   $("scatternote").textContent = notes.join(" ");
 }
@@ -344,18 +344,18 @@ function drawCurve(height) {
   curve = null;
   $("curve").textContent = "";
   const path = f ? f.x.map((x, i) => [x, f.level[i]]) : m.trace.map((v, i) => [i + 1, v]);
-  const drawn = path.filter(p => p[1] !== null);
+  const drawn = path.filter(p => p[1] !== null);  // none of steps on a sample with missing values: it was filled in
   $("curvecard").hidden = drawn.length < 2;  // one value is no curve
   if (drawn.length < 2) return;
-  const values = drawn.map(p => p[1]), sampled = f ? f.sampled.filter(s => s).length : 0;
+  const values = drawn.map(p => p[1]), sampled = f ? f.sampled.filter((s, i) => s && f.level[i] !== null).length : 0;
   let lo = Math.min(...values);
   const hi = Math.max(...values), sorted = [...values].sort((a, b) => a - b);
   const tenth = sorted[Math.floor(values.length / 10)];
   if (values.length > 9 && hi - lo > 20 * (hi - tenth) && hi > tenth) lo = tenth - (hi - tenth);  // the first steps would rule the axis
   const pad = Math.max((hi - lo) * 0.06, 5e-4 * Math.max(1, Math.abs(hi)));  // gains at rounding level are no curve
   const c = curve = chart($("curve"), height, [drawn[0][0], drawn.at(-1)[0]], [lo - pad, hi + pad], f ? "iteration" : "pass over the data", "nats per row", true);
-  if (sampled) make("path", { d: line(path.slice(0, sampled), c), fill: "none", style: "stroke:var(--soft)", "stroke-width": 2, "stroke-dasharray": "5 4", class: "sampled" }, c.inner);
-  const read = path.slice(sampled);
+  if (sampled) make("path", { d: line(drawn.slice(0, sampled), c), fill: "none", style: "stroke:var(--soft)", "stroke-width": 2, "stroke-dasharray": "5 4", class: "sampled" }, c.inner);
+  const read = drawn.slice(sampled);
   make("path", { d: line(read, c), fill: "none", style: "stroke:var(--accent)", "stroke-width": 2 }, c.inner);
   if (read.length < 40) for (const p of read) make("circle", { cx: c.sx(p[0]), cy: c.sy(p[1]), r: 3, style: "fill:var(--accent)" }, c.inner);
   const below = values.filter(v => v < lo - pad).length;
@@ -532,6 +532,7 @@ function drawCorner() {
       const found = marginal(a, x, X, 80), most = Math.max(...found.total.map(p => p[1])) * 1.2;
       c.sy = v => B - v / most * (B - T);
       for (const one of found.each) make("path", { d: line(one.line, c), style: `stroke:${colour(one.k)}`, fill: "none", "stroke-width": 1.5 }, c.inner);
+      if (found.each.length > 1) make("path", { d: line(found.total, c), style: "stroke:var(--soft)", fill: "none", "stroke-width": 1, "stroke-dasharray": "4 3", class: "total" }, c.inner);
       make("text", { x: L + 5, y: T + 14, class: "name small" }, svg, cut(LABELS[x], Math.floor((R - L) / 7.5)));
       return;
     }
@@ -545,7 +546,7 @@ function drawCorner() {
     if (i) make("text", { x: left - 4, y: 4 + i * high + (high - 6) * (1 - (mid - X[0]) / (X[1] - X[0])) + 4, "text-anchor": "end", class: "small" }, svg, cut(text, 6));
     make("text", { x: left + (i + 0.5) * size - 3, y: 4 + n * high + 27, "text-anchor": "middle", class: "small" }, svg, cut(LABELS[x], Math.floor(size / 7)));
   });
-  $("cornernote").textContent = (n < D.axis_features.length ? `The ${n} features of ${NAMES.length} that tell the components apart most. ` : "") + `Below the diagonal: rows, and ellipses of 1.5 deviations; on it: densities; above it: ellipses of two deviations${b !== a ? ` of K = ${titled(b)}` : ""}.`;
+  $("cornernote").textContent = (n < D.axis_features.length ? `The ${n} features of ${NAMES.length} that tell the components apart most. ` : "") + `Below the diagonal: rows, and ellipses of 1.5 deviations; on it: densities${a.used.length > 1 ? ", dashed their sum" : ""}; above it: ellipses of two deviations${b !== a ? ` of K = ${titled(b)}` : ""}.`;
 }
 
 // Choice of K and two K side by side ----------------------------------------------------------------------------------------
