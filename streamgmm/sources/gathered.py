@@ -92,8 +92,8 @@ class Gathering:
         """Record of the changes, for the report of a fit."""
         if self.aside:
             return (
-                "Rows far from all others were set aside: the prior pulls the mean of their component towards the "
-                "others, and no covariance holds both."
+                "Rows far from all others were set aside: they weigh next to nothing, or the prior pulls the mean of "
+                "their component towards the others, and no covariance holds both."
             )
         if self.place is None:
             return f"Numbers beyond {self.reach.max():g} counted as that."

@@ -316,3 +316,27 @@ def test_a_stream_goes_on():
         for first in range(0, 3000, 500):
             gm.partial_fit(X[first : first + 500])
         assert gm.report_["rows_set_aside"] >= 7 and not np.isnan(gm.score_samples(good)).any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("size", "weight"), [(1e6, 1e-3), (1e20, 1e-3), (1e20, 1e-30), (1e20, 1e-300), (1e200, 1e-300), (1e300, 1e-30)]
+)
+def test_rows_that_weigh_next_to_nothing_hide_no_clusters(family, size, weight):
+    good, label = clusters()
+    X, w = np.concatenate([good, wild("rows", good, np.array([size]))]), np.append(np.ones(len(good)), weight)
+    K = 3 if weight == 1e-3 else 2  # less is no component
+    for gm in (sg.BayesianGaussianMixture(4, covariance_type=family), sg.GaussianMixture(K, covariance_type=family)):
+        gm.set_params(random_state=0).fit(X, sample_weight=w)
+        assert adjusted_rand_score(label, gm.predict(good)) >= 0.95
+
+
+@pytest.mark.parametrize("size", [1e6, 1e20, 1e200])
+def test_centres_drawn_among_all_rows_are_those_of_the_clusters(size):
+    good, label = clusters()
+    X = np.concatenate([good[:300], wild("rows", good, np.array([size])), good[300:]])
+    for seed in range(3):
+        gm = sg.GaussianMixture(3, init_params="kmeans||", random_state=seed).fit(X)
+        assert adjusted_rand_score(label, gm.predict(good)) >= 0.95
+        km = sg.KMeans(3, init="k-means||", random_state=seed).fit(X)
+        assert adjusted_rand_score(label, km.predict(good)) >= 0.95

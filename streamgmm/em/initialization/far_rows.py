@@ -30,27 +30,37 @@ FARTHEST = 1e4
 """Distance of a row from the median, in median distances, from which it has no say in centre and scale."""
 _SPREAD = 0.5
 """Mean distance of the sample from the overall mean, in overall deviations, below which it is looked into."""
+_LIGHT = 10.0
+"""Mean distance of the rows of the sample, in overall deviations, above which rows of small weight are far away."""
 _INFLATED = 100.0
 """Overall variance, in variances of the bulk, up to which rows far away have not decided it."""
 
 
-def sound(survey: SampleSummary) -> SampleSummary:
+def sound(survey: SampleSummary, *, light: bool = False) -> SampleSummary:
     """The survey with the moments of the bulk of its sample, where a few rows far away have decided the overall ones.
 
     One fill value of 1e20 would make one point of everything else, wherever a start is sought, a prior is taken from
     the data or a covariance is floored.
+
+    Parameters
+    ----------
+    light : bool
+        Also where such rows weigh so little that they have decided no moment.
     """
     rows = np.asarray(survey.rows, np.float64)
     diagonal = survey.covariance.ndim == 1
     variance = survey.covariance if diagonal else np.diag(survey.covariance)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        mean_distance = np.mean(np.abs(rows - survey.mean), axis=0)
-        if np.isfinite(survey.covariance).all() and (mean_distance >= _SPREAD * np.sqrt(variance)).all():
+        apart, deviation = np.abs(rows - survey.mean), np.sqrt(variance)
+        usual = np.average(apart, axis=0, weights=survey.weight) >= _SPREAD * deviation
+        usual &= np.mean(apart, axis=0) <= _LIGHT * deviation
+        if np.isfinite(survey.covariance).all() and usual.all():
             return survey  # 0.8 of a deviation for a Gaussian, next to nothing where one row makes the deviation
         bulk = _near_the_median(rows)
         mean, scatter = weighted_moments(rows[bulk], survey.weight[bulk], diagonal=diagonal)
         covariance = scatter / survey.weight[bulk].sum()
-        if (variance <= _INFLATED * (covariance if diagonal else np.diag(covariance))).all():
+        inflated = (variance > _INFLATED * (covariance if diagonal else np.diag(covariance))).any()
+        if not inflated and (bulk.all() or not light):
             return survey
     return replace(survey, mean=mean, covariance=covariance, wild=True)
 
@@ -65,6 +75,8 @@ def _near_the_median(rows: Array) -> NDArray[np.bool_]:
     return bulk if bulk.any() else ~bulk
 
 
+_NOTHING = 1e-6
+"""Weight, in mean weights of a row, up to which rows far away are set aside: a component of them would collapse."""
 _FEW = 0.05
 """Share of the weight up to which rows far away are taken for one group, whatever they hold."""
 LARGEST = 1e100
@@ -84,9 +96,9 @@ def gathering_of(survey: SampleSummary, families: Collection[Covariance], *, pul
     pulled : bool
         Whether a prior pulls means towards the other rows: the distance then enters the covariance of the component far
         away, or of all where they share one. With cross products it cannot hold that, however near those rows are to
-        each other: they are set aside.
+        each other: they are set aside. So are, in any fit, rows that weigh next to nothing together.
     """
-    if survey.wild and not set(families) <= {DIAG, SPHERICAL}:
+    if survey.wild:
         diagonal = survey.covariance if survey.covariance.ndim == 1 else np.diag(survey.covariance)
         scale = np.where(diagonal > 0, np.sqrt(diagonal), np.maximum(np.abs(survey.mean), 1.0))
         gathering = Gathering(survey.mean, FARTHEST * scale)
@@ -95,8 +107,10 @@ def gathering_of(survey: SampleSummary, families: Collection[Covariance], *, pul
         with np.errstate(over="ignore"):
             # Of the sample's rows, or of others; nearer ones may be the end of a long tail.
             beyond = np.abs(survey.box - survey.mean) > FARTHEST * gathering.reach
-        if share <= _FEW and (far.any() or beyond.any()):
-            if pulled:
+        nothing = far.any() and survey.weight[far].sum() <= _NOTHING * survey.weight.mean()
+        alone = set(families) <= {DIAG, SPHERICAL}  # each number stands for itself
+        if share <= _FEW and (nothing or (not alone and (far.any() or beyond.any()))):
+            if pulled or nothing:
                 return replace(gathering, place=survey.mean, aside=True)
             if not far.any():  # so few that a sample has none: they are no component
                 return replace(gathering, place=survey.mean + 10.0 * scale)
@@ -119,6 +133,8 @@ def without_extremes(
 
     Nearly always the source and the sample that were given, and None; anything else is told once.
     """
+    if pulled:  # k-means, whatever the weights, would see one point of the others
+        survey = sound(survey, light=True)
     gathering = gathering_of(survey, families, pulled=pulled)
     if gathering is None:
         return source, survey, None

@@ -58,9 +58,11 @@ class LloydStats:
 
     @property
     def variance(self) -> float:
-        """Variance of the features about their overall means, averaged over features."""
+        """Variance of the features about their overall means, averaged over features; 0 where squares overflow."""
         mean = self.first.sum(axis=0) / self.count
-        return max(self.square / self.count - float(mean @ mean), 0.0) / len(mean)
+        with np.errstate(over="ignore"):
+            square = float(mean @ mean)
+        return max(self.square / self.count - square, 0.0) / len(mean) if np.isfinite(square) else 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from streamgmm.em.initialization.far_rows import FARTHEST, drawn_in
 from streamgmm.em.initialization.methods import Wanted, without_splinters
 from streamgmm.em.kmeans.centres import Centres, LloydStats, nearest
 from streamgmm.em.loop import e_step, merge_all
@@ -108,14 +109,28 @@ def _reclustered(candidates: Array, stats: LloydStats, K: int, rng: np.random.Ra
         return np.concatenate([candidates, np.repeat(candidates[:1], K - len(candidates), axis=0)])
     from sklearn.cluster import KMeans
 
+    shown = _shown(candidates, mass)
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = KMeans(K, n_init=5, random_state=rng.randint(2**31 - 1)).fit(candidates, sample_weight=mass)
+        model = KMeans(K, n_init=5, random_state=rng.randint(2**31 - 1)).fit(shown, sample_weight=mass)
     within = stats.inertia / stats.count
-    labels = without_splinters(candidates, model.labels_, K, fewest, mass, within=within)
-    if labels is model.labels_:
+    labels = without_splinters(shown, model.labels_, K, fewest, mass, within=within)
+    if labels is model.labels_ and shown is candidates:
         return np.asarray(model.cluster_centers_)
-    return np.stack([np.average(candidates[labels == k], axis=0, weights=mass[labels == k]) for k in range(K)])
+    held = [labels == k if (labels == k).any() else labels == labels[k] for k in range(K)]  # fewer points than K
+    return np.stack([np.average(candidates[mine], axis=0, weights=mass[mine]) for mine in held])
+
+
+def _shown(candidates: Array, mass: Array) -> Array:
+    """Candidates as k-means takes them: those far from all others nearer, since it would see one point of the rest."""
+    middle = np.median(candidates, axis=0)
+    with np.errstate(over="ignore"):
+        apart = np.abs(candidates - middle)
+        typical = np.array([np.median(column[column > 0]) if column.any() else 1.0 for column in apart.T])
+        z = (candidates - middle) / np.where(typical > 0, typical, 1.0)
+    if (np.abs(z) <= FARTHEST).all():
+        return candidates
+    return drawn_in(z, mass)(z) * typical + middle
 
 
 def spread_out(
