@@ -15,6 +15,7 @@ from streamgmm.sources.chunking import check_filled, even_runs
 
 if TYPE_CHECKING:
     import h5py
+    from h5py._hl.vds import VDSmap
 
 __all__ = ["Stored", "check_filters", "opened", "stored_rows"]
 
@@ -64,11 +65,9 @@ def stored_rows(data: h5py.Dataset, axis: int, name: str, missing_chunks: str, w
         Where rows were never written or are in files that are not there, unless `missing_chunks` says what to do.
     """
     n_rows, unit = data.shape[axis], data.chunks[axis] if data.chunks else None
-    lacking = _lacking(data, axis)
-    if lacking is not None and missing_chunks != "fill":
-        raise ChunkReadError(
-            name, 0, f"its rows are in other files, and {lacking} (HDF5 reads {data.fillvalue}). Restore them."
-        )
+    lacking = _too_small(data) or (None if missing_chunks == "fill" else _lacking(data, axis))
+    if lacking is not None:
+        raise ChunkReadError(name, 0, f"its rows are in other files, and {lacking}. Restore them.")
     there, height = _there(data, axis), unit or max(1, n_rows)
     declared = -(-n_rows // height)
     n_missing = 0 if there is None else declared - len(there)
@@ -119,28 +118,74 @@ def _lacking(data: h5py.Dataset, axis: int) -> str | None:
 
     HDF5 gives fill values for a source of a virtual dataset that is not there, and for the end of a short file.
     """
+    instead = f"(HDF5 reads {data.fillvalue})"
     folder = os.path.dirname(os.path.abspath(data.file.filename))
     for name, offset, size in data.external or ():
         path = os.path.join(folder, name)
         needed = offset + (math.prod(data.shape) * data.dtype.itemsize if size == _UNLIMITED else size)
         held = os.path.getsize(path) if os.path.exists(path) else 0
         if held < needed:
-            return f"{path} holds {held} bytes of {needed}"
+            return f"{path} holds {held} bytes of {needed} {instead}"
     if not data.is_virtual:
         return None
-    mapped = 0
+    from h5py import h5s
+
+    covered, odd = h5s.create_simple(data.shape), 0
+    covered.select_none()
     for source in data.virtual_sources():
-        mapped += source.vspace.get_select_npoints()
-        path = data.file.filename if source.file_name == "." else os.path.join(folder, source.file_name)
+        path = _source_path(data, source.file_name)
         if not os.path.exists(path):
-            return f"{path} is not there"
+            return f"{path} is not there {instead}"
+        if not source.vspace.is_regular_hyperslab():
+            odd += source.vspace.get_select_npoints()
+        elif _UNLIMITED in (slab := source.vspace.get_regular_hyperslab())[2]:
+            return f"its layout has no fixed size, so that missing rows {instead} cannot be told"
+        else:
+            start, stride, times, block = slab
+            covered.select_hyperslab(start, times, stride, block, op=h5s.SELECT_OR)
         with opened(path, path) as file:
             if source.dset_name not in file:
-                return f"{path} has no dataset {source.dset_name}"
+                return f"{path} has no dataset {source.dset_name} {instead}"
             inner = file[source.dset_name]
             if len(inner.shape) == len(data.shape) and _there(inner, axis) is not None:
-                return f"{path}::{source.dset_name} lacks chunks"
-    return None if mapped >= math.prod(data.shape) else f"its sources cover {mapped} of {math.prod(data.shape)} values"
+                return f"{path}::{source.dset_name} lacks chunks {instead}"
+    mapped, values = covered.get_select_npoints() + odd, math.prod(data.shape)
+    return None if mapped >= values else f"its sources cover {mapped} of {values} values {instead}"
+
+
+def _too_small(data: h5py.Dataset) -> str | None:
+    """A source that has less than a virtual dataset takes from it, in words, or None.
+
+    Of such a source HDF5 leaves in the rows what was in memory before, and says nothing.
+    """
+    for source in data.virtual_sources() if data.is_virtual else ():
+        path = _source_path(data, source.file_name)
+        if not os.path.exists(path):
+            continue
+        with opened(path, path) as file:
+            shape = file[source.dset_name].shape if source.dset_name in file else None
+        if shape is not None and not _holds(shape, source):
+            return f"{path}::{source.dset_name} has the shape {shape}, less than is taken from it"
+    return None
+
+
+def _holds(shape: tuple[int, ...], source: VDSmap) -> bool:
+    """True if a dataset of `shape` has every value that is taken from it."""
+    from h5py import h5s
+
+    taken = source.src_space
+    if taken.get_select_type() == h5s.SEL_ALL:
+        return math.prod(shape) >= source.vspace.get_select_npoints()
+    if taken.is_regular_hyperslab() and _UNLIMITED in taken.get_regular_hyperslab()[2]:
+        return True
+    last = taken.get_select_bounds()[1]
+    return len(last) == len(shape) and all(most < side for most, side in zip(last, shape, strict=True))
+
+
+def _source_path(data: h5py.Dataset, file_name: str) -> str:
+    """Path of the file in which a virtual dataset has a source."""
+    here = os.path.abspath(data.file.filename)
+    return here if file_name == "." else os.path.join(os.path.dirname(here), file_name)
 
 
 def check_filters(data: h5py.Dataset, name: str) -> None:

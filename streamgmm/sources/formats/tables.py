@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,7 @@ def choose_columns(
     """
     names = [column for column, _, _ in stored]
     if len(set(names)) < len(names):
-        repeated = next(n for n in names if names.count(n) > 1)
+        repeated = next(column for column, times in Counter(names).items() if times > 1)
         raise ValueError(f"{name}: two columns are called {repeated!r}; rename one.")
     pick = Pick.from_choice(name, len(names), columns, weight, names)
     labels = tuple(label for label in labels if pick.weight is None or label != names[pick.weight])
@@ -117,10 +118,11 @@ def choose_columns(
             f"{name}: nothing but the row labels {', '.join(map(repr, labels))} is there; expected at least one column "
             f"of numbers beside them. To use them all the same: open_source(..., columns={list(labels)!r})."
         )
+    wanted = set(chosen)
     numeric = [
         column
         for i, (column, what, _) in enumerate(stored)
-        if what is None and i != pick.weight and column not in labels and (i in chosen or not whole)
+        if what is None and i != pick.weight and column not in labels and (i in wanted or not whole)
     ]
     for i in (*chosen, *(() if pick.weight is None else (pick.weight,))):
         column, what, _ = stored[i]
@@ -128,7 +130,7 @@ def choose_columns(
             others = [
                 column
                 for i, (column, what, _) in enumerate(stored)
-                if what is not None and column not in left_out and (i in chosen or not whole)
+                if what is not None and column not in left_out and (i in wanted or not whole)
             ]
             remedy = (
                 f"Leave it out, open_source(..., columns={numeric[:20]!r}{'...' * (len(numeric) > 20)}), or encode it "
