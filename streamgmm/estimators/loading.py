@@ -9,6 +9,7 @@ import numpy as np
 from streamgmm.em.online.state import state_of_version_1
 from streamgmm.errors import ModelFileError
 from streamgmm.estimators.bayesian_mixture import BayesianGaussianMixture
+from streamgmm.estimators.fit_report import FitReport
 from streamgmm.estimators.gaussian_mixture import GaussianMixture
 from streamgmm.estimators.mixture_estimator import SAVED, STREAM, MixtureEstimator
 from streamgmm.estimators.model_file import ModelFile, load_model
@@ -59,8 +60,7 @@ def _restored[Kind: MixtureEstimator](cls: type[Kind], content: ModelFile) -> Ki
     gm._validate_params()
     for name, kind in SAVED.items():
         if name in content.header["fitted"]:
-            value = content.header["fitted"][name]
-            setattr(gm, name, np.nan if value is None and kind is float else kind(value))
+            setattr(gm, name, _value(name, kind, content.header["fitted"][name]))
     gm.mixture_ = gm._mixture_of(content)
     gm.n_features_in_ = content.mixture.n_features
     gm.gathering_ = Gathering.read(content.arrays, content.mixture.n_features)
@@ -69,6 +69,8 @@ def _restored[Kind: MixtureEstimator](cls: type[Kind], content: ModelFile) -> Ki
         gm.project(projection)
     names = content.header["feature_names"]
     if names is not None:
+        if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+            raise ValueError("feature_names must be a list of texts")
         gm._name_features(names)
     arrays = {name.removeprefix(STREAM): array for name, array in content.arrays.items() if name.startswith(STREAM)}
     if is_packed(arrays):
@@ -76,3 +78,16 @@ def _restored[Kind: MixtureEstimator](cls: type[Kind], content: ModelFile) -> Ki
     elif content.header.get("stream") is not None:
         gm._stream().restore(state_of_version_1(arrays, content.header["stream"]))
     return gm
+
+
+def _value(name: str, kind: type, stored: object) -> object:
+    """A fitted attribute of the type it has, of JSON, where NaN and infinity are null."""
+    if kind is list and isinstance(stored, list):
+        return [_value(name, float, each) for each in stored]
+    if kind is float and (stored is None or (isinstance(stored, int | float) and not isinstance(stored, bool))):
+        return np.nan if stored is None else float(stored)
+    if kind is FitReport and isinstance(stored, dict):
+        return FitReport(stored)
+    if type(stored) is not kind:
+        raise ValueError(f"{name} must be of type {kind.__name__}; got {str(stored)[:40]!r}")
+    return stored

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple
 
@@ -96,6 +97,9 @@ def read_arrays(path: str | os.PathLike[str], kind: FileKind) -> tuple[dict[str,
     OSError
         Where the file cannot be opened.
     """
+    mode = os.stat(path).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):  # opening one waits, perhaps without end
+        raise ModelFileError(f"{os.fspath(path)}: expected a file, which can be read from any place; this is a pipe.")
     with open(path, "rb") as file:
         try:
             return _read(file, kind)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tracemalloc
 
 import numpy as np
 import pytest
 
+import streamgmm as sg
 from streamgmm.errors import ModelFileError
 from streamgmm.estimators.model_file import load_model, save_model
 from streamgmm.runtime.array_file import CHECKPOINT, MODEL, FileKind, _header_digest, read_arrays, write_arrays
@@ -218,8 +220,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_an_estimator_survives_save_and_load(tmp_path):
-    import streamgmm as sg
-
     rows = np.random.default_rng(0).normal(size=(200, 3))
     gm = sg.GaussianMixture(2, covariance_type="tied", random_state=np.random.RandomState(0), tol=1e-4).fit(rows)
     gm.save(tmp_path / "m.safetensors")
@@ -231,8 +231,6 @@ def test_an_estimator_survives_save_and_load(tmp_path):
 
 
 def test_a_forged_header_of_an_estimator_is_refused(tmp_path):
-    import streamgmm as sg
-
     path = tmp_path / "m.safetensors"
     for header in ({}, {"parameters": {"tol": "x"}, "fitted": {}, "feature_names": None}, {"parameters": 3}):
         save_model(path, random_mixture("full", 2, 2), header=header)
@@ -240,9 +238,45 @@ def test_a_forged_header_of_an_estimator_is_refused(tmp_path):
             sg.load(path)
 
 
-def test_steps_of_a_fit_are_the_fit(tmp_path):
-    import streamgmm as sg
+FORGED = [
+    {"fitted": {"lower_bounds_": "abc"}},
+    {"fitted": {"lower_bounds_": [1.0, "x"]}},
+    {"fitted": {"lower_bounds_": [[1.0]]}},
+    {"fitted": {"converged_": "no"}},
+    {"fitted": {"n_iter_": True}},
+    {"fitted": {"lower_bound_": "1.0"}},
+    {"fitted": {"report_": [["a", 1]]}},
+    {"feature_names": "ab"},
+    {"feature_names": [1, 2]},
+]
 
+
+@pytest.mark.parametrize("changed", FORGED, ids=str)
+def test_a_forged_value_of_an_estimator_is_refused(tmp_path, changed):
+    header = {"estimator": "GaussianMixture", "parameters": {"n_components": 2}, "fitted": {}, "feature_names": None}
+    path = tmp_path / "m.safetensors"
+    save_model(path, random_mixture("full", 2, 2), header=header)
+    assert sg.load(path).n_features_in_ == 2
+    save_model(path, random_mixture("full", 2, 2), header=header | changed)
+    with pytest.raises(ModelFileError, match="does not describe a GaussianMixture"):
+        sg.load(path)
+
+
+def test_numbers_that_json_lacks_come_back_as_nan(tmp_path):
+    header = {"parameters": {}, "fitted": {"lower_bounds_": [-np.inf, -2.0], "lower_bound_": np.nan}}
+    save_model(tmp_path / "m.safetensors", random_mixture("full", 2, 2), header=header | {"feature_names": None})
+    found = sg.load(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal([*found.lower_bounds_, found.lower_bound_], [np.nan, -2.0, np.nan])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "m.safetensors")
+    with pytest.raises(ModelFileError, match="this is a pipe"):
+        sg.load(tmp_path / "m.safetensors")
+
+
+def test_steps_of_a_fit_are_the_fit(tmp_path):
     rows = np.random.default_rng(0).normal(size=(300, 2))
     chunks = []
     gm = sg.GaussianMixture(2, random_state=0, tol=1e-3)
