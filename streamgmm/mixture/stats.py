@@ -109,6 +109,11 @@ class Stats:
     def merge(self, other: Stats) -> Stats:
         """Statistics of both sets of rows together (Chan, Golub & LeVeque 1983, eq. 2.1, per component).
 
+        Raises
+        ------
+        ValueError
+            Where they have another shape, or are of another kind of covariances.
+
         Examples
         --------
         >>> import streamgmm as sg
@@ -116,6 +121,12 @@ class Stats:
         >>> one.accumulate([[1.0]]).merge(one.accumulate([[3.0]])).scatter  # (1 - 2)^2 + (3 - 2)^2
         array([2.])
         """
+        if self.mean.shape != other.mean.shape or not self._same_kind(other):
+            raise ValueError(
+                f"merge: expected statistics of one shape (K, D) and one kind of covariances; got {self.mean.shape} of "
+                f"{self.family.name!r} and {other.mean.shape} of {other.family.name!r}. Accumulate both with one "
+                "mixture."
+            )
         weight = self.weight + other.weight
         share = np.divide(other.weight, weight, out=np.zeros_like(weight), where=weight > 0)[:, None]
         delta = other.mean - self.mean
@@ -134,6 +145,10 @@ class Stats:
             self.observation or other.observation,
             self.dropped + other.dropped,
         )
+
+    def _same_kind(self, other: Stats) -> bool:
+        a, b = self.family, other.family
+        return a is b or a.unconstrained is b.unconstrained
 
     def scaled(self, factor: float) -> Stats:
         """Statistics of the same rows with every sample weight times `factor` >= 0.

@@ -41,9 +41,16 @@ class FileLock:
         ------
         StreamGMMError
             Where somebody else holds it; says who.
+        FileNotFoundError
+            Where there is no folder for it.
         """
         while self._handle is None:
-            handle = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                handle = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:
+                raise FileNotFoundError(
+                    f"{self.path}: there is no folder {self.path.parent}. Make it first, or check the path."
+                ) from None
             try:
                 free = _lock(handle)
                 same = free and _is(handle, self.file)

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamgmm.utils.masked import unmasked
 
-__all__ = ["as_weights", "check_weight", "first_bad", "no_rows"]
+__all__ = ["as_weights", "check_total", "check_weight", "first_bad", "no_rows"]
 
 Array = NDArray[np.float64]
 
@@ -63,7 +63,23 @@ def check_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
             f"sample_weight must be finite and >= 0 (0 leaves a row out); row {row} has {weight[row]}."
             + (" Negative weights have no meaning in a likelihood." if weight[row] < 0 else "")
         )
+    with np.errstate(over="ignore"):
+        check_total(float(weight.sum()))
     return weight
+
+
+def check_total(total: float) -> None:
+    """Refuse weights whose sum leaves no room for products with them, or too few digits; 0 is for others to judge.
+
+    Raises
+    ------
+    ValueError
+    """
+    if total and not 1e-300 <= total <= 1e300:
+        raise ValueError(
+            f"sample_weight: the weights sum to {total}; expected a sum from 1e-300 to 1e300. Divide them by their "
+            "mean."
+        )
 
 
 def no_rows() -> ValueError:

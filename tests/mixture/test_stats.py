@@ -171,6 +171,36 @@ def test_bad_weights_are_refused(weight, message):
         random_mixture("full", 2, 2).accumulate(np.zeros((2, 2)), weight)
 
 
+KINDS = [("spherical", "diag", 2, 2), ("tied", "diag", 2, 2), ("full", "full", 1, 2), ("full", "spherical", 2, 2)]
+
+
+@pytest.mark.parametrize(("one", "other", "K", "more"), KINDS)
+def test_statistics_of_another_kind_are_not_merged(one, other, K, more):
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    a, b = random_mixture(one, K, 2).accumulate(X), random_mixture(other, more, 2).accumulate(X)
+    for merged in (sg.merge, lambda a, b: b.merge(a), lambda a, b: a.blend(b, 0.5)):
+        with pytest.raises(ValueError, match="Accumulate both with one mixture"):
+            merged(a, b)
+
+
+@pytest.mark.parametrize("each", [1e308, 1e-310])
+def test_weights_beyond_the_range_of_doubles_are_refused(each, tmp_path):
+    X = np.random.default_rng(0).normal(size=(50, 2))
+    weight = np.full(50, each)
+    with pytest.raises(ValueError, match=r"the weights sum to .* Divide them by their mean"):
+        sg.GaussianMixture(2).fit(X, sample_weight=weight)
+    np.save(tmp_path / "x.npy", np.column_stack([X, weight]))
+    with np.errstate(over="ignore", under="ignore"), pytest.raises(ValueError, match="the weights sum to"):
+        sg.GaussianMixture(2).fit(sg.open_source(tmp_path / "x.npy", weight=2))
+
+
+def test_statistics_of_one_kernel_are_merged_whatever_the_structure():
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    a = random_mixture("diag", 2, 2).accumulate(X)
+    b = pickle.loads(pickle.dumps(sg.Mixture([0.5, 0.5], [[0, 0], [1, 1]], [[1, 2], [2, 4]], "VEI").accumulate(X)))
+    assert sg.merge(a, b).rows == 40
+
+
 @given(n=st.integers(0, 40), order=st.randoms(use_true_random=False))
 def test_fold_has_one_shape_whatever_the_order(n, order):
     expected = fold(list(map(str, range(n))), lambda a, b: f"({a}{b})")

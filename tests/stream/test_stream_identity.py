@@ -174,6 +174,37 @@ def test_a_stream_of_another_kind_is_refused(tmp_path):
         drain(session(tmp_path / "s"), connect("zarr", path=str(tmp_path / "z")))
 
 
+def test_a_snapshot_in_a_folder_that_is_not_there_says_so(tmp_path):
+    one = sg.StreamSession(sg.GaussianMixture(2), snapshot=tmp_path / "none" / "s")
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*none\. Make it first"):
+        next(iter(one.run([(X, len(X))])))
+
+
+def test_a_posterior_goes_on_under_its_prior_only(tmp_path):
+    def learn(model, name):
+        one = sg.StreamSession(model, snapshot=tmp_path / name)
+        for _ in one.run([(X, len(X))]):
+            pass
+        return one
+
+    learn(sg.BayesianGaussianMixture(2, random_state=0, mean_prior=[0.0] * X.shape[1]), "posterior")
+    learn(sg.GaussianMixture(2, random_state=0), "likelihood")
+    for model, name, other in (
+        (sg.GaussianMixture(2), "posterior", "bayesian = True, here False"),
+        (sg.BayesianGaussianMixture(2), "likelihood", "bayesian = False, here True"),
+        (sg.BayesianGaussianMixture(2), "posterior", "mean_prior = "),
+        (
+            sg.BayesianGaussianMixture(2, mean_prior=[0.0] * X.shape[1], weight_concentration_prior=9.0),
+            "posterior",
+            "weight_concentration_prior = None, here 9.0",
+        ),
+    ):
+        with pytest.raises(sg.CheckpointMismatchError, match=other):
+            learn(model, name)
+    again = learn(sg.BayesianGaussianMixture(2, mean_prior=np.zeros(X.shape[1])), "posterior")
+    assert again.counts.rows == len(X)
+
+
 def test_a_position_saved_in_the_middle_is_verified_too(tmp_path):
     path, kept = tmp_path / "rows", tmp_path / "s"
     write_zarr(path, X)

@@ -19,7 +19,7 @@ from streamgmm.sources.base import Source
 from streamgmm.sources.gathered import Gathering
 from streamgmm.sources.summaries.sample import SampleSummary, merge_parts, survey_chunk
 from streamgmm.utils.phases import reading
-from streamgmm.utils.sample_weight import no_rows
+from streamgmm.utils.sample_weight import check_total, no_rows
 
 Array = NDArray[np.float64]
 
@@ -132,6 +132,7 @@ def survey(
         )
     if part.count <= 0:
         raise no_rows()
+    check_total(part.count)
     whole = part.n_rows <= size
     order = np.argsort(part.numbers)
     rows, weight = part.rows[order], part.weight[order] if whole else np.ones(len(order))
