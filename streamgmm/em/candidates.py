@@ -144,7 +144,7 @@ class Initialization:
         The sample, where one was taken.
     explored : tuple of Start
         The starts that were followed on the sample, the best first.
-    solved : Memory
+    solved : Candidates
         Candidates that the first pass has finished already; see `em.initialization.initialize.solved`.
     gathering : Gathering or None
         What is done to rows far away, in every pass; see `em.initialization.far_rows.gathering_of`.

@@ -129,7 +129,7 @@ def begin_variational(
     reader: Executor,
     executor: Executor,
     generator: Callable[[], np.random.RandomState],
-    keeper: CheckpointSlot = NO_CHECKPOINT,
+    slot: CheckpointSlot = NO_CHECKPOINT,
 ) -> VariationalBegin:
     """First posteriors: from responsibilities that are given, or from models drawn from the sample."""
     family, K = wanted.family, wanted.n_components

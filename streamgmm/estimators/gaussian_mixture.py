@@ -290,7 +290,7 @@ class GaussianMixture(MixtureEstimator):
         memory_plan: MemoryPlan,
         watcher: FitObserver | None,
     ) -> Initialization:
-        """Start of the fit; see `beginnings`. `reader` reads the data, `executor` the sample."""
+        """Start of the fit; see `em.initialization.initialize`. `reader` reads the data, `executor` the sample."""
         K, D = self.n_components, source.n_features
         chosen = self._family(D)
         solves = self.max_iter > 0 and self.tol > 0  # tol=0 asks for every iteration, and gets it

@@ -286,40 +286,16 @@ def _result(
     criterion: str,
     began: float,
 ) -> Selection:
+    """The table of all kinds, and the estimator of the one that wins."""
     table: list[dict[str, Any]] = []
     teams: list[Candidates] = []
     leaders: list[Candidate] = []
     doubts_of: list[int] = []
     rows = race.sample.n_rows
-    for g, (kind, K) in enumerate(plan.kinds):
+    for g in range(len(plan.kinds)):
         team = race.team(g)
         leader = _leader(team, rows, plan.reg_covar)
-        assert leader.last is not None
-        value = None
-        if plan.splits:
-            mine = [c.index for c in race.candidates if race.kind_of[c.index] == g and race.fold_of[c.index] >= 0]
-            loglik, weight = race.scores[mine].sum(axis=0)
-            value = float(loglik / weight)
-        table.append(
-            {
-                "covariance_type": kind.name,
-                "n_factors": kind.n_factors or None,
-                "n_components": K,
-                "status": leader.status,
-                "n_iter": leader.n_iter,
-                "n_passes": 1 if g in race.solved else 1 + max(c.n_iter for c in team),
-                "df": leader.model.n_parameters,
-                "loglik": leader.last.loglik,
-                "lower_bound": leader.objective,
-                **criteria(leader),
-                "heldout": value if criterion == "heldout" else None,
-                "cv": value if criterion == "cv" else None,
-                "n_starts": len(team),
-                "n_dropped": sum(c.status == "dropped" for c in team),
-                "n_repairs": len(leader.repairs),
-                "unsupported": list(unsupported(leader.accepted, rows, plan.reg_covar).values()),
-            }
-        )
+        table.append(_row(race, plan, g, team, leader, criterion))
         doubts_of.append(doubt(leader.accepted, rows, plan.reg_covar))
         leaders.append(leader)
         teams.append(team if leader is best(team) else (leader,))
@@ -356,6 +332,35 @@ def _result(
         table, gm, criterion, minimum, bend, race.n_passes, report,
         tuple(one.accepted for one in leaders), tuple(one.index for one in leaders),
     )  # fmt: skip
+
+
+def _row(race: SelectionRun, plan: Plan, g: int, team: Candidates, leader: Candidate, criterion: str) -> dict[str, Any]:
+    """The row of the table for the kind `plan.kinds[g]`, whose candidates are `team`."""
+    assert leader.last is not None
+    kind, K = plan.kinds[g]
+    value = None
+    if plan.splits:
+        mine = [c.index for c in race.candidates if race.kind_of[c.index] == g and race.fold_of[c.index] >= 0]
+        loglik, weight = race.scores[mine].sum(axis=0)
+        value = float(loglik / weight)
+    return {
+        "covariance_type": kind.name,
+        "n_factors": kind.n_factors or None,
+        "n_components": K,
+        "status": leader.status,
+        "n_iter": leader.n_iter,
+        "n_passes": 1 if g in race.solved else 1 + max(c.n_iter for c in team),
+        "df": leader.model.n_parameters,
+        "loglik": leader.last.loglik,
+        "lower_bound": leader.objective,
+        **criteria(leader),
+        "heldout": value if criterion == "heldout" else None,
+        "cv": value if criterion == "cv" else None,
+        "n_starts": len(team),
+        "n_dropped": sum(c.status == "dropped" for c in team),
+        "n_repairs": len(leader.repairs),
+        "unsupported": list(unsupported(leader.accepted, race.sample.n_rows, plan.reg_covar).values()),
+    }
 
 
 def _estimator(

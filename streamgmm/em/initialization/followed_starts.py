@@ -48,7 +48,7 @@ class SearchContext:
     threads : int
         Threads that make first models.
     watcher : FitObserver or None
-    keeper : CheckpointSlot
+    slot : CheckpointSlot
         Holds how far an expensive search has come, and is asked where to go on.
     """
 
@@ -57,7 +57,7 @@ class SearchContext:
     observe: Callable[[Mixture], Mixture] = _as_it_is
     threads: int = 1
     watcher: FitObserver | None = None
-    keeper: CheckpointSlot = NO_CHECKPOINT
+    slot: CheckpointSlot = NO_CHECKPOINT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +155,7 @@ class SampleEM:
         local: bool = False,
     ) -> None:
         self._settings = search_settings.SEARCH
-        executor, keeper, tol = context.executor, context.keeper, self._settings.tol
+        executor, slot, tol = context.executor, context.slot, self._settings.tol
         maximize = replace(
             context.maximize, repair=True
         )  # of a start on the sample nobody needs to hear that it collapsed
@@ -176,8 +176,8 @@ class SampleEM:
         self._patient = self._complete and not local
         self.alive = list(range(len(models)))
         self.kept, self.score, self.taken = list(models), [-np.inf] * len(models), [0] * len(models)
-        self._keeper, self._pieces, self._walked = keeper, 0, 0
-        if (before := keeper.get("walk")) is not None:
+        self._slot, self._pieces, self._walked = slot, 0, 0
+        if (before := slot.get("walk")) is not None:
             self._walked, self._candidates, self._stale, settled, self.alive, *rest = before
             self._settled = set(settled)
             self.kept, self.score, self.taken = rest
@@ -234,7 +234,7 @@ class SampleEM:
             self._pieces, self._candidates, list(self._stale), sorted(self._settled), list(self.alive), list(self.kept),
             list(self.score), list(self.taken),
         )  # fmt: skip
-        self._keeper.put("walk", state)
+        self._slot.put("walk", state)
 
     def go(self, steps: int, only: Sequence[int] | None = None) -> None:
         """So many EM steps for everybody; fewer for those that have converged, or get worse on rows not seen."""

@@ -153,7 +153,7 @@ def begin(
     executor: Executor,
     generator: Callable[[], np.random.RandomState],
     watcher: FitObserver | None,
-    keeper: CheckpointSlot = NO_CHECKPOINT,
+    slot: CheckpointSlot = NO_CHECKPOINT,
 ) -> Initialization:
     """First models, and what is known before the first E-step.
 
@@ -161,7 +161,7 @@ def begin(
     ----------
     reader, executor : what reads the data, and what works on the sample
     generator : called where something is drawn
-    keeper : holds how far an expensive search has come, its sample included
+    slot : holds how far an expensive search has come, its sample included
     """
     family, K, D, given = wanted.family, wanted.n_components, wanted.n_features, wanted.given
     whole = _whole(wanted)
@@ -174,11 +174,11 @@ def begin(
     rng = generator()
     seed = int(rng.randint(2**31 - 1))
     gaps = wanted.missing == "marginalize"
-    sample: SampleSummary | None = keeper.get("sample")
+    sample: SampleSummary | None = slot.get("sample")
     if sample is None:
         sample = survey(source, reader, size=wanted.sample_rows, seed=seed, missing=gaps, diagonal=family.n_factors > 0)
         if wanted.searches and not cheap(len(sample.rows), K, D):
-            keeper.put("sample", sample)
+            slot.put("sample", sample)
     if sample.n_rows < K:
         raise ValueError(
             f"Expected n_samples >= n_components but got n_components = {K}, n_samples = {sample.n_rows} rows "
@@ -206,7 +206,7 @@ def begin(
             return begun(tuple(observe(model) for model in found), passes=1 + more)
         if wanted.searches:
             maximize = Maximize(wanted.reg_covar, wanted.repair, prior)
-            context = SearchContext(maximize, executor, observe, wanted.threads, watcher, keeper)
+            context = SearchContext(maximize, executor, observe, wanted.threads, watcher, slot)
             explored = search(sample, Wanted(K, family, wanted.init, wanted.n_init), context, rng, moves=wanted.moves)
             if gaps:  # the sample was filled in: its steps are not those of the data
                 explored = [replace(one, known=()) for one in explored]

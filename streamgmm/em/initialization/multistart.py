@@ -100,7 +100,7 @@ def search(
     m, D = survey.rows.shape
     expensive = not cheap(m, wanted.K, D)
     if not expensive:
-        context = replace(context, keeper=NO_CHECKPOINT)
+        context = replace(context, slot=NO_CHECKPOINT)
     split = SampleSplit.from_survey(survey)
     followed = split.complete and m * wanted.K * D**2 <= search_settings.SEARCH.followed_work
     alone: list[Start] = []
@@ -163,7 +163,7 @@ def _searched_by_stages(
     """One survivor, after steps on ever larger parts of a sample on which steps are expensive."""
     settings = search_settings.SEARCH
     few = few_rows(wanted.K, survey.rows.shape[1])
-    stage, first = context.keeper.get("ladder") or (0, [])
+    stage, first = context.slot.get("ladder") or (0, [])
     if stage == 0:
         n_grown = min(_n_grown(wanted), settings.expensive_grown)
         part = split.part(few)
@@ -174,11 +174,11 @@ def _searched_by_stages(
         first = _grown(split, wanted, context, rng, n_grown) + drawn
         first = [(kind, context.observe(model)) for kind, model in first]
     phase("EM on the sample", None, "steps")
-    quiet = replace(context, watcher=None, keeper=NO_CHECKPOINT)
+    quiet = replace(context, watcher=None, slot=NO_CHECKPOINT)
     for i, (times, steps, left) in enumerate(settings.sample_stages[stage:], stage + 1):
         found = explore(first, split.part(times * few), quiet, survivors=left, rounds=((steps, 0.0),))
         first = [(one.init, one.model) for one in found]
-        context.keeper.put("ladder", (i, first))
+        context.slot.put("ladder", (i, first))
     return explore(first, split, context, survivors=1, rounds=settings.expensive_rounds, local=True)
 
 

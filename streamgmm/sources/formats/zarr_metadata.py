@@ -24,7 +24,7 @@ _CODECS = {
 
 
 def notes(array: zarr.Array[Any], n_stored: int) -> tuple[list[str] | None, int | None]:
-    """Names of the columns and the column of weights, as `tools.convert` leaves them in the attributes."""
+    """Names of the columns and the column of weights, as `sources.convert` leaves them in the attributes."""
     found = array.attrs.get("streamgmm")
     if not isinstance(found, dict):
         return None, None
