@@ -222,9 +222,7 @@ def prepare(config: Config, raw: Source, executor: Executor | str | None = None)
 
 
 def _transformed(config: Config, raw: Source, executor: Executor | str | None) -> Prepared:
-    from sklearn.base import clone
-
-    from streamgmm.estimators.preprocessing import PCA, Scaler, counts_of, without_far_rows
+    from streamgmm.estimators.preprocessing import PCA, Scaler, learnt_from_most
     from streamgmm.estimators.projection import Projection
     from streamgmm.utils.affine import Affine
 
@@ -239,28 +237,23 @@ def _transformed(config: Config, raw: Source, executor: Executor | str | None) -
     source: Any = raw
     scale, passes = Affine(np.zeros(raw.n_features), np.ones(raw.n_features)), 0
     if data.scale:
-        scaler = Scaler(missing="ignore" if gaps else "error", **runs)
-        source = scaler.fit_transform(raw)
-        counts, passes = counts_of(scaler), scaler.n_passes_
-        near = without_far_rows(raw, scaler)
-        if near is not None:
-            again = clone(scaler)
-            found, passes = again.fit_transform(near), passes + 1
-            if (counts_of(again) >= 0.5 * counts).all():
-                source, scaler = found, again
-                message(f"{raw.name}: rows far from all others have no say in the scale of the features")
-        scale = source.affine
+        scaled = learnt_from_most(Scaler(missing="ignore" if gaps else "error", **runs), raw)
+        source, passes, scale = scaled.image, scaled.passes, scaled.image.affine
+        if scaled.far:
+            message(f"{raw.name}: rows far from all others have no say in the scale of the features")
         if data.pca is None:
-            log_scale = -float(counts @ np.log(scale.matrix))
+            log_scale = -float(scaled.count @ np.log(scale.matrix))
             message(
                 f"scaled: {raw.n_features} features to mean 0 and deviation 1; the model is written in their own units"
             )
-            return Prepared(raw, source if near is None else scaler.transform(raw), passes, scale, log_scale)
-    pca = PCA(data.pca, **runs)
-    source = pca.fit_transform(source)
+            return Prepared(raw, scaled.moving.transform(raw) if scaled.far else source, passes, scale, log_scale)
+    found = learnt_from_most(PCA(data.pca, **runs), source)
+    pca = found.moving
+    if found.far:
+        message(f"{raw.name}: rows far from all others have no say in the principal components")
     kept = 100 * pca.explained_variance_ratio_.sum()
     message(f"principal components: {pca.n_components_} of {raw.n_features} keep {kept:.1f} % of the variance")
     shift = scale.shift if data.scale else pca.mean_  # behind a scaler the mean is 0
     matrix, inverse = scale.matrix[:, None] * pca.components_.T, pca.components_ / scale.matrix
     projection = Projection(shift, matrix, inverse)
-    return Prepared(raw, projection.projected(raw), passes + pca.n_passes_, projection=projection)
+    return Prepared(raw, projection.projected(raw), passes + found.passes, projection=projection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -13,6 +14,7 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     OneToOneFeatureMixin,
     _fit_context,
+    clone,
 )
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -72,13 +74,28 @@ class _Moving(Transforming, BaseEstimator):
         >>> sg.Scaler().partial_fit([[0.0]]).partial_fit([[2.0], [4.0]]).mean_
         array([2.])
         """
+        self._take(X, sample_weight)
+        self._learn_all()
+        return self
+
+    def _take(self, X: Readable, sample_weight: ArrayLike | None = None) -> None:
+        """Add the moments of these rows to those that are known."""
         first = not hasattr(self, "_moments")
         source = self._training_source(X, sample_weight, reset=first)
         known = self._collect(source)
         self._moments = known if first else self._moments.merge(known)
         self.n_passes_ = getattr(self, "n_passes_", 0) + (known is not getattr(source, "moments", None))
+
+    def _learn_all(self) -> None:
+        if not np.isfinite(self._moments.scatter).all():
+            finite = np.isfinite(self._moments.variance)
+            names = getattr(self, "feature_names_in_", np.arange(len(finite)))
+            raise ValueError(
+                f"feature(s) {', '.join(map(str, names[~finite][:5])) or 'in pairs'}: squares of some numbers are "
+                "beyond double precision; expected numbers below about 1e150. Drop the rows that hold them, or give "
+                "them weight 0."
+            )
         self._learn(self._moments)
-        return self
 
     @abstractmethod
     def _collect(self, source: Source) -> Moments:
@@ -123,8 +140,11 @@ class _Moving(Transforming, BaseEstimator):
             return self.fit(X, y, sample_weight).transform(X)
         source = self._source(X, sample_weight, reset=True)
         self.fit(source)
-        moments = None if self._passes_nan else self._moments.through(self._affine)
-        return self._moved(source, moments)
+        return self._image(source)
+
+    def _image(self, source: Source) -> TransformedSource:
+        """The rows that this was learnt from, moved, with the moments that follow from theirs."""
+        return self._moved(source, None if self._passes_nan else self._moments.through(self._affine))
 
     def _moved(self, source: Source, moments: Moments | None) -> TransformedSource:
         names = None
@@ -142,12 +162,11 @@ FAR = 1e6
 """Overall deviation, in typical distances from the median, above which a few rows far away have decided it."""
 
 
-def without_far_rows(source: Source, moving: _Moving) -> Source | None:
-    """`source`, from which `moving` was learnt, with weight 0 for rows far from most others; None where none is.
+def without_far_rows(source: Source, moments: Moments) -> Source | None:
+    """`source` of these moments with weight 0 for rows far from most others; None where none is.
 
     One fill value of 1e20 would make one point of everything else.
     """
-    moments = moving._moments
     if moments.typical is None:  # of chunks without rows
         return None
     middle, typical = moments.typical
@@ -156,9 +175,39 @@ def without_far_rows(source: Source, moving: _Moving) -> Source | None:
     return None if near else gathered(source, Gathering(middle, reach, place=middle, aside=True))
 
 
-def counts_of(moving: _Moving) -> Array:
-    """(D,) weight of the rows that each feature was learnt from."""
-    return moving._moments.count
+@dataclass(frozen=True, slots=True)
+class Learnt[T: _Moving]:
+    """A map, and what it was learnt from.
+
+    Attributes
+    ----------
+    moving : fitted
+    image : the rows that it was learnt from, moved; of weight 0 where they are `far`
+    count : (D,) weight of all rows in which the feature is there
+    passes : over the data
+    far : whether rows far from all others had no say
+    """
+
+    moving: T
+    image: TransformedSource
+    count: Array
+    passes: int
+    far: bool
+
+
+def learnt_from_most[T: _Moving](moving: T, source: Source) -> Learnt[T]:
+    """Fit `moving` to `source`; without rows far from all others where these would decide it."""
+    moving._take(source)
+    count = moving._moments.count
+    near = without_far_rows(source, moving._moments)
+    if near is not None:
+        again = clone(moving)
+        again._take(near)
+        if (again._moments.count >= 0.5 * count).all():
+            again._learn_all()
+            return Learnt(again, again._image(near), count, moving.n_passes_ + again.n_passes_, True)
+    moving._learn_all()
+    return Learnt(moving, moving._image(source), count, moving.n_passes_, False)
 
 
 class Scaler(OneToOneFeatureMixin, _Moving):

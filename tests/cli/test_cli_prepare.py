@@ -7,6 +7,7 @@ from base64 import b64decode
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score
 
 import streamgmm as sg
 from streamgmm.cli.wording import in_options
@@ -304,3 +305,20 @@ def test_check_leaves_out_codes_and_row_numbers(cli, tmp_path):
     assert "--exclude height,rownames,short,wide,holes" in given
     chosen = cli("data", "check", tmp_path / "t.csv", "--columns", "short,height")[2]
     assert "--columns short,height" in chosen and "two values" not in chosen  # what was named is meant
+
+
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [(["--pca", "2"], 1e20), (["--pca", "0.9"], -9.97e36), (["--scale", "--pca", "2"], 1e200), (["--scale"], 1e200)],
+    ids=str,
+)
+def test_fill_values_have_no_say_in_scale_and_principal_components(cli, tmp_path, options, value):
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 300)
+    good = rng.normal(size=(300, 3)) * [1, 10, 0.1] + np.outer(label, [8.0, 80.0, 0.8])
+    np.savetxt(tmp_path / "good.csv", good, delimiter=",", header="a,b,c", comments="")
+    np.savetxt(tmp_path / "wild.csv", np.vstack([[[value] * 3], good]), delimiter=",", header="a,b,c", comments="")
+    code, _, err = cli("fit", "wild.csv", "-k", 3, *options, "--out", "m")
+    assert code == 0 and "rows far from all others have no say in the" in err
+    assert cli("predict", "m", "good.csv", "--out", "labels.npy")[0] == 0
+    assert adjusted_rand_score(label, np.load(tmp_path / "labels.npy")) >= 0.95

@@ -304,3 +304,14 @@ def test_in_a_pipeline_and_a_grid():
     search = GridSearchCV(pipeline, {"scaler__with_std": [True, False], "pca__n_components": [1, 3]}, cv=3).fit(X)
     assert set(search.best_params_) == {"scaler__with_std", "pca__n_components"}
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.parametrize("made", [sg.Scaler, sg.PCA])
+def test_numbers_whose_squares_overflow_are_named(made):
+    """One number of 1e200 made a scale of 1 of everything, and an error of LAPACK of principal components."""
+    X = np.random.default_rng(0).normal(size=(50, 3))
+    X[7, 1] = 1e200
+    with pytest.raises(ValueError, match=r"feature\(s\) 1: squares of some numbers are beyond double precision"):
+        made().fit(X)
+    weight = np.where(np.arange(50) == 7, 0.0, 1.0)
+    made().fit(X, sample_weight=weight)
