@@ -135,7 +135,12 @@ def merge_components[M: Questions](model: M, groups: Sequence[Sequence[int]]) ->
     pooled = family.pool(model.covariances, model.weights, share, model.means - means[index], member)
     pooled = family.constrained(pooled, weights, means.shape[1])
     factors, good = family.factor(pooled)
-    assert good.all()
+    if not good.all():
+        raise ValueError(
+            "merge_components: components lie so far apart that the covariance of both together is singular in double "
+            "precision. Expected components that one covariance can hold: leave rows far from all others out, or "
+            "merge others."
+        )
     return model.trusted(weights, means, pooled, family, factors, model.noise_weight, model.observation)
 
 
@@ -166,9 +171,12 @@ def cheapest_pair(model: Parameters, but: int | None = None) -> tuple[int, int]:
         both = np.maximum(w[i] + w[others], np.finfo(float).tiny)
         share = w[others] / both
         delta = model.means[others] - model.means[i]
-        merged = (1 - share)[:, None, None] * dense[i] + share[:, None, None] * dense[others]
-        merged = merged + ((1 - share) * share)[:, None, None] * delta[:, :, None] * delta[:, None, :]
-        cost = both * np.linalg.slogdet(merged)[1] - w[i] * log_det[i] - w[others] * log_det[others]
+        within = (1 - share)[:, None, None] * dense[i] + share[:, None, None] * dense[others]
+        with np.errstate(over="ignore"):
+            # |S + d d'| = |S| (1 + d' S^-1 d): where d is far larger than S, the sum has no determinant left.
+            between = np.einsum("md,md->m", delta, np.linalg.solve(within, delta[..., None])[..., 0])
+            merged = np.linalg.slogdet(within)[1] + np.log1p((1 - share) * share * np.maximum(between, 0.0))
+        cost = both * merged - w[i] * log_det[i] - w[others] * log_det[others]
         cost[(others == but) | (i == but)] = np.inf
         j = int(np.argmin(cost))
         if cost[j] < best:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
+from sklearn.metrics import adjusted_rand_score
 
 import streamgmm as sg
 from streamgmm.mixture.support import supported, unsupported
@@ -90,3 +91,26 @@ def test_features_that_are_constant_in_every_group_speak_against_no_candidate():
     found = sg.select(X, range(1, 4), random_state=0)
     assert found.best.n_components == 2 == found.minimum["full"]
     assert found.table[1]["unsupported"] and found.report["warnings"][0].startswith("Every candidate of more than one")
+
+
+@pytest.mark.parametrize(
+    ("family", "n", "value"),
+    [("full", 3, -999.0), ("full", 1, 1e20), ("tied", 1, 1e200), ("diag", 10, 1e20), ("spherical", 1, 1e6)],
+)
+def test_rows_of_a_fill_value_do_not_speak_against_the_clusters_beside_them(family, n, value):
+    """Three components: two clusters, and the rows far away, too few to span a covariance."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 600)
+    good = rng.normal(size=(600, 3)) + 6.0 * label[:, None]
+    X = np.concatenate([good, np.full((n, 3), value)])
+    found = sg.select(X, range(1, 4), covariance_types=(family,), n_init=2, random_state=0)
+    assert found.best.n_components == 3 and not found.table[2]["unsupported"]
+    assert adjusted_rand_score(label, found.best.predict(good)) >= 0.95
+
+
+def test_components_too_far_apart_for_one_covariance():
+    far = model([0.5, 0.5], np.array([np.eye(2)] * 2), means=[[0.0, 0.0], [1e20, 1e20]])
+    with pytest.raises(ValueError, match="so far apart"):
+        far.merge_components([[0, 1]])
+    three = model([0.4, 0.3, 0.3], np.array([np.eye(2)] * 3), means=[[0.0, 0.0], [3.0, 0.0], [1e20, -1e20]])
+    np.testing.assert_allclose(three.merge_components(n_components=2).weights, [0.7, 0.3])

@@ -93,6 +93,20 @@ def test_a_decimal_comma_beside_words_separates_no_fields(kind):
         np.testing.assert_array_equal(rows_of(source)[:, 0], [3, 9, 8])
 
 
+@pytest.mark.parametrize(
+    ("text", "doubtful"),
+    [
+        ("city\tn\nA\t1,234\nB\t12,500\nC\t999\n", True),
+        ("1,234;5\n2,500;8\n", True),
+        ("a;b\n1,234;5\n0,567;8\n", False),
+    ],
+)
+def test_commas_that_may_set_thousands_apart_are_told(text, doubtful):
+    source = open_features(write(text))
+    assert rows_of(source)[0, 0] == 1.234 and bool(source.notice) == doubtful
+    assert not doubtful or "if they set thousands apart, remove them" in source.notice
+
+
 def test_a_stream_reads_a_decimal_comma_beside_words():
     parser = Parser("csv", header=None)
     lines = [line.encode() for line in DECIMAL_COMMAS["semicolons"][0].splitlines()]

@@ -329,8 +329,12 @@ def _walked(
         return doubt(walk.kept[i], sample.n_rows, plan.reg_covar), -walk.score[i]
 
     for above, g in merges:
-        model = walk.kept[min(members(above), key=rank)]
-        _follow_merged(walk, reduced(model, plan.kinds[g][1]), min(members(g), key=rank))
+        model, own = walk.kept[min(members(above), key=rank)], min(members(g), key=rank)
+        try:
+            fewer = reduced(model, plan.kinds[g][1])
+        except ValueError:  # what is left to merge lies too far apart
+            fewer = walk.kept[own]
+        _follow_merged(walk, fewer, own)
     inits = [one.init for found in first for one in found] + ["merged"] * len(merges)
     chosen = []
     for g in range(len(first)):

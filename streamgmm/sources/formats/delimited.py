@@ -52,6 +52,7 @@ _GROUPED = {
     ".": re.compile(rf"[+-]?\d{{1,3}}(?:(?:,\d{{3}})+|(?:[{_MARKS}]\d{{3}})+)(?:\.\d*)?", re.ASCII),
     ",": re.compile(rf"[+-]?\d{{1,3}}(?:(?:\.\d{{3}})+|(?:[{_MARKS}]\d{{3}})+)(?:,\d+)?", re.ASCII),
 }
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+", re.ASCII)
 _TRUTH = {"true": 1.0, "false": 0.0}
 _WHOLE = re.compile(r"\d+", re.ASCII)
 
@@ -337,12 +338,26 @@ def sniff(text: str, *, whole: bool = True, header: bool | None = None) -> Head 
     if header is None:
         header, notice = _is_header(first, [record.fields for record in rest], n, dialect)
     if not header:
+        notice = notice or _thousands(found, n, dialect)
         return Head(dialect, _names_above(lines, found[0], n, dialect), n, found, found[0].start, notice)
     n = n if rest else len(first)
+    notice = notice or _thousands(rest, n, dialect)
     names = first[:n] if len(first) > n else [*[""] * (n - len(first)), *first]
     if len(first) < n and all(not record.fields[-1] for record in rest if len(record.fields) == n):
         names = [*first, *[""] * (n - len(first))]  # a delimiter at the end of every row
     return Head(dialect, tuple(names), n, rest, found[0].end, notice, found[0])
+
+
+def _thousands(body: Sequence[Record], n: int, dialect: Dialect) -> str | None:
+    """A notice where every decimal comma could set thousands apart: three digits follow, and no zero is in front."""
+    if dialect.decimal != ",":
+        return None
+    rows = [record.fields for record in body if len(record.fields) == n]
+    kinds = column_kinds(rows, n, dialect)
+    held = [row[j] for j in range(n) if kinds[j][0] == "number" for row in rows if "," in row[j]]
+    if not held or not all(map(_THOUSANDS.fullmatch, held)):
+        return None
+    return f"the commas in numbers ({held[0]}) were taken for decimal marks; if they set thousands apart, remove them"
 
 
 def _has_comments(lines: Sequence[str], n: int, delimiter: str, decimal: str) -> bool:
