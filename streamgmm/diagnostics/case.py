@@ -160,6 +160,18 @@ def completed(model: Mixture, rows: NDArray[Any], weight: Array, seed: int) -> C
     return Completed(filled, mean, covariance)
 
 
+def beside(model: Mixture, k: int) -> Callable[[Array], Array] | None:
+    """Log-density of the components other than k, per unit of weight of k; None where there are no others."""
+    others = np.delete(np.arange(model.n_components), k)
+    weights = model.weights[others]
+    if not weights.sum() > 0:
+        return None
+    dense = model.family.dense(model.covariances, *model.means.shape)
+    rest = Mixture(weights / weights.sum(), model.means[others], dense[others], FULL)
+    share = float(np.log(weights.sum() / model.weights[k]))
+    return lambda rows: rest.log_prob(rows) + share
+
+
 def examine(gm: MixtureEstimator, X: Readable, sample_weight: ArrayLike | None) -> Case:
     """One pass of X: a sample, what each component took of it, and how that is shaped."""
     source = rows_of(gm, X, sample_weight)
@@ -180,7 +192,8 @@ def examine(gm: MixtureEstimator, X: Readable, sample_weight: ArrayLike | None) 
         shapes.append(shape_of(rows[here], weight[here]) if enough else None)
         few = here[np.sort(np.random.default_rng(k).permutation(len(here))[:PIECE_ROWS])]
         with unwatched():
-            pieces.append(pieces_of(rows[few], weight[few]) if enough and model.n_features <= 20 else None)
+            several = enough and model.n_features <= 20
+            pieces.append(pieces_of(rows[few], weight[few], beside(model, k)) if several else None)
         advanced("components")
     known = (
         getattr(gm, "feature_names_in_", range(model.n_features)) if gm.projection_ is None else gm.projection_.names

@@ -176,10 +176,15 @@ def marginal_log_density(case: Case, j: int, x: Array) -> Array:
 def many_features(case: Case) -> Iterator[Finding]:
     D, n = case.model.n_features, case.sample.count
     kind = case.model.family.unconstrained
-    if kind is FULL and n / 10 < D:
+    each = D * (D + 3) // 2 + 1
+    narrow, costly = n / 10 < D, case.chosen_by in ("bic", "icl") and each > n
+    if kind is FULL and (narrow or costly):
         yield Finding(
             "few-rows-for-full",
-            f"Full covariances of {D} features from {n:.6g} rows: D > n / 10.",
+            f"Full covariances of {D} features from {n:.6g} rows: D > n / 10."
+            if narrow
+            else f"A component with a full covariance of {D} features takes {each:,} parameters, and there are {n:.6g} "
+            f"rows: {str(case.chosen_by).upper()} prefers few components then, whatever the groups.",
             {"n_features": D, "rows": n, "n_parameters": case.model.n_parameters},
             "Use covariance_type='diag', which needs "
             f"{case.model.n_components * 2 * D:,} parameters for means and variances.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,15 @@ from streamgmm.mixture.mixture import Mixture
 from streamgmm.mixture.support import doubt
 
 Array = NDArray[np.float64]
+Beside = Callable[[Array], Array]
 
 MOST_PIECES = 3
 DIP = 0.5
 """Two pieces are apart where the density between them falls below this share of the lower of their peaks."""
+
+
+CLUSTER_ROWS = 5
+"""Rows times D + 1 that a group needs to be called a cluster: the end of a long tail has gaps between single rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Pieces:
 
     Attributes
     ----------
-    groups : number of separated groups of pieces; 1 where all hang together
+    groups : number of separated groups of pieces with rows enough for a cluster; 1 where all hang together
     count : number of pieces that BIC asks for
     gain : nats per row of the component that the pieces explain more than one Gaussian does
     shapes : of each group by itself, of those that have rows enough
@@ -89,8 +95,15 @@ def whiten(rows: Array, weight: Array) -> Array:
     return np.asarray(delta @ vectors / np.sqrt(scale))
 
 
-def pieces_of(rows: Array, weight: Array) -> Pieces:
-    """Split weighted rows into as many Gaussians as BIC asks for, and see which of them hang together."""
+def pieces_of(rows: Array, weight: Array, beside: Beside | None = None) -> Pieces:
+    """Split weighted rows into as many Gaussians as BIC asks for, and see which of them hang together.
+
+    Parameters
+    ----------
+    beside : callable, optional
+        (n, D) -> log-density of the other components, per unit of weight of this one. Rows on both sides of a narrow
+        component, of whose middle it took the rows, are no clusters.
+    """
     fits: list[GaussianMixture] = []
     D = rows.shape[1]
     with warnings.catch_warnings():
@@ -106,14 +119,22 @@ def pieces_of(rows: Array, weight: Array) -> Pieces:
     best = fits[-1]
     model = best.mixture_
     gain = (_of(best, "loglik") - _of(fits[0], "loglik")) / float(weight.sum())
-    groups = connected(model)
-    n_groups = int(groups.max()) + 1
+    groups = connected(model, beside)
     resp = model.responsibilities(rows)
-    parts = [weight * resp[:, groups == g].sum(axis=1) + 1e-300 for g in range(n_groups)]
+    parts = [weight * resp[:, groups == g].sum(axis=1) + 1e-300 for g in range(int(groups.max()) + 1)]
+    clusters = sum(
+        float(part.sum()) >= CLUSTER_ROWS * (D + 1) and _leads(model, model.means[groups == g], beside)
+        for g, part in enumerate(parts)
+    )
     # a few rows span no covariance to measure a shape by, and rows of other groups may lie too far away to be squared
     large = [part for part in parts if part.sum() ** 2 > 2 * (D + 1) * float(part @ part)]
     shapes = tuple(shape_of(rows[own], part[own]) for part in large for own in [part > 1e-12 * part.max()])
-    return Pieces(n_groups, model.n_components, gain, shapes, tuple(parts))
+    return Pieces(max(1, clusters), model.n_components, gain, shapes, tuple(parts))
+
+
+def _leads(model: Mixture, means: Array, beside: Beside | None) -> bool:
+    """Whether the density at one of these means is the component's own: elsewhere its rows belong to another one."""
+    return beside is None or bool((model.log_prob(means) >= beside(means)).any())
 
 
 def _of(gm: GaussianMixture, name: str) -> float:
@@ -121,15 +142,19 @@ def _of(gm: GaussianMixture, name: str) -> float:
     return float(number)
 
 
-def connected(model: Mixture) -> NDArray[np.intp]:
-    """(K,) group of each component: components without a dip of the density on the line between them are together."""
+def connected(model: Mixture, beside: Beside | None = None) -> NDArray[np.intp]:
+    """(K,) group of each component: components without a dip of the density on the line between them are together.
+
+    The density is that of these components, or the one with what is `beside` them.
+    """
     K = model.n_components
     group = np.arange(K)
     path = np.linspace(0.0, 1.0, 33)[:, None]
     for a in range(K):
         for b in range(a):
             line = model.means[a] + path * (model.means[b] - model.means[a])
-            density = model.log_prob(line)
-            if density.min() > min(density[0], density[-1]) + np.log(DIP):
+            own = model.log_prob(line)
+            seen = [own] if beside is None else [own, np.logaddexp(own, beside(line))]
+            if any(d.min() > min(d[0], d[-1]) + np.log(DIP) for d in seen):
                 group[group == group[a]] = group[b]
     return np.unique(group, return_inverse=True)[1]

@@ -39,6 +39,8 @@ from streamgmm.utils.by_component import component_threads
 from streamgmm.utils.sample_weight import no_rows
 from streamgmm.utils.types import RandomState
 
+UNASKED = range(1, 16)
+"""Numbers of components where none are named: fewer where rows do not support them."""
 CRITERIA = ("bic", "aic", "icl", "heldout", "cv")
 
 
@@ -80,7 +82,7 @@ def kinds_of(
 
 @leaving_out_text
 def select(
-    X: Readable, n_components: Iterable[int] = range(1, 16), covariance_types: str | Sequence[str] = ("full",),
+    X: Readable, n_components: Iterable[int] = UNASKED, covariance_types: str | Sequence[str] = ("full",),
     n_init: int = 10, criterion: str = "bic", *, n_factors: int | Iterable[int] | None = None, folds: int = 5,
     drop: bool = True, max_iter: int = 24, tol: float = 1e-6, reg_covar: float = 1e-6, init_params: str = "kmeans",
     solver: str = "auto", stopping: str = "aitken", missing: str = "error",
@@ -97,6 +99,7 @@ def select(
     ----------
     X : array-like (N, D), a path, or a source
     n_components : iterable of int
+        By default 1 to 15, or as many as have D + 1 rows each.
     covariance_types : str or sequence of str
         As `covariance_type` of `GaussianMixture`; "mclust" stands for all fourteen structures of mclust, with a prior
         for the ten that have one.
@@ -154,10 +157,13 @@ def select(
     probe = GaussianMixture(Ks[-1], **common)
     probe._validate_params()
     source = probe._training_source(X, sample_weight)
-    _check_data(source, Ks, kinds, solver, folds if criterion in ("heldout", "cv") else 0)
+    _check_data(source, kinds, solver, folds if criterion in ("heldout", "cv") else 0)
     plan = _plan(probe, tuple((kind, K) for kind in kinds for K in Ks), criterion, folds, drop=drop)
+    plan = replace(plan, open_ended=n_components is UNASKED)
+    if source.n_rows is not None:
+        plan = plan.for_rows(source.n_rows, source.n_features)
     run, source = _raced(probe, source, plan, memory_limit, on_step, watcher, verbose)
-    found = _result(run, plan, probe, common, criterion, began)
+    found = _result(run, run.plan, probe, common, criterion, began)
     return _with_times_of_card(found, source)
 
 
@@ -191,15 +197,10 @@ def _check(Ks: Sequence[int], init_params: str, solver: str, criterion: str, fol
         raise ValueError(otherwise)
 
 
-def _check_data(source: Source, Ks: Sequence[int], kinds: Sequence[Covariance], solver: str, folds: int) -> None:
+def _check_data(source: Source, kinds: Sequence[Covariance], solver: str, folds: int) -> None:
     """Refuse what these data do not make possible."""
     if source.n_rows == 0:
         raise no_rows()
-    if source.n_rows is not None and source.n_rows < Ks[-1]:
-        raise ValueError(
-            f"Expected n_samples >= n_components but got n_components up to {Ks[-1]}, n_samples = {source.n_rows}. "
-            "Lower the largest number of components."
-        )
     if source.n_rows is not None and source.n_rows < folds:
         raise ValueError(f"folds must be at most the number of rows, {source.n_rows}; got {folds}. Lower folds.")
     for kind in kinds:

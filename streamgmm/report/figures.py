@@ -28,8 +28,9 @@ Array = NDArray[np.float64]
 
 
 def plain(name: object) -> str:
-    """A name as text that matplotlib takes for no formula; control characters, which fonts lack, are escaped."""
-    return printable(short_name(str(name))).replace("$", r"\$")
+    """A name as text that matplotlib takes for no formula, without what its fonts lack: control characters, emoji."""
+    text = printable(short_name(str(name))).replace("$", r"\$")
+    return "".join("□" if ord(mark) > 0xFFFF else mark for mark in text)
 
 
 def _axes(ax: Any) -> Any:

@@ -204,6 +204,9 @@ def test_a_table_of_a_few_rows(cli, tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("a\n" + "".join(f"{i * i}\n" for i in range(40)))
     assert f"select {path} --k-max 4 --report   or   streamgmm fit {path} -k 4 --out" in cli("data", "check", path)[2]
+    path.write_text("a,b\n" + "".join(f"{i % 6},{i * i % 7 + 20 * (i > 5)}\n" for i in range(12)))
+    code, out, _ = cli("select", path)
+    assert code == 0 and "full  4" in out and "full  5" not in out
     path.write_text("a\n1\n")
     assert "nothing to fit: 1 row(s)" in cli("data", "check", path)[2]
 

@@ -158,6 +158,37 @@ def test_shapes_no_gaussian_fits(K):
     assert "not-gaussian" not in codes(pair(2000), 1)  # two clusters in one component: that is too few
 
 
+@pytest.mark.parametrize("K", [2, 3])
+def test_a_skewed_feature_has_no_separate_clusters(K):
+    """A wide component holds rows on both sides of a narrow one, and single rows at the end of the tail."""
+    rng = RNG(0)
+    for X in (rng.exponential(1.0, (3000, 1)), np.exp(0.5 * rng.normal(size=(3000, 1)))):
+        found = codes(X, K, tol=1e-6)
+        assert "too-few-components" not in found
+        assert K > 2 or found & {"not-gaussian", "heavy-tails"}
+
+
+def test_clusters_on_both_sides_of_a_narrow_component_are_told():
+    parts = [RNG(k + 1).normal(9.0 * k, 1.0, (400, 1)) for k in (-1, 0, 1)]
+    wide = sg.GaussianMixture.from_parameters([1 / 3, 2 / 3], [[0.0], [0.0]], [[[1.0]], [[82.0]]])
+    X = np.concatenate(parts)
+    start = sg.GaussianMixture(
+        2, weights_init=wide.weights_, means_init=wide.means_, precisions_init=wide.precisions_, max_iter=50
+    )
+    (few,) = [f for f in sg.diagnose(start.fit(X), X) if f.code == "too-few-components"]
+    assert few.evidence["clusters"] == {1: 2} and "n_components to 3" in few.remedy
+
+
+def test_a_choice_that_parameters_rule_is_told():
+    """Four groups far apart in 40 features, of which 861 parameters each leave BIC one."""
+    rng = RNG(5)
+    X = rng.normal(size=(600, 40)) + 3.0 * rng.normal(size=(4, 40))[rng.integers(4, size=600)] * (np.arange(40) < 5)
+    found = sg.select(X, range(1, 3), n_init=2, random_state=0)
+    (said,) = [f for f in sg.diagnose(found.best, X) if f.code == "few-rows-for-full"]
+    assert "takes 861 parameters, and there are 600 rows: BIC prefers few components" in said.message
+    assert "few-rows-for-full" not in codes(X, 2)  # nobody chose
+
+
 def test_identifiers():
     X = np.column_stack([pair(), RNG(0).permutation(1000)])
     import pandas as pd

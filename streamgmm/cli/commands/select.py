@@ -226,10 +226,13 @@ def _checked(config: Config) -> Config:
 def _sweep(config: Config, ready: Prepared, executor: Executor | str | None, history: History) -> Any:
     """`streamgmm.select` with the config's settings and live progress."""
     from streamgmm.estimators.memory_plan import parse_bytes
+    from streamgmm.estimators.select import UNASKED
     from streamgmm.estimators.select import select as sweep
     from streamgmm.report.progress import ProgressLine, showing
 
     chosen, limit = config.select, config.compute.memory_limit
+    asked = {"k_min", "k_max"} & chosen.model_fields_set
+    Ks = range(chosen.k_min, chosen.k_max + 1) if asked else UNASKED
     known = inspect.signature(sweep).parameters
     given = config.fit.model_dump() | config.model.model_dump() | config.compute.model_dump()
     given |= {"executor": executor, "memory_limit": None if limit is None else parse_bytes(limit)}
@@ -237,7 +240,7 @@ def _sweep(config: Config, ready: Prepared, executor: Executor | str | None, his
     with showing(ProgressLine(config.fit.tol), stderr_console()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return sweep(
-            ready.source, range(chosen.k_min, chosen.k_max + 1), chosen.covariance_types,
+            ready.source, Ks, chosen.covariance_types,
             n_factors=chosen.factors, criterion=chosen.criterion, folds=chosen.folds,
             on_step=history.add, watcher=history, **passed,
         )  # fmt: skip

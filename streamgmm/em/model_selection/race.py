@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,7 @@ from streamgmm.sources.summaries.sample import SampleSummary
 from streamgmm.utils.numbers import size as bytes_text
 from streamgmm.utils.phases import advanced, phase, reading, stepped
 
+log = logging.getLogger("streamgmm.select")
 Array = NDArray[np.float64]
 Kind = tuple[Covariance, int]
 """Family and number of components."""
@@ -75,6 +77,8 @@ class Plan:
         By which dominated candidates are dropped; None drops none.
     solver : str
     tol, reg_covar, max_iter, n_init, init_params, missing : as in `GaussianMixture`
+    open_ended : bool
+        Whether nobody named the numbers of components.
     """
 
     kinds: tuple[Kind, ...]
@@ -91,6 +95,27 @@ class Plan:
     missing: str
     repair: bool
     prior: NormalInverseWishart | None
+    open_ended: bool = False
+
+    def for_rows(self, n: int, D: int) -> Plan:
+        """Of `n` rows no more components than they give D + 1 rows each, where the range is `open_ended`.
+
+        Raises
+        ------
+        ValueError
+            Where there are more components than rows.
+        """
+        most = max(1, n // (D + 1))
+        if self.open_ended and most < self.largest:
+            kept = tuple((f, K) for f, K in self.kinds if most >= K)
+            log.warning("%d rows support at most %d component%s; no more are tried", n, most, "s" * (most > 1))
+            return replace(self, kinds=kept)
+        if n < self.largest:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components up to {self.largest}, n_samples = {n} rows "
+                f"of positive weight. Lower the largest number of components to {most}."
+            )
+        return self
 
     @property
     def largest(self) -> int:
@@ -130,6 +155,8 @@ class SelectionRun:
 
     Attributes
     ----------
+    plan : Plan
+        The one that was carried out.
     candidates : Candidates
     kind_of, fold_of : tuple of int
         Of each candidate: the position of its kind, and the fold left out (-1: none).
@@ -144,6 +171,7 @@ class SelectionRun:
         Kinds that the first pass finished: see `em.initialization.initialize.solved`.
     """
 
+    plan: Plan
     candidates: Candidates
     kind_of: tuple[int, ...]
     fold_of: tuple[int, ...]
@@ -180,11 +208,7 @@ def race(
         missing=gaps,
         diagonal=all(f.n_factors for f, _ in plan.kinds),
     )
-    if sample.n_rows < plan.largest:
-        raise ValueError(
-            f"Expected n_samples >= n_components but got n_components up to {plan.largest}, n_samples = "
-            f"{sample.n_rows} rows of positive weight. Lower the largest number of components."
-        )
+    plan = plan.for_rows(sample.n_rows, D)
     if plan.largest > 1:
         families = [family for family, _ in plan.kinds]
         source, sample, _ = without_extremes(source, sample, families, pulled=plan.prior is not None)
@@ -233,7 +257,7 @@ def race(
         with reading(source, "judging by rows held out"):
             scores[[c.index for c in apart]] = runner.run(task, source.chunks(), np.add)
         n_passes += 1
-    return SelectionRun(candidates, kind_of, fold_of, scores, priors, sample, n_passes, started, frozenset(done))
+    return SelectionRun(plan, candidates, kind_of, fold_of, scores, priors, sample, n_passes, started, frozenset(done))
 
 
 def _solved(sample: SampleSummary, plan: Plan, maximize: Maximize) -> dict[int, Candidate]:
