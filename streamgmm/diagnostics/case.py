@@ -193,7 +193,8 @@ def examine(gm: MixtureEstimator, X: Readable, sample_weight: ArrayLike | None) 
         few = here[np.sort(np.random.default_rng(k).permutation(len(here))[:PIECE_ROWS])]
         with unwatched():
             several = enough and model.n_features <= 20
-            pieces.append(pieces_of(rows[few], weight[few], beside(model, k)) if several else None)
+            others = beside(model, k) if model.n_features == 1 else None  # only on a line can one be in between
+            pieces.append(pieces_of(rows[few], weight[few], others) if several else None)
         advanced("components")
     known = (
         getattr(gm, "feature_names_in_", range(model.n_features)) if gm.projection_ is None else gm.projection_.names
