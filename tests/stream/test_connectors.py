@@ -522,3 +522,21 @@ def test_quoted_line_ends_wherever_a_block_ends(tmp_path, monkeypatch):
         monkeypatch.setattr("streamgmm.stream.connectors.lines._BLOCK", block)
         rows = stack(read(Lines(path)))
         np.testing.assert_array_equal(rows, [[i, i + 0.5] for i in range(50)])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("strays", [[100], [100, 300], [100, 101, 480]])
+@pytest.mark.parametrize("most", [1 << 20, 1000])
+def test_a_stray_quote_costs_its_own_line(tmp_path, monkeypatch, end, strays, most):
+    """Without another quote, with one far below it, and where more than a record may hold follows."""
+    monkeypatch.setattr("streamgmm.stream.connectors.lines.MAX_LINE", most)
+    monkeypatch.setattr("streamgmm.stream.connectors.lines._BLOCK", 700)
+    lines = [f'{i},"{i}' if i in strays else f"{i},{2 * i}" for i in range(500)]
+    path = tmp_path / "x.csv"
+    path.write_bytes((end.join(lines) + end).encode())
+    batches = read(Lines(path, dead_letters=tmp_path / "dead"))
+    rows = np.concatenate([batch.rows for batch in batches if len(batch.rows)])
+    np.testing.assert_array_equal(rows, [[i, 2 * i] for i in range(500) if i not in strays])
+    assert sum(batch.rejected for batch in batches) == len(strays)
+    letters = [json.loads(line)["line"] for line in (tmp_path / "dead").read_text().splitlines()]
+    assert letters == [lines[i] for i in strays]

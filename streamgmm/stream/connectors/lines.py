@@ -24,6 +24,25 @@ MAX_LINE = 1 << 20
 """Bytes after which something without a line's end is no line."""
 
 
+def _line_end(text: bytes) -> int:
+    """Where the last line ends; a last carriage return may be half of a line end."""
+    return max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
+
+
+def _split(text: bytes) -> list[bytes]:
+    return re.split(rb"\r\n?|\n", text) if b"\r" in text else text.split(b"\n")
+
+
+def _strays(record: bytes, delimiter: bytes) -> bool:
+    """True if a record of several lines has a quote that is neither at the edge of a field nor one of two."""
+    record = record.strip()
+    if b"\n" not in record and b"\r" not in record:
+        return False
+    edge = re.escape(delimiter)
+    whole = rb'(?:(?<=%b)|^)[ \t]*"(?:[^"]|"")*"[ \t]*(?=%b|$)' % (edge, edge)
+    return b'"' in re.sub(whole, b"", record)
+
+
 class DeadLetters:
     """Where bad lines go: a file of JSON lines {"at", "reason", "line"}, appended to; without a path the first is kept.
 
@@ -105,8 +124,8 @@ class Lines(Source):
                 continue
             rest += block
             cut = self._whole(rest) if block else len(rest)
-            if not cut and len(rest) > MAX_LINE:
-                cut = len(rest)
+            if not cut and len(rest) > MAX_LINE:  # a line without end, or a quote without another
+                cut = _line_end(rest) or len(rest)
             if cut:
                 self.tail = rest[max(0, cut - TAIL) : cut]
                 yield self._batch(rest[:cut], at)
@@ -149,8 +168,8 @@ class Lines(Source):
             return file.read(n)
 
     def _whole(self, text: bytes) -> int:
-        """Bytes of the records that have ended; a last carriage return may be half of a line end."""
-        cut = max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
+        """Bytes of the records that have ended."""
+        cut = _line_end(text)
         return self._ends(text[:cut])[-1] if cut and self.parser.is_quoted(text) else cut
 
     def _ends(self, text: bytes) -> list[int]:
@@ -160,9 +179,11 @@ class Lines(Source):
 
     def _lines(self, text: bytes) -> list[bytes]:
         if self.parser.is_quoted(text):
-            ends = self._ends(text)
-            return [text[low:high] for low, high in pairwise([*ends, len(text)])]
-        return re.split(rb"\r\n?|\n", text) if b"\r" in text else text.split(b"\n")
+            delimiter = self.parser.delimiter(text).encode()
+            found = [text[low:high] for low, high in pairwise([*self._ends(text), len(text)])]
+            # A stray quote must cost its own line, not all lines up to the next quote.
+            return [line for record in found for line in (_split(record) if _strays(record, delimiter) else [record])]
+        return _split(text)
 
     def close(self) -> None:
         if self._file is not None and self._file is not sys.stdin.buffer:

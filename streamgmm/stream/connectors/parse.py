@@ -215,6 +215,8 @@ def _written(field: str, decimal: str, kind: str) -> float:
 
 
 def _csv_row(layout: Layout, line: bytes) -> list[float]:
+    if line.count(b'"') % 2:
+        raise ValueError("a quote without another")
     fields = fields_of(line.decode("utf-8", "replace"), layout.delimiter)
     if layout.places is not None:
         if len(fields) != layout.n_fields:
