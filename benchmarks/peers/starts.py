@@ -1,4 +1,4 @@
-"""One start and ten, beside scikit-learn's ten, on random small mixtures; and `auto` beside the other solvers.
+"""One start and ten, beside scikit-learn's ten, on random small mixtures.
 
 ``python -m benchmarks starts --records starts.jsonl --write docs/choosing-k.md``; measurements are added to the records
 one by one, so a long run can be cut and gone on with (``--most 20`` adds no more than twenty).
@@ -25,8 +25,6 @@ from benchmarks.readme import processor, write_section
 
 Array = NDArray[np.float64]
 MIXTURES = 100
-SAME = 1e-5
-"""Nats per row within which two solvers have come to the same."""
 
 
 def mixture(seed: int) -> tuple[Array, int]:
@@ -53,16 +51,15 @@ def measured(seed: int) -> dict[str, Any]:
     X, K = mixture(seed)
     common = {"n_components": K, "random_state": seed, "max_iter": 1000}
     ways: dict[str, Callable[[], Any]] = {
-        solver: lambda solver=solver: sg.GaussianMixture(**common, solver=solver)
-        for solver in ("auto", "squarem", "exact")
+        "auto": lambda: sg.GaussianMixture(**common),
+        "ten": lambda: sg.GaussianMixture(**common, n_init=10),
+        "theirs": lambda: Peer(**common, tol=1e-6, n_init=10),
     }
-    ways["ten"] = lambda: sg.GaussianMixture(**common, n_init=10)
-    ways["theirs"] = lambda: Peer(**common, tol=1e-6, n_init=10)
     return {"seed": seed, **{name: fitted(make, X) for name, make in ways.items()}}
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Differences to scikit-learn's ten starts, seconds, and the cost of `auto` beside that of the other solvers."""
+    """Differences to scikit-learn's ten starts, and seconds."""
     lines = [
         f"{len(records)} random mixtures of 2 to 8 components, 300 to 2,000 rows of 1 to 8 features; scikit-learn with "
         f"tol = 1e-6. Differences in nats per row. On {processor()}.",
@@ -77,20 +74,6 @@ def table(records: list[dict[str, Any]]) -> str:
             f"| {name} | {statistics.median(ahead):+.1e} | {min(ahead):+.4f} | {max(ahead):+.4f} | {seconds:.1f} | "
             f"{peer:.1f} |"
         )
-    ratios, better, worse = [], 0, 0
-    for r in records:
-        others = [r[solver] for solver in ("squarem", "exact")]
-        same = [one["seconds"] for one in others if one["value"] >= r["auto"]["value"] - SAME]
-        better += not same
-        worse += any(one["value"] > r["auto"]["value"] + 10 * SAME for one in others)
-        ratios += [r["auto"]["seconds"] / min(same)] if same else []
-    lines += [
-        "",
-        'One start, `solver="auto"` beside the faster of "squarem" and "exact" that comes to the same value: '
-        f"{len(ratios)} mixtures, processor time {statistics.median(ratios):.1f} times theirs in the median, "
-        f"{sorted(ratios)[int(0.9 * (len(ratios) - 1))]:.1f} at nine tenths, {max(ratios):.1f} at most. On {better} "
-        f"others it ends better than both, on {worse} worse than one of them.",
-    ]
     return "\n".join(lines)
 
 

@@ -43,7 +43,13 @@ class AcceleratorState:
     misses : int
         Rejections of `Corrected`, less what was accepted since.
     leap : float
-        Gain of the last accepted proposal, in nats per row.
+        Gain of the last accepted proposal of `Corrected`, in nats per row; infinity once others follow it.
+    pairs : tuple of Mixture
+        Models, each followed by where `Corrected` led from it, of its last proposals in a row.
+    credit, cost : float
+        Passes so far less what steps on the sample have cost, and what they cost last time; in passes. See `Corrected`.
+    corrected : bool
+        Whether the proposal at hand is one of `Corrected`.
     """
 
     path: tuple[Mixture, ...] = ()
@@ -55,6 +61,10 @@ class AcceleratorState:
     finishing: int = 0
     misses: int = 0
     leap: float = np.inf
+    pairs: tuple[Mixture, ...] = ()
+    credit: float = 0.0
+    cost: float = np.inf
+    corrected: bool = False
 
 
 class Accelerator(ABC):
@@ -176,8 +186,12 @@ class Corrected(Accelerator):
     With F the EM map of all rows and G that of the sample, the iteration t <- G(t) + F(t0) - G(t0) starts like EM on
     all rows and goes on as many steps as wanted for the price of the sample. Its limit solves, to first order,
     (I - G')(t - t0) = F(t0) - t0: how slowly EM converges no longer matters, only how well the sample knows the shape
-    of the likelihood. A rejection makes the next proposals shorter; when there is nothing left to shorten `then` takes
-    over for good.
+    of the likelihood.
+
+    Steps on the sample have to be earned: a proposal is made when the passes so far, less what all proposals have cost,
+    are worth what the last one cost, or the most that the first may. Until then `then` proposes. So all proposals
+    together cost no more than the passes do, and where `then` alone converges soon none is made. A rejection makes the
+    next ones shorter, until there is nothing left to shorten.
 
     Parameters
     ----------
@@ -188,66 +202,73 @@ class Corrected(Accelerator):
     then : Accelerator
     inner : int
         Steps on the sample per proposal at most. Enough to leave a saddle that EM takes a hundred passes to leave.
+    price : float
+        What a step on the sample costs, in passes.
     """
 
     step: Step
     tol: float
     then: Accelerator
     inner: int = 180
+    price: float = 0.0
 
     def next(
         self, model: Mixture, image: Mixture, gains: Sequence[float], pace: AcceleratorState
     ) -> tuple[Mixture, AcceleratorState]:
-        if pace.misses >= _PATIENCE:
-            return self.then.next(model, image, gains, pace)
-        if pace.fallback is not None:
+        pace = replace(pace, credit=pace.credit + 1.0)
+        if pace.corrected:
             leap = gains[-1] if gains else np.inf
             done = abs(leap) < self.tol
             misses = pace.misses if done else max(0, pace.misses - 1)
             finishing = FINISH - 1 if done else 0
-            pace = replace(pace, fallback=None, misses=misses, finishing=finishing, leap=leap)
-        if pace.finishing > 0:
-            return image, replace(pace, finishing=pace.finishing - 1)
-        limit = self._propose(model, image, self._steps(pace))
-        if limit is None:
-            return image, replace(pace, path=())
-        path = (*pace.path, model, limit)[-2 * _DEPTH :]
-        return mixed(path, image) or limit, replace(pace, path=path, fallback=image)
+            pace = replace(pace, fallback=None, corrected=False, misses=misses, finishing=finishing, leap=leap)
+        begins = pace.fallback is None and pace.finishing == 0
+        if begins and pace.misses < _PATIENCE and pace.credit >= min(pace.cost, self.price * self._steps(pace)):
+            limit, steps = self._propose(model, image, self._steps(pace))
+            cost = self.price * steps
+            pace = replace(pace, credit=pace.credit - cost, cost=cost)
+            if limit is None:
+                return image, replace(pace, path=(), misses=pace.misses + 1)
+            path = (*pace.pairs, model, limit)[-2 * _DEPTH :]
+            return mixed(path, image) or limit, replace(pace, path=(), pairs=path, fallback=image, corrected=True)
+        if begins:
+            pace = replace(pace, pairs=(), leap=np.inf)
+        return self.then.next(model, image, gains, pace)
 
     def _steps(self, pace: AcceleratorState) -> int:
-        return self.inner // 3**pace.misses
+        return max(1, self.inner // 3**pace.misses)
 
-    def _propose(self, model: Mixture, image: Mixture, inner: int) -> Mixture | None:
+    def _propose(self, model: Mixture, image: Mixture, inner: int) -> tuple[Mixture | None, int]:
+        """Where at most `inner` steps on the sample lead, None where that is no mixture, and how many were taken."""
         with np.errstate(over="ignore", invalid="ignore"):  # of components at the end of doubles
             return self._climb(model, image, inner)
 
-    def _climb(self, model: Mixture, image: Mixture, inner: int) -> Mixture | None:
+    def _climb(self, model: Mixture, image: Mixture, inner: int) -> tuple[Mixture | None, int]:
         coordinates = Coordinates(model)
         scale = coordinates.scale
         at = coordinates.pack(image)
         first = float(np.linalg.norm((at - coordinates.pack(model)) * scale))
-        here: Mixture | None = image
+        here, steps = image, 1
         try:
             shift = at - coordinates.pack(self.step(model))
-            for _ in range(inner):
-                assert here is not None
+            for steps in range(2, inner + 2):
                 after = coordinates.pack(self.step(here)) + shift
-                if not np.isfinite(after).all():
-                    return None
-                here = coordinates.unpack(after)
-                if here is None:
-                    return None
+                moved = coordinates.unpack(after) if np.isfinite(after).all() else None
+                if moved is None:
+                    return None, steps
+                here = moved
                 if np.linalg.norm((after - at) * scale) < _SETTLED * first:
                     break
                 at = after
         except CollapsedError:
-            return None
-        return here
+            return None, steps
+        return here, steps
 
     def rejected(self, pace: AcceleratorState) -> AcceleratorState:
-        if pace.misses >= _PATIENCE:
+        pace = replace(pace, credit=pace.credit + 1.0)
+        if not pace.corrected:
             return self.then.rejected(pace)
-        return replace(pace, path=(), fallback=None, misses=pace.misses + 1)
+        return replace(pace, path=(), pairs=(), fallback=None, corrected=False, misses=pace.misses + 1)
 
     def arrived(self, gains: Sequence[float], pace: AcceleratorState) -> bool:
         """True if the last proposal, an estimate of the limit, changed less than `tol`, and a plain step agrees.
@@ -256,7 +277,7 @@ class Corrected(Accelerator):
         plain step does; one that gains twice as much leaves at most 0.4 of its gain to go. A plain gain below a
         hundredth of `tol` is enough by itself.
         """
-        if self.tol == 0.0 or not gains or pace.fallback is not None or pace.misses >= _PATIENCE:
+        if self.tol == 0.0 or not gains or pace.fallback is not None:
             return False
         enough = max(abs(pace.leap) / (2 * self._steps(pace) + 2), 1e-2 * self.tol)
         return abs(pace.leap) < self.tol and abs(gains[-1]) <= min(enough, self.tol)

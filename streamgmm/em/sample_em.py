@@ -20,8 +20,8 @@ from streamgmm.sources.summaries.sample import SampleSummary
 
 Array = NDArray[np.float64]
 
-CHUNK = 4096
-"""Rows of a chunk of few features."""
+CHUNK = 16_384
+"""Rows of a chunk of few features. Two chunks of half as many cost more than one on two threads."""
 WIDE, HAND = 12, 8192
 """Features from which rows are dealt, and rows that a chunk then has at most.
 
@@ -32,10 +32,18 @@ costs beside its rows is a product of components and squared features.
 CHEAP = 2e9
 """Rows x components x features^2 up to which an EM step on rows in memory counts for nothing."""
 
+OVERHEAD = 4e5
+"""What a step costs beside its rows, in rows x (components + components x features^2 / 50)."""
+
 
 def cheap(m: int, K: int, D: int) -> bool:
     """True if EM steps on m rows count for nothing; see `CHEAP`."""
     return m * K * D**2 <= CHEAP
+
+
+def step_rows(m: int, K: int, D: int) -> float:
+    """Rows of a pass that cost as much as an EM step on m rows in memory."""
+    return m + OVERHEAD / (K + K * D**2 / 50)
 
 
 def cheap_rows(K: int, D: int) -> int:
@@ -66,7 +74,7 @@ def in_memory(rows: NDArray[Any], weight: NDArray[np.float64] | None = None, of:
     rows = np.ascontiguousarray(rows)
     if D < WIDE:
         return _sample(rows, weight, CHUNK, of)
-    n = 2 * -(-m // (2 * HAND)) if m >= CHUNK else 1
+    n = 2 * -(-m // (2 * HAND)) if 2 * m >= HAND else 1
     if n > 1:
         # A hand may be a row short: the longer ones come first, and chunks are cut at the length of the longest.
         order = np.concatenate([np.arange(i, m, n) for i in range(n)])

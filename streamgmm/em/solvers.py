@@ -12,7 +12,7 @@ from streamgmm.em.candidates import Retire, keep_all, prune_dominated
 from streamgmm.em.componentwise import Local
 from streamgmm.em.convergence import Stopping, fruitless, never
 from streamgmm.em.passes import Stage
-from streamgmm.em.sample_em import SampleStep, cheap
+from streamgmm.em.sample_em import SampleStep, cheap, step_rows
 from streamgmm.em.step_sizes import Decay
 from streamgmm.em.update import IncrementalUpdate, Maximize, StepwiseUpdate, Update
 from streamgmm.em.variants import Exact, Incremental, Stepwise
@@ -25,9 +25,6 @@ EXPENSIVE = 2e4
 """Components x features^2 above which that is less, in proportion: arithmetic costs more than reading then."""
 FRUITLESS = 6
 """Passes in a row, worth hundreds of plain steps, without a gain after which a fit of expensive steps gives up."""
-FEW_ROWS = 80_000
-"""Rows of the data up to which a pass costs little more than steps on a sample, unless these are expensive. The start
-has converged on the sample, so extrapolation takes few passes: at 20,000 to 50,000 rows 1.1 to 1.8 times less time."""
 INNER = (20, 180)
 """Steps on the sample between two passes, at least and at most."""
 
@@ -98,7 +95,7 @@ def stepwise(settings: Settings) -> tuple[Stage, ...]:
 
 
 def auto(settings: Settings) -> tuple[Stage, ...]:
-    """Steps corrected by the sample where there are many more rows, else extrapolated ones; plain ones at the end.
+    """Extrapolated steps, and steps corrected by the sample where there are more rows; plain ones at the end.
 
     Where the sample is all there is and steps on it are expensive, those components are carried on that move (see
     `local`),
@@ -115,10 +112,11 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
         if sample.complete and not cheap(len(sample.rows), settings.n_components, settings.n_features):
             accelerator = Local(step.source, settings.executor, settings.maximize, settings.tol)
             giving_up = fruitless(FRUITLESS, settings.tol)
-        elif settings.n_components == 1 or (not sample.complete and (sample.n_rows > FEW_ROWS or size > EXPENSIVE)):
+        elif not sample.complete:
             work = SAMPLE_WORK * min(1.0, EXPENSIVE / size)
-            inner = int(np.clip(work * sample.n_rows // len(sample.rows), *INNER))
-            accelerator = Corrected(step, settings.tol, accelerator, inner)
+            rows = step_rows(len(sample.rows), settings.n_components, settings.n_features)
+            inner = int(np.clip(work * sample.n_rows // rows, *INNER))
+            accelerator = Corrected(step, settings.tol, accelerator, inner, rows / sample.n_rows)
     return (Stage(Exact(), replace(update(settings, accelerator=accelerator), giving_up=giving_up)),)
 
 

@@ -13,6 +13,15 @@ from streamgmm.mixture.mixture import Mixture
 
 Array = NDArray[np.float64]
 
+FALL = 1e-6
+"""Share of a weight that is left of it at least: a weight that a proposal makes 0 can never rise again."""
+
+
+def _log_weights(model: Mixture) -> Array:
+    """(K,) or, with that of a background, (K + 1,)."""
+    with np.errstate(divide="ignore"):
+        return np.log(model.shares if model.box is None else np.append(model.shares, model.noise_weight))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coordinates:
@@ -23,9 +32,7 @@ class Coordinates:
     def pack(self, model: Mixture) -> Array:
         """(P,) coordinates; infinite where a weight is 0."""
         shift, spread = self.origin.frame
-        weights = model.shares if model.box is None else np.append(model.shares, model.noise_weight)
-        with np.errstate(divide="ignore"):
-            log_weights = np.log(weights)
+        log_weights = _log_weights(model)
         delta = model.means - shift
         if isinstance(model.family, Triangular):
             means = np.linalg.solve(spread, delta.T).T
@@ -68,7 +75,7 @@ class Coordinates:
         return np.concatenate([part.ravel() for part in parts])
 
     def unpack(self, vector: Array) -> Mixture | None:
-        """The mixture at `vector`; None where it overflows."""
+        """The mixture at `vector`, its weights no less than `FALL` times the origin's; None where it overflows."""
         origin = self.origin
         family = origin.family
         shift, spread = origin.frame
@@ -77,7 +84,8 @@ class Coordinates:
         if not np.isfinite(vector).all():
             return None
         with np.errstate(over="ignore", invalid="ignore"):
-            weights = np.exp(vector[:n_weights] - vector[:n_weights].max())
+            log_weights = np.maximum(vector[:n_weights], _log_weights(origin) + np.log(FALL))
+            weights = np.exp(log_weights - log_weights.max())
             weights /= weights.sum()
             means = vector[n_weights : n_weights + K * D].reshape(K, D)
             rest = vector[n_weights + K * D :]

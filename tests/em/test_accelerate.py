@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import numpy as np
 import pytest
 
 from streamgmm.em.acceleration import AcceleratorState, Corrected, Squarem, mixed
+from streamgmm.errors import CollapsedError
 from streamgmm.mixture.coordinates import Coordinates
 from tests.helpers.mixtures import FAMILIES, random_mixture
 
@@ -49,3 +52,48 @@ def test_a_small_leap_and_a_smaller_plain_gain_are_the_end():
         "plain steps gain as much as the proposal's: EM creeps"
     )
     assert not rule.arrived([], AcceleratorState(leap=5e-7))
+
+
+def calls_by_pass(step, *, inner, price, passes=30):
+    """Steps on the sample in each of so many passes, every proposal rejected, and the state after them."""
+    model, image = (random_mixture("full", 3, 2, seed=seed) for seed in (1, 2))
+    calls, pace = [], AcceleratorState()
+
+    def counted(at):
+        calls[-1] += 1
+        return step(at)
+
+    rule = Corrected(counted, 1e-12, Squarem(1e-12), inner, price)
+    for _ in range(passes):
+        calls.append(0)
+        _, pace = rule.next(model, image, [1e-2], pace)
+        if pace.fallback is not None:
+            pace = rule.rejected(pace)
+    return calls, pace
+
+
+def test_steps_on_the_sample_are_earned_by_passes():
+    """A proposal of ten steps at half a pass each waits for five passes; all together cost no more than the passes."""
+    swing = cycle(random_mixture("full", 3, 2, seed=seed) for seed in (1, 2))
+    calls, _ = calls_by_pass(lambda model: next(swing), inner=10, price=0.5)
+    assert sum(calls[:4]) == 0 and 0 < sum(calls) < 30
+    passes = np.arange(1, 31)  # and a rejected proposal is one more
+    assert (0.5 * np.cumsum(calls) <= 2 * passes).all()
+
+
+def test_a_walk_on_the_sample_that_leads_nowhere_is_given_up():
+    """Three in vain and there is no fourth, though each pass would pay for one."""
+
+    def nowhere(model):
+        raise CollapsedError(np.ones(3, bool))
+
+    calls, pace = calls_by_pass(nowhere, inner=9, price=1e-3)
+    assert sum(calls) == 3 and pace.misses == 3
+
+
+def test_no_proposal_takes_a_weight_from_which_it_cannot_rise():
+    model = random_mixture("full", 3, 2, seed=1)
+    coordinates = Coordinates(model)
+    vector = coordinates.pack(model)
+    vector[0] -= 1e4
+    assert coordinates.unpack(vector).weights[0] > 1e-7 * model.weights[0]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgmm.em.sample_em import CHUNK, HAND, WIDE, in_memory
+from streamgmm.em.sample_em import HAND, WIDE, in_memory
 
 
 def hands(rows, weight=None):
     return [chunk.load() for chunk in in_memory(rows, weight).chunks()]
 
 
-@pytest.mark.parametrize("m", [1, 100, CHUNK, 12_600, 2 * HAND, 2 * HAND + 1, 40_001])
+@pytest.mark.parametrize("m", [1, 100, HAND // 2, 12_600, 2 * HAND, 2 * HAND + 1, 40_001])
 def test_every_row_is_dealt_once_with_its_weight(m):
     rows = np.repeat(np.arange(m, dtype=float)[:, None], WIDE, axis=1)
     found = hands(rows, np.arange(m) + 0.5)
@@ -20,7 +20,7 @@ def test_every_row_is_dealt_once_with_its_weight(m):
     assert all((weight == part[:, 0] + 0.5).all() for part, weight in found)
     sizes = [len(part) for part, _ in found]
     assert max(sizes) <= HAND
-    assert len(sizes) == 1 if m < CHUNK else len(sizes) % 2 == 0
+    assert len(sizes) == 1 if 2 * m < HAND else len(sizes) % 2 == 0
     assert max(sizes) - min(sizes) <= len(sizes)
 
 

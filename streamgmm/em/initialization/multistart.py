@@ -15,7 +15,7 @@ from streamgmm.em.initialization.followed_starts import SampleEM, SampleSplit, S
 from streamgmm.em.initialization.methods import DIVERSE, SCALED, Wanted, made, prepared
 from streamgmm.em.initialization.search_settings import few_rows, sample_rows
 from streamgmm.em.initialization.split_merge import chain, rearranged
-from streamgmm.em.sample_em import cheap, mean_log_likelihoods
+from streamgmm.em.sample_em import cheap, mean_log_likelihoods, step_rows
 from streamgmm.mixture.covariance import Covariance
 from streamgmm.mixture.covariance.full_tied import Triangular
 from streamgmm.mixture.mixture import Mixture
@@ -113,7 +113,8 @@ def search(
     known = _oversampling(m, D, wanted.K) * len(wanted.kinds)
     if wanted.n_init == 1 and not expensive:
         planned = _in_order(_planned(survey, wanted, known, rng, context.maximize.reg_covar), D, wanted.family)
-        found = [in_turn(planned, split, context, price=survey.n_rows / m)]
+        price = max(1.0, survey.n_rows / step_rows(m, wanted.K, D))
+        found = [in_turn(planned, split, context, price=price)]
     elif expensive:
         found = _searched_by_stages(survey, split, wanted, context, rng)
     else:
@@ -240,9 +241,10 @@ def in_turn(planned: Sequence[tuple[str, _Make]], split: SampleSplit, context: S
 
     Where EM converges fast it has nearly always come to the best optimum that any start leads to; where it creeps,
     seldom. So the others have no more than `rival_share` times the steps of the first beyond its first `quick_steps`,
-    unless one of its components has few rows; and none is made where it is certain of every row. They take
-    `rival_steps` at a time, until they come to the same as the best, or gains like their last ones, `rival_optimism`
-    times over, do not reach it; one that passes the best is followed to its own end.
+    unless one of its components has few rows, and cost no more than the first one and `least_passes` passes; and none
+    is made where it is certain of every row. They take `rival_steps` at a time, until they come to the same as the
+    best, or gains like their last ones, `rival_optimism` times over, do not reach it; one that passes the best is
+    followed to its own end.
 
     Parameters
     ----------
@@ -255,7 +257,8 @@ def in_turn(planned: Sequence[tuple[str, _Make]], split: SampleSplit, context: S
     sample_em.go(settings.most_steps, [0])
     best, spent, rivals, first = 0, 0, list(range(1, len(planned))), sample_em.steps(0)
     free = settings.quick_steps if sample_em.solid(0, settings.few_rows) else 0
-    budget = 0.0 if sample_em.certain(0) else settings.rival_share * (price * first - free)
+    most = min(price * first - free, first + settings.least_passes * price)
+    budget = 0.0 if sample_em.certain(0) else settings.rival_share * most
     while rivals and spent < budget:
         for i in tuple(rivals):
             if i == len(sample_em.kept):
