@@ -33,7 +33,7 @@ CHEAP = 2e9
 """Rows x components x features^2 up to which an EM step on rows in memory counts for nothing."""
 
 OVERHEAD = 4e5
-"""What a step costs beside its rows, in rows x (components + components x features^2 / 50)."""
+"""Cost of a step beside its rows, in rows x (components + components x features^2 / 50)."""
 
 
 def cheap(m: int, K: int, D: int) -> bool:

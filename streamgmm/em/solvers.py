@@ -98,8 +98,7 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
     """Extrapolated steps, and steps corrected by the sample where there are more rows; plain ones at the end.
 
     Where the sample is all there is and steps on it are expensive, those components are carried on that move (see
-    `local`),
-    and a fit ends that gains nothing.
+    `local`), and a fit ends that gains nothing.
     """
     accelerator: Accelerator = Squarem(settings.tol)
     giving_up: Stopping = never
@@ -112,11 +111,13 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
         if sample.complete and not cheap(len(sample.rows), settings.n_components, settings.n_features):
             accelerator = Local(step.source, settings.executor, settings.maximize, settings.tol)
             giving_up = fruitless(FRUITLESS, settings.tol)
-        elif not sample.complete:
+        elif settings.n_components == 1 or not sample.complete:
             work = SAMPLE_WORK * min(1.0, EXPENSIVE / size)
             rows = step_rows(len(sample.rows), settings.n_components, settings.n_features)
             inner = int(np.clip(work * sample.n_rows // rows, *INNER))
-            accelerator = Corrected(step, settings.tol, accelerator, inner, rows / sample.n_rows)
+            # One component moves as all rows do: any sample leads there, and extrapolation takes more passes.
+            price = 0.0 if settings.n_components == 1 else rows / sample.n_rows
+            accelerator = Corrected(step, settings.tol, accelerator, inner, price)
     return (Stage(Exact(), replace(update(settings, accelerator=accelerator), giving_up=giving_up)),)
 
 
