@@ -42,7 +42,7 @@ def cheap(m: int, K: int, D: int) -> bool:
 
 
 def step_rows(m: int, K: int, D: int) -> float:
-    """Rows of a pass that cost as much as an EM step on m rows in memory."""
+    """Cost of an EM step on m rows in memory, in rows."""
     return m + OVERHEAD / (K + K * D**2 / 50)
 
 

@@ -112,11 +112,11 @@ def auto(settings: Settings) -> tuple[Stage, ...]:
             accelerator = Local(step.source, settings.executor, settings.maximize, settings.tol)
             giving_up = fruitless(FRUITLESS, settings.tol)
         elif settings.n_components == 1 or not sample.complete:
-            work = SAMPLE_WORK * min(1.0, EXPENSIVE / size)
-            rows = step_rows(len(sample.rows), settings.n_components, settings.n_features)
-            inner = int(np.clip(work * sample.n_rows // rows, *INNER))
+            K, D = settings.n_components, settings.n_features
+            price = step_rows(len(sample.rows), K, D) / step_rows(sample.n_rows, K, D)
+            inner = int(np.clip(SAMPLE_WORK * min(1.0, EXPENSIVE / size) / price, *INNER))
             # One component moves as all rows do: any sample leads there, and extrapolation takes more passes.
-            price = 0.0 if settings.n_components == 1 else rows / sample.n_rows
+            price = 0.0 if K == 1 else price
             accelerator = Corrected(step, settings.tol, accelerator, inner, price)
     return (Stage(Exact(), replace(update(settings, accelerator=accelerator), giving_up=giving_up)),)
 

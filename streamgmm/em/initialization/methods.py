@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from streamgmm.em.initialization.far_rows import drawn_in, few_apart
 from streamgmm.em.kmeans.centres import nearest
-from streamgmm.mixture.covariance import DIAG, Covariance
+from streamgmm.mixture.covariance import DIAG, SPHERICAL, Covariance
 from streamgmm.mixture.covariance.full_tied import Triangular
 from streamgmm.mixture.labelled_stats import stats_from_responsibilities
 from streamgmm.mixture.mixture import Mixture
@@ -181,8 +181,7 @@ def prepared(
     way = (INIT | _INTERNAL)[init if centres is None else "kmeans"]
     drawn = way.draw(survey.weight, K, rng) if centres is None else None
 
-    def make() -> Mixture:
-        frame = DIAG if init == SCALED and isinstance(family, Triangular) else family
+    def within(frame: Covariance) -> Mixture:
         to_frame = frame.whitener(survey.mean, survey.covariance)
         z = to_frame(survey.rows)
         apart = few_apart(survey, z)
@@ -200,7 +199,26 @@ def prepared(
         stats = stats_from_responsibilities(survey.rows, survey.weight, resp, K, family, origin)
         return repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model
 
+    def make() -> Mixture:
+        if init == SCALED and isinstance(family, Triangular):
+            return within(DIAG)
+        if init != "kmeans" or centres is not None or K == 1 or survey.wild:
+            return within(family)
+        # Whitened rows lose groups that lie far apart along one axis; rows as they are, those of small units.
+        return max((within(frame) for frame in dict.fromkeys((family, SPHERICAL))), key=_classification)
+
     return make
+
+
+def _classification(model: Mixture) -> float:
+    """Classification log-likelihood per row of the rows whose labels gave `model`, but for a constant.
+
+    The criterion C1 of Celeux & Govaert (1992), at its maximum for these labels.
+    """
+    K, D = model.means.shape
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = model.shares * (np.log(model.shares) - 0.5 * model.family.log_det(model.factors, K, D))
+    return float(np.where(model.shares > 0, terms, 0.0).sum())
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def search(
     known = _oversampling(m, D, wanted.K) * len(wanted.kinds)
     if wanted.n_init == 1 and not expensive:
         planned = _in_order(_planned(survey, wanted, known, rng, context.maximize.reg_covar), D, wanted.family)
-        price = max(1.0, survey.n_rows / step_rows(m, wanted.K, D))
+        price = step_rows(survey.n_rows, wanted.K, D) / step_rows(m, wanted.K, D)
         found = [in_turn(planned, split, context, price=price)]
     elif expensive:
         found = _searched_by_stages(survey, split, wanted, context, rng)
