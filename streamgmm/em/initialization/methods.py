@@ -205,9 +205,15 @@ def prepared(
         if init != "kmeans" or centres is not None or K == 1 or survey.wild:
             return within(family)
         # Whitened rows lose groups that lie far apart along one axis; rows as they are, those of small units.
-        return max((within(frame) for frame in dict.fromkeys((family, SPHERICAL))), key=_classification)
+        usual = within(family)
+        other = usual if family is SPHERICAL else within(SPHERICAL)
+        return other if _classification(other) > _classification(usual) + _TIE else usual
 
     return make
+
+
+_TIE = 1e-6
+"""Nats per row within which labels are as good: mostly they are the same, in another order."""
 
 
 def _classification(model: Mixture) -> float:
