@@ -227,11 +227,12 @@ def drawn_models(
     """`n_init` mixtures, and the passes that they took beside the first."""
     K, family = wanted.n_components, wanted.family
     if K > 1 and wanted.init == SPREAD:
-        starts = Wanted(K, family, wanted.init, wanted.n_init)
+        starts = Wanted(K, family, wanted.init, wanted.n_init, in_units=False)
         found, more = spread_out(source, reader, sample, starts, rng, reg_covar=wanted.reg_covar)
         return tuple(found), more
     init = "kmeans" if wanted.init == SPREAD else wanted.init
-    makers = [prepared(sample, K, family, init=init, rng=rng, reg_covar=wanted.reg_covar) for _ in range(wanted.n_init)]
+    make = partial(prepared, sample, K, family, init=init, rng=rng, reg_covar=wanted.reg_covar, in_units=False)
+    makers = [make() for _ in range(wanted.n_init)]
     return tuple(made(makers, threads=wanted.threads)), 0
 
 

@@ -61,10 +61,9 @@ class GaussianMixture(MixtureEstimator):
     n_init : int, default 1
         Starts; all share every pass over the data, and the best is kept.
     init_params : {"kmeans", "k-means++", "kmeans||", "random", "random_from_data"}, default "kmeans"
-        How first models are drawn, from a sample that one pass takes, in whitened units; "kmeans" also in those of
-        the data, the better labels of both. "kmeans||" (k-means‖,
-        Bahmani et al. 2012) draws among all rows, and makes the models of all rows, in 7 more passes that all starts
-        share: for groups too small to be in a sample.
+        How first models are drawn, from a sample that one pass takes, in whitened units; "kmeans" in those of the
+        data where that is much better. "kmeans||" (k-means‖, Bahmani et al. 2012) draws among all rows, and makes the
+        models of all rows, in 7 more passes that all starts share: for groups too small to be in a sample.
     weights_init, means_init, precisions_init : array-like, optional
         As in scikit-learn.
     random_state : int, RandomState or None

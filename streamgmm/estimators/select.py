@@ -114,8 +114,7 @@ def select(
         the folds are fitted on the same passes, and judged in one more.
     folds : int
         Of which "heldout" and "cv" speak; a row's fold depends on its number only.
-    missing : {"error", "marginalize"}
-        What NaN means; as in `GaussianMixture`.
+    missing : {"error", "marginalize"}, as in `GaussianMixture`
     drop : bool
         Leave out what can no longer win; it stays in the table, as "dropped".
     max_iter : int
@@ -159,12 +158,14 @@ def select(
     source = probe._training_source(X, sample_weight)
     _check_data(source, kinds, solver, folds if criterion in ("heldout", "cv") else 0)
     plan = _plan(probe, tuple((kind, K) for kind in kinds for K in Ks), criterion, folds, drop=drop)
-    plan = replace(plan, open_ended=n_components is UNASKED)
-    if source.n_rows is not None:
-        plan = plan.for_rows(source.n_rows, source.n_features)
+    plan = _for_source(replace(plan, open_ended=n_components is UNASKED), source)
     run, source = _raced(probe, source, plan, memory_limit, on_step, watcher, verbose)
-    found = _result(run, run.plan, probe, common, criterion, began)
-    return _with_times_of_card(found, source)
+    return _with_times_of_card(_result(run, run.plan, probe, common, criterion, began), source)
+
+
+def _for_source(plan: Plan, source: Source) -> Plan:
+    """The plan for as many rows as a source says it has; see `Plan.for_rows`."""
+    return plan if source.n_rows is None else plan.for_rows(source.n_rows, source.n_features)
 
 
 def _numbers(n_components: Iterable[int]) -> list[int]:

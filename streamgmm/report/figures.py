@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 def plain(name: object) -> str:
     """A name as text that matplotlib takes for no formula, without what its fonts lack: control characters, emoji."""
-    text = printable(short_name(str(name))).replace("$", r"\$")
+    text = short_name(printable(str(name))).replace("$", r"\$")
     return "".join("□" if ord(mark) > 0xFFFF else mark for mark in text)
 
 

@@ -207,7 +207,8 @@ def begin(
         if wanted.searches:
             maximize = Maximize(wanted.reg_covar, wanted.repair, prior)
             context = SearchContext(maximize, executor, observe, wanted.threads, watcher, slot)
-            explored = search(sample, Wanted(K, family, wanted.init, wanted.n_init), context, rng, moves=wanted.moves)
+            aim = Wanted(K, family, wanted.init, wanted.n_init, in_units=wanted.prior is None)
+            explored = search(sample, aim, context, rng, moves=wanted.moves)
             if gaps:  # the sample was filled in: its steps are not those of the data
                 explored = [replace(one, known=()) for one in explored]
             return begun(tuple(one.model for one in explored), explored=tuple(explored))
@@ -253,7 +254,7 @@ def _drawn(wanted: InitSettings, sample: SampleSummary, rng: np.random.RandomSta
     starts = [
         prepared(
             sample, wanted.n_components, wanted.family, init=init, rng=rng, reg_covar=wanted.reg_covar,
-            centres=means,
+            centres=means, in_units=wanted.prior is None,
         )
         for _ in range(wanted.n_init)
     ]  # fmt: skip

@@ -169,6 +169,7 @@ def prepared(
     rng: np.random.RandomState,
     reg_covar: float,
     centres: Array | None = None,
+    in_units: bool = True,
 ) -> Callable[[], Mixture]:
     """One first model with K components, from the sample: what makes it, in any thread, once chance has had its say.
 
@@ -177,6 +178,8 @@ def prepared(
     init : a key of `INIT`, or one of `DIVERSE`
     centres : (K, D), optional
         Means given by the user: rows go to the nearest of them.
+    in_units : bool
+        k-means may see the rows as they are, too; see `Wanted`.
     """
     way = (INIT | _INTERNAL)[init if centres is None else "kmeans"]
     drawn = way.draw(survey.weight, K, rng) if centres is None else None
@@ -202,18 +205,18 @@ def prepared(
     def make() -> Mixture:
         if init == SCALED and isinstance(family, Triangular):
             return within(DIAG)
-        if init != "kmeans" or centres is not None or K == 1 or survey.wild:
+        if init != "kmeans" or centres is not None or K == 1 or survey.wild or not in_units:
             return within(family)
         # Whitened rows lose groups that lie far apart along one axis; rows as they are, those of small units.
         usual = within(family)
         other = usual if family is SPHERICAL else within(SPHERICAL)
-        return other if _classification(other) > _classification(usual) + _TIE else usual
+        return other if _classification(other) > _classification(usual) + _BETTER else usual
 
     return make
 
 
-_TIE = 1e-6
-"""Nats per row within which labels are as good: mostly they are the same, in another order."""
+_BETTER = 0.5
+"""Nats per row from which other labels are better beyond doubt; else a start does not depend on units and shears."""
 
 
 def _classification(model: Mixture) -> float:
@@ -229,12 +232,17 @@ def _classification(model: Mixture) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Aim of a search: mixtures of K components of one family, from `n_init` starts of the kind `init`."""
+    """Aim of a search: mixtures of K components of one family, from `n_init` starts of the kind `init`.
+
+    With `in_units` k-means may see the rows as they are, too. Not so under a prior taken from the data, where nothing
+    depends on units and shears.
+    """
 
     K: int
     family: Covariance
     init: str
     n_init: int
+    in_units: bool = True
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -59,7 +60,8 @@ def _planned(
     """`n` starts of alternating kinds, and what makes each of them."""
     chosen = [wanted.kinds[i % len(wanted.kinds)] for i in range(n)]
     K, family = wanted.K, wanted.family
-    return [(kind, prepared(survey, K, family, init=kind, rng=rng, reg_covar=reg_covar)) for kind in chosen]
+    make = partial(prepared, survey, K, family, rng=rng, reg_covar=reg_covar, in_units=wanted.in_units)
+    return [(kind, make(init=kind)) for kind in chosen]
 
 
 def _oversampling(m: int, D: int, K: int) -> int:
