@@ -25,6 +25,7 @@ from sklearn.mixture import GaussianMixture as Peer
 
 import streamgmm as sg
 from benchmarks.readme import write_section
+from benchmarks.records import keep, kept
 
 Array = NDArray[np.float64]
 LARGEST, N_INIT, MADE = 9, 5, 20
@@ -170,13 +171,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
         return 0
     if options.records is None:
         parser.error("--records FILE or --rows FOLDER is needed")
-    text = options.records.read_text() if options.records.exists() else ""
-    records = [json.loads(line) for line in text.splitlines()]
+    records = kept(options.records)
     known, done = sets(options.mclust), {r["set"] for r in records}
     for name in [name for name in known if name not in done][: options.most]:
         records.append({"set": name, **measured(*known[name]())})
-        with options.records.open("a") as file:
-            file.write(json.dumps(records[-1]) + "\n")
+        keep(options.records, records[-1])
     text = table([{**record, "mclust": None, **reference(record["set"])} for record in records])
     print(text)
     if options.write:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import time
 import warnings
@@ -25,6 +24,7 @@ from sklearn.mixture import GaussianMixture as Peer
 
 import streamgmm as sg
 from benchmarks.readme import processor, write_section
+from benchmarks.records import keep, kept
 
 Array = NDArray[np.float64]
 
@@ -142,8 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--write", type=Path, help="write the table of all records into this file")
     options = parser.parse_args(arguments)
-    text = options.records.read_text() if options.records.exists() else ""
-    records = [json.loads(line) for line in text.splitlines()]
+    records = kept(options.records)
     here = environment()
     records = [r for r in records if here.items() <= r.items()]
     done = {(r["set"], r["who"], r["seed"]) for r in records}
@@ -156,8 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
                 K = COMPONENTS[name]
                 result = ours(X, K, seed) if who == "ours" else theirs(X, K, seed, most=PEER_ROWS.get(name))
                 records.append({"set": name, "who": who, "seed": seed, **result, **here})
-                with options.records.open("a") as file:
-                    file.write(json.dumps(records[-1]) + "\n")
+                keep(options.records, records[-1])
                 print(records[-1], flush=True)
     print(table(records))
     if options.write:

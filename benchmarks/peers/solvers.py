@@ -22,6 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 import streamgmm as sg
 from benchmarks.peers.starts import mixture
 from benchmarks.readme import processor, write_section
+from benchmarks.records import keep, kept
 
 Array = NDArray[np.float64]
 SAME = 1e-5
@@ -57,6 +58,7 @@ LARGE = (
 
 
 def rows_of(case: Large) -> Array:
+    """Rows (N, D) of a mixture in no order, the same in every run."""
     rng = np.random.default_rng(0)
     K, D = case.components, case.features
     means = rng.normal(size=(K, D)) * case.apart
@@ -97,7 +99,7 @@ def ratios(records: list[dict[str, Any]], clock: str) -> tuple[list[float], int,
     return found, better, worse
 
 
-def told(values: list[float]) -> str:
+def median_and_most(values: list[float]) -> str:
     return f"{statistics.median(values):.1f} ({max(values):.1f})" if values else "-"
 
 
@@ -106,7 +108,8 @@ def line(name: str, records: list[dict[str, Any]]) -> str:
     wall, _, _ = ratios(records, "wall")
     passes = " / ".join(f"{statistics.median(r[solver]['passes'] for r in records):.0f}" for solver in SOLVERS)
     seconds = " / ".join(f"{statistics.median(r[solver]['seconds'] for r in records):.2f}" for solver in SOLVERS)
-    return f"| {name} | {len(records)} | {seconds} | {passes} | {told(busy)} | {told(wall)} | {better} | {worse} |"
+    times = f"{median_and_most(busy)} | {median_and_most(wall)}"
+    return f"| {name} | {len(records)} | {seconds} | {passes} | {times} | {better} | {worse} |"
 
 
 def table(records: list[dict[str, Any]]) -> str:
@@ -137,8 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--most", type=int, help="mixtures to add at most")
     parser.add_argument("--write", type=Path, help="write the table of all records into this file")
     options = parser.parse_args(arguments)
-    text = options.records.read_text() if options.records.exists() else ""
-    records = [json.loads(one) for one in text.splitlines()]
+    records = kept(options.records)
     done = {json.dumps([r["case"], r["seed"]]) for r in records}
     planned: list[tuple[Any, int]] = [("small", seed) for seed in range(SMALL)]
     planned += [(case, seed) for case in LARGE for seed in case.seeds]
@@ -154,8 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
             warm.add(case)
         records.append({"case": name, "seed": seed, **measured(X, K, seed, 3 if case == "small" else 1)})
         left = None if left is None else left - 1
-        with options.records.open("a") as file:
-            file.write(json.dumps(records[-1]) + "\n")
+        keep(options.records, records[-1])
     print(table(records))
     if options.write:
         write_section(options.write, "solvers", table(records))

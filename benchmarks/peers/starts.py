@@ -7,7 +7,6 @@ one by one, so a long run can be cut and gone on with (``--most 20`` adds no mor
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 import warnings
@@ -22,6 +21,7 @@ from sklearn.mixture import GaussianMixture as Peer
 
 import streamgmm as sg
 from benchmarks.readme import processor, write_section
+from benchmarks.records import keep, kept
 
 Array = NDArray[np.float64]
 MIXTURES = 100
@@ -83,15 +83,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=MIXTURES, help="mixtures to add at most")
     parser.add_argument("--write", type=Path, help="write the table of all records into this file")
     options = parser.parse_args(arguments)
-    text = options.records.read_text() if options.records.exists() else ""
-    records = [json.loads(line) for line in text.splitlines()]
+    records = kept(options.records)
     left = [seed for seed in range(MIXTURES) if seed not in {r["seed"] for r in records}]
     if left and options.most:
         measured(left[0])  # what is loaded and compiled once
     for seed in left[: options.most]:
         records.append(measured(seed))
-        with options.records.open("a") as file:
-            file.write(json.dumps(records[-1]) + "\n")
+        keep(options.records, records[-1])
     print(table(records))
     if options.write:
         write_section(options.write, "starts", table(records))

@@ -47,7 +47,8 @@ class AcceleratorState:
     pairs : tuple of Mixture
         Models, each followed by where `Corrected` led from it, of its last proposals in a row.
     credit, cost : float
-        Passes so far less what steps on the sample have cost, and what they cost last time; in passes. See `Corrected`.
+        Passes so far less the cost of all steps on the sample, and the cost of the last proposal's; in passes. See
+        `Corrected`.
     corrected : bool
         Whether the proposal at hand is one of `Corrected`.
     """
@@ -188,10 +189,10 @@ class Corrected(Accelerator):
     (I - G')(t - t0) = F(t0) - t0: how slowly EM converges no longer matters, only how well the sample knows the shape
     of the likelihood.
 
-    Steps on the sample have to be earned: a proposal is made when the passes so far, less what all proposals have cost,
-    are worth what the last one cost, or the most that the first may. Until then `then` proposes. So all proposals
-    together cost no more than the passes do, and where `then` alone converges soon none is made. A rejection makes the
-    next ones shorter, until there is nothing left to shorten.
+    Passes pay for the steps on the sample: a proposal is made when the passes so far, less what all proposals have
+    cost, are as many as the last one cost, or the most that this one may where that is less. Until then `then`
+    proposes. So all proposals but the last together cost no more than the passes do, and where `then` alone converges
+    soon none is made. A rejection makes the next ones shorter, until there is nothing left to shorten.
 
     Parameters
     ----------
@@ -203,7 +204,7 @@ class Corrected(Accelerator):
     inner : int
         Steps on the sample per proposal at most. Enough to leave a saddle that EM takes a hundred passes to leave.
     price : float
-        What a step on the sample costs, in passes.
+        Cost of a step on the sample, in passes.
     """
 
     step: Step
@@ -229,8 +230,8 @@ class Corrected(Accelerator):
             pace = replace(pace, credit=pace.credit - cost, cost=cost)
             if limit is None:
                 return image, replace(pace, path=(), misses=pace.misses + 1)
-            path = (*pace.pairs, model, limit)[-2 * _DEPTH :]
-            return mixed(path, image) or limit, replace(pace, path=(), pairs=path, fallback=image, corrected=True)
+            pairs = (*pace.pairs, model, limit)[-2 * _DEPTH :]
+            return mixed(pairs, image) or limit, replace(pace, path=(), pairs=pairs, fallback=image, corrected=True)
         if begins:
             pace = replace(pace, pairs=(), leap=np.inf)
         return self.then.next(model, image, gains, pace)

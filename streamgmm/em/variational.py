@@ -227,7 +227,7 @@ def drawn_models(
     """`n_init` mixtures, and the passes that they took beside the first."""
     K, family = wanted.n_components, wanted.family
     if K > 1 and wanted.init == SPREAD:
-        starts = Wanted(K, family, wanted.init, wanted.n_init, in_units=False)
+        starts = Wanted(K, family, wanted.init, wanted.n_init)
         found, more = spread_out(source, reader, sample, starts, rng, reg_covar=wanted.reg_covar)
         return tuple(found), more
     init = "kmeans" if wanted.init == SPREAD else wanted.init

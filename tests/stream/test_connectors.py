@@ -524,6 +524,29 @@ def test_quoted_line_ends_wherever_a_block_ends(tmp_path, monkeypatch):
         np.testing.assert_array_equal(rows, [[i, i + 0.5] for i in range(50)])
 
 
+def test_quotes_that_are_no_fault(tmp_path):
+    """Inch marks in a column of text, and blanks after a quote that closes a field, also where it spans lines."""
+    path = tmp_path / "x.csv"
+    path.write_text('a,note,b\n1,5" pipe,2\n"3" ,x,"4" \n5,"two\nlines" ,6\n')
+    (batch,) = read(Lines(path))
+    np.testing.assert_array_equal(batch.rows, [[1, 2], [3, 4], [5, 6]])
+    path.write_text('a,b\n1,2\n"5"6,3\n')
+    (batch,) = read(Lines(path))
+    np.testing.assert_array_equal(batch.rows, [[1, 2]])
+    assert batch.rejected == 1, "56 is not what stands there"
+
+
+def test_many_quotes_in_an_open_field_cost_no_more_than_their_bytes(tmp_path):
+    """More than a record may hold, and longer than a field may be; looked at from each quote it would take hours."""
+    path = tmp_path / "x.csv"
+    many = ',"' + 100 * '""' + '"\n'
+    path.write_text('a,b\n1,2\n3,"4\n' + 6000 * many + "5,6\n")
+    batches = read(Lines(path))
+    rows = np.concatenate([batch.rows for batch in batches if len(batch.rows)])
+    np.testing.assert_array_equal(rows, [[1, 2], [5, 6]])
+    assert sum(batch.rejected for batch in batches) == 6001
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("strays", [[100], [100, 300], [100, 101, 480]])
 @pytest.mark.parametrize("most", [1 << 20, 1000])

@@ -154,6 +154,10 @@ SCALED = "kmeans scaled"
 _INTERNAL: dict[str, InitMethod] = {SCALED: INIT["kmeans"], "rows": INIT["random_from_data"]}
 
 
+BETTER = 0.5
+"""Nats per row from which other labels are better beyond doubt; else a start does not depend on units and shears."""
+
+
 def _assigned(way: InitMethod, z: Array, weight: Array, K: int, drawn: Any, family: Covariance) -> NDArray[Any]:
     """Labels (m,) without splinters, or responsibilities (m, K)."""
     resp = way.assign(z, weight, K, drawn)
@@ -203,20 +207,15 @@ def prepared(
         return repairing_m_step(stats, reg_covar=reg_covar, reseeds=(0,) * K).model
 
     def make() -> Mixture:
-        if init == SCALED and isinstance(family, Triangular):
-            return within(DIAG)
-        if init != "kmeans" or centres is not None or K == 1 or survey.wild or not in_units:
-            return within(family)
+        usual = within(DIAG if init == SCALED and isinstance(family, Triangular) else family)
+        one_frame = K == 1 or survey.rows.shape[1] == 1 or isinstance(family, type(SPHERICAL))
+        if init != "kmeans" or centres is not None or survey.wild or one_frame or not in_units:
+            return usual
         # Whitened rows lose groups that lie far apart along one axis; rows as they are, those of small units.
-        usual = within(family)
-        other = usual if family is SPHERICAL else within(SPHERICAL)
-        return other if _classification(other) > _classification(usual) + _BETTER else usual
+        other = within(SPHERICAL)
+        return other if _classification(other) > _classification(usual) + BETTER else usual
 
     return make
-
-
-_BETTER = 0.5
-"""Nats per row from which other labels are better beyond doubt; else a start does not depend on units and shears."""
 
 
 def _classification(model: Mixture) -> float:

@@ -243,9 +243,8 @@ def in_turn(planned: Sequence[tuple[str, _Make]], split: SampleSplit, context: S
 
     Where EM converges fast it has nearly always come to the best optimum that any start leads to; where it creeps,
     seldom. So the others have no more than `rival_share` times the steps of the first beyond its first `quick_steps`,
-    unless one of its components has few rows, and cost no more than the first one and `least_passes` passes. None is
-    made where it is certain of every row; else one at least, since EM may rest where two groups share both components.
-    They take `rival_steps` at a time, until they come to the same as the
+    unless one of its components has few rows, and cost no more than the first one and `least_passes` passes; and none
+    is made where it is certain of every row. They take `rival_steps` at a time, until they come to the same as the
     best, or gains like their last ones, `rival_optimism` times over, do not reach it; one that passes the best is
     followed to its own end.
 
@@ -261,7 +260,7 @@ def in_turn(planned: Sequence[tuple[str, _Make]], split: SampleSplit, context: S
     best, spent, rivals, first = 0, 0, list(range(1, len(planned))), sample_em.steps(0)
     free = settings.quick_steps if sample_em.solid(0, settings.few_rows) else 0
     most = min(price * first - free, first + settings.least_passes * price)
-    budget = 0.0 if sample_em.certain(0) else max(1.0, settings.rival_share * most)
+    budget = 0.0 if sample_em.certain(0) else settings.rival_share * most
     while rivals and spent < budget:
         for i in tuple(rivals):
             if i == len(sample_em.kept):

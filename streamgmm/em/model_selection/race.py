@@ -301,7 +301,7 @@ def _first(
             advanced("candidates")
             continue
         n_init = 1 if K == 1 else plan.n_init
-        wanted = Wanted(K, kind, plan.init_params, n_init)
+        wanted = Wanted(K, kind, plan.init_params, n_init, in_units=plan.prior is None)
         first = draw(small, wanted, rng, reg_covar=plan.reg_covar, oversampling=1, threads=context.threads)
         if K > 1:
             first = [("grown", models[K]) for models in grown[kind] if K in models] + first

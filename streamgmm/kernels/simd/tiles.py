@@ -1,4 +1,4 @@
-"""Register tiles: small matrix products whose sums stay in registers, in vectors of eight doubles (see `_vector`)."""
+"""Register tiles: small matrix products whose sums stay in registers, in vectors of eight doubles."""
 
 from __future__ import annotations
 

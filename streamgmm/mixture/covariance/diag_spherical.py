@@ -211,7 +211,8 @@ class Spherical(Scaled):
         return np.asarray(scatter * spread[0] ** 2)
 
     def whitener(self, mean: Array, covariance: Array) -> Callable[[NDArray[Any]], Array]:
-        scale = math.sqrt(float(np.diag(covariance).mean())) or 1.0
+        variance = np.diag(covariance) if covariance.ndim == 2 else covariance
+        scale = math.sqrt(float(variance.mean())) or 1.0
         return lambda rows: (rows - mean) / scale
 
     def scatter_of(self, x: Array, resp: Array, mean: Array) -> Array:

@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 
 __all__ = [
     "BLANKS", "COMMENT", "MISSING", "Dialect", "Head", "Record", "column_kinds", "delimiter_of", "doubt_of",
-    "fields_of", "is_comment", "number_of", "records", "sniff",
+    "fields_of", "is_comment", "number_of", "quoting_fault", "records", "sniff",
 ]  # fmt: skip
 
 BLANKS = " "
@@ -153,15 +153,27 @@ def fields_of(line: str, delimiter: str) -> list[str]:
         raise ValueError(str(error)) from None
 
 
+def quoting_fault(text: str, delimiter: str) -> str | None:
+    """Fault of the quotes of one record in words, or None.
+
+    A quote within a field that does not begin with one is text, and blanks may follow a quote that closes a field.
+
+    Examples
+    --------
+    >>> quoting_fault('5" pipe,"3.2" ,1', ","), quoting_fault('1,"2', ",")
+    (None, 'unexpected end of data')
+    """
+    text = re.sub(f'" +(?={re.escape(delimiter)}|$)', '"', text)
+    try:
+        list(csv.reader([text], delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        return str(error)
+    return None
+
+
 def _unfinished(text: str, dialect: Dialect) -> bool:
     """True if a quoted field goes on in the next line."""
-    if text.count('"') % 2 == 0:
-        return False
-    try:
-        list(csv.reader([text], delimiter=dialect.delimiter, skipinitialspace=True, strict=True))
-    except csv.Error as error:
-        return "unexpected end of data" in str(error)
-    return False
+    return text.count('"') % 2 == 1 and quoting_fault(text, dialect.delimiter) == "unexpected end of data"
 
 
 def records(text: str, dialect: Dialect, *, whole: bool = True, line: int = 1) -> Iterator[Record]:

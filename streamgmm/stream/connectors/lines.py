@@ -7,10 +7,11 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import IO
 
-from streamgmm.sources.formats.delimited import Dialect, records
+from streamgmm.sources.formats.delimited import quoting_fault
 from streamgmm.stream.batch import Batch, Position, StreamPositionError
 from streamgmm.stream.connectors import Source
 from streamgmm.stream.connectors.parse import Parser
@@ -30,17 +31,24 @@ def _line_end(text: bytes) -> int:
 
 
 def _split(text: bytes) -> list[bytes]:
+    """The lines of a text, without their ends."""
     return re.split(rb"\r\n?|\n", text) if b"\r" in text else text.split(b"\n")
 
 
-def _strays(record: bytes, delimiter: bytes) -> bool:
-    """True if a record of several lines has a quote that is neither at the edge of a field nor one of two."""
+@cache
+def _record(delimiter: bytes) -> re.Pattern[bytes]:
+    """A record of CSV with its line end; each byte is looked at once, whatever quotes there are."""
+    mark = re.escape(delimiter)
+    rest = rb"[^%b\r\n]*+" % mark
+    field = rb'(?: *+"(?:[^"]++|"")*+"%b|(?! *+")%b)' % (rest, rest)
+    return re.compile(rb"%b(?:%b%b)*+(?:\r\n?|\n)" % (field, mark, field))
+
+
+def _strays(record: bytes, delimiter: str) -> bool:
+    """True if a stray quote makes one record of several lines."""
     record = record.strip()
-    if b"\n" not in record and b"\r" not in record:
-        return False
-    edge = re.escape(delimiter)
-    whole = rb'(?:(?<=%b)|^)[ \t]*"(?:[^"]|"")*"[ \t]*(?=%b|$)' % (edge, edge)
-    return b'"' in re.sub(whole, b"", record)
+    several = b"\n" in record or b"\r" in record
+    return several and quoting_fault(record.decode("latin-1"), delimiter) is not None
 
 
 class DeadLetters:
@@ -174,12 +182,14 @@ class Lines(Source):
 
     def _ends(self, text: bytes) -> list[int]:
         """Where each record of a CSV with quotes ends, 0 first: a line end between quotes is none of a record."""
-        dialect = Dialect(self.parser.delimiter(text), quoted=True)
-        return [0, *(record.end for record in records(text.decode("latin-1"), dialect, whole=False))]
+        record, ends = _record(self.parser.delimiter(text).encode()), [0]
+        while (found := record.match(text, ends[-1])) is not None and found.end() > ends[-1]:
+            ends.append(found.end())
+        return ends
 
     def _lines(self, text: bytes) -> list[bytes]:
         if self.parser.is_quoted(text):
-            delimiter = self.parser.delimiter(text).encode()
+            delimiter = self.parser.delimiter(text)
             found = [text[low:high] for low, high in pairwise([*self._ends(text), len(text)])]
             # A stray quote must cost its own line, not all lines up to the next quote.
             return [line for record in found for line in (_split(record) if _strays(record, delimiter) else [record])]

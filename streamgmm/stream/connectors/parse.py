@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgmm.sources.formats.delimited import BLANKS, fields_of, is_comment, number_of, sniff
+from streamgmm.sources.formats.delimited import BLANKS, fields_of, is_comment, number_of, quoting_fault, sniff
 from streamgmm.stream.connectors.layout import Layout, layout_of_csv, layout_of_json
 
 __all__ = ["FORMATS", "Bad", "Parser"]
@@ -215,9 +215,10 @@ def _written(field: str, decimal: str, kind: str) -> float:
 
 
 def _csv_row(layout: Layout, line: bytes) -> list[float]:
-    if line.count(b'"') % 2:
-        raise ValueError("a quote without another")
-    fields = fields_of(line.decode("utf-8", "replace"), layout.delimiter)
+    text = line.decode("utf-8", "replace")
+    if b'"' in line and (fault := quoting_fault(text, layout.delimiter)) is not None:
+        raise ValueError(f"a stray quote ({fault})")
+    fields = fields_of(text, layout.delimiter)
     if layout.places is not None:
         if len(fields) != layout.n_fields:
             raise ValueError(f"expected {layout.n_fields} fields, found {len(fields)}")
