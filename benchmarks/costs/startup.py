@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,7 +77,8 @@ def table(runs: int, cases: tuple[Case, ...] = CASES) -> str:
     lines = [
         f"Seconds from the start of a process to the end of the job on {processor()}, imports included; medians of "
         f"{runs} cold and {runs} warm processes, the most in brackets. Where nothing is compiled, a cold start is a "
-        "warm one.",
+        "warm one. pandas, which scikit-learn imports where it is, is "
+        f"{'' if find_spec('pandas') else 'not '}installed.",
         "",
         "| job | cold | warm | compiled code |",
         "|" + "---|" * 4,
