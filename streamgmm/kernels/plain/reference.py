@@ -11,6 +11,7 @@ takes the rows for which the first would be off by more than `TOLERANCE`, but fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -26,6 +27,9 @@ _NUMBERS = 65_536
 _MOST_ROWS, _LEAST_ROWS = 2048, 128
 NEGLIGIBLE = 4e-18
 """Responsibility below which the error of a logit, of less than a nat, cannot matter."""
+_SMALLEST = -690.0
+"""Difference to the largest logit from which down a responsibility is 0, as in the compiled forms: arithmetic with
+denormal numbers, and exponentials that underflow, take up to a hundred times as long as others."""
 _LOWEST = -1e308  # of a logit: an infinite one times its share of 0 would be NaN
 
 
@@ -59,59 +63,53 @@ def run(
     D = len(plan.whiten)
     sums, square, totals = np.zeros((K, p)), np.zeros((D, D)), np.zeros(5)
     phi = np.empty((p, 0))  # made for the first block, and for the last one, which is shorter
-    best = label is not None
-    moments: list[Array] = []  # of the centred form: empty where it took no row
-    left: list[NDArray[np.int64]] = []  # rows beyond this frame
+    outputs = (logp, resp, label)
+    inaccurate: list[NDArray[np.int64]] = []
     for block in blocks(len(rows), max(K, p)):
         w = None if weight is None else weight[block]
         z = whitened(plan, rows[block])
         if phi.shape[1] != z.shape[1]:
             phi = np.empty((p, z.shape[1]))
-        shares, far = feature_form(plan, z, phi, best)
-        taken = shares.resp if w is None else shares.resp * w
-        if far.any():
+        shares, far = feature_form(plan, z, phi, best=label is not None)
+        n = z.shape[1]
+        if far is not None:
             index = np.flatnonzero(far)
-            taken = np.where(far, 0.0, taken)
-            z_far = whitened(plan, rows[block][index])
-            phi[:, far] = z[:, far] = 0.0
-            with np.errstate(over="ignore", invalid="ignore"):
-                held = np.einsum("ib,ib->b", z_far, z_far) < FAR_SQUARED
-            if not held.all():
-                beyond = index[~held]
-                left.append(block.start + beyond)
-                w = np.ones(len(far)) if w is None else w.copy()
-                w[beyond] = shares.sums[:, beyond] = 0.0
-                index, z_far = index[held], np.ascontiguousarray(z_far[:, held])
-            apart = softmax(centred_logits(plan, z_far), plan.base, best=best)
-            if statistics:
-                kept = apart.resp if w is None else apart.resp * w[index]
-                found = centred_moments(plan, z_far, kept)
-                moments = [a + b for a, b in zip(moments, found, strict=True)] if moments else list(found)
-            for whole, part in zip(shares, apart, strict=True):
-                whole[..., index] = part
+            n -= len(index)
+            inaccurate.append(block.start + index)
+            shares.resp[:, index] = shares.sums[:, index] = phi[:, index] = z[:, index] = 0.0
+            w = None if w is None else np.where(far, 0.0, w)
         if statistics:
+            taken = shares.resp if w is None else shares.resp * w
             sums += taken @ phi.T
             if plan.family == Family.TIED:
                 square += (z * taken.sum(axis=0)) @ z.T
-        _add_totals(totals, shares, w)
-        if logp is not None:
-            logp[block] = shares.sums[0]
-        if label is not None:
-            label[block] = shares.label
-        if resp is not None:
-            resp[block, :K] = shares.resp.T
-            resp[block, K:] = shares.rest[:, None]
+        _add_totals(totals, shares, w, n)
+        _answer(shares, block, outputs)
     quad = square[np.tril_indices(D)] if statistics and plan.family == Family.TIED else np.empty(0)
-    centred = (plan.means, moments[0], moments[1], moments[2]) if moments else None
-    own = None
-    if left:
-        own = complete(plan, rows, weight, np.concatenate(left), statistics, (logp, resp, label), totals)
-    return Sums(sums if statistics else np.empty((0, 0)), quad, centred, totals, own)
+    moments, own = None, None
+    if inaccurate:
+        moments, left = _centred(plan, rows, weight, np.concatenate(inaccurate), statistics, outputs, totals)
+        if len(left):
+            own = complete(plan, rows, weight, left, statistics, outputs, totals)
+    return Sums(sums if statistics else np.empty((0, 0)), quad, moments, totals, own)
 
 
-def blocks(n: int, width: int) -> Iterator[slice]:
-    """Slices of n rows; `width` numbers are kept of each row."""
-    size = min(max(_NUMBERS // width // _LEAST_ROWS * _LEAST_ROWS, _LEAST_ROWS), _MOST_ROWS)
+def _answer(shares: Shares, at: slice | NDArray[np.int64], outputs: tuple[Any, ...]) -> None:
+    """Answers for rows `at` into the outputs (logp, resp, label) that are wanted."""
+    logp, resp, label = outputs
+    K = len(shares.resp)
+    if logp is not None:
+        logp[at] = shares.sums[0]
+    if label is not None:
+        label[at] = shares.label
+    if resp is not None:
+        resp[at, :K] = shares.resp.T
+        resp[at, K:] = shares.rest[:, None]
+
+
+def blocks(n: int, width: int, least: int = _LEAST_ROWS) -> Iterator[slice]:
+    """Slices of n rows, `least` or a multiple of it; `width` numbers are kept of each row."""
+    size = min(max(_NUMBERS // width // least * least, least), _MOST_ROWS)
     return (slice(first, min(first + size, n)) for first in range(0, n, size))
 
 
@@ -141,8 +139,10 @@ def features(family: Family, z: Array, norm: Array, phi: Array) -> None:
     phi[-1] = 1.0
 
 
-def feature_form(plan: Plan, z: Array, phi: Array, best: bool) -> tuple[Shares, NDArray[np.bool_]]:
-    """The shares of all rows, and which rows (B,) have to be taken in the centred form instead; phi (p, B) is filled.
+def feature_form(plan: Plan, z: Array, phi: Array, best: bool) -> tuple[Shares, NDArray[np.bool_] | None]:
+    """The shares of all rows, and which rows (B,) have to be taken in the centred form instead, None where it is none.
+
+    phi (p, B) is filled.
 
     best : whether the label is wanted
     """
@@ -151,27 +151,31 @@ def feature_form(plan: Plan, z: Array, phi: Array, best: bool) -> tuple[Shares, 
         features(plan.family, z, norm, phi)
         common = -0.5 * norm if plan.family == Family.TIED else None
         shares = softmax(plan.coef @ phi, plan.base, common, best=best)
-        far = ~(norm < np.inf)
-        return shares, far | _inaccurate(plan, shares.resp, np.sqrt(norm))
+        return shares, _inaccurate(plan, shares.resp, norm)
 
 
-def _inaccurate(plan: Plan, resp: Array, cutoff: Array) -> NDArray[np.bool_]:
-    """(B,) rows at |z| = reach whose log-density may be off by more than `TOLERANCE`.
+def _inaccurate(plan: Plan, resp: Array, norm: Array) -> NDArray[np.bool_] | None:
+    """(B,) rows with |z|^2 = `norm` whose log-density may be off by more than `TOLERANCE`; None where it is none.
 
     A component too narrow for a row spoils it only where it is responsible for something: one that has collapsed onto a
     few rows must not cost all others their speed. It is ruled out below e^-40, of which its own error, less than a nat,
     is part.
     """
-    narrow = np.flatnonzero(~(plan.narrow * (cutoff.max(initial=0.0) + plan.radius) ** 2 <= TOLERANCE))
-    if not len(narrow):
-        return np.zeros(len(cutoff), np.bool_)
+    reach = math.sqrt(norm.max())
+    narrow = np.flatnonzero(~(plan.narrow * (reach + plan.radius) ** 2 <= TOLERANCE))
+    if not len(narrow):  # nor is any norm infinite or NaN
+        return None
+    cutoff = np.sqrt(norm)
     error = plan.narrow[narrow, None] * (cutoff + plan.radius[narrow, None]) ** 2
     matters = ~(error < 1.0) | (resp[narrow] > NEGLIGIBLE)
-    return np.asarray(((error > TOLERANCE) & matters).any(axis=0))
+    found = ((error > TOLERANCE) & matters).any(axis=0) | ~(norm < np.inf)
+    return np.asarray(found) if found.any() else None
 
 
 def softmax(logits: Array, base: float | Array, common: Array | None = None, *, best: bool) -> Shares:
     """Responsibilities and what else follows from logits (K, B), all but for a term `common` (B,) of each row.
+
+    The logits are overwritten.
 
     base : log-density of the background, its weight included, for all rows or each (B,); -inf for none
     best : whether the label is wanted
@@ -180,14 +184,16 @@ def softmax(logits: Array, base: float | Array, common: Array | None = None, *, 
     top = logits.max(axis=0)
     label = (logits == top).argmax(axis=0) if best else np.empty(B, np.int64)
     rest = np.zeros(B)
-    noisy = bool(np.max(base, initial=-np.inf) > -np.inf)
+    noisy = base > -np.inf if isinstance(base, float) else bool(np.max(base, initial=-np.inf) > -np.inf)
     if noisy:
         rest = np.zeros(B) + base if common is None else base - common
         label[rest > top] = -1
         np.maximum(top, rest, out=top)
         rest -= top
-    logits = logits - top
+    logits -= top
+    np.maximum(logits, _SMALLEST, out=logits)
     resp = np.exp(logits)
+    np.putmask(resp, logits == _SMALLEST, 0.0)
     total = resp.sum(axis=0)
     entropy = np.einsum("kb,kb->b", resp, logits)
     if noisy:
@@ -196,16 +202,25 @@ def softmax(logits: Array, base: float | Array, common: Array | None = None, *, 
         entropy += share * rest
         rest = share / total
     resp /= total
+    sums = np.empty((3, B))
     log_total = np.log(total)
-    value = top + log_total if common is None else top + log_total + common
-    return Shares(resp, rest, label, np.stack([value, log_total - entropy / total, -log_total]))
+    np.add(top, log_total, out=sums[0])
+    if common is not None:
+        sums[0] += common
+    entropy /= total
+    np.subtract(log_total, entropy, out=sums[1])
+    np.negative(log_total, out=sums[2])
+    return Shares(resp, rest, label, sums)
 
 
-def _add_totals(totals: Array, shares: Shares, weight: Array | None) -> None:
-    """totals (5,) += sums of w log p, w entropy, w log max r, w; rows of positive weight. Others are no rows at all."""
+def _add_totals(totals: Array, shares: Shares, weight: Array | None, n: int) -> None:
+    """totals (5,) += sums of w log p, w entropy, w log max r, w; rows of positive weight. Others are no rows at all.
+
+    n : rows where they have no weights
+    """
     if weight is None:
         totals[:3] += shares.sums.sum(axis=1)
-        totals[3:] += shares.sums.shape[1]
+        totals[3:] += n
     else:
         present = weight > 0
         totals[:3] += np.where(present, shares.sums * weight, 0.0).sum(axis=1)
@@ -216,36 +231,60 @@ def _add_totals(totals: Array, shares: Shares, weight: Array | None) -> None:
 # The centred form -----------------------------------------------------------------------------------------------------
 
 
-def centred_logits(plan: Plan, z: Array) -> Array:
-    """(K, B) logits of z (D, B) from differences to each component's mean."""
-    logits = np.empty((len(plan.means), z.shape[1]))
+def _centred(
+    plan: Plan,
+    rows: NDArray[Any],
+    weight: Array | None,
+    index: NDArray[np.int64],
+    statistics: bool,
+    outputs: tuple[Any, ...],
+    totals: Array,
+) -> tuple[tuple[Array, Array, Array, Array] | None, NDArray[np.int64]]:
+    """Take the rows `index`: answers and totals in place; moments about `plan.means`, and rows beyond this frame."""
+    found: list[tuple[Array, Array, Array]] = []
+    left: list[NDArray[np.int64]] = []
+    for block in blocks(len(index), plan.means.size, least=8):
+        here = index[block]
+        z = whitened(plan, rows[here])
+        with np.errstate(over="ignore", invalid="ignore"):
+            held = np.einsum("ib,ib->b", z, z) < FAR_SQUARED
+        if not held.all():
+            left.append(here[~held])
+            here, z = here[held], np.ascontiguousarray(z[:, held])
+        w = None if weight is None else weight[here]
+        delta = z - plan.means[:, :, None]
+        shares = softmax(centred_logits(plan, delta), plan.base, best=outputs[2] is not None)
+        if statistics:
+            found.append(centred_moments(plan, delta, shares.resp if w is None else shares.resp * w))
+        _add_totals(totals, shares, w, len(here))
+        _answer(shares, here, outputs)
+    moments = None
+    if found:
+        mass, first, second = (sum(parts[1:], start=parts[0]) for parts in zip(*found, strict=True))
+        moments = plan.means, mass, first, second
+    return moments, np.concatenate(left) if left else np.empty(0, np.int64)
+
+
+def centred_logits(plan: Plan, delta: Array) -> Array:
+    """(K, B) logits of rows from their differences to each component's mean, delta (K, D, B)."""
+    factor = plan.factor
     with np.errstate(over="ignore", invalid="ignore"):
-        for k, mean in enumerate(plan.means):
-            y = _rooted(plan, k, z - mean[:, None])
-            logits[k] = plan.const[k] - 0.5 * np.einsum("ib,ib->b", y, y)
+        # U_k^T delta, of which the squared length is the squared Mahalanobis distance.
+        y = factor[:, :, None] * delta if factor.ndim == 2 else factor.swapaxes(1, 2) @ delta
+        logits = plan.const[:, None] - 0.5 * np.einsum("kib,kib->kb", y, y)
     return np.maximum(logits, _LOWEST)
 
 
-def _rooted(plan: Plan, k: int, delta: Array) -> Array:
-    """U_k^T delta (D, B), of which the squared length is the squared Mahalanobis distance."""
-    factor = plan.factor[0 if plan.family == Family.TIED else k]
-    return factor[:, None] * delta if factor.ndim == 1 else factor.T @ delta
-
-
-def centred_moments(plan: Plan, z: Array, resp: Array) -> tuple[Array, Array, Array]:
+def centred_moments(plan: Plan, delta: Array, resp: Array) -> tuple[Array, Array, Array]:
     """Sums over B rows of w r, w r (z - mu_k), w r (z - mu_k)(z - mu_k)^T, given w r as `resp` (K, B).
 
     (K,), (K, D), and (K, D, D) for FULL, (1, D, D) over all components for TIED, (K, D, 1) for DIAG and SPHERICAL.
     """
-    first = np.empty(plan.means.shape)
-    diagonal = plan.factor.ndim == 2
-    second = np.zeros((*plan.factor.shape, 1) if diagonal else plan.factor.shape)
-    for k, mean in enumerate(plan.means):
-        delta = z - mean[:, None]
-        weighted = resp[k] * delta
-        first[k] = weighted.sum(axis=1)
-        if diagonal:
-            second[k, :, 0] = (weighted * delta).sum(axis=1)
-        else:
-            second[0 if plan.family == Family.TIED else k] += weighted @ delta.T
-    return resp.sum(axis=1), first, second
+    weighted = resp[:, None, :] * delta
+    if plan.factor.ndim == 2:
+        second = np.einsum("kib,kib->ki", weighted, delta)[:, :, None]
+    else:
+        second = weighted @ delta.swapaxes(1, 2)
+        if plan.family == Family.TIED:
+            second = second.sum(axis=0, keepdims=True)
+    return resp.sum(axis=1), weighted.sum(axis=2), second
