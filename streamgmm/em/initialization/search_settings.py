@@ -100,7 +100,7 @@ class SearchSettings:
     quick_steps: int = 15
     least_passes: int = 8
     few_rows: float = 2.0
-    making_steps: int = 2
+    making_steps: int = 3
     rival_optimism: float = 4.0
     same: float = 1e-4
     alike_deviations: float = 0.25
