@@ -6,7 +6,8 @@ whole arrays.
 
 Two formulas give the same logits. The *feature* form is one product of matrices, coef phi(z); its rounding grows with
 |P| (|z| + |mu|)^2. The *centred* form takes |U_k^T (z - mu_k)|^2 component by component, and nothing cancels in it; it
-takes the rows for which the first would be off by more than `TOLERANCE`, but for those that `own` has to take.
+takes, after all blocks, the rows for which the first would be off by more than `TOLERANCE`, but for those that `own`
+has to take.
 """
 
 from __future__ import annotations
