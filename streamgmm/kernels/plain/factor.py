@@ -36,9 +36,6 @@ NUMBERS = 1 << 18
 """Numbers in the largest array of a block: two megabytes, so that products of matrices are large and still cached."""
 _MOST_ROWS, _LEAST_ROWS = 1024, 32
 _NEGLIGIBLE = 4e-18  # responsibility below which an error of less than a nat cannot matter
-_NOTHING = 1e-300
-"""Responsibility up to which a row adds nothing: products with it are subnormal numbers, which take processors many
-times as long, and in hundreds of features many responsibilities are that small."""
 _LOWEST = -1e300  # of a logit: an infinite one times its share of 0 would be NaN
 
 
@@ -149,34 +146,10 @@ def run(
             for whole, part in zip(shares, apart, strict=True):
                 whole[..., left] = part
         if statistics:
-            fast.add(_taken(shares.resp, w), far)
-        _add_totals(totals, shares, w)
-        if logp is not None:
-            logp[block] = shares.sums[0]
-        if label is not None:
-            label[block] = shares.label
-        if resp is not None:
-            resp[block, :K] = shares.resp.T
-            resp[block, K:] = shares.rest[:, None]
+            fast.add(shares.resp if w is None else shares.resp * w, far)
+        shares.add_totals(totals, w)
+        shares.answer(block, logp, resp, label)
     return FactorSums((fast.moments(), *own.found) if statistics else (), totals)
-
-
-def _taken(resp: Array, weight: Array | None) -> Array:
-    """Weighted responsibilities (K, B), 0 where a row adds nothing."""
-    taken = np.where(resp > _NOTHING, resp, 0.0)
-    return taken if weight is None else taken * weight
-
-
-def _add_totals(totals: Array, shares: Shares, weight: Array | None) -> None:
-    """totals += sums of w log p, w entropy, w log max r, w; rows of positive weight."""
-    if weight is None:
-        totals[:3] += shares.sums.sum(axis=1)
-        totals[3:] += shares.sums.shape[1]
-        return
-    present = weight > 0
-    totals[:3] += np.where(present, shares.sums * weight, 0.0).sum(axis=1)
-    totals[3] += weight.sum()
-    totals[4] += present.sum()
 
 
 class _Fast:
@@ -290,7 +263,7 @@ class _Own:
                 logits[k] = np.maximum(plan.const[k] - 0.5 * distance, _LOWEST)
             shares = softmax(logits, plan.base, best=best)
             if self._statistics:
-                taken = _taken(shares.resp, weight)
+                taken = shares.resp if weight is None else shares.resp * weight
                 self.found.append(_stacked([self._moments(x, k, taken[k], latent[k]) for k in range(K)]))
         return shares
 
@@ -364,17 +337,11 @@ def run_missing(
         given = [_Given.from_rows(plan, k, x, seen) for k in range(K)]
         logits = np.stack([log_weights[k] + one.log_density for k, one in enumerate(given)])
         shares = softmax(np.maximum(logits, _LOWEST), base[block], best=label is not None)
-        _add_totals(totals, shares, w)
+        shares.add_totals(totals, w)
         if statistics:
             taken = shares.resp if w is None else shares.resp * w
             found.append(_stacked([one.moments(plan, k, taken[k]) for k, one in enumerate(given)]))
-        if logp is not None:
-            logp[block] = shares.sums[0]
-        if label is not None:
-            label[block] = shares.label
-        if resp is not None:
-            resp[block, :K] = shares.resp.T
-            resp[block, K:] = shares.rest[:, None]
+        shares.answer(block, logp, resp, label)
         if filled is not None:
             means = [plan.own.means[k] + one.delta / plan.own.scale for k, one in enumerate(given)]
             expected = sum(r[:, None] * mean for r, mean in zip(shares.resp, means, strict=True))

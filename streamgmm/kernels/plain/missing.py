@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgmm.errors import NonFiniteRowError
-from streamgmm.kernels.plain.reference import Shares, softmax
+from streamgmm.kernels.plain.reference import softmax
 from streamgmm.kernels.plan import Array
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -113,10 +113,8 @@ def missing(
             for k in range(K)
         ]
         shares = softmax(np.stack([part.logit for part in parts]) + log_weights[:, None], base, best=label is not None)
-        present = w > 0
-        totals[:3] += np.where(present, shares.sums * w, 0.0).sum(axis=1)
-        totals[3:] += w.sum(), present.sum()
-        _answer(shares, block, logp, resp, label)
+        shares.add_totals(totals, w)
+        shares.answer(block, logp, resp, label)
         if filled is not None:
             guess = np.zeros(x.shape) if box is None else shares.rest[:, None] * box.mean(axis=0)
             for k, part in enumerate(parts):
@@ -137,20 +135,6 @@ def missing(
             else:
                 second[k, :, 0] += wr @ (part.delta**2 + part.spread)
     return (mass, first, second), totals
-
-
-def _answer(
-    shares: Shares, block: slice, logp: Array | None, resp: Array | None, label: NDArray[np.int64] | None
-) -> None:
-    """Write the answers for the rows of a block that are wanted."""
-    if logp is not None:
-        logp[block] = shares.sums[0]
-    if label is not None:
-        label[block] = shares.label
-    if resp is not None:
-        K = len(shares.resp)
-        resp[block, :K] = shares.resp.T
-        resp[block, K:] = shares.rest[:, None]
 
 
 def _diagonal(x: Array, shown: NDArray[np.bool_], mean: Array, variance: Array) -> Given:

@@ -42,6 +42,37 @@ class Shares(NamedTuple):
     label: NDArray[np.int64]  # (B,) most responsible component, the first of equals; -1 the background
     sums: Array  # (3, B) log p, entropy of the responsibilities, log of the largest of them
 
+    def add_totals(self, totals: Array, weight: Array | None, n: int | None = None) -> None:
+        """totals (5,) += sums of w log p, w entropy, w log max r, w; rows of positive weight. Others are no rows.
+
+        n : rows where they have no weights, B if None
+        """
+        if weight is None:
+            totals[:3] += self.sums.sum(axis=1)
+            totals[3:] += self.sums.shape[1] if n is None else n
+            return
+        present = weight > 0
+        totals[:3] += np.where(present, self.sums * weight, 0.0).sum(axis=1)
+        totals[3] += weight.sum()
+        totals[4] += present.sum()
+
+    def answer(
+        self,
+        at: slice | NDArray[np.int64],
+        logp: Array | None,
+        resp: Array | None,
+        label: NDArray[np.int64] | None,
+    ) -> None:
+        """Write the answers for the rows `at` into the outputs that are wanted."""
+        K = len(self.resp)
+        if logp is not None:
+            logp[at] = self.sums[0]
+        if label is not None:
+            label[at] = self.label
+        if resp is not None:
+            resp[at, :K] = self.resp.T
+            resp[at, K:] = self.rest[:, None]
+
 
 def run(
     plan: Plan,
@@ -64,7 +95,7 @@ def run(
     D = len(plan.whiten)
     sums, square, totals = np.zeros((K, p)), np.zeros((D, D)), np.zeros(5)
     phi = np.empty((p, 0))  # made for the first block, and for the last one, which is shorter
-    outputs = (logp, resp, label)
+    outputs = logp, resp, label
     inaccurate: list[NDArray[np.int64]] = []
     for block in blocks(len(rows), max(K, p)):
         w = None if weight is None else weight[block]
@@ -84,8 +115,8 @@ def run(
             sums += taken @ phi.T
             if plan.family == Family.TIED:
                 square += (z * taken.sum(axis=0)) @ z.T
-        _add_totals(totals, shares, w, n)
-        _answer(shares, block, outputs)
+        shares.add_totals(totals, w, n)
+        shares.answer(block, *outputs)
     quad = square[np.tril_indices(D)] if statistics and plan.family == Family.TIED else np.empty(0)
     moments, own = None, None
     if inaccurate:
@@ -93,19 +124,6 @@ def run(
         if len(left):
             own = complete(plan, rows, weight, left, statistics, outputs, totals)
     return Sums(sums if statistics else np.empty((0, 0)), quad, moments, totals, own)
-
-
-def _answer(shares: Shares, at: slice | NDArray[np.int64], outputs: tuple[Any, ...]) -> None:
-    """Answers for rows `at` into the outputs (logp, resp, label) that are wanted."""
-    logp, resp, label = outputs
-    K = len(shares.resp)
-    if logp is not None:
-        logp[at] = shares.sums[0]
-    if label is not None:
-        label[at] = shares.label
-    if resp is not None:
-        resp[at, :K] = shares.resp.T
-        resp[at, K:] = shares.rest[:, None]
 
 
 def blocks(n: int, width: int, least: int = _LEAST_ROWS) -> Iterator[slice]:
@@ -214,21 +232,6 @@ def softmax(logits: Array, base: float | Array, common: Array | None = None, *, 
     return Shares(resp, rest, label, sums)
 
 
-def _add_totals(totals: Array, shares: Shares, weight: Array | None, n: int) -> None:
-    """totals (5,) += sums of w log p, w entropy, w log max r, w; rows of positive weight. Others are no rows at all.
-
-    n : rows where they have no weights
-    """
-    if weight is None:
-        totals[:3] += shares.sums.sum(axis=1)
-        totals[3:] += n
-    else:
-        present = weight > 0
-        totals[:3] += np.where(present, shares.sums * weight, 0.0).sum(axis=1)
-        totals[3] += weight.sum()
-        totals[4] += present.sum()
-
-
 # The centred form -----------------------------------------------------------------------------------------------------
 
 
@@ -257,8 +260,8 @@ def _centred(
         shares = softmax(centred_logits(plan, delta), plan.base, best=outputs[2] is not None)
         if statistics:
             found.append(centred_moments(plan, delta, shares.resp if w is None else shares.resp * w))
-        _add_totals(totals, shares, w, len(here))
-        _answer(shares, here, outputs)
+        shares.add_totals(totals, w)
+        shares.answer(here, *outputs)
     moments = None
     if found:
         mass, first, second = (sum(parts[1:], start=parts[0]) for parts in zip(*found, strict=True))
