@@ -31,6 +31,7 @@ SMALL = 50
 """Random mixtures of those of `starts`."""
 SOLVERS = ("auto", "squarem", "exact")
 LONG = 10.0
+"""Seconds of one fit by each solver, together, above which they are not repeated."""
 MOST_PASSES = {"auto": 3000, "squarem": 3000, "exact": 500}
 
 
@@ -72,10 +73,7 @@ def rows_of(case: Large) -> Array:
 
 
 def measured(X: Array, K: int, seed: int) -> dict[str, Any]:
-    """Every solver's least processor and wall time of three alternating fits, its value and passes.
-
-    Of one fit where all three solvers take more than `LONG` seconds.
-    """
+    """Every solver's least processor and wall time of three alternating fits, its value and passes; see `LONG`."""
     found: dict[str, Any] = {}
     for _ in range(3):
         if sum(one["wall"] for one in found.values()) > LONG:

@@ -29,8 +29,8 @@ _MOST_ROWS, _LEAST_ROWS = 2048, 128
 NEGLIGIBLE = 4e-18
 """Responsibility below which the error of a logit, of less than a nat, cannot matter."""
 _SMALLEST = -690.0
-"""Difference to the largest logit from which down a responsibility is 0, as in the compiled forms: arithmetic with
-denormal numbers, and exponentials that underflow, take up to a hundred times as long as others."""
+"""Difference to the largest logit, in nats, from which down a responsibility is 0; in compiled forms it is -708.
+Arithmetic with denormal numbers, and exponentials that underflow, take up to a hundred times as long as others."""
 _LOWEST = -1e308  # of a logit: an infinite one times its share of 0 would be NaN
 
 
@@ -43,9 +43,10 @@ class Shares(NamedTuple):
     sums: Array  # (3, B) log p, entropy of the responsibilities, log of the largest of them
 
     def add_totals(self, totals: Array, weight: Array | None, n: int | None = None) -> None:
-        """totals (5,) += sums of w log p, w entropy, w log max r, w; rows of positive weight. Others are no rows.
+        """Add to totals (5,) the sums of w log p, w entropy, w log max r and w, and the rows of positive weight.
 
-        n : rows where they have no weights, B if None
+        weight : (B,) weights w of the rows; None where all are 1
+        n : number of rows that count where `weight` is None; B if None
         """
         if weight is None:
             totals[:3] += self.sums.sum(axis=1)
