@@ -46,6 +46,7 @@ HISTORY = FileKind("streamgmm-history")
 """Frames of the path of a fit."""
 
 MAX_HEADER = 16 * 2**20
+_METADATA = {"format", "version", "sha256", "header_sha256", "streamgmm"}
 _DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "U64": np.uint64, "U8": np.uint8, "BOOL": np.bool_}
 
 
@@ -133,6 +134,8 @@ def _read(file: BinaryIO, kind: FileKind) -> tuple[dict[str, NDArray[Any]], dict
         raise _BadFileError(f"is of version {found[:20]}; this release reads up to {version}. Upgrade streamgmm.")
     if not all(isinstance(text, str) for text in meta.values()):
         raise _BadFileError("its metadata must be text.")
+    if unknown := meta.keys() - _METADATA:  # a hash under a damaged name would not be asked for
+        raise _BadFileError(f"its metadata names {min(unknown)[:40]!r}, which save() does not write.")
     places = _places(layout, size - 8 - length)
     header = _header_digest(layout, meta)
     if _digest(file) != meta.get("sha256"):

@@ -130,16 +130,11 @@ def test_every_flipped_byte_is_noticed(tmp_path):
     path = newest(tmp_path)
     good = path.read_bytes()
     length = int.from_bytes(good[:8], "little")
-    unharmed = 0
-    for where in random.Random(1).sample(range(len(good)), 300):
+    payload = range(8 + length, len(good))
+    for where in [*range(8 + length), *random.Random(1).sample(payload, min(100, len(payload)))]:
         path.write_bytes(good[:where] + bytes([good[where] ^ 0x10]) + good[where + 1 :])
-        try:
+        with pytest.raises(ModelFileError):
             read_state(path)
-        except ModelFileError:
-            continue
-        unharmed += 1
-        assert 8 <= where < 8 + length and good[where : where + 1] == b" ", "only padding may change unnoticed"
-    assert unharmed < 5
 
 
 def test_nothing_but_damage_starts_anew_and_keeps_what_is_not_ours(tmp_path):

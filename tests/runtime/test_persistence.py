@@ -177,18 +177,12 @@ def test_every_flipped_bit_of_a_header_is_noticed(tmp_path):
     write_arrays(path, {"a": np.arange(6.0).reshape(2, 3), "b": np.arange(3)}, written, FileKind("k"))
     good = path.read_bytes()
     length = int.from_bytes(good[:8], "little")
-    harmless = 0
     for bit in range(8 * (8 + length)):
         bad = bytearray(good)
         bad[bit // 8] ^= 1 << bit % 8
         path.write_bytes(bad)
-        try:
-            arrays, header = read_arrays(path, FileKind("k"))
-        except ModelFileError:
-            continue
-        harmless += 1
-        assert header == written and np.array_equal(arrays["a"], np.arange(6.0).reshape(2, 3))
-    assert harmless <= 8 * len("header_sha256")  # under another name it is none
+        with pytest.raises(ModelFileError):
+            read_arrays(path, FileKind("k"))
 
 
 def test_a_header_without_a_hash_is_of_an_older_release(model_file):
@@ -196,6 +190,10 @@ def test_a_header_without_a_hash_is_of_an_older_release(model_file):
     del layout["__metadata__"]["header_sha256"]
     forge(model_file, layout, payload, rehash=False)
     assert load_model(model_file).header == {"name": "x"}
+    layout["__metadata__"]["header_sha2%6"] = "0"  # as a flipped bit would leave it
+    forge(model_file, layout, payload, rehash=False)
+    with pytest.raises(ModelFileError, match="names 'header_sha2%6', which save"):
+        load_model(model_file)
 
 
 def test_kind_is_checked(tmp_path):
