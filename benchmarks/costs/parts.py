@@ -58,13 +58,13 @@ def _frame(n, rows, shift, whiten, until, x, z, norm):
 
 
 @jit
-def _logits(n, cyclic, coef, z, D, phi, R):
+def _logits(n, cyclic, coefs, z, D, phi, R):
     for _ in range(n):
         if cyclic:
-            products.logits_of_products(coef, z, 0, D, phi[0], R)
+            products.logits_of_products(coefs, z, 0, D, phi[0], R)
         else:
             panels.columns(0, z, 0, D, phi[0])
-            products.logits(coef, phi[0], R)
+            products.logits(coefs, phi[0], R)
 
 
 @jit
@@ -92,6 +92,7 @@ def _statistics(n, cyclic, few, R, z, D, K, phi, twice, psi, part, by_lane):
         for u in range(R.shape[0]):
             if cyclic:
                 products.double_rows(z, 0, D, twice, u * PANEL)
+                products.pair_up(R, u * K * PANEL, K)
             else:
                 dense._turn(0, z, 0, D, phi, psi, u * PANEL * psi.shape[1], psi.shape[1])
         if cyclic:
@@ -117,11 +118,11 @@ def parts(D: int, K: int, work: float) -> dict[str, float]:
     cyclic, few = dense.cyclic_form(0, D), few_features.suits(0, D, K)
     q8, D8 = rounded(q, LANES), rounded(D, LANES)
     u = few_features.batch_panels(K, q + 1) if few else dense.BATCH
-    x, z, norm, common, out, w, masses, squares, phi, R, twice, psi, part, coef, by_lane, scales, *frame = zeros(
+    x, z, norm, common, out, w, masses, squares, phi, R, twice, psi, part, coefs, by_lane, scales, *frame = zeros(
         (D8, PANEL), (D8, PANEL), (PANEL,), (u * PANEL,), (u, 5, PANEL), (PANEL,), (K, LANES), (0, LANES),
         (u if few else 1, products.STRIP + D8 if cyclic else q + 1, PANEL), (u, K, PANEL),
         (u * PANEL, products.twice_width(D)), (u * PANEL + 1, products.SPILL if cyclic else q8),
-        (K, q8), (K, q + 1), (K, q + 1, few_features.PARTIAL), (LANES,), (D,), (D, D),
+        products.sums_shape(K, q8, cyclic), (K + 1, q + 1, 1), (K, q + 1, few_features.PARTIAL), (LANES,), (D,), (D, D),
     )  # fmt: skip
     frame[1][:] = np.eye(D)
     rng = np.random.default_rng(0)
@@ -130,7 +131,7 @@ def parts(D: int, K: int, work: float) -> dict[str, float]:
     R[:] = -30 * rng.random(R.shape)
     per_row = {
         "rows into the frame": seconds(_frame, n * u, rows, *frame, np.arange(1, D + 1), x, z, norm) / PANEL,
-        "logits": seconds(_logits, n * u, cyclic, coef, z, D, phi, R[0]) / PANEL,
+        "logits": seconds(_logits, n * u, cyclic, coefs, z, D, phi, R[0]) / PANEL,
         "responsibilities": seconds(_responsibilities, n, few, R, K, common, out, w, norm, masses, squares, scales)
         / (u * PANEL),
         "statistics": seconds(_statistics, n, cyclic, few, R, z, D, K, phi, twice, psi, part, by_lane) / (u * PANEL),

@@ -36,8 +36,13 @@ class Shapes(NamedTuple):
     """Tiles of statistics: vectors of features, each with numbers of components."""
     by_lane: tuple[int, tuple[int, ...], tuple[int, ...]]
     """Tiles of statistics with few features: partial sums of each, numbers of components, numbers of features."""
-    outer: tuple[int, tuple[int, ...]]
-    """Tiles of outer products: rows, and numbers of vectors."""
+    together: int
+    """Components whose coefficients, or responsibilities, stand side by side. Narrow tiles read many numbers for each
+    multiply-add; half as many places of memory take 8 to 10 % less time (Emerald Rapids limited to AVX2)."""
+    outer: tuple[tuple[int, ...], tuple[int, ...]]
+    """Tiles of outer products: numbers of rows, and of vectors."""
+    quadratic: int
+    """Rows in a tile of a quadratic form."""
     singles: int
     """Numbers in a vector of single precision."""
     bounds: dict[int, tuple[int, int]]
@@ -53,7 +58,9 @@ WIDE = Shapes(
     logits=(4, 2, 1),
     sums=((4, (4, 2, 1)), (2, (4, 2, 1)), (1, (8, 4, 2, 1))),
     by_lane=(8, (4, 1), (5, 3, 1)),
-    outer=(8, (3, 2, 1)),
+    together=1,
+    outer=((8, 4, 2, 1), (3, 2, 1)),
+    quadratic=4,
     singles=16,
     bounds={4: (2, 2), 8: (1, 2)},
     max_shares=(0.2, 0.35, 0.7),
@@ -64,10 +71,12 @@ NARROW = Shapes(
     logits=(6, 4, 2, 1),
     sums=((1, (6, 4, 2, 1)),),
     by_lane=(4, (4, 2, 1), (3, 2, 1)),
-    outer=(4, (1,)),
+    together=2,
+    outer=((6, 4, 2, 1), (1,)),
+    quadratic=6,
     singles=8,
     bounds={4: (1, 2), 8: (1, 1)},
-    max_shares=(0.2, 0.4, 0.45),
+    max_shares=(0.2, 0.4, 0.7),
     permutes=False,
 )
 

@@ -177,12 +177,12 @@ def _run_tiny(family: Family, dense: Callable[..., None], block: int, dtype: DTy
     """Call a dense form on one row of zeros, to compile it."""
     p = 3 if family in (Family.FULL, Family.DIAG, Family.SPHERICAL) else 2
     one = read_only(np.ones((1, 1)))
-    coef = read_only(np.zeros((1, p)))
+    coefs = read_only(np.zeros((1, p, 2)))
     done = np.zeros(1, np.uint8)
     rows = read_only(np.zeros((1, 1), dtype))
     quad = np.zeros(1 if family == Family.TIED else 0)
     dense(
-        int(family), rows, read_only(_NONE), one[0], one, coef, -np.inf, one[0], one[0], block, done,
+        int(family), rows, read_only(_NONE), one[0], one, coefs, -np.inf, one[0], one[0], block, done,
         _NONE, _NONE_2D, _NONE_INT, np.zeros((1, p)), quad, np.zeros(5),
     )  # fmt: skip
 
@@ -295,7 +295,7 @@ class _Call(NamedTuple):
     totals: Array
     shift: Array
     whiten: Array
-    coef: Array
+    coefs: Array
     narrow: Array
     radius: Array
 
@@ -307,11 +307,11 @@ def _call(
     statistics: bool,
     outputs: tuple[Array | None, Array | None, NDArray[np.int64] | None],
 ) -> _Call:
-    from streamgmm.kernels.simd.products import PANEL
+    from streamgmm.kernels.simd.products import PANEL, grouped_coefficients
 
     D = len(plan.whiten)
     logp, resp, label = outputs
-    fixed = (plan.shift, plan.whiten, plan.coef, plan.narrow, plan.radius)
+    fixed = (plan.shift, plan.whiten, grouped_coefficients(plan), plan.narrow, plan.radius)
     return _Call(
         read_only(rows),
         read_only(_NONE if weight is None else weight),
@@ -329,14 +329,15 @@ def _screened(plan: Plan, call: _Call, max_share: float) -> tuple[Screen | None,
     from streamgmm.kernels.simd.screened import screened
     from streamgmm.kernels.simd.screening import screen_of, too_dense
 
-    cutoff = dropping.cutoff_of(len(plan.coef))
-    if max_share < 1 and too_dense(call.rows, call.shift, call.whiten, call.coef, plan.base, cutoff, max_share):
+    K = len(plan.coef)
+    cutoff = dropping.cutoff_of(K)
+    if max_share < 1 and too_dense(call.rows, call.shift, call.whiten, call.coefs, K, plan.base, cutoff, max_share):
         return None, 0.0
     screen = screen_of(plan)
     dropped = screened(
-        call.rows, call.weight, call.shift, call.whiten, call.coef, plan.base, call.narrow, call.radius,
-        read_only(plan.const), screen.projections, screen.never_screened, cutoff, max_share, call.done, *call.outputs,
-        call.sums, call.totals,
+        call.rows, call.weight, call.shift, call.whiten, read_only(plan.coef), call.coefs, plan.base, call.narrow,
+        call.radius, read_only(plan.const), screen.projections, screen.lean, screen.never_screened, cutoff, max_share,
+        call.done, *call.outputs, call.sums, call.totals,
     )  # fmt: skip
     return screen, dropped
 
@@ -350,7 +351,7 @@ def _dense(plan: Plan, call: _Call, statistics: bool, *, screened: bool) -> tupl
     family = int(plan.family)
     if not (screened and call.done.all()):  # the form has scratch of its own to fill
         dense(
-            family, call.rows, call.weight, call.shift, call.whiten, call.coef, plan.base, call.narrow, call.radius,
+            family, call.rows, call.weight, call.shift, call.whiten, call.coefs, plan.base, call.narrow, call.radius,
             PANEL, call.done, *call.outputs, call.sums, call.quad, call.totals,
         )  # fmt: skip
     if screened:

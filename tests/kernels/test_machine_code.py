@@ -23,18 +23,28 @@ from streamgmm.kernels.simd.intrinsics import load, store
 
 
 @jit
-def logits(coef, phi, out):
-    products.logits(coef, phi, out)
+def logits(coefs, phi, out):
+    products.logits(coefs, phi, out)
+
+
+@jit
+def logits_in_strips(coefs, phi, out):
+    products._add_logits(coefs, 0, 8, phi, out)
 
 
 @jit
 def sums(resp, psi, out):
-    products.accumulate(resp, psi, psi.shape[0], out.shape[0], 1, out)
+    products.accumulate(resp, psi, psi.shape[0], out.shape[1], 1, out)
 
 
 @jit
-def outer(rows, chosen, resp, out):
-    products.outer_sums(rows, chosen, 0, chosen.size, resp, out)
+def sums_in_strips(resp, twice, psi, out):
+    products.accumulate_products(resp, twice, psi.shape[0], 12, out.shape[1], 1, psi, out)
+
+
+@jit
+def outer(rows, chosen, resp, roots, near, out):
+    products.outer_sums(rows, chosen, 0, chosen.size, resp, roots, near, out)
 
 
 @jit
@@ -44,11 +54,15 @@ def exponential(x):
 
 
 a = np.zeros((8, 32))
-logits(np.zeros((8, 9)), a, a.copy())
-sums(np.zeros((2, 8, 32)), np.zeros((64, 32)), a)
-outer(np.zeros((64, 16)), np.zeros(64, np.int64), np.zeros(64), np.zeros((17, 16)))
+coefs = np.zeros((8, 9, 1))
+logits(coefs, a, a.copy())
+logits_in_strips(coefs, a, a.copy())
+resp = np.zeros((2, 8, 32))
+sums(resp, np.zeros((64, 32)), a[None])
+sums_in_strips(resp, np.zeros((64, products.twice_width(12))), np.zeros((64, products.SPILL)), np.zeros((3, 8, 32)))
+outer(np.zeros((64, 16)), np.zeros(64, np.int64), np.zeros(64), np.zeros(64), np.zeros((64, 16)), np.zeros((17, 16)))
 exponential(np.zeros(32))
-functions = (logits, sums, outer, exponential)
+functions = (logits, logits_in_strips, sums, sums_in_strips, outer, exponential)
 print(json.dumps({f.py_func.__name__: next(iter(f.inspect_llvm().values())) for f in functions}))
 """
 TARGETS = {
@@ -98,7 +112,7 @@ def loops(code: str) -> list[str]:
     return [block for block in blocks if "Inner Loop Header" in block]
 
 
-@pytest.mark.parametrize("part", ["logits", "sums", "outer", "exponential"])
+@pytest.mark.parametrize("part", ["logits", "logits_in_strips", "sums", "sums_in_strips", "outer", "exponential"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_inner_loops_use_whole_registers_and_nothing_else(optimised, target, part):
     tiles, triple, multiply_add = TARGETS[target]

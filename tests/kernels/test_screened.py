@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 
 import mpmath
@@ -14,7 +15,8 @@ from streamgmm.kernels.plain import dropping
 from streamgmm.kernels.simd import dense, screening
 from streamgmm.kernels.simd import screened as form
 from streamgmm.kernels.simd.bounds import upper_bounds, ways_of
-from streamgmm.kernels.simd.products import PANEL
+from streamgmm.kernels.simd.made_once import made_once
+from streamgmm.kernels.simd.products import PANEL, grouped_coefficients
 from streamgmm.mixture.mixture import Mixture
 
 
@@ -59,13 +61,20 @@ def rounding_of(plan, rows):
     return 0.1 * (plan.narrow * (reach + plan.radius) ** 2).max()
 
 
+def random_plan(K, D=4):
+    rng = np.random.default_rng(K)
+    half = rng.normal(size=(K, D, 2 * D))
+    return Mixture(np.full(K, 1 / K), rng.normal(size=(K, D)), half @ half.transpose(0, 2, 1), "full")._prepare().plan
+
+
 def spy(monkeypatch):
     """Counts of rows that the screened form was given and took."""
     seen = {"calls": 0, "rows": 0, "taken": 0}
     real = form.screened
+    named = inspect.signature(real)
 
     def watched(rows, *arguments):
-        done = arguments[12]
+        done = named.bind(rows, *arguments).arguments["done"]
         before = done.copy()
         dropped = real(rows, *arguments)
         seen["calls"] += 1
@@ -281,3 +290,23 @@ def test_bits_do_not_depend_on_what_ran_before(monkeypatch):
     again = dispatch.run(wishart(10, 16, 2.0)._prepare().plan, rows, None, statistics=True)
     assert (first.feature == again.feature).all()
     assert (first.totals == again.totals).all()
+
+
+def test_what_is_made_once_for_a_plan_goes_with_it():
+    made = []
+    of = made_once(lambda plan: made.append(len(plan.coef)) or object())
+    plans = [random_plan(K) for K in (3, 4)]
+    assert of(plans[0]) is of(plans[0]) is not of(plans[1]) and made == [3, 4]
+    (kept,) = [cell.cell_contents for cell in of.__closure__ if isinstance(cell.cell_contents, dict)]
+    assert len(kept) == 2
+    del plans
+    assert not kept
+
+
+@pytest.mark.parametrize("K", [1, 2, 5, 6])
+def test_coefficients_in_groups_are_those_of_the_plan(K):
+    plan = random_plan(K)
+    coefs = grouped_coefficients(plan)
+    back = coefs.transpose(0, 2, 1).reshape(-1, coefs.shape[1])
+    assert np.array_equal(back[:K], plan.coef) and not back[K:].any()
+    assert not coefs.flags.writeable and coefs.flags.c_contiguous

@@ -39,6 +39,8 @@ from streamgmm.kernels.simd.products import (
     double_rows,
     logits,
     logits_of_products,
+    pair_up,
+    sums_shape,
     twice_width,
 )
 from streamgmm.kernels.simd.scratch import rounded, zeros
@@ -68,8 +70,9 @@ def _turn(family, z, at, D, phi, psi, psi_at, q):
 
 @helper
 def _unpack(family, cyclic, D, sums, masses, squares, out):
-    """Add `sums` (K, q8), whose products stand in cyclic order, to `out` (K, p) in the order of `Family`."""
+    """Add `sums` (windows, K, columns), products perhaps in cyclic order, to `out` (K, p) in the order of `Family`."""
     K, p = out.shape
+    width = sums.shape[2]
     for k in range(K):
         linear = 0
         if family == FULL:
@@ -78,34 +81,33 @@ def _unpack(family, cyclic, D, sums, masses, squares, out):
                 for j in range(i + 1):
                     d = i - j
                     if not cyclic:
-                        out[k, i * (i + 1) // 2 + j] += sums[k, i * (i + 1) // 2 + j]
+                        out[k, i * (i + 1) // 2 + j] += sums[0, k, i * (i + 1) // 2 + j]
                         continue
                     # The pair stands in diagonal d at j, or in diagonal D - d at i.
                     at = d * D + j if 2 * d <= D else (D - d) * D + i
                     if 2 * d == D:
                         at = d * D + min(i, j)
-                    out[k, i * (i + 1) // 2 + j] += sums[k, at]
+                    out[k, i * (i + 1) // 2 + j] += sums[at // width, k, at % width]
         elif family == DIAG:
             linear = D
             for i in range(D):
-                out[k, i] += sums[k, i]
+                out[k, i] += sums[0, k, i]
         elif family == SPHERICAL:
             out[k, 0] += total(load(squares, k * LANES))
         first = 1 if family == SPHERICAL else linear
         for i in range(D):
-            out[k, first + i] += sums[k, linear + i]
+            out[k, first + i] += sums[(linear + i) // width, k, (linear + i) % width]
         out[k, p - 1] += total(load(masses, k * LANES))
 
 
 @stage
 def _e_step(
-    family, cyclic, rows, shift, whiten, coef, base, label, until, todo, used, x, z, norm, common, out, best, phi, R,
-    psi,
+    family, cyclic, rows, shift, whiten, coefs, K, base, label, until, todo, used, x, z, norm, common, out, best, phi,
+    R, psi,
 ):  # fmt: skip
     """Frame coordinates, features, logits, labels and softmax of `used` panels; psi too, where that has rows."""
     n = rows.shape[0]
     D = whiten.shape[0]
-    K = coef.shape[0]
     D8 = z.shape[1]
     q8 = psi.shape[1]
     statistics = psi.shape[0] > 0
@@ -114,10 +116,10 @@ def _e_step(
         at = u * D8 * PANEL
         frame(rows, begin, n - 1, shift, whiten, until, x, z, at, norm, u * PANEL)
         if cyclic:
-            logits_of_products(coef, z, at, D, phi, R[u])
+            logits_of_products(coefs, z, at, D, phi, R[u])
         else:
             columns(family, z, at, D, phi)
-            logits(coef, phi, R[u])
+            logits(coefs, phi, R[u])
             if statistics:
                 _turn(family, z, at, D, phi, psi, u * PANEL * q8, q8)
         if family == TIED:
@@ -133,13 +135,13 @@ def _e_step(
 
 @bare_jit
 def _panels(
-    family, cyclic, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, quad,
+    family, cyclic, rows, weight, shift, whiten, coefs, base, narrow, radius, done, logp, resp, label, sums, quad,
     totals, until, todo, x, z, norm, common, out, best, w, phi, R, twice, psi, part, masses, squares, scaled, scatter,
 ):  # fmt: skip
     """`dense`, with its scratch arrays."""
     n = rows.shape[0]
     D = whiten.shape[0]
-    K = coef.shape[0]
+    K = narrow.shape[0]
     D8 = z.shape[1]
     statistics = sums.shape[0] > 0
     outer = scatter.shape[0] > 0
@@ -153,8 +155,8 @@ def _panels(
     while g < done.shape[0]:
         g, used = pending(done, g, todo)
         _e_step(
-            family, cyclic, rows, shift, whiten, coef, base, label, until, todo, used, x, z, norm, common, out, best,
-            phi, R, psi,
+            family, cyclic, rows, shift, whiten, coefs, K, base, label, until, todo, used, x, z, norm, common, out,
+            best, phi, R, psi,
         )  # fmt: skip
         safe = np.sqrt(largest_norm(norm, START, used * PANEL)) < cutoff
         for u in range(used):
@@ -193,6 +195,7 @@ def _panels(
         if statistics and cyclic:
             for u in range(used):
                 double_rows(z, u * D8 * PANEL, D, twice, u * PANEL)
+                pair_up(R, u * K * PANEL, K)
             accumulate_products(R, twice, used * PANEL, D, K, K * PANEL, psi, part)
         elif statistics:
             accumulate(R, psi, used * PANEL, K, K * PANEL, part)
@@ -207,11 +210,11 @@ def _panels(
         if outer:
             for i in range(D):
                 for j in range(i + 1):
-                    quad[i * (i + 1) // 2 + j] += scatter[i, j]
+                    quad[i * (i + 1) // 2 + j] += scatter[0, i, j]
 
 
 def dense(
-    family: int, rows: Rows, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array,
+    family: int, rows: Rows, weight: Array, shift: Array, whiten: Array, coefs: Array, base: float, narrow: Array,
     radius: Array, block: int, done: Flags, logp: Array, resp: Array, label: Labels, sums: Array, quad: Array,
     totals: Array,
 ) -> None:  # fmt: skip
@@ -222,7 +225,8 @@ def dense(
     family : int                                        # IN
     rows : (n, D) float32 or float64, read-only          # IN
     weight : (n,) float64 or (0,) for none               # IN
-    shift, whiten, coef, base, narrow, radius            # IN, see `Plan`
+    shift, whiten, base, narrow, radius                  # IN, see `Plan`
+    coefs : (K / g, p, g)                               # IN  see `products.grouped_coefficients`
     block : int                                          # IN  rows per entry of `done`: `PANEL`
     done : (ceil(n / block),) uint8                      # INOUT 0: to do; set to 1 where the panel was taken
     logp : (n,) or (0,)                                  # OUT log p(x)
@@ -235,10 +239,10 @@ def dense(
     if block != PANEL:
         raise ValueError(f"Expected blocks of {PANEL} rows, got {block}.")
     D = whiten.shape[0]
-    K, p = coef.shape
+    K, p = len(narrow), coefs.shape[1]
     if few_features.suits(family, D, K):
         few_features.dense(
-            family, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, totals
+            family, rows, weight, shift, whiten, coefs, base, narrow, radius, done, logp, resp, label, sums, totals
         )
         return
     statistics = sums.shape[0] > 0
@@ -260,14 +264,14 @@ def dense(
         (panels, K, PANEL),
         (panels * PANEL if statistics and cyclic else 0, twice_width(D)),
         (panels * PANEL if statistics else 0, SPILL if cyclic else q8),
-        (K if statistics else 0, q8),
+        sums_shape(K if statistics else 0, q8, cyclic),
         (K if statistics else 0, LANES),
         (K if statistics and family == SPHERICAL else 0, LANES),
         (panels if outer else 0, D8, PANEL),
-        (D if outer else 0, q8),
+        (1 if outer else 0, D, q8),
     )
     _panels(
-        family, cyclic, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, quad,
+        family, cyclic, rows, weight, shift, whiten, coefs, base, narrow, radius, done, logp, resp, label, sums, quad,
         totals, np.zeros(D, np.int64), np.zeros(panels, np.int64), x, z, norm, common, out, best, w, phi, R, twice, psi,
         part, masses, squares, scaled, scatter,
     )  # fmt: skip

@@ -78,17 +78,16 @@ def _scale(out):
 
 @stage
 def _e_step(
-    family, rows, shift, whiten, coef, base, label, until, todo, used, x, z, norm, common, out, best, phi, R
+    family, rows, shift, whiten, coefs, K, base, label, until, todo, used, x, z, norm, common, out, best, phi, R
 ):  # fmt: skip
     """Frame coordinates, features, logits, labels and softmax of `used` panels."""
     n = rows.shape[0]
     D = whiten.shape[0]
-    K = coef.shape[0]
     for u in range(used):
         begin = todo[u] * PANEL
         frame(rows, begin, n - 1, shift, whiten, until, x, z, START, norm, u * PANEL)
         columns(family, z, START, D, phi[u])
-        logits(coef, phi[u], R[u])
+        logits(coefs, phi[u], R[u])
         if label.shape[0] > 0:
             label_rows(R, u * K * PANEL, K, base, common, best)
             for b in range(min(PANEL, n - begin)):
@@ -107,13 +106,13 @@ def _over_lanes(by_lane, sums):
 
 @bare_jit
 def _batches(
-    family, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, totals, until, todo,
-    x, z, norm, common, out, best, w, phi, R, by_lane,
+    family, rows, weight, shift, whiten, coefs, base, narrow, radius, done, logp, resp, label, sums, totals, until,
+    todo, x, z, norm, common, out, best, w, phi, R, by_lane,
 ):  # fmt: skip
     """`dense`, with its scratch arrays."""
     n = rows.shape[0]
-    K = coef.shape[0]
-    q = coef.shape[1]
+    K = narrow.shape[0]
+    q = coefs.shape[1]
     statistics = sums.shape[0] > 0
     # Whether only sums over all rows are wanted, each counting once.
     summed = weight.shape[0] == 0 and logp.shape[0] == 0 and resp.shape[0] == 0
@@ -127,7 +126,7 @@ def _batches(
     while g < done.shape[0]:
         g, used = pending(done, g, todo)
         _e_step(
-            family, rows, shift, whiten, coef, base, label, until, todo, used, x, z, norm, common, out, best, phi, R
+            family, rows, shift, whiten, coefs, K, base, label, until, todo, used, x, z, norm, common, out, best, phi, R
         )  # fmt: skip
         safe = np.sqrt(largest_norm(norm, START, used * PANEL)) < cutoff
         for u in range(used):
@@ -187,12 +186,12 @@ def _batches(
 
 
 def dense(
-    family: int, rows: Rows, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array,
+    family: int, rows: Rows, weight: Array, shift: Array, whiten: Array, coefs: Array, base: float, narrow: Array,
     radius: Array, done: Flags, logp: Array, resp: Array, label: Labels, sums: Array, totals: Array,
 ) -> None:  # fmt: skip
     """The same as `vector.dense`, with the same arguments, for few features."""
     D = whiten.shape[0]
-    K, q = coef.shape
+    K, q = len(narrow), coefs.shape[1]
     panels = max(1, min(batch_panels(K, q), len(done)))
     D8 = rounded(D, LANES)
     x, z, norm, common, out, best, w, phi, R, by_lane = zeros(
@@ -208,6 +207,6 @@ def dense(
         (len(sums), q, PARTIAL),
     )
     _batches(
-        family, rows, weight, shift, whiten, coef, base, narrow, radius, done, logp, resp, label, sums, totals,
+        family, rows, weight, shift, whiten, coefs, base, narrow, radius, done, logp, resp, label, sums, totals,
         np.zeros(D, np.int64), np.zeros(panels, np.int64), x, z, norm, common, out, best, w, phi, R, by_lane,
     )  # fmt: skip

@@ -83,6 +83,12 @@ def _fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Val
     return _call(builder, name, a.type, a, b, c)
 
 
+def _prefetch(builder: ir.IRBuilder, pointer: ir.Value) -> None:
+    read, keep, data = (ir.Constant(_int32, i) for i in (0, 3, 1))
+    place = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), place, read, keep, data)
+
+
 def _transposed(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
     """Transpose 8 vectors of 8: three rounds of exchanging ever larger blocks."""
     for span in (1, 2, 4):
@@ -132,6 +138,11 @@ def _elementwise(n: int, emit: Callable[..., ir.Value]) -> Callable[..., Any]:
 
 def _maximum(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _alternating(first: int, builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    lanes = [lane + side for lane in range(first, first + LANES // 2) for side in (0, LANES)]
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_int32, LANES), lanes))
 
 
 def _every_other(first: int, builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
@@ -192,6 +203,10 @@ evens = _elementwise(2, partial(_every_other, 0))
 """Lanes 0, 2, 4, 6 of a, then those of b."""
 odds = _elementwise(2, partial(_every_other, 1))
 """Lanes 1, 3, 5, 7 of a, then those of b."""
+lower_pairs = _elementwise(2, partial(_alternating, 0))
+"""Lanes 0 of a and b, then their lanes 1, 2 and 3."""
+upper_pairs = _elementwise(2, partial(_alternating, LANES // 2))
+"""Lanes 4 of a and b, then their lanes 5, 6 and 7."""
 fma = _elementwise(3, _fma)
 """a b + c, in one rounding where the processor has an instruction for it."""
 sixteenth_power = _elementwise(1, _sixteenth_power)
@@ -309,9 +324,7 @@ def prefetch(typingctx, rows, at):
     """Ask for rows.flat[at] to come into the first-level cache; it need not exist."""
 
     def codegen(context, builder, signature, args):
-        place = builder.bitcast(_pointer(context, builder, signature.args[0], *args), ir.IntType(8).as_pointer())
-        read, keep, data = (ir.Constant(_int32, i) for i in (0, 3, 1))
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), place, read, keep, data)
+        _prefetch(builder, _pointer(context, builder, signature.args[0], *args))
         return context.get_dummy_value()
 
     return types.void(rows, types.intp), codegen

@@ -11,7 +11,20 @@ from __future__ import annotations
 import numpy as np
 
 from streamgmm.kernels._jit import helper, inline
-from streamgmm.kernels.simd.intrinsics import LANES, SHAPES, broadcast, load, mul, store, transpose
+from streamgmm.kernels.plan import Array, Plan, read_only
+from streamgmm.kernels.simd.intrinsics import (
+    LANES,
+    SHAPES,
+    broadcast,
+    fma,
+    load,
+    lower_pairs,
+    mul,
+    store,
+    transpose,
+    upper_pairs,
+)
+from streamgmm.kernels.simd.made_once import made_once
 from streamgmm.kernels.simd.scratch import rounded
 from streamgmm.kernels.simd.tiles import lane_tiles, logit_tiles, outer_tiles, sum_tiles
 
@@ -28,36 +41,50 @@ START = np.int64(0)
 """Where counting starts in an argument of a helper. Numba takes a plain 0 for a type of its own, and compiles the
 helper once for it and once for other numbers."""
 
-_logits = logit_tiles(SHAPES.logits, SHAPES.across)
-_more_logits = logit_tiles(SHAPES.logits, SHAPES.across, onto=True)
+_TOGETHER = SHAPES.together
+_logits = logit_tiles(SHAPES.logits, SHAPES.across, _TOGETHER)
+_more_logits = logit_tiles(SHAPES.logits, SHAPES.across, _TOGETHER, onto=True)
 _sums = sum_tiles(SHAPES.sums)
+_sums_of_products = sum_tiles(SHAPES.sums, _TOGETHER)
 _symmetric = sum_tiles(tuple((v, (4,)) for v, _ in SHAPES.sums))
 _by_lane = lane_tiles(*SHAPES.by_lane)
-_OUTER_ROWS, _widths = SHAPES.outer
-_outer = outer_tiles(_OUTER_ROWS, _widths)
-_outer_and_moment = outer_tiles(_OUTER_ROWS, (1,), first_moment=True)
+_outer = outer_tiles(*SHAPES.outer)
+
+
+def grouped_coefficients(plan: Plan) -> Array:
+    """(K / g, p, g): the coefficients of g components side by side, see `Shapes.together`; zeros beside the last."""
+    return _in_groups(plan) if _TOGETHER > 1 else read_only(plan.coef[:, :, None])
+
+
+@made_once
+def _in_groups(plan: Plan) -> Array:
+    K, p = plan.coef.shape
+    coefs = np.zeros((-(-K // _TOGETHER), p, _TOGETHER))
+    for i in range(_TOGETHER):
+        one = plan.coef[i::_TOGETHER]
+        coefs[: len(one), :, i] = one
+    return read_only(coefs)
 
 
 @inline
-def logits(coef, phi, out):
+def logits(coefs, phi, out):
     """out (K, 32) = coef phi; the last column of coef (K, q + 1) is the constant."""
-    K, p = coef.shape
-    _logits(coef, 0, p, phi, p - 1, out, K)
+    p = coefs.shape[1]
+    _logits(coefs, 0, p, phi, p - 1, out, out.shape[0])
 
 
 @helper
-def _add_logits(coef, first, count, phi, out):
+def _add_logits(coefs, first, count, phi, out):
     """out (K, 32) += coef[:, first : first + count] phi (count, 32)."""
-    K, p = coef.shape
-    _more_logits(coef, first, p, phi, count, out, K)
+    _more_logits(coefs, first, coefs.shape[1], phi, count, out, out.shape[0])
 
 
 @helper
-def logits_of_products(coef, z, at, D, phi, out):
+def logits_of_products(coefs, z, at, D, phi, out):
     """out (K, 32) for full covariances, from z (D, 32) at `at`; phi (STRIP + D, 32) is scratch."""
-    K, p = coef.shape
-    for k in range(K):
-        constant = broadcast(coef[k, p - 1])
+    p = coefs.shape[1]
+    for k in range(out.shape[0]):
+        constant = broadcast(coefs[k // _TOGETHER, p - 1, k % _TOGETHER])
         for v in range(0, PANEL, LANES):
             store(constant, out, k * PANEL + v)
     first = START
@@ -81,22 +108,16 @@ def logits_of_products(coef, z, at, D, phi, out):
                 store(load(z, at + v), phi, to + v)
             count += D
         if count >= STRIP or i == D:
-            _add_logits(coef, first, count, phi, out)
+            _add_logits(coefs, first, count, phi, out)
             first += count
             count = 0
 
 
 @helper
-def _add_sums(resp, psi, psi_at, B, K, step, sums, f, columns):
-    """sums (K, q8), columns f to f + columns, += R psi for psi (B, columns) at `psi_at`; `columns` a multiple of 8."""
-    q = sums.shape[1]
-    _sums(resp, 0, PANEL, step, PANEL, psi, psi_at, psi.shape[1], B, sums, f, q, K, columns)
-
-
-@inline
 def accumulate(resp, psi, B, K, step, sums):
-    """sums (K, q8) += R psi for R in panels (K, 32) that lie `step` apart, and psi (B, q8)."""
-    _add_sums(resp, psi, START, B, K, step, sums, START, sums.shape[1])
+    """sums (1, K, q8) += R psi for R in panels (K, 32) that lie `step` apart, and psi (B, q8)."""
+    q = sums.shape[2]
+    _sums(resp, 0, PANEL, step, PANEL, psi, 0, q, B, sums, 0, q, K, q)
 
 
 @inline
@@ -118,13 +139,14 @@ def twice_width(D: int) -> int:
 
 @helper
 def accumulate_products(resp, twice, B, D, K, step, psi, sums):
-    """sums (K, q8) += R psi for full covariances, psi from rows (B, 2 D and more) as `double_rows` leaves them.
+    """sums (windows, K, WINDOW) += R psi for full covariances, psi from rows (B, 2 D and more) as of `double_rows`.
 
-    psi (B, SPILL) is scratch for WINDOW columns: products in cyclic order, and the features themselves at the end.
+    R is what `pair_up` leaves. psi (B, SPILL) is scratch for WINDOW columns: products in cyclic order, and the
+    features themselves at the end.
     """
     width = twice.shape[1]
-    q = sums.shape[1]
     linear = D * (D + 1) // 2
+    q = -(-(linear + D) // LANES) * LANES
     for f in range(0, linear + D, WINDOW):
         columns = min(WINDOW, q - f)
         filled = 0
@@ -152,7 +174,30 @@ def accumulate_products(resp, twice, B, D, K, step, psi, sums):
                         source += width
                         to += SPILL
             filled += run
-        _add_sums(resp, psi, START, B, K, step, sums, f, columns)
+        _sums_of_products(resp, 0, PANEL, step, PANEL, psi, 0, SPILL, B, sums, f * K, WINDOW, K, columns)
+
+
+def sums_shape(K: int, q8: int, cyclic: bool) -> tuple[int, int, int]:
+    """Of the sums of `accumulate_products`, where products are made in strips, or of `accumulate`."""
+    return (-(-q8 // WINDOW), K, WINDOW) if cyclic else (1, K, q8)
+
+
+@inline
+def pair_up(R, at, K):
+    """R (K, 32) at `at`, in place: two components side by side, row by row, an odd last one as it is; see `Shapes`."""
+    for i in range(at, at + K // 2 * 2 * PANEL if _TOGETHER == 2 else at, 2 * PANEL):
+        a0, b0 = load(R, i), load(R, i + PANEL)
+        a1, b1 = load(R, i + 8), load(R, i + PANEL + 8)
+        a2, b2 = load(R, i + 16), load(R, i + PANEL + 16)
+        a3, b3 = load(R, i + 24), load(R, i + PANEL + 24)
+        store(lower_pairs(a0, b0), R, i)
+        store(upper_pairs(a0, b0), R, i + 8)
+        store(lower_pairs(a1, b1), R, i + 16)
+        store(upper_pairs(a1, b1), R, i + 24)
+        store(lower_pairs(a2, b2), R, i + 32)
+        store(upper_pairs(a2, b2), R, i + 40)
+        store(lower_pairs(a3, b3), R, i + 48)
+        store(upper_pairs(a3, b3), R, i + 56)
 
 
 @inline
@@ -174,17 +219,28 @@ def symmetric_sums(resp, psi, sums):
 
 
 @helper
-def outer_sums(rows, chosen, first, count, resp, sums):
+def outer_sums(rows, chosen, first, count, resp, roots, near, sums):
     """sums (D8 + 1, D8) += sum over `count` listed rows of r z z^T, and of r z in the last row, for rows (n, D8).
 
-    Columns up to the diagonal, in blocks of 8 x 8.
+    Columns up to the diagonal, in whole vectors. roots (count,) and near (count, D8) are scratch for the square roots
+    of r and the rows times these, which lie side by side there.
     """
     D8 = rows.shape[1]
-    for i in range(0, D8, _OUTER_ROWS):
-        f = i // LANES * LANES
-        at = i * D8
-        if i == f:
-            _outer(rows, D8, i, 0, f, resp, chosen, first, count, sums, at, D8, 0)
-            _outer_and_moment(rows, D8, i, f, LANES, resp, chosen, first, count, sums, at + f, D8, D8 * D8 + f)
-        else:
-            _outer(rows, D8, i, 0, f + LANES, resp, chosen, first, count, sums, at, D8, 0)
+    for i in range(count):
+        roots[i] = np.sqrt(resp[chosen[first + i]])
+    for f in range(0, D8, 2 * LANES):
+        g = min(f + LANES, D8 - LANES)  # twice the same where their number is odd
+        moment_f = load(sums, D8 * D8 + f)
+        moment_g = load(sums, D8 * D8 + g)
+        for i in range(count):
+            at = chosen[first + i] * D8
+            root = broadcast(roots[i])
+            a = mul(root, load(rows, at + f))
+            b = mul(root, load(rows, at + g))
+            store(a, near, i * D8 + f)
+            store(b, near, i * D8 + g)
+            moment_f = fma(root, a, moment_f)
+            moment_g = fma(root, b, moment_g)
+        store(moment_f, sums, D8 * D8 + f)
+        store(moment_g, sums, D8 * D8 + g)
+    _outer(near, D8, count, sums)

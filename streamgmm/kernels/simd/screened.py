@@ -28,10 +28,12 @@ from streamgmm.kernels.simd.intrinsics import (
     append_where,
     broadcast,
     div,
+    fma,
     gather_listed,
     load,
     maximum,
     mul,
+    select_greater,
     store,
     sub,
     total,
@@ -63,7 +65,8 @@ SHIFTED = 72
 _BATCH = 64
 """Rows whose outer products are added together: what they need stays in the first-level cache."""
 _ACROSS = SHAPES.across * LANES
-_quadratic, _quadratic_8 = quadratic_tiles(4, SHAPES.across), quadratic_tiles(4, 1)
+_quadratic = quadratic_tiles(SHAPES.quadratic, SHAPES.across)
+_quadratic_8 = quadratic_tiles(SHAPES.quadratic, 1)
 
 
 @inline
@@ -140,13 +143,13 @@ def _whitened(
 
 @inline
 def _excluded(
-    D, coef, base, narrow, radius, const, projections, cutoff, probe, z, norm, bound, single, line, phi, panel, spare,
+    D, coefs, base, narrow, radius, const, projections, cutoff, probe, z, norm, bound, single, line, phi, panel, spare,
 ):  # fmt: skip
     """Number of terms that the bounds exclude, in the first `probe` panels of a span."""
-    K = coef.shape[0]
+    K = narrow.shape[0]
     excluded = 0
     for u in range(probe):
-        logits_of_products(coef, z, u * z.shape[1] * PANEL, D, phi, panel[0])
+        logits_of_products(coefs, z, u * z.shape[1] * PANEL, D, phi, panel[0])
         here_largest = largest_norm(norm, u * PANEL, PANEL)
         upper_bounds(projections, z[u], D, here_largest, const, narrow, radius, single, line, bound)
         for v in range(0, PANEL, LANES):
@@ -160,17 +163,31 @@ def _excluded(
 
 
 @inline
+def _likeliest(bound, K, lean, norm, at, best):
+    """best, from `at` on: the component whose logit is the largest as far as its bound (K, 32) and `lean` tell."""
+    for v in range(0, PANEL, LANES):
+        length = load(norm, at + v)
+        top = broadcast(-np.inf)
+        index = broadcast(0.0)
+        for k in range(K):
+            estimate = fma(broadcast(lean[k]), length, load(bound, k * PANEL + v))
+            index = select_greater(estimate, top, broadcast(float(k)), index)
+            top = maximum(estimate, top)
+        store(index, best, at + v)
+
+
+@inline
 def _floors(
-    D, coef, base, narrow, radius, const, projections, cutoff, used, x, z, flat, norm, bound, single, line, R, common,
-    best, floor, exact, value, chosen, begin_of,
+    D, coef, base, narrow, radius, const, projections, lean, cutoff, used, x, z, flat, norm, bound, single, line, R,
+    common, best, floor, exact, value, chosen, begin_of,
 ):  # fmt: skip
-    """R: upper bounds of all logits; exact: that of the component with the largest bound, `best`, whose bound becomes
-    minus infinity; floor: what another logit must reach to matter."""
+    """R: upper bounds of all logits; exact: the logit of `best`, the component with the largest estimate, whose bound
+    becomes minus infinity; floor: what another logit must reach to matter."""
     K = coef.shape[0]
     for u in range(used):
         here_largest = largest_norm(norm, u * PANEL, PANEL)
         upper_bounds(projections, z[u], D, here_largest, const, narrow, radius, single, line, bound)
-        label_rows(bound, START, K, -np.inf, common, best[u * PANEL :])
+        _likeliest(bound, K, lean, norm, u * PANEL, best)
         _copy(bound, START, PANEL, K, R, u * PANEL, R.shape[1])
     begin_of[:] = 0
     for b in range(used * PANEL):
@@ -215,13 +232,13 @@ def _survivors(D, coef, never_screened, used, most, x, flat, R, best, floor, exa
 
 
 @inline
-def _normalised(densely, D, coef, base, first, count, z, phi, panel, R, out, common, best, label):
+def _normalised(densely, D, coefs, base, first, count, z, phi, panel, R, out, common, best, label):
     """R: exponentials of the logits, computed here where `densely`; out: what `softmax` says of each row; labels."""
-    K = coef.shape[0]
+    K = R.shape[0]
     used = (count + PANEL - 1) // PANEL
     for u in range(used):
         if densely:
-            logits_of_products(coef, z, u * z.shape[1] * PANEL, D, phi, panel[0])
+            logits_of_products(coefs, z, u * z.shape[1] * PANEL, D, phi, panel[0])
         else:
             _copy(R, u * PANEL, R.shape[1], K, panel, START, PANEL)
         if label.shape[0] > 0:
@@ -282,7 +299,7 @@ def _answered(
 
 
 @inline
-def _accumulated(K, cut, never_screened, used, flat, R, w, chosen, part):
+def _accumulated(K, cut, never_screened, used, flat, R, w, chosen, roots, near, part):
     """part: the outer products of rows, added to the components in which they have more than `cut` of their weight."""
     for k in range(K):
         least = broadcast(5e-324 if never_screened[k] != 0 else cut)
@@ -292,7 +309,8 @@ def _accumulated(K, cut, never_screened, used, flat, R, w, chosen, part):
             size = append_where(load(R, k * R.shape[1] + v), lowest, v, chosen, size)
         if size > 0:
             for start in range(0, size, _BATCH):
-                outer_sums(flat, chosen, start, min(_BATCH, size - start), R[k], part[k])
+                count = min(_BATCH, size - start)
+                outer_sums(flat, chosen, start, count, R[k], roots, near, part[k])
 
 
 @inline
@@ -313,11 +331,11 @@ def _unpack(D, part, masses, sums):
 
 @bare_jit
 def _spans(
-    rows, weight, shift, whiten, coef, base, narrow, radius, const, projections, never_screened, cutoff, max_share,
-    done, logp, resp, label,
+    rows, weight, shift, whiten, coef, coefs, base, narrow, radius, const, projections, lean, never_screened, cutoff,
+    max_share, done, logp, resp, label,
     sums, totals,
     until, x, z, flat, norm, bound, single, line, phi, panel, R, out, common, best, floor, exact, w, value, chosen,
-    begin_of, spare, part, masses, squares, local, taken, good,
+    begin_of, spare, roots, near, part, masses, squares, local, taken, good,
 ):  # fmt: skip
     """`screened`, with its scratch arrays."""
     n = rows.shape[0]
@@ -341,20 +359,20 @@ def _spans(
         if first == 0:  # Try on a few rows what the bounds are worth.
             probe = min(4, used)
             excluded = _excluded(
-                D, coef, base, narrow, radius, const, projections, cutoff, probe, z, norm, bound, single, line, phi,
+                D, coefs, base, narrow, radius, const, projections, cutoff, probe, z, norm, bound, single, line, phi,
                 panel, spare,
             )  # fmt: skip
             bounds_too_loose = excluded < (1.0 - max_share) * probe * PANEL * K
         if not bounds_too_loose:
             _floors(
-                D, coef, base, narrow, radius, const, projections, cutoff, used, x, z, flat, norm, bound, single, line,
-                R, common, best, floor, exact, value, chosen, begin_of,
+                D, coef, base, narrow, radius, const, projections, lean, cutoff, used, x, z, flat, norm, bound, single,
+                line, R, common, best, floor, exact, value, chosen, begin_of,
             )  # fmt: skip
             most = max_share * K * span
             bounds_too_loose = not _survivors(
                 D, coef, never_screened, used, most, x, flat, R, best, floor, exact, value, chosen
             )
-        _normalised(bounds_too_loose, D, coef, base, first, count, z, phi, panel, R, out, common, best, label)
+        _normalised(bounds_too_loose, D, coefs, base, first, count, z, phi, panel, R, out, common, best, label)
         safe = math.sqrt(largest) < good_to
         if statistics and bounds_too_loose and _large(K, cut, used, R, out, spare) > max_share * K * used * PANEL:
             break
@@ -364,7 +382,7 @@ def _spans(
             local, taken, good, logp, resp,
         )  # fmt: skip
         if statistics:
-            _accumulated(K, cut, never_screened, used, flat, R, w, chosen, part)
+            _accumulated(K, cut, never_screened, used, flat, R, w, chosen, roots, near, part)
     for g in range(done.shape[0]):
         done[g] |= taken[g]
     for i in range(5):
@@ -375,9 +393,9 @@ def _spans(
 
 
 def screened(
-    rows: Rows, weight: Array, shift: Array, whiten: Array, coef: Array, base: float, narrow: Array, radius: Array,
-    const: Array, projections: Array, never_screened: Flags, cutoff: float, max_share: float, done: Flags, logp: Array,
-    resp: Array, label: Labels,
+    rows: Rows, weight: Array, shift: Array, whiten: Array, coef: Array, coefs: Array, base: float, narrow: Array,
+    radius: Array, const: Array, projections: Array, lean: Array, never_screened: Flags, cutoff: float,
+    max_share: float, done: Flags, logp: Array, resp: Array, label: Labels,
     sums: Array, totals: Array,
 ) -> float:  # fmt: skip
     """One E-step over the spans of `rows` where few components can matter; the others are left to `dense`.
@@ -386,15 +404,16 @@ def screened(
 
     Parameters
     ----------
-    rows, weight, shift, whiten, coef, base, narrow, radius, logp, resp, label, sums, totals : as in `vector.dense`
+    rows, weight, shift, whiten, coefs, base, narrow, radius, logp, resp, label, sums, totals : as in `dense.dense`
+    coef : (K, p)                                       # IN  see `Plan`
     const : (K,)                                        # IN  largest possible logit of each component
-    ways : (K d, D + 1) float32                         # IN  projections, see `Screen`
-    always : (K,) uint8                                 # IN  components to be evaluated everywhere
-    reach : float                                       # IN  nats below the best at which a component is dropped
-    max_share : float                                    # IN  part of all terms above which the dense form is cheaper
+    projections : (K d, D + 1) float32                  # IN  see `Screen`
+    lean : (K,)                                         # IN  see `Screen`
+    never_screened : (K,) uint8                         # IN  components to be evaluated everywhere
+    cutoff : float                                      # IN  nats below the best at which a component is dropped
+    max_share : float                                   # IN  part of all terms above which the dense form is cheaper
     done : (ceil(n / 32),) uint8                        # INOUT set to 1 where the panel was taken, to `CENTRED_ONLY`
-    where no
-                                                              other form but the centred one can
+                                                              where no other form but the centred one can
     """
     n = rows.shape[0]
     D = whiten.shape[0]
@@ -428,16 +447,18 @@ def screened(
         (span,),
         (panels, PANEL),
         (PANEL,),
+        (_BATCH,),
+        (_BATCH, D8),
         (K if statistics else 0, D8 + 1, D8),
         (K, LANES),
         (0, LANES),
     )
-    part, masses, squares = rest
+    roots, near, part, masses, squares = rest
     dropped = _spans(
-        rows, weight, shift, whiten, coef, base, narrow, radius, const, projections, never_screened, cutoff,
-        max_share, done, logp, resp,
+        rows, weight, shift, whiten, coef, coefs, base, narrow, radius, const, projections, lean, never_screened,
+        cutoff, max_share, done, logp, resp,
         label, sums, totals, until, x, z, flat, norm, bound, single.view(np.float32), line, phi, panel, R, out, common,
-        best, floor, exact, w, value, chosen, begin_of, spare, part, masses, squares, local, taken,
+        best, floor, exact, w, value, chosen, begin_of, spare, roots, near, part, masses, squares, local, taken,
         np.zeros(panels, np.bool_),
     )  # fmt: skip
     return float(dropped)

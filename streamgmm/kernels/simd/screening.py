@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import numpy as np
-from numpy.typing import NDArray
 
 from streamgmm.kernels._jit import bare_jit
 from streamgmm.kernels.family import Rows
-from streamgmm.kernels.locks import process_lock
 from streamgmm.kernels.plain.dropping import light
 from streamgmm.kernels.plan import Array, Family, Plan
 from streamgmm.kernels.simd.bounds import tile_components, ways_of
 from streamgmm.kernels.simd.intrinsics import LANES, append_where, broadcast, load, maximum, sub
+from streamgmm.kernels.simd.made_once import made_once
 from streamgmm.kernels.simd.panels import frame, lengths
 from streamgmm.kernels.simd.products import PANEL, START, STRIP, logits_of_products
 from streamgmm.kernels.simd.scratch import rounded, zeros
@@ -46,7 +43,12 @@ class Screen:
         self.projections[:K, : projections.shape[2], D] = -offset
         self.projections = self.projections.reshape(whole * d, D + 1)
         self.never_screened = light(plan).astype(np.uint8)
-        for array in (self.projections, self.never_screened):
+        # What lies across all projections, if rows were as far from the mean in every direction. In 63 dimensions a
+        # bound alone names a component that is, in the middle, 150 nats below the best: 47 % of all terms were then
+        # thought to matter, with this 36 %, and 32 % if the best were known.
+        across = np.einsum("kij,kij->k", upper, upper) - np.einsum("kdj,kdj->k", projections, projections)
+        self.lean = -0.5 / D * np.maximum(across, 0.0)
+        for array in (self.projections, self.never_screened, self.lean):
             array.flags.writeable = False
 
 
@@ -63,34 +65,21 @@ def _leading(matrices: Array, d: int) -> Array:
     return np.asarray(np.linalg.qr(columns)[0])
 
 
-_screens: OrderedDict[int, tuple[NDArray[np.float64], Screen]] = OrderedDict()
-_lock = process_lock()
-
-
-def screen_of(plan: Plan) -> Screen:
-    """The screen of a plan, made once for all its chunks."""
-    with _lock:
-        key = id(plan.coef)
-        found = _screens.get(key)
-        if found is None or found[0] is not plan.coef:
-            found = plan.coef, Screen(plan)
-            _screens[key] = found
-            if len(_screens) > 64:
-                _screens.popitem(last=False)
-        return found[1]
+screen_of = made_once(Screen)
+"""The screen of a plan, made once for all its chunks."""
 
 
 @bare_jit
-def _matter(rows, shift, whiten, coef, base, cutoff, until, x, z, norm, phi, R, spare):
+def _matter(rows, shift, whiten, coefs, base, cutoff, until, x, z, norm, phi, R, spare):
     """Terms within `cutoff` nats of their row's best, among the first rows: as many as R (u, K, 32) has room for."""
     n = rows.shape[0]
     D = whiten.shape[0]
-    K = coef.shape[0]
+    K = R.shape[1]
     lengths(whiten, shift.shape[0], until)
     found = 0
     for u in range(R.shape[0]):
         frame(rows, u * PANEL, n - 1, shift, whiten, until, x, z, START, norm, START)
-        logits_of_products(coef, z, START, D, phi, R[u])
+        logits_of_products(coefs, z, START, D, phi, R[u])
         for v in range(u * K * PANEL, u * K * PANEL + PANEL, LANES):
             top = broadcast(base)
             for i in range(v, v + K * PANEL, PANEL):
@@ -102,17 +91,17 @@ def _matter(rows, shift, whiten, coef, base, cutoff, until, x, z, norm, phi, R, 
 
 
 def too_dense(
-    rows: Rows, shift: Array, whiten: Array, coef: Array, base: float, cutoff: float, max_share: float
+    rows: Rows, shift: Array, whiten: Array, coefs: Array, K: int, base: float, cutoff: float, max_share: float
 ) -> bool:
     """Whether, as the first rows have it, more than a part `max_share` of all terms matters: see `screened.screened`.
 
     Asked before anything is made ready for screening, which costs more than this.
     """
-    D, K = len(whiten), len(coef)
+    D = len(whiten)
     D8, panels = rounded(D, LANES), min(_PROBE, rounded(len(rows), PANEL) // PANEL)
     x, z, norm, phi, R = zeros(
         (rounded(len(shift), LANES), PANEL), (1, D8, PANEL), (PANEL,), (STRIP + D8, PANEL), (panels, K, PANEL)
     )
     until, spare = np.zeros(D, np.int64), np.zeros(LANES, np.int64)
-    found = _matter(rows, shift, whiten, coef, base, cutoff, until, x, z, norm, phi, R, spare)
+    found = _matter(rows, shift, whiten, coefs, base, cutoff, until, x, z, norm, phi, R, spare)
     return bool(found > max_share * R.size)

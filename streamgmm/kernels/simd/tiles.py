@@ -18,6 +18,7 @@ from streamgmm.kernels.simd.intrinsics import (
     _int64,
     _load,
     _pointer,
+    _prefetch,
     _singles,
     _splat,
     _store,
@@ -97,55 +98,75 @@ def _in_turn(
         at = builder.add(at, builder.mul(count, unit))
 
 
-def logit_tiles(heights: tuple[int, ...], n_vectors: int, *, onto: bool = False) -> Callable[..., Any]:
+def logit_tiles(heights: tuple[int, ...], n_vectors: int, together: int, *, onto: bool = False) -> Callable[..., Any]:
     """out[k, :] = coef[k, q] + sum over f < q of coef[k, f] phi[f, :], for k < K and 32 columns.
 
-    In tiles of `heights` rows and `n_vectors` vectors. With `onto` the sum is added to what `out` holds, and coef[k, q]
-    is not read. Arguments: coef, its place and row stride; phi (q, 32); q; out (K, 32); K.
+    In tiles of `heights` rows and `n_vectors` vectors. `coefs` has those of `together` components side by side,
+    see `products.grouped_coefficients`; heights are multiples of that but for 1. With `onto` the sum is added to
+    what `out` holds, coef[k, q] is not read, and the coefficients of the next tile are brought nearer. Arguments:
+    coefs; the first f; p, the columns of coef; phi (q, 32); q; out (K, 32); K.
     """
 
     @intrinsic
-    def tiles(typingctx, coef, coef_at, coef_stride, phi, q, out, K):
+    def tiles(typingctx, coefs, first, p, phi, q, out, K):
         def codegen(context, builder, signature, args):
-            coef, coef_at, coef_stride, phi, q, out, K = args
+            coefs, first, p, phi, q, out, K = args
             zero, row_length = ir.Constant(_int64, 0), ir.Constant(_int64, _PANEL_VECTORS * LANES)
-            coefs = _pointer(context, builder, signature.args[0], coef, coef_at)
+            pace, turns = ir.Constant(_int64, together), _PANEL_VECTORS // n_vectors
+            base = _pointer(context, builder, signature.args[0], coefs, builder.mul(pace, first))
             features = _pointer(context, builder, signature.args[3], phi, zero)
             target = _pointer(context, builder, signature.args[5], out, zero)
 
-            def tile(m_rows: int, k: ir.Value, v: ir.Value) -> None:
-                left = _down(builder, builder.gep(coefs, [builder.mul(k, coef_stride)]), coef_stride, m_rows)
+            def fetch(places: list[ir.Value]) -> None:
+                lines = builder.udiv(builder.mul(pace, q), ir.Constant(_int64, LANES))
+                with cgutils.for_range(builder, lines) as loop:
+                    at = builder.mul(loop.index, ir.Constant(_int64, LANES))
+                    for place in places:
+                        _prefetch(builder, builder.gep(place, [at]))
+
+            def tile(m_rows: int, k: ir.Value, turn: int) -> None:
+                groups = -(-m_rows // together)
+                begins = _down(builder, builder.gep(base, [builder.mul(k, p)]), builder.mul(pace, p), groups)
+                left = [pointer for begin in begins for pointer in _along(builder, begin, together, 1)][:m_rows]
+                v = ir.Constant(_int64, turn * n_vectors * LANES)
                 right = builder.gep(features, [v])
                 to = builder.gep(target, [builder.add(builder.mul(k, row_length), v)])
                 places = [_along(builder, row, n_vectors) for row in _down(builder, to, row_length, m_rows)]
+                if onto and turns > 1:  # a tile across the panel reads too few numbers for this to matter
+                    step = builder.mul(ir.Constant(_int64, m_rows), p)
+                    fetch([builder.gep(begin, [step]) for begin in begins[turn::turns]])
                 if onto:
                     begin = [_vectors(builder, row) for row in places]
                 else:
-                    begin = [[_splat(builder, builder.load(builder.gep(row, [q])))] * n_vectors for row in left]
+                    constants = [builder.load(builder.gep(pointer, [builder.mul(pace, q)])) for pointer in left]
+                    begin = [[_splat(builder, constant)] * n_vectors for constant in constants]
                 sums = _Sums(builder, begin)
                 with cgutils.for_range(builder, q) as loop:
                     row = builder.gep(right, [builder.mul(loop.index, row_length)])
-                    scalars = [builder.gep(pointer, [loop.index]) for pointer in left]
+                    at = builder.mul(pace, loop.index)
+                    scalars = [builder.gep(pointer, [at]) for pointer in left]
                     sums.step(scalars, _vectors(builder, _along(builder, row, n_vectors)))
                 sums.put(places)
 
             def rows(m_rows: int, k: ir.Value) -> None:
-                with cgutils.for_range(builder, ir.Constant(_int64, _PANEL_VECTORS // n_vectors)) as loop:
-                    tile(m_rows, k, builder.mul(loop.index, ir.Constant(_int64, n_vectors * LANES)))
+                for turn in range(turns):
+                    tile(m_rows, k, turn)
 
             _in_turn(builder, K, heights, rows, even=True)
             return context.get_dummy_value()
 
         i = types.intp
-        return types.void(coef, i, i, phi, i, out, i), codegen
+        return types.void(coefs, i, i, phi, i, out, i), codegen
 
     return tiles
 
 
-def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...]) -> Callable[..., Any]:
+def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...], together: int = 1) -> Callable[..., Any]:
     """out[k, f] += sum over b < n of resp[k, b] psi[b, f], for k < K and f < `columns`, a multiple of 8.
 
-    In tiles of `shapes`, vectors with numbers of rows. Arguments: resp, its place, the stride of k and (in units of
+    In tiles of `shapes`, vectors with numbers of rows. Of resp `together` rows stand side by side, one number of each
+    after the other; where fewer are left, one stands alone. Numbers of rows are multiples of that but for 1.
+    Arguments: resp, its place, the stride of k and (in units of
     `panel`, a power of two of columns) of a panel; panel; psi, its place and row stride; n; out, its place and row
     stride; K; columns.
     """
@@ -165,7 +186,11 @@ def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...]) -> Callable[..., 
 
             def tile(n_vectors: int, v: ir.Value, m_rows: int, k: ir.Value) -> None:
                 f = builder.mul(v, ir.Constant(_int64, LANES))
-                left = _down(builder, builder.gep(resps, [builder.mul(k, resp_stride)]), resp_stride, m_rows)
+                first = builder.gep(resps, [builder.mul(k, resp_stride)])
+                group = together if m_rows > 1 else 1
+                pace = ir.Constant(_int64, group)
+                begins = _down(builder, first, builder.mul(pace, resp_stride), m_rows // group)
+                left = [pointer for begin in begins for pointer in _along(builder, begin, group, 1)]
                 right = builder.gep(features, [f])
                 to = builder.gep(target, [builder.add(builder.mul(k, out_stride), f)])
                 places = [_along(builder, row, n_vectors) for row in _down(builder, to, out_stride, m_rows)]
@@ -175,7 +200,7 @@ def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...]) -> Callable[..., 
                     right_panel = builder.gep(right, [builder.mul(builder.mul(outer.index, panel), psi_stride)])
                     with cgutils.for_range(builder, panel) as loop:
                         row = builder.gep(right_panel, [builder.mul(loop.index, psi_stride)])
-                        scalars = [builder.gep(pointer, [loop.index]) for pointer in left_panel]
+                        scalars = [builder.gep(pointer, [builder.mul(pace, loop.index)]) for pointer in left_panel]
                         sums.step(scalars, _vectors(builder, _along(builder, row, n_vectors)))
                 sums.put(places)
 
@@ -194,53 +219,41 @@ def sum_tiles(shapes: tuple[tuple[int, tuple[int, ...]], ...]) -> Callable[..., 
     return tiles
 
 
-def outer_tiles(m_rows: int, widths: tuple[int, ...], *, first_moment: bool = False) -> Callable[..., Any]:
-    """out[m, f] += sum over listed rows b of weight[b] rows[b, m] rows[b, f], for `m_rows` values of m and f < columns.
+def outer_tiles(heights: tuple[int, ...], widths: tuple[int, ...]) -> Callable[..., Any]:
+    """out[m, f] += sum over b < n of rows[b, m] rows[b, f], for m < D and f up to m, in whole vectors.
 
-    `columns` is a multiple of 8, taken in tiles of `widths` vectors. With `first_moment` also moment[f] += sum of
-    weight[b] rows[b, f].
-    Arguments: rows, their stride, the first m, the first column and their number; weight; chosen, the place of the
-    first row and their number; out, its place and row stride; the place of the moment, in out.
+    In tiles of `heights` rows of out and `widths` vectors. Arguments: rows (n, D); D, a multiple of 8; n; out (D, D).
     """
 
     @intrinsic
-    def tiles(
-        typingctx, rows, stride, row_at, column, columns, weight, chosen, first, n, out, out_at, out_stride, moment_at
-    ):
+    def tiles(typingctx, rows, D, n, out):
         def codegen(context, builder, signature, args):
-            rows, stride, row_at, column, columns, weight, chosen, first, n, out, out_at, out_stride, moment_at = args
-            left = _pointer(context, builder, signature.args[0], rows, row_at)
-            weights = _pointer(context, builder, signature.args[5], weight, ir.Constant(_int64, 0))
-            listed = _pointer(context, builder, signature.args[6], chosen, first)
-            features = _pointer(context, builder, signature.args[0], rows, column)
-            target = _pointer(context, builder, signature.args[9], out, out_at)
-            moment = _pointer(context, builder, signature.args[9], out, moment_at)
+            rows, D, n, out = args
+            zero = ir.Constant(_int64, 0)
+            data = _pointer(context, builder, signature.args[0], rows, zero)
+            target = _pointer(context, builder, signature.args[3], out, zero)
 
-            def tile(n_vectors: int, v: ir.Value) -> None:
+            def tile(m_rows: int, m: ir.Value, n_vectors: int, v: ir.Value) -> None:
                 f = builder.mul(v, ir.Constant(_int64, LANES))
-                right = builder.gep(features, [f])
-                targets = _down(builder, builder.gep(target, [f]), out_stride, m_rows)
-                if first_moment:
-                    targets.append(builder.gep(moment, [f]))
-                places = [_along(builder, row, n_vectors) for row in targets]
+                to = builder.gep(target, [builder.add(builder.mul(m, D), f)])
+                places = [_along(builder, row, n_vectors) for row in _down(builder, to, D, m_rows)]
                 sums = _Sums(builder, [_vectors(builder, row) for row in places])
                 with cgutils.for_range(builder, n) as loop:
-                    b = builder.load(builder.gep(listed, [loop.index]))
-                    scale = _splat(builder, builder.load(builder.gep(weights, [b])))
-                    at = builder.mul(b, stride)
-                    row = _vectors(builder, _along(builder, builder.gep(right, [at]), n_vectors))
-                    row = [builder.fmul(scale, value) for value in row]
-                    sums.step(_along(builder, builder.gep(left, [at]), m_rows, 1), row)
-                    if first_moment:
-                        sums.add(m_rows, row)
+                    row = builder.gep(data, [builder.mul(loop.index, D)])
+                    left, right = builder.gep(row, [m]), builder.gep(row, [f])
+                    sums.step(_along(builder, left, m_rows, 1), _vectors(builder, _along(builder, right, n_vectors)))
                 sums.put(places)
 
-            vectors = builder.udiv(columns, ir.Constant(_int64, LANES))
-            _in_turn(builder, vectors, widths, tile, even=True)
+            def band(m_rows: int, m: ir.Value) -> None:
+                end = builder.add(m, ir.Constant(_int64, m_rows + LANES - 1))
+                vectors = builder.udiv(end, ir.Constant(_int64, LANES))
+                _in_turn(builder, vectors, widths, partial(tile, m_rows, m), even=True)
+
+            _in_turn(builder, D, heights, band)
             return context.get_dummy_value()
 
         i = types.intp
-        return types.void(rows, i, i, i, i, weight, chosen, i, i, out, i, i, i), codegen
+        return types.void(rows, i, i, out), codegen
 
     return tiles
 
