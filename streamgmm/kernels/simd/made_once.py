@@ -1,4 +1,4 @@
-"""What the hand-tiled kernels need beside a plan: made once for all of its chunks, and gone with it."""
+"""Values that the hand-tiled kernels need beside a plan: made once for all of its chunks, and gone with it."""
 
 from __future__ import annotations
 
